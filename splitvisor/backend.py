@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a trap back end is made of: a Session per VM and a table of the calls that it owns.
+
+A device in short::
+
+    class Counter(Session):
+        def __init__(self, vm: Vm) -> None:
+            super().__init__(vm)
+            self.value = 0
+
+        def count(self, call: Call) -> Result:
+            self.value += call.arguments[0]
+            return Result(outputs=(self.value,))
+
+        calls = (Hypercall(0xF100, count, arguments=1, section="an example", name="H_COUNT"),)
+
+A handler is a function of (session, call), plain or `async` (it must be async to use guest memory). It returns a Result, or an
+int alone: the value for r3, or the status of an RTAS call. Handlers of one VM never overlap.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar
+
+from splitvisor.guest_memory import GuestMemory
+from splitvisor.papr.codes import H, RtasStatus
+from splitvisor.papr.hcall import hcall_name
+from splitvisor.rpc import trap_pb2 as pb
+
+
+class Support(Enum):
+    """How far a call is supported; the generated tables of docs/ show it."""
+
+    FULL = "supported"
+    PARTIAL = "partly supported"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Guest memory to send along with a call: a block at an address argument, or at a word of an earlier operand."""
+
+    size: int
+    """Bytes; for a string, the limit with its NUL."""
+    argument: int | None = None
+    """Index of the argument that holds the address: 0 is r4, or an RTAS call's first argument."""
+    word: tuple[int, int] | None = None
+    """(operand, index): the big-endian 32-bit word of an earlier operand that holds the address."""
+    string: bool = False
+
+
+@dataclass(frozen=True)
+class Posted:
+    """Lets a call's guest go on at once: H_SUCCESS while there is credit, H_BUSY without."""
+
+    credit_bytes: int
+    key_argument: int
+    size_argument: int
+    max_size: int
+    key_values: Callable[[Any], Sequence[int]]
+    """Given the session, the values of key_argument (unit addresses) that exist."""
+
+
+@dataclass
+class Result:
+    """What a handler answers."""
+
+    result: int = H.SUCCESS
+    """r3 of a hypercall."""
+    outputs: Sequence[int] = ()
+    """r4 and up of a hypercall; registers that are not listed keep the guest's values."""
+    returns: Sequence[int] = ()
+    """Return words of an RTAS call, the status first."""
+
+
+@dataclass
+class Call:
+    """A hypercall or RTAS call as a handler sees it."""
+
+    vcpu: int
+    arguments: Sequence[int]
+    """Hypercall: r4 and up, as many as the route asked for, unsigned. RTAS: the argument words."""
+    returns: int = 0
+    """RTAS: return words that the caller has room for."""
+    effects: list[pb.Effect] = field(default_factory=list)
+    """What happens together with the reply, in order."""
+
+    def interrupt(self, source: int) -> None:
+        """Pulse an interrupt source together with the reply."""
+        self.effects.append(pb.Effect(interrupt=pb.Interrupt(source=source)))
+
+    def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
+        """Change the machine's state together with the reply: power off, reset, crash."""
+        self.effects.append(pb.Effect(action=pb.MachineAction(kind=kind, reason=reason)))
+
+    def post(self, token: int, *arguments: int) -> None:
+        """Make a hypercall of another owner after the reply, without its answer."""
+        self.effects.append(pb.Effect(invoke=pb.Invoke(token=token, arguments=arguments)))
+
+
+Handler = Callable[[Any, Call], "Result | int | Awaitable[Result | int]"]
+
+
+@dataclass(frozen=True)
+class Hypercall:
+    """A hypercall that a back end owns."""
+
+    token: int
+    handler: Handler
+    arguments: int
+    section: str
+    """Where its behaviour is defined: "LoPAPR 16.2.1"."""
+    support: Support = Support.FULL
+    note: str = ""
+    operands: tuple[Operand, ...] = ()
+    posted: Posted | None = None
+    unavailable_result: int = H.HARDWARE
+    """r3 when the back end stays away."""
+    name: str = ""
+
+    @property
+    def call_name(self) -> str:
+        """The name as PAPR spells it."""
+        return self.name or hcall_name(self.token)
+
+    def failure(self, parameter: bool) -> Result:
+        """The answer when the handler failed: on a bad address of the guest, or otherwise."""
+        return Result(H.PARAMETER if parameter else H.HARDWARE)
+
+
+@dataclass(frozen=True)
+class RtasCall:
+    """An RTAS call that a back end owns."""
+
+    name: str
+    handler: Handler
+    section: str
+    arguments: int | None
+    """Words that the caller must pass; None: any number. Another number gets status -3."""
+    returns: int | None
+    """Return words that the caller must have room for, at least; None: any number."""
+    support: Support = Support.FULL
+    note: str = ""
+    operands: tuple[Operand, ...] = ()
+    unavailable_result: int = RtasStatus.HARDWARE_ERROR
+
+    @property
+    def call_name(self) -> str:
+        """The name as PAPR spells it."""
+        return self.name
+
+    def failure(self, parameter: bool) -> Result:
+        """The answer when the handler failed: on a bad address of the guest, or otherwise."""
+        return Result(returns=(RtasStatus.PARAMETER_ERROR if parameter else RtasStatus.HARDWARE_ERROR,))
+
+
+class Vm(ABC):
+    """A VM as a session sees it. It outlives connections: what is sent while cpu_service is away arrives when it is back."""
+
+    name: str
+    incarnation: int
+    vcpus: int
+    devices: Sequence[pb.DeviceSpec]
+    memory: GuestMemory
+
+    @abstractmethod
+    def interrupt(self, source: int) -> None:
+        """Pulse an interrupt source, at any time."""
+
+    @abstractmethod
+    def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
+        """Change the machine's state, at any time."""
+
+    @abstractmethod
+    async def invoke(self, token: int, *arguments: int) -> tuple[int, Sequence[int]]:
+        """Make a hypercall that another part of the machine owns; only inside a handler. Returns r3 and r4 and up."""
+
+
+class Session:
+    """One VM's state at one back end. Made at the VM's first attach, kept over reconnects."""
+
+    calls: ClassVar[tuple[Hypercall | RtasCall, ...]] = ()
+    """Every call that this back end owns."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+
+    def nodes(self) -> Sequence[pb.TreeNode]:
+        """Device-tree nodes that this back end adds to the seed tree, parents first."""
+        return ()
+
+    async def reset(self) -> None:
+        """Bring devices to their power-on state: at the machine's start and at each reset, before the guest runs."""
+
+    async def attached(self) -> None:
+        """Told at each attach, the first included, after the offer was sent."""
+
+    async def close(self) -> None:
+        """The VM has ended; what must outlive it is made durable before this returns."""

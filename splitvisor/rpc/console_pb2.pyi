@@ -1,0 +1,115 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ConsoleEndReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONSOLE_END_REASON_UNSPECIFIED: _ClassVar[ConsoleEndReason]
+    CONSOLE_END_REASON_VM_ENDED: _ClassVar[ConsoleEndReason]
+    CONSOLE_END_REASON_TAKEN_OVER: _ClassVar[ConsoleEndReason]
+    CONSOLE_END_REASON_SLOW_READER: _ClassVar[ConsoleEndReason]
+    CONSOLE_END_REASON_SHUTDOWN: _ClassVar[ConsoleEndReason]
+CONSOLE_END_REASON_UNSPECIFIED: ConsoleEndReason
+CONSOLE_END_REASON_VM_ENDED: ConsoleEndReason
+CONSOLE_END_REASON_TAKEN_OVER: ConsoleEndReason
+CONSOLE_END_REASON_SLOW_READER: ConsoleEndReason
+CONSOLE_END_REASON_SHUTDOWN: ConsoleEndReason
+
+class ListConsolesRequest(_message.Message):
+    __slots__ = ("vm",)
+    VM_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    def __init__(self, vm: _Optional[str] = ...) -> None: ...
+
+class ListConsolesResponse(_message.Message):
+    __slots__ = ("consoles",)
+    CONSOLES_FIELD_NUMBER: _ClassVar[int]
+    consoles: _containers.RepeatedCompositeFieldContainer[Console]
+    def __init__(self, consoles: _Optional[_Iterable[_Union[Console, _Mapping]]] = ...) -> None: ...
+
+class Console(_message.Message):
+    __slots__ = ("vm", "unit_address", "output_bytes", "input_bytes", "readers", "writer")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    READERS_FIELD_NUMBER: _ClassVar[int]
+    WRITER_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    unit_address: int
+    output_bytes: int
+    input_bytes: int
+    readers: int
+    writer: str
+    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., output_bytes: _Optional[int] = ..., input_bytes: _Optional[int] = ..., readers: _Optional[int] = ..., writer: _Optional[str] = ...) -> None: ...
+
+class AttachConsoleRequest(_message.Message):
+    __slots__ = ("open", "input", "window_size")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_SIZE_FIELD_NUMBER: _ClassVar[int]
+    open: ConsoleOpen
+    input: bytes
+    window_size: WindowSize
+    def __init__(self, open: _Optional[_Union[ConsoleOpen, _Mapping]] = ..., input: _Optional[bytes] = ..., window_size: _Optional[_Union[WindowSize, _Mapping]] = ...) -> None: ...
+
+class ConsoleOpen(_message.Message):
+    __slots__ = ("vm", "unit_address", "writer", "force", "client_name", "wait_ms", "replay")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    WRITER_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    REPLAY_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    unit_address: int
+    writer: bool
+    force: bool
+    client_name: str
+    wait_ms: int
+    replay: bool
+    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., writer: _Optional[bool] = ..., force: _Optional[bool] = ..., client_name: _Optional[str] = ..., wait_ms: _Optional[int] = ..., replay: _Optional[bool] = ...) -> None: ...
+
+class WindowSize(_message.Message):
+    __slots__ = ("rows", "columns")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    columns: int
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
+
+class AttachConsoleResponse(_message.Message):
+    __slots__ = ("opened", "output", "input_accepted", "ended")
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    INPUT_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    opened: ConsoleOpened
+    output: bytes
+    input_accepted: int
+    ended: ConsoleEnded
+    def __init__(self, opened: _Optional[_Union[ConsoleOpened, _Mapping]] = ..., output: _Optional[bytes] = ..., input_accepted: _Optional[int] = ..., ended: _Optional[_Union[ConsoleEnded, _Mapping]] = ...) -> None: ...
+
+class ConsoleOpened(_message.Message):
+    __slots__ = ("unit_address", "offset", "input_window")
+    UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    INPUT_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    unit_address: int
+    offset: int
+    input_window: int
+    def __init__(self, unit_address: _Optional[int] = ..., offset: _Optional[int] = ..., input_window: _Optional[int] = ...) -> None: ...
+
+class ConsoleEnded(_message.Message):
+    __slots__ = ("reason", "text")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    reason: ConsoleEndReason
+    text: str
+    def __init__(self, reason: _Optional[_Union[ConsoleEndReason, str]] = ..., text: _Optional[str] = ...) -> None: ...

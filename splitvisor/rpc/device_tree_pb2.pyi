@@ -1,0 +1,148 @@
+from splitvisor.rpc import trap_pb2 as _trap_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class TreeOrigin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TREE_ORIGIN_UNSPECIFIED: _ClassVar[TreeOrigin]
+    TREE_ORIGIN_SEED: _ClassVar[TreeOrigin]
+    TREE_ORIGIN_CAS: _ClassVar[TreeOrigin]
+    TREE_ORIGIN_QUIESCE: _ClassVar[TreeOrigin]
+    TREE_ORIGIN_UPDATE_DT: _ClassVar[TreeOrigin]
+    TREE_ORIGIN_HOTPLUG: _ClassVar[TreeOrigin]
+TREE_ORIGIN_UNSPECIFIED: TreeOrigin
+TREE_ORIGIN_SEED: TreeOrigin
+TREE_ORIGIN_CAS: TreeOrigin
+TREE_ORIGIN_QUIESCE: TreeOrigin
+TREE_ORIGIN_UPDATE_DT: TreeOrigin
+TREE_ORIGIN_HOTPLUG: TreeOrigin
+
+class BuildTreeRequest(_message.Message):
+    __slots__ = ("vm", "ram_bytes", "vcpus", "hash_table_shift", "bootargs", "initrd", "kernel", "kernel_little_endian", "rtas_calls", "hypercalls", "nodes", "uuid")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    RAM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    VCPUS_FIELD_NUMBER: _ClassVar[int]
+    HASH_TABLE_SHIFT_FIELD_NUMBER: _ClassVar[int]
+    BOOTARGS_FIELD_NUMBER: _ClassVar[int]
+    INITRD_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_LITTLE_ENDIAN_FIELD_NUMBER: _ClassVar[int]
+    RTAS_CALLS_FIELD_NUMBER: _ClassVar[int]
+    HYPERCALLS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    UUID_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    ram_bytes: int
+    vcpus: int
+    hash_table_shift: int
+    bootargs: str
+    initrd: _trap_pb2.MemoryRange
+    kernel: _trap_pb2.MemoryRange
+    kernel_little_endian: bool
+    rtas_calls: _containers.RepeatedCompositeFieldContainer[RtasToken]
+    hypercalls: _containers.RepeatedScalarFieldContainer[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[_trap_pb2.TreeNode]
+    uuid: bytes
+    def __init__(self, vm: _Optional[str] = ..., ram_bytes: _Optional[int] = ..., vcpus: _Optional[int] = ..., hash_table_shift: _Optional[int] = ..., bootargs: _Optional[str] = ..., initrd: _Optional[_Union[_trap_pb2.MemoryRange, _Mapping]] = ..., kernel: _Optional[_Union[_trap_pb2.MemoryRange, _Mapping]] = ..., kernel_little_endian: _Optional[bool] = ..., rtas_calls: _Optional[_Iterable[_Union[RtasToken, _Mapping]]] = ..., hypercalls: _Optional[_Iterable[int]] = ..., nodes: _Optional[_Iterable[_Union[_trap_pb2.TreeNode, _Mapping]]] = ..., uuid: _Optional[bytes] = ...) -> None: ...
+
+class RtasToken(_message.Message):
+    __slots__ = ("name", "token")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    token: int
+    def __init__(self, name: _Optional[str] = ..., token: _Optional[int] = ...) -> None: ...
+
+class BuildTreeResponse(_message.Message):
+    __slots__ = ("revision", "blob")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    blob: bytes
+    def __init__(self, revision: _Optional[int] = ..., blob: _Optional[bytes] = ...) -> None: ...
+
+class PutTreeRequest(_message.Message):
+    __slots__ = ("vm", "origin", "blob", "expected_revision")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    origin: TreeOrigin
+    blob: bytes
+    expected_revision: int
+    def __init__(self, vm: _Optional[str] = ..., origin: _Optional[_Union[TreeOrigin, str]] = ..., blob: _Optional[bytes] = ..., expected_revision: _Optional[int] = ...) -> None: ...
+
+class PutTreeResponse(_message.Message):
+    __slots__ = ("revision",)
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    def __init__(self, revision: _Optional[int] = ...) -> None: ...
+
+class GetTreeRequest(_message.Message):
+    __slots__ = ("vm", "revision")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    revision: int
+    def __init__(self, vm: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class GetTreeResponse(_message.Message):
+    __slots__ = ("revision", "blob")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    revision: TreeRevision
+    blob: bytes
+    def __init__(self, revision: _Optional[_Union[TreeRevision, _Mapping]] = ..., blob: _Optional[bytes] = ...) -> None: ...
+
+class GetPropertyRequest(_message.Message):
+    __slots__ = ("vm", "revision", "path", "name")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    revision: int
+    path: str
+    name: str
+    def __init__(self, vm: _Optional[str] = ..., revision: _Optional[int] = ..., path: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class GetPropertyResponse(_message.Message):
+    __slots__ = ("revision", "value")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    value: bytes
+    def __init__(self, revision: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
+
+class ListRevisionsRequest(_message.Message):
+    __slots__ = ("vm",)
+    VM_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    def __init__(self, vm: _Optional[str] = ...) -> None: ...
+
+class ListRevisionsResponse(_message.Message):
+    __slots__ = ("revisions",)
+    REVISIONS_FIELD_NUMBER: _ClassVar[int]
+    revisions: _containers.RepeatedCompositeFieldContainer[TreeRevision]
+    def __init__(self, revisions: _Optional[_Iterable[_Union[TreeRevision, _Mapping]]] = ...) -> None: ...
+
+class TreeRevision(_message.Message):
+    __slots__ = ("number", "time_ns", "origin", "sha256", "size")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    time_ns: int
+    origin: TreeOrigin
+    sha256: bytes
+    size: int
+    def __init__(self, number: _Optional[int] = ..., time_ns: _Optional[int] = ..., origin: _Optional[_Union[TreeOrigin, str]] = ..., sha256: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,349 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class CallKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CALL_KIND_UNSPECIFIED: _ClassVar[CallKind]
+    CALL_KIND_HYPERCALL: _ClassVar[CallKind]
+    CALL_KIND_RTAS: _ClassVar[CallKind]
+
+class MachineActionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MACHINE_ACTION_KIND_UNSPECIFIED: _ClassVar[MachineActionKind]
+    MACHINE_ACTION_KIND_POWER_OFF: _ClassVar[MachineActionKind]
+    MACHINE_ACTION_KIND_RESET: _ClassVar[MachineActionKind]
+    MACHINE_ACTION_KIND_CRASH: _ClassVar[MachineActionKind]
+CALL_KIND_UNSPECIFIED: CallKind
+CALL_KIND_HYPERCALL: CallKind
+CALL_KIND_RTAS: CallKind
+MACHINE_ACTION_KIND_UNSPECIFIED: MachineActionKind
+MACHINE_ACTION_KIND_POWER_OFF: MachineActionKind
+MACHINE_ACTION_KIND_RESET: MachineActionKind
+MACHINE_ACTION_KIND_CRASH: MachineActionKind
+
+class AttachRequest(_message.Message):
+    __slots__ = ("hello", "trap", "posted", "memory_result", "invoke_result", "reset", "detach")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    TRAP_FIELD_NUMBER: _ClassVar[int]
+    POSTED_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_RESULT_FIELD_NUMBER: _ClassVar[int]
+    INVOKE_RESULT_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    DETACH_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    trap: Trap
+    posted: PostedBatch
+    memory_result: MemoryResult
+    invoke_result: InvokeResult
+    reset: Reset
+    detach: Detach
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., trap: _Optional[_Union[Trap, _Mapping]] = ..., posted: _Optional[_Union[PostedBatch, _Mapping]] = ..., memory_result: _Optional[_Union[MemoryResult, _Mapping]] = ..., invoke_result: _Optional[_Union[InvokeResult, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ...) -> None: ...
+
+class AttachResponse(_message.Message):
+    __slots__ = ("offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action")
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_READ_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_WRITE_FIELD_NUMBER: _ClassVar[int]
+    INVOKE_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGE_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPT_FIELD_NUMBER: _ClassVar[int]
+    RESET_DONE_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    offer: Offer
+    reply: Reply
+    memory_read: MemoryRead
+    memory_write: MemoryWrite
+    invoke: Invoke
+    acknowledge: Acknowledge
+    interrupt: Interrupt
+    reset_done: ResetDone
+    dirty: MemoryRange
+    action: MachineAction
+    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    VCPUS_FIELD_NUMBER: _ClassVar[int]
+    RAM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RAM_PATH_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    incarnation: int
+    vcpus: int
+    ram_bytes: int
+    ram_path: str
+    devices: _containers.RepeatedCompositeFieldContainer[DeviceSpec]
+    positions: _containers.RepeatedCompositeFieldContainer[VcpuPosition]
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ...) -> None: ...
+
+class DeviceSpec(_message.Message):
+    __slots__ = ("kind", "unit_address", "options")
+    class OptionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    unit_address: int
+    options: _containers.ScalarMap[str, str]
+    def __init__(self, kind: _Optional[str] = ..., unit_address: _Optional[int] = ..., options: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class VcpuPosition(_message.Message):
+    __slots__ = ("vcpu", "sequence")
+    VCPU_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    vcpu: int
+    sequence: int
+    def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class Offer(_message.Message):
+    __slots__ = ("backend", "routes", "nodes", "ram_mapped")
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    RAM_MAPPED_FIELD_NUMBER: _ClassVar[int]
+    backend: str
+    routes: _containers.RepeatedCompositeFieldContainer[Route]
+    nodes: _containers.RepeatedCompositeFieldContainer[TreeNode]
+    ram_mapped: bool
+    def __init__(self, backend: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., ram_mapped: _Optional[bool] = ...) -> None: ...
+
+class Route(_message.Message):
+    __slots__ = ("kind", "token", "name", "arguments", "operands", "posted", "unavailable_result")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    OPERANDS_FIELD_NUMBER: _ClassVar[int]
+    POSTED_FIELD_NUMBER: _ClassVar[int]
+    UNAVAILABLE_RESULT_FIELD_NUMBER: _ClassVar[int]
+    kind: CallKind
+    token: int
+    name: str
+    arguments: int
+    operands: _containers.RepeatedCompositeFieldContainer[OperandSpec]
+    posted: PostedPolicy
+    unavailable_result: int
+    def __init__(self, kind: _Optional[_Union[CallKind, str]] = ..., token: _Optional[int] = ..., name: _Optional[str] = ..., arguments: _Optional[int] = ..., operands: _Optional[_Iterable[_Union[OperandSpec, _Mapping]]] = ..., posted: _Optional[_Union[PostedPolicy, _Mapping]] = ..., unavailable_result: _Optional[int] = ...) -> None: ...
+
+class PostedPolicy(_message.Message):
+    __slots__ = ("credit_bytes", "key_argument", "key_values", "size_argument", "max_size")
+    CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KEY_ARGUMENT_FIELD_NUMBER: _ClassVar[int]
+    KEY_VALUES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_ARGUMENT_FIELD_NUMBER: _ClassVar[int]
+    MAX_SIZE_FIELD_NUMBER: _ClassVar[int]
+    credit_bytes: int
+    key_argument: int
+    key_values: _containers.RepeatedScalarFieldContainer[int]
+    size_argument: int
+    max_size: int
+    def __init__(self, credit_bytes: _Optional[int] = ..., key_argument: _Optional[int] = ..., key_values: _Optional[_Iterable[int]] = ..., size_argument: _Optional[int] = ..., max_size: _Optional[int] = ...) -> None: ...
+
+class OperandSpec(_message.Message):
+    __slots__ = ("argument", "word", "size", "string")
+    ARGUMENT_FIELD_NUMBER: _ClassVar[int]
+    WORD_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    STRING_FIELD_NUMBER: _ClassVar[int]
+    argument: int
+    word: OperandWord
+    size: int
+    string: bool
+    def __init__(self, argument: _Optional[int] = ..., word: _Optional[_Union[OperandWord, _Mapping]] = ..., size: _Optional[int] = ..., string: _Optional[bool] = ...) -> None: ...
+
+class OperandWord(_message.Message):
+    __slots__ = ("operand", "index")
+    OPERAND_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    operand: int
+    index: int
+    def __init__(self, operand: _Optional[int] = ..., index: _Optional[int] = ...) -> None: ...
+
+class Trap(_message.Message):
+    __slots__ = ("vcpu", "sequence", "route", "arguments", "returns", "operands")
+    VCPU_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    RETURNS_FIELD_NUMBER: _ClassVar[int]
+    OPERANDS_FIELD_NUMBER: _ClassVar[int]
+    vcpu: int
+    sequence: int
+    route: int
+    arguments: _containers.RepeatedScalarFieldContainer[int]
+    returns: int
+    operands: _containers.RepeatedCompositeFieldContainer[MemoryBlock]
+    def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ..., route: _Optional[int] = ..., arguments: _Optional[_Iterable[int]] = ..., returns: _Optional[int] = ..., operands: _Optional[_Iterable[_Union[MemoryBlock, _Mapping]]] = ...) -> None: ...
+
+class PostedBatch(_message.Message):
+    __slots__ = ("traps",)
+    TRAPS_FIELD_NUMBER: _ClassVar[int]
+    traps: _containers.RepeatedCompositeFieldContainer[Trap]
+    def __init__(self, traps: _Optional[_Iterable[_Union[Trap, _Mapping]]] = ...) -> None: ...
+
+class MemoryBlock(_message.Message):
+    __slots__ = ("address", "data")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    address: int
+    data: bytes
+    def __init__(self, address: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class MemoryRange(_message.Message):
+    __slots__ = ("address", "length")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    address: int
+    length: int
+    def __init__(self, address: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class Reply(_message.Message):
+    __slots__ = ("vcpu", "sequence", "result", "outputs", "returns", "writes", "dirty", "effects", "unknown_call")
+    VCPU_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    RETURNS_FIELD_NUMBER: _ClassVar[int]
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_FIELD_NUMBER: _ClassVar[int]
+    EFFECTS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_CALL_FIELD_NUMBER: _ClassVar[int]
+    vcpu: int
+    sequence: int
+    result: int
+    outputs: _containers.RepeatedScalarFieldContainer[int]
+    returns: _containers.RepeatedScalarFieldContainer[int]
+    writes: _containers.RepeatedCompositeFieldContainer[MemoryBlock]
+    dirty: _containers.RepeatedCompositeFieldContainer[MemoryRange]
+    effects: _containers.RepeatedCompositeFieldContainer[Effect]
+    unknown_call: bool
+    def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ..., result: _Optional[int] = ..., outputs: _Optional[_Iterable[int]] = ..., returns: _Optional[_Iterable[int]] = ..., writes: _Optional[_Iterable[_Union[MemoryBlock, _Mapping]]] = ..., dirty: _Optional[_Iterable[_Union[MemoryRange, _Mapping]]] = ..., effects: _Optional[_Iterable[_Union[Effect, _Mapping]]] = ..., unknown_call: _Optional[bool] = ...) -> None: ...
+
+class Effect(_message.Message):
+    __slots__ = ("interrupt", "action", "invoke")
+    INTERRUPT_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    INVOKE_FIELD_NUMBER: _ClassVar[int]
+    interrupt: Interrupt
+    action: MachineAction
+    invoke: Invoke
+    def __init__(self, interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ...) -> None: ...
+
+class Interrupt(_message.Message):
+    __slots__ = ("source",)
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    source: int
+    def __init__(self, source: _Optional[int] = ...) -> None: ...
+
+class MachineAction(_message.Message):
+    __slots__ = ("kind", "reason")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    kind: MachineActionKind
+    reason: str
+    def __init__(self, kind: _Optional[_Union[MachineActionKind, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class MemoryRead(_message.Message):
+    __slots__ = ("id", "range")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    range: MemoryRange
+    def __init__(self, id: _Optional[int] = ..., range: _Optional[_Union[MemoryRange, _Mapping]] = ...) -> None: ...
+
+class MemoryWrite(_message.Message):
+    __slots__ = ("id", "block")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    block: MemoryBlock
+    def __init__(self, id: _Optional[int] = ..., block: _Optional[_Union[MemoryBlock, _Mapping]] = ...) -> None: ...
+
+class MemoryResult(_message.Message):
+    __slots__ = ("id", "ok", "data")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    OK_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    ok: bool
+    data: bytes
+    def __init__(self, id: _Optional[int] = ..., ok: _Optional[bool] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class Invoke(_message.Message):
+    __slots__ = ("id", "token", "arguments")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    token: int
+    arguments: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, id: _Optional[int] = ..., token: _Optional[int] = ..., arguments: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class InvokeResult(_message.Message):
+    __slots__ = ("id", "result", "outputs")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    result: int
+    outputs: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, id: _Optional[int] = ..., result: _Optional[int] = ..., outputs: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Acknowledge(_message.Message):
+    __slots__ = ("vcpu", "sequence")
+    VCPU_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    vcpu: int
+    sequence: int
+    def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class Reset(_message.Message):
+    __slots__ = ("count",)
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    def __init__(self, count: _Optional[int] = ...) -> None: ...
+
+class ResetDone(_message.Message):
+    __slots__ = ("count",)
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    def __init__(self, count: _Optional[int] = ...) -> None: ...
+
+class Detach(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class TreeNode(_message.Message):
+    __slots__ = ("path", "properties")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    PROPERTIES_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    properties: _containers.RepeatedCompositeFieldContainer[TreeProperty]
+    def __init__(self, path: _Optional[str] = ..., properties: _Optional[_Iterable[_Union[TreeProperty, _Mapping]]] = ...) -> None: ...
+
+class TreeProperty(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: bytes
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
