@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A Vm without a connection, for unit tests of handlers: real bytes as memory, and a record of what a session asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from splitvisor.backend import Call, Handler, Result, Vm
+from splitvisor.guest_memory import GuestMemory
+from splitvisor.rpc import trap_pb2 as pb
+
+Invocation = Callable[[int, Sequence[int]], tuple[int, Sequence[int]]]
+
+
+class BytesMemory(GuestMemory):
+    """Guest RAM in a bytearray."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.data = bytearray(size)
+
+    async def read(self, address: int, length: int) -> bytes:
+        self.check(address, length)
+        return bytes(self.data[address : address + length])
+
+    async def write(self, address: int, data: bytes) -> None:
+        self.check(address, len(data))
+        self.data[address : address + len(data)] = data
+
+
+class FakeVm(Vm):
+    """Records interrupts, machine actions and invoked hypercalls."""
+
+    def __init__(self, *, size: int = 1 << 20, vcpus: int = 1, devices: Sequence[pb.DeviceSpec] = (), name: str = "test") -> None:
+        self.name = name
+        self.incarnation = 1
+        self.vcpus = vcpus
+        self.devices = devices
+        self.ram = BytesMemory(size)
+        self.memory = self.ram
+        self.interrupts: list[int] = []
+        self.actions: list[tuple[pb.MachineActionKind, str]] = []
+        self.invoked: list[tuple[int, tuple[int, ...]]] = []
+        self.answer: Invocation = lambda token, arguments: (0, ())
+
+    def interrupt(self, source: int) -> None:
+        self.interrupts.append(source)
+
+    def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
+        self.actions.append((kind, reason))
+
+    async def invoke(self, token: int, *arguments: int) -> tuple[int, Sequence[int]]:
+        self.invoked.append((token, arguments))
+        return self.answer(token, arguments)
+
+
+def make_call(session: object, handler: Handler, *arguments: int, returns: int = 0, vcpu: int = 0) -> tuple[Result | int, Call]:
+    """Run one handler to its end, as a trap would; return what it answered and the call with its effects."""
+    call = Call(vcpu=vcpu, arguments=arguments, returns=returns)
+    answer = handler(session, call)
+    if not isinstance(answer, Awaitable):
+        return answer, call
+
+    async def finish() -> Result | int:
+        return await answer
+
+    return asyncio.run(finish()), call
