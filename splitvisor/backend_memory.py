@@ -74,7 +74,9 @@ class MappedMemory(BackendMemory):
 class MemoryRequester(Protocol):
     """Asks cpu_service for memory over the trap stream."""
 
-    def __call__(self, *, read: pb.MemoryRange | None = None, write: pb.MemoryBlock | None = None) -> Awaitable[pb.MemoryResult]:
+    def __call__(
+        self, *, read: pb.MemoryRange | None = None, write: pb.MemoryBlock | None = None
+    ) -> Awaitable[pb.MemoryResult]:
         """Send one request and return its answer."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ class VmLink(Vm):
     def _map(self, hello: pb.Hello) -> BackendMemory:
         if hello.ram_path:
             try:
-                return MappedMemory(RamFile.open(Path(hello.ram_path), hello.ram_bytes), lambda dirty: self._event(pb.AttachResponse(dirty=dirty)))
+                ram = RamFile.open(Path(hello.ram_path), hello.ram_bytes)
+                return MappedMemory(ram, lambda dirty: self._event(pb.AttachResponse(dirty=dirty)))
             except OSError as error:
                 log.info("guest RAM is not mapped, using the stream", vm=hello.vm, reason=str(error))
         return StreamMemory(hello.ram_bytes, self._request_memory)
@@ -131,7 +132,9 @@ class VmLink(Vm):
         else:
             self.stream.send(message)
 
-    async def _request_memory(self, *, read: pb.MemoryRange | None = None, write: pb.MemoryBlock | None = None) -> pb.MemoryResult:
+    async def _request_memory(
+        self, *, read: pb.MemoryRange | None = None, write: pb.MemoryBlock | None = None
+    ) -> pb.MemoryResult:
         number = self._new_id()
         if read is not None:
             message = pb.AttachResponse(memory_read=pb.MemoryRead(id=number, range=read))
@@ -258,7 +261,9 @@ class VmLink(Vm):
             return self._complete(trap, call, declared, answer)
         return self._await(trap, call, declared, answer)
 
-    async def _await(self, trap: pb.Trap, call: Call, declared: Hypercall | RtasCall, answer: Awaitable[Result | int]) -> pb.Reply:
+    async def _await(
+        self, trap: pb.Trap, call: Call, declared: Hypercall | RtasCall, answer: Awaitable[Result | int]
+    ) -> pb.Reply:
         try:
             result = await answer
         except Exception as error:
@@ -359,9 +364,12 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         for name in list(self._links):
             await self._links.pop(name).close()
 
-    async def Attach(self, request_iterator: object, context: _Context) -> None:  # noqa: N802, D102  (the stub's name and text)
-        hello = await context.read()
-        if hello is grpc.aio.EOF:
+    async def Attach(  # type: ignore[override]  # the stub knows async generators only; this one writes through its context
+        self, request_iterator: AsyncIterator[pb.AttachRequest], context: _Context
+    ) -> None:
+        """See the contract."""
+        hello = await anext(request_iterator, None)
+        if hello is None:
             return
         if not hello.HasField("hello"):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message of a trap stream is hello")
@@ -378,15 +386,15 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         await link.session.attached()
         log.info("attached", incarnation=link.incarnation)
         try:
-            await self._serve(link, context)
+            await self._serve(link, request_iterator)
         except ContractError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             if link.stream is stream:
                 link.stream = None
 
-    async def _serve(self, link: VmLink, context: _Context) -> None:
-        while (request := await context.read()) is not grpc.aio.EOF:
+    async def _serve(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest]) -> None:
+        async for request in requests:
             match request.WhichOneof("message"):
                 case "trap" | "posted" | "reset":
                     await link.receive(request)
@@ -408,7 +416,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         if known is not None and known.incarnation == hello.incarnation:
             return known
         if known is not None and known.incarnation > hello.incarnation:
-            raise ContractError(f"VM {hello.vm!r} is attached with a newer incarnation; stop the other cpu_service or choose another name")
+            raise ContractError(f"a newer cpu_service is attached for VM {hello.vm!r}; stop it or choose another name")
         if not hello.vm or not 1 <= hello.vcpus <= 8 or not hello.ram_bytes:
             raise ValueError("hello needs a VM name, 1 to 8 vCPUs and a RAM size")
         link = VmLink(hello, self._factory)
