@@ -104,7 +104,7 @@ class StreamMemory(BackendMemory):
             await self._flush()
         for block in self._operands:
             offset = address - block.address
-            if 0 <= offset and offset + length <= len(block.data):
+            if offset >= 0 and offset + length <= len(block.data):
                 return block.data[offset : offset + length]
         parts = []
         for start in range(address, address + length, CHUNK_BYTES):
