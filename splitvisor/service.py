@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs one of the four services: a gRPC server with health checking and reflection that stops cleanly.
+
+A service is a package with a module `service` that has::
+
+    SERVICES: tuple[str, ...]                     # full names of its gRPC services
+    @dataclass(frozen=True) class Options         # what its command line may set
+    async def start(server, options) -> stop      # adds servicers; the result is awaited when the service ends
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import ipaddress
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from splitvisor.logging import get_logger
+
+MESSAGE_BYTES = 4 << 20
+"""Largest message in either direction; the contracts promise it."""
+STOP_SECONDS = 3.0
+"""How long calls under way may go on after a signal."""
+SOCKET_PATH_BYTES = 100
+"""A unix socket's path is at most 108 bytes on Linux; gRPC and the NUL need some of it."""
+
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    # cpu_service pings every second, with no call under way too: a stopped peer must be noticed.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 900),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 900),
+    ("grpc.http2.max_ping_strikes", 0),
+    # Two servers on one port would share its connections at random.
+    ("grpc.so_reuseport", 0),
+)
+
+_health_aio: Any = vars(health)["aio"]  # grpc-stubs does not have it.
+_log = get_logger(__name__)
+
+
+class ServiceModule(Protocol):
+    """What `service.py` of a service package offers."""
+
+    SERVICES: tuple[str, ...]
+    Options: type[Any]
+
+    async def start(self, server: grpc.aio.Server, options: Any) -> Callable[[], Awaitable[None]]:
+        """Add the servicers; the result is awaited when the service ends."""
+
+
+@dataclass(frozen=True)
+class ServiceName:
+    """One of the services."""
+
+    command: str
+    """After `splitvisor service`; also the stem of its socket."""
+    package: str
+    """The Python package, which is also its name in logs, offers and errors."""
+    summary: str
+
+    def load(self) -> ServiceModule:
+        """Import it."""
+        return cast(ServiceModule, importlib.import_module(f"{self.package}.service"))
+
+
+SERVICE_NAMES: tuple[ServiceName, ...] = (
+    ServiceName("cpu", "cpu_service", "vCPUs, RAM, page table, interrupts; the machine's control"),
+    ServiceName("hcall", "hcall_service", "RTAS, platform hypercalls, the device tree's store"),
+    ServiceName("vio", "vio_service", "the VIO bus: terminals, nvram, DMA windows; consoles"),
+    ServiceName("of-client", "of_client_service", "Open Firmware's client interface"),
+)
+
+
+class AddressError(ValueError):
+    """An address cannot be listened at; the message says why and what to give instead."""
+
+
+def check_address(address: str) -> str:
+    """Return address when plaintext gRPC may listen there: `unix:/path`, or a loopback `host:port`.
+
+    Raises AddressError for everything else: other hosts could read and change guest memory.
+    """
+    if address.startswith("unix:"):
+        path = address.removeprefix("unix:").removeprefix("//")
+        if not path.startswith("/"):
+            raise AddressError(f"{address}: a unix address needs an absolute path, such as unix:/run/splitvisor/cpu.sock")
+        if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+            raise AddressError(f"{address}: the path is longer than {SOCKET_PATH_BYTES} bytes; use a shorter directory")
+        return address
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdecimal() or int(port) > 0xFFFF:
+        raise AddressError(f"{address}: not an address; give unix:/path or host:port")
+    if not _is_loopback(host.removeprefix("[").removesuffix("]")):
+        raise AddressError(f"{address}: plaintext is for unix sockets and loopback only; give 127.0.0.1:{port} or unix:/path")
+    return address
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Listening:
+    """How a service is reached and how it ends."""
+
+    addresses: Sequence[str]
+    health: bool = True
+    reflection: bool = True
+    ready_descriptor: int | None = None
+    """Gets one line of JSON once the service listens: its name, pid and addresses. Closed after."""
+    parent_descriptor: int | None = None
+    """A pipe whose other end the parent holds: its end of file stops the service."""
+
+
+async def serve(name: ServiceName, options: Any, listening: Listening) -> None:
+    """Run a service until SIGTERM, SIGINT or the end of its parent. Raises AddressError, and what its start raises."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    if listening.parent_descriptor is not None:
+        _watch_parent(loop, listening.parent_descriptor, stopping)
+
+    module = name.load()
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    stop = await module.start(server, options)
+    try:
+        health_servicer = await _add_health(server, module.SERVICES) if listening.health else None
+        if listening.reflection:
+            _add_reflection(server, module.SERVICES)
+        bound = [_bind(server, address) for address in listening.addresses]
+        await server.start()
+        if listening.ready_descriptor is not None:
+            _tell_ready(listening.ready_descriptor, name, bound)
+        _log.info("listening", addresses=bound, pid=os.getpid())
+        await stopping.wait()
+        _log.info("stopping")
+        if health_servicer is not None:
+            await health_servicer.enter_graceful_shutdown()
+    finally:
+        # The service ends its own streams first, else the server would wait for them until its grace is over.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop(), STOP_SECONDS)
+        await server.stop(grace=STOP_SECONDS)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> str:
+    """Listen, and return the address with the port that was chosen when 0 was asked for."""
+    check_address(address)
+    if address.startswith("unix:"):
+        path = Path(address.removeprefix("unix:").removeprefix("//"))
+        if not path.parent.is_dir():
+            raise AddressError(f"{address}: {path.parent} is not a directory; make it first")
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise AddressError(f"{address}: cannot listen there; is another service running at it?") from error
+    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+
+async def _add_health(server: grpc.aio.Server, services: Sequence[str]) -> Any:
+    servicer = _health_aio.HealthServicer()
+    for service in ("", *services):
+        await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    return servicer
+
+
+def _add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
+    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+
+
+def _tell_ready(descriptor: int, name: ServiceName, addresses: Sequence[str]) -> None:
+    line = json.dumps({"service": name.command, "pid": os.getpid(), "addresses": addresses})
+    try:
+        os.write(descriptor, line.encode() + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def _watch_parent(loop: asyncio.AbstractEventLoop, descriptor: int, stopping: asyncio.Event) -> None:
+    def ended() -> None:
+        loop.remove_reader(descriptor)
+        stopping.set()
+
+    os.set_blocking(descriptor, False)
+    loop.add_reader(descriptor, ended)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`splitvisor service NAME`, also as `python -m splitvisor.service_main NAME`: the fast way that the launcher takes.
+
+What a service may set is in its Options; each field becomes a flag. Nothing of the command line's libraries is imported here:
+four services start at once, and the guest waits for the slowest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from splitvisor.logging import LogLevel, configure, get_logger
+from splitvisor.service import SERVICE_NAMES, AddressError, Listening, ServiceName, serve
+
+EXIT_USAGE = 2
+EXIT_FAILED = 4
+
+
+def _parser(name: ServiceName, options: type[Any]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"splitvisor service {name.command}",
+        description=f"Run {name.package}: {name.summary}.",
+        epilog="SIGTERM or SIGINT stops it; calls under way get 3 seconds.",
+    )
+    parser.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        action="append",
+        help=f"unix:/path or a loopback host:port; may be given again (default: {default_address(name)})",
+    )
+    parser.add_argument("--log-level", type=LogLevel, choices=list(LogLevel), default=LogLevel.INFO, metavar="LEVEL",
+                        help="debug, info, warning or error (default: info)")
+    parser.add_argument("--no-health", action="store_true", help="do not serve grpc.health.v1.Health")
+    parser.add_argument("--no-reflection", action="store_true", help="do not serve gRPC reflection")
+    parser.add_argument("--health", metavar="ADDRESS", help="also listen there, for health checks from outside")
+    parser.add_argument("--ready-fd", type=int, metavar="N", help="write a line of JSON there once listening")
+    parser.add_argument("--parent-fd", type=int, metavar="N", help="a pipe; stop at its end of file")
+    own = parser.add_argument_group(f"options of {name.package}")
+    for option in _fields(options):
+        own.add_argument(option.flag, dest=option.name, type=option.convert, default=option.default,
+                         required=option.required, metavar=option.metavar, help=option.help)
+    return parser
+
+
+@dataclasses.dataclass(frozen=True)
+class _Option:
+    """A field of Options as a flag."""
+
+    name: str
+    convert: Any
+    default: Any
+    required: bool
+    help: str
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def metavar(self) -> str:
+        return self.name.rpartition("_")[2].upper()
+
+
+_CONVERSIONS: dict[Any, Any] = {str: str, int: int, float: float, Path: Path}
+
+
+def _fields(options: type[Any]) -> list[_Option]:
+    hints = typing.get_type_hints(options)
+    found = []
+    for item in dataclasses.fields(options):
+        kinds = [kind for kind in typing.get_args(hints[item.name]) or (hints[item.name],) if kind is not type(None)]
+        if len(kinds) != 1 or kinds[0] not in _CONVERSIONS:
+            continue  # Set by programs only.
+        default = item.default
+        if item.default_factory is not dataclasses.MISSING:
+            default = item.default_factory()
+        required = default is dataclasses.MISSING
+        found.append(
+            _Option(item.name, _CONVERSIONS[kinds[0]], None if required else default, required, item.metadata.get("help", ""))
+        )
+    return found
+
+
+def default_address(name: ServiceName) -> str:
+    """Return where a service listens when it is not told."""
+    directory = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
+    return f"unix:{directory}/splitvisor-{name.command}.sock"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the service that arguments name; return the exit status: 0, 2 bad usage, 4 it could not start."""
+    names = {name.command: name for name in SERVICE_NAMES}
+    if not arguments or arguments[0] not in names:
+        listing = "\n".join(f"  {name.command:<10} {name.summary}" for name in SERVICE_NAMES)
+        wanted = bool(arguments) and arguments[0] in ("-h", "--help")
+        print(f"usage: splitvisor service NAME [--help] [OPTIONS]\n\n{listing}", file=sys.stdout if wanted else sys.stderr)
+        return 0 if wanted else EXIT_USAGE
+    name = names[arguments[0]]
+    options_class = name.load().Options
+    parsed = _parser(name, options_class).parse_args(arguments[1:])
+    configure(parsed.log_level, name.package)
+    options = options_class(**{option.name: getattr(parsed, option.name) for option in _fields(options_class)})
+    addresses = list(parsed.listen or [default_address(name)])
+    if parsed.health:
+        addresses.append(parsed.health)
+    listening = Listening(addresses, not parsed.no_health, not parsed.no_reflection, parsed.ready_fd, parsed.parent_fd)
+    try:
+        uvloop.run(serve(name, options, listening))
+    except AddressError as error:
+        print(f"splitvisor service {name.command}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except Exception:
+        get_logger(__name__).exception("failed")
+        return EXIT_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
