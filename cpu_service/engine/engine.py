@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One Unicorn engine, made into a PAPR guest CPU.
+
+Unicorn models a POWER10 with a hypervisor mode and no interrupts. Engine takes hypervisor mode away, gives the CPU a hash
+page table outside guest RAM and a time base that reads the host's clock, delivers exceptions to the guest's vectors, and tells
+its owner about hypercalls and writes to the decrementer. One vCPU is loaded at a time; a scheduler swaps them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+import unicorn.unicorn_py3.unicorn as binding
+from unicorn import UC_ARCH_PPC, UC_MODE_BIG_ENDIAN, UC_MODE_PPC64, UC_PROT_ALL, UC_PROT_EXEC, UC_PROT_READ, UC_PROT_WRITE, Uc
+from unicorn.ppc_const import UC_PPC_REG_MSR
+from unicorn.unicorn_const import (
+    UC_CTL_IO_WRITE,
+    UC_CTL_TB_FLUSH,
+    UC_CTL_TLB_FLUSH,
+    UC_ERR_EXCEPTION,
+    UC_HOOK_INTR,
+    UC_HOOK_TLB_FILL,
+    UC_MEM_FETCH,
+    UC_TLB_CPU,
+    UC_TLB_VIRTUAL,
+)
+
+from cpu_service.engine import layout
+from cpu_service.engine.state import CpuState, SavedState
+
+HASH_TABLE_BASE = 1 << 36
+"""Physical address of the hash page table: above the largest RAM, so that no guest page can name it by accident."""
+TIMEBASE_HZ = 512_000_000
+PVR_POWER8 = 0x004D_0200
+MSR_SF, MSR_ME = 1 << 63, 1 << 12
+MSR_PR, MSR_IR, MSR_DR, MSR_LE = 1 << 14, 1 << 5, 1 << 4, 1
+PENDING_EXTERNAL, PENDING_DECREMENTER = 1 << 3, 1 << 8
+
+_MSR_HV = 1 << 60
+_LPCR_LPES = 0xC  # Without it an external interrupt wants hypervisor mode and aborts the process.
+_MMU_HASH_2_07 = 0x0001_0004
+_DECREMENTER_UNDERFLOW_TRIGGERED = 1 << 2
+_EXCEPTION_PROGRAM, _EXCEPTION_SYSTEM_CALL = 6, 8
+_PRIVILEGED_REGISTER = 0x32
+_INTERRUPT_HARD = 2
+_MTSPR_DECR = 0x7C16_03A6
+_MTSPR_MASK = 0xFC1F_FFFF
+
+_HandlerType = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
+
+
+class _TlbEntry(ctypes.Structure):
+    """uc_tlb_entry."""
+
+    _fields_ = (("paddr", ctypes.c_uint64), ("perms", ctypes.c_int))
+
+
+_FillType = ctypes.CFUNCTYPE(
+    ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.POINTER(_TlbEntry), ctypes.c_void_p
+)
+
+
+class GuestFault(Exception):  # noqa: N818  (the guest's fault, not an error of ours)
+    """The guest did what no exception vector covers, such as an access to an address with nothing behind it."""
+
+
+class Engine:
+    """The CPU of one machine.
+
+    Args:
+        ram: guest RAM, mapped writable; its length is the size of RAM.
+        table: the hash page table, mapped writable; its length is a power of two.
+    """
+
+    def __init__(self, ram: mmap.mmap, table: mmap.mmap) -> None:
+        self._uc: Any = Uc(UC_ARCH_PPC, UC_MODE_PPC64 | UC_MODE_BIG_ENDIAN)
+        self._buffers = tuple((ctypes.c_ubyte * len(area)).from_buffer(area) for area in (ram, table))
+        self._uc.mem_map_ptr(0, len(ram), UC_PROT_ALL, ctypes.addressof(self._buffers[0]))
+        self._uc.mem_map_ptr(HASH_TABLE_BASE, len(table), UC_PROT_READ | UC_PROT_WRITE, ctypes.addressof(self._buffers[1]))
+        self._ram_size = len(ram)
+        where = layout.locate(self._uc)
+        self._handle = ctypes.c_void_p(where.handle)
+        self._cpu = ctypes.c_void_p(where.cpu)
+        self.state = CpuState(where.env)
+        """The loaded vCPU."""
+        self.on_hypercall: Callable[[], None] = _unconnected
+        """Called for each `sc 1`, with the arguments in state.gpr; the guest goes on when it returns."""
+        self.on_decrementer: Callable[[int], None] = _unconnected_value
+        """Called when the guest writes the decrementer, with the 32-bit value."""
+        self._interrupt_request = ctypes.c_uint32.from_address(where.cpu + layout.INTERRUPT_REQUEST)
+        self._exception_index = ctypes.c_int32.from_address(where.cpu + layout.EXCEPTION_INDEX)
+        self._failure: BaseException | None = None
+        self._stopping = False
+        self._virtual_tlb = False
+        self.hints = 0
+        """HMT priority hints so far; a vCPU that spins gives many."""
+        self._bind(where)
+        self._become_papr_cpu(where.env, len(table))
+        self._pristine = SavedState()
+        self._pristine.copy_from(self.state)
+        self._hook()
+        self.reset()
+
+    def _bind(self, where: layout.EngineAddresses) -> None:
+        """Prepare the C calls. Short ones keep the GIL: giving it away costs more than they do."""
+        short, long = ctypes.PyDLL(binding.uclib._name), ctypes.CDLL(binding.uclib._name)
+        self._emu_start = long.uc_emu_start
+        self._emu_start.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t]
+        self._emu_stop = short.uc_emu_stop
+        self._emu_stop.argtypes = [ctypes.c_void_p]
+        self._ctl = short.uc_ctl
+        self._ctl.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        self._vmem_read = short.uc_vmem_read
+        self._vmem_read.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
+        cpu_class = ctypes.c_uint64.from_address(where.cpu + layout.CPU_CLASS).value
+        do_interrupt = ctypes.c_uint64.from_address(cpu_class + layout.DO_INTERRUPT).value
+        self._do_interrupt = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(do_interrupt)
+
+    def _become_papr_cpu(self, env: int, table_size: int) -> None:
+        """POWER8 without hypervisor mode: real addresses are guest-physical, the page table comes from SDR1."""
+        ctypes.c_uint8.from_address(self._handle.value + layout.NO_EXIT_REQUEST).value = 1  # type: ignore[operator]
+        self._uc.ctl_exits_enabled(True)
+        ctypes.c_uint64.from_address(env + layout.MSR_MASK).value &= ~_MSR_HV
+        ctypes.c_uint8.from_address(env + layout.HAS_HV_MODE).value = 0
+        ctypes.c_uint32.from_address(env + layout.MMU_MODEL).value = _MMU_HASH_2_07
+        self.state.msr.value &= ~_MSR_HV
+        spr = self.state.spr
+        spr[layout.SPR_PVR] = PVR_POWER8
+        spr[layout.SPR_LPCR] = _LPCR_LPES
+        spr[layout.SPR_SDR1] = HASH_TABLE_BASE | (table_size.bit_length() - 1 - 18)
+        self._give_time(env)
+
+    def _give_time(self, env: int) -> None:
+        """Let TB and DEC count: both are plain storage in the wheel.
+
+        TB is read by PURR's callbacks and DEC by HDEC's, which compute from the host's monotonic clock. A write to DEC is
+        made a privileged one, so that it comes to the hook with its exact time.
+        """
+        self._tb_env = (ctypes.c_uint8 * layout.TB_ENV_SIZE)()
+        self._timer = (ctypes.c_uint8 * 64)()
+        base = ctypes.addressof(self._tb_env)
+        ctypes.c_uint64.from_address(base + layout.TB_ENV_DECR_TIMER).value = ctypes.addressof(self._timer)
+        ctypes.c_uint32.from_address(base + layout.TB_ENV_FLAGS).value = _DECREMENTER_UNDERFLOW_TRIGGERED
+        ctypes.c_uint32.from_address(base + layout.TB_ENV_FREQUENCY).value = TIMEBASE_HZ
+        ctypes.c_uint32.from_address(base + layout.TB_ENV_DECR_FREQUENCY).value = TIMEBASE_HZ
+        ctypes.c_uint64.from_address(env + layout.TB_ENV).value = base
+        self.timebase_offset = ctypes.c_int64.from_address(base + layout.TB_ENV_PURR_OFFSET)
+        """Ticks to add to the host's monotonic clock."""
+        self.decrementer_zero_ns = ctypes.c_uint64.from_address(base + layout.TB_ENV_HDECR_NEXT)
+        """Monotonic time in nanoseconds at which the loaded vCPU's decrementer is 0."""
+        callbacks = (ctypes.c_uint64 * (1024 * 8)).from_address(env + layout.SPR_CALLBACKS)
+
+        def slot(spr: int, offset: int) -> int:
+            return (layout.SPR_CALLBACK_SIZE * spr + offset) // 8
+
+        no_access = callbacks[slot(layout.SPR_DECR, layout.WRITE_SLOTS[0])]
+        read_hdecr = next(filter(None, (callbacks[slot(layout.SPR_HDECR, offset)] for offset in reversed(layout.READ_SLOTS))))
+        for offset in layout.READ_SLOTS:
+            callbacks[slot(layout.SPR_TB, offset)] = callbacks[slot(layout.SPR_PURR, offset)]
+        for offset in layout.READ_SLOTS[1:]:
+            callbacks[slot(layout.SPR_DECR, offset)] = read_hdecr
+        for offset in layout.WRITE_SLOTS[1:]:
+            callbacks[slot(layout.SPR_DECR, offset)] = no_access
+
+    def _hook(self) -> None:
+        """Install the hooks with bare C callbacks: the binding's wrappers cost as much as a hypercall."""
+        add = ctypes.CDLL(binding.uclib._name).uc_hook_add
+        pointer, number64 = ctypes.c_void_p, ctypes.c_uint64
+        add.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer, number64, number64]
+        self._callbacks = (_HandlerType(self._make_handler()), _FillType(self._fill_real_mode))
+        self._hook_numbers = []
+        for kind, callback in zip((UC_HOOK_INTR, UC_HOOK_TLB_FILL), self._callbacks, strict=True):
+            number = ctypes.c_size_t()
+            add(self._handle, ctypes.byref(number), kind, ctypes.cast(callback, ctypes.c_void_p), None, 1, 0)
+            self._hook_numbers.append(number)
+
+    def _make_handler(self) -> Callable[[Any, int, Any], None]:
+        """The exception hook, as a closure: it runs some 110,000 times while Linux boots."""
+        error_code, nip, exception_index = self.state.error_code, self.state.nip, self._exception_index
+        do_interrupt, cpu = self._do_interrupt, self._cpu
+
+        def handle(_uc: Any, number: int, _data: Any) -> None:
+            try:
+                if number == _EXCEPTION_SYSTEM_CALL and error_code.value == 1:
+                    self.on_hypercall()
+                elif not (
+                    number == _EXCEPTION_PROGRAM and error_code.value == _PRIVILEGED_REGISTER and self._decrementer_written()
+                ):
+                    nip.value -= 4
+                    exception_index.value = number
+                    do_interrupt(cpu)
+            except BaseException as error:  # Nothing may pass through the C frames; run() raises it.
+                self._failure = error
+                self.stop()
+
+        return handle
+
+    def _decrementer_written(self) -> bool:
+        """Carry out a supervisor's mtspr DEC; False when the exception is about something else."""
+        if self.state.msr.value & MSR_PR:
+            return False
+        raw = (ctypes.c_ubyte * 4)()
+        if self._vmem_read(self._handle, self.state.nip.value - 4, UC_PROT_EXEC, raw, 4):
+            return False
+        word = int.from_bytes(raw, "little" if self.state.msr.value & MSR_LE else "big")
+        if word & _MTSPR_MASK != _MTSPR_DECR:
+            return False
+        self.on_decrementer(self.state.gpr[word >> 21 & 31] & 0xFFFF_FFFF)
+        return True
+
+    def _fill_real_mode(self, _uc: Any, address: int, access: int, entry: Any, _data: Any) -> bool:
+        """Real mode is identity, and no page both executed and written: every store to such a page stays slow for ever."""
+        physical = address & 0x0FFF_FFFF_FFFF_F000
+        if self.state.msr.value & (MSR_IR | MSR_DR) or physical >= self._ram_size:
+            return False
+        entry.contents.paddr = physical
+        entry.contents.perms = UC_PROT_READ | UC_PROT_EXEC if access == UC_MEM_FETCH else UC_PROT_READ | UC_PROT_WRITE
+        return True
+
+    def reset(self) -> None:
+        """Power-on state: registers, translated code, TLB; real mode's own TLB until the guest turns translation on."""
+        ctypes.memmove(self.state.address, self._pristine.address, layout.ENV_SIZE)
+        self._interrupt_request.value = 0
+        self._ctl(self._handle, UC_CTL_TB_FLUSH | UC_CTL_IO_WRITE << 30)
+        self._uc.ctl_set_tlb_mode(UC_TLB_VIRTUAL)
+        self._virtual_tlb = True
+        self.flush_tlb()
+
+    def load(self, saved: SavedState) -> None:
+        """Make a saved vCPU the loaded one."""
+        ctypes.memmove(self.state.address, saved.address, layout.ENV_SIZE)
+        self.flush_tlb()
+        self.notice_interrupts()
+
+    def set_msr(self, value: int) -> None:
+        """Write the loaded vCPU's MSR with all that follows from it."""
+        self._uc.reg_write(UC_PPC_REG_MSR, value)
+
+    def notice_interrupts(self) -> None:
+        """Let the CPU look at state.pending_interrupts before its next block; only from the engine's thread."""
+        if self.state.pending_interrupts.value:
+            self._interrupt_request.value |= _INTERRUPT_HARD
+        else:
+            self._interrupt_request.value &= ~_INTERRUPT_HARD
+
+    def flush_tlb(self) -> None:
+        """Forget every translation of addresses."""
+        self._ctl(self._handle, UC_CTL_TLB_FLUSH | UC_CTL_IO_WRITE << 30)
+
+    def invalidate_code(self, address: int, length: int) -> None:
+        """Forget code translated from length bytes of RAM at a physical address; only from the engine's thread."""
+        msr = self.state.msr.value
+        if msr & MSR_IR:  # Unicorn takes an effective address: real mode makes it the physical one.
+            self.set_msr(msr & ~MSR_IR)
+        self._uc.ctl_remove_cache(address, address + length)
+        if msr & MSR_IR:
+            self.set_msr(msr)
+
+    def stop(self) -> None:
+        """Make run() return after the present block; from any thread. A stop that comes just before run() may be missed."""
+        self._stopping = True
+        self._emu_stop(self._handle)
+
+    def run(self, hints: int) -> None:
+        """Execute the loaded vCPU until stop(), or until it has given so many HMT hints.
+
+        Raises GuestFault when the guest cannot go on, and whatever on_hypercall or on_decrementer raised.
+        """
+        emu_start, handle, nip = self._emu_start, self._handle, self.state.nip
+        self._stopping = False
+        remaining = hints
+        while remaining:
+            code = emu_start(handle, nip.value, 0, 0, 0)
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
+            if code:
+                self._recover(code)
+            if self._stopping:
+                break
+            remaining -= 1  # Each HMT hint ends emu_start at the next instruction.
+        self.hints += hints - remaining
+
+    def _recover(self, code: int) -> None:
+        """Translation was turned on: from here the CPU's own MMU does the work. Anything else is the guest's end."""
+        if code == UC_ERR_EXCEPTION and self._virtual_tlb and self.state.msr.value & (MSR_IR | MSR_DR):
+            self._uc.ctl_set_tlb_mode(UC_TLB_CPU)
+            self._virtual_tlb = False
+            self.flush_tlb()
+            return
+        raise GuestFault(f"{binding.uclib.uc_strerror(code).decode()} at {self.state.nip.value:#x}")
+
+
+def _unconnected() -> None:
+    raise RuntimeError("the engine runs without an owner of its hypercalls")
+
+
+def _unconnected_value(_value: int) -> None:
+    raise RuntimeError("the engine runs without an owner of its decrementer")

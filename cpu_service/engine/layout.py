@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where Unicorn keeps a PPC64 CPU's state, and proof that this build keeps it there.
+
+Unicorn's API gives neither SPRs nor a way to deliver interrupts, so the engine works on the CPU's own structures. The
+offsets are those of the x86-64 wheel of Unicorn 2.1.4. Nothing is trusted: locate() writes patterns through the public
+API and must find them, together with four landmarks, before the engine uses a single offset.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+import unicorn
+from unicorn.ppc_const import UC_PPC_REG_0, UC_PPC_REG_CTR, UC_PPC_REG_LR, UC_PPC_REG_MSR, UC_PPC_REG_PC
+
+SUPPORTED_VERSION = "2.1.4"
+SUPPORTED_MACHINE = "x86_64"
+
+# uc_engine
+NO_EXIT_REQUEST = 2034
+CPU = 440
+
+# CPUState
+INTERRUPT_REQUEST = 28
+ICOUNT_DECR = 304
+EXCEPTION_INDEX = 33184
+CPU_CLASS = 33200
+ENV = 40384
+
+# CPUClass
+DO_INTERRUPT = 16
+
+# CPUPPCState ("env")
+GPR = 0
+MSR = 640
+NIP = 680
+SPR = 2840
+SPR_CALLBACKS = 11032
+SPR_CALLBACK_SIZE = 64
+SPR_CALLBACK_NAME = 48
+READ_SLOTS = (0, 16, 32)
+"""User, supervisor and hypervisor read callbacks of one SPR; the write callback follows each."""
+WRITE_SLOTS = (8, 24, 40)
+TB_ENV = 77656
+MSR_MASK = 77680
+MMU_MODEL = 77688
+ERROR_CODE = 77728
+PENDING_INTERRUPTS = 77732
+EXCP_VECTORS = 77752
+HAS_HV_MODE = 78609
+ENV_SIZE = 80032
+
+# ppc_tb_t, which the wheel leaves out (tb_env is NULL) and the engine supplies
+TB_ENV_SIZE = 96
+TB_ENV_FREQUENCY = 24
+TB_ENV_DECR_FREQUENCY = 40
+TB_ENV_DECR_TIMER = 48
+TB_ENV_HDECR_NEXT = 56
+TB_ENV_PURR_OFFSET = 72
+TB_ENV_FLAGS = 88
+
+SPR_DSISR = 18
+SPR_DAR = 19
+SPR_DECR = 22
+SPR_SDR1 = 25
+SPR_SRR0 = 26
+SPR_SRR1 = 27
+SPR_TB = 268
+SPR_SPRG0 = 272
+SPR_PVR = 0x11F
+SPR_HDECR = 310
+SPR_PURR = 0x135
+SPR_LPCR = 0x13E
+SPR_PIR = 0x3FF
+
+_POWER10_PVR_FAMILY = 0x0080
+
+
+class UnsupportedEngineError(Exception):
+    """This build of Unicorn is not the one whose insides the engine knows."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"this Unicorn build is not supported: expected {SUPPORTED_VERSION} on {SUPPORTED_MACHINE}, {found}; "
+            "install the locked dependencies"
+        )
+
+
+@dataclass(frozen=True)
+class EngineAddresses:
+    """Host addresses of the structures of one engine."""
+
+    handle: int
+    """uc_engine."""
+    cpu: int
+    """CPUState."""
+    env: int
+    """CPUPPCState."""
+
+
+def locate(uc: Any) -> EngineAddresses:
+    """Find a fresh engine's structures and check the landmarks; leaves its registers zero.
+
+    Raises UnsupportedEngineError when anything differs from the build that the offsets were taken from.
+    """
+    if unicorn.__version__ != SUPPORTED_VERSION or platform.machine() != SUPPORTED_MACHINE:
+        raise UnsupportedEngineError(f"found {unicorn.__version__} on {platform.machine()}")
+    handle = uc._uch.value
+    cpu = _u64(handle + CPU)
+    env = cpu + ENV
+    if not _mapped(env, ENV_SIZE):
+        raise UnsupportedEngineError("its CPU state is not where it should be")
+    _check_registers(uc, env)
+    for what, found, expected in (
+        ("the system call vector", _u64(env + EXCP_VECTORS + 8 * 8), 0xC00),
+        ("the data storage vector", _u64(env + EXCP_VECTORS + 2 * 8), 0x300),
+        ("the CPU model", _u64(env + SPR + 8 * SPR_PVR) >> 16, _POWER10_PVR_FAMILY),
+        ("the name of the PURR", _text(_u64(env + _callback(SPR_PURR) + SPR_CALLBACK_NAME)), b"PURR"),
+        ("the name of the decrementer", _text(_u64(env + _callback(SPR_DECR) + SPR_CALLBACK_NAME)), b"DECR"),
+        ("the time base structure", _u64(env + TB_ENV), 0),
+    ):
+        if found != expected:
+            raise UnsupportedEngineError(f"{what} is {found!r} and not {expected!r}")
+    return EngineAddresses(handle, cpu, env)
+
+
+def _check_registers(uc: Any, env: int) -> None:
+    """Write every register that the API and the engine share; find it, then clear it."""
+    for number in range(32):
+        uc.reg_write(UC_PPC_REG_0 + number, 0x1122_3344_5566_7700 + number)
+    uc.reg_write(UC_PPC_REG_PC, 0x0000_1234_5678_9ABC)
+    found = list((ctypes.c_uint64 * 32).from_address(env + GPR))
+    if found != [0x1122_3344_5566_7700 + number for number in range(32)] or _u64(env + NIP) != 0x0000_1234_5678_9ABC:
+        raise UnsupportedEngineError("its registers are not where they should be")
+    msr = uc.reg_read(UC_PPC_REG_MSR)
+    if _u64(env + MSR) != msr:
+        raise UnsupportedEngineError("its MSR is not where it should be")
+    for number in (*range(UC_PPC_REG_0, UC_PPC_REG_0 + 32), UC_PPC_REG_PC, UC_PPC_REG_LR, UC_PPC_REG_CTR):
+        uc.reg_write(number, 0)
+
+
+def _callback(spr: int) -> int:
+    return SPR_CALLBACKS + SPR_CALLBACK_SIZE * spr
+
+
+def _u64(address: int) -> int:
+    return ctypes.c_uint64.from_address(address).value
+
+
+def _text(address: int) -> bytes:
+    return ctypes.string_at(address, 8).partition(b"\0")[0] if _mapped(address, 8) else b""
+
+
+def _mapped(address: int, size: int) -> bool:
+    """Whether this process may read the range: a wrong offset must end in an error, not in a segmentation fault."""
+    with open("/proc/self/maps", encoding="ascii") as maps:
+        for line in maps:
+            bounds, permissions, *_ = line.split()
+            low, _, high = bounds.partition("-")
+            if int(low, 16) <= address < int(high, 16):
+                return permissions.startswith("r") and address + size <= int(high, 16)
+    return False

@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""cpu_service's end of the trap stream to one back end: calls, posted calls with credit, reconnects.
+
+Three threads meet here. The vCPU thread makes calls and waits for their replies. gRPC's own thread takes requests from
+_requests(). The link's thread reads responses, and reconnects when the stream ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import grpc
+import structlog
+
+from cpu_service.ram import GuestRam
+from splitvisor.guest_memory import GuestAddressError
+from splitvisor.papr.codes import H
+from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.rpc import trap_pb2_grpc
+
+GATHER_S = 0.002
+"""How long posted calls wait for more of their kind."""
+BATCH_CALLS = 128
+"""Posted calls after which a batch goes at once."""
+FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.01, 1.0
+REQUEST_BYTES = 1 << 20
+"""The largest memory_read that is answered."""
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", 4 << 20),
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.keepalive_time_ms", 1000),
+    ("grpc.keepalive_timeout_ms", 1000),
+    ("grpc.http2.ping_timeout_ms", 1000),  # Without it a stopped peer is never noticed.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_retries", 0),
+)
+
+log = structlog.get_logger()
+
+
+class BackendUnavailableError(Exception):
+    """A back end cannot be reached or does not keep the contract."""
+
+
+class LinkEvents(Protocol):
+    """What a link tells the machine; called from the link's thread."""
+
+    def interrupt(self, source: int) -> None:
+        """Pulse an interrupt source."""
+
+    def action(self, action: pb.MachineAction) -> None:
+        """Change the machine's state."""
+
+    def memory_written(self, address: int, length: int) -> None:
+        """RAM was written by the back end: code translated from there is stale."""
+
+    def connection_changed(self, link: BackendLink) -> None:
+        """The stream went down or came back."""
+
+
+@dataclass(frozen=True)
+class _Posted:
+    """A posted call that the back end has not acknowledged."""
+
+    trap: pb.Trap
+    size: int
+
+
+_FLUSH, _END = object(), object()
+
+
+class BackendLink:
+    """The stream between one VM and one back end, over all its connections.
+
+    Args:
+        name: the back end's name in the configuration.
+        address: its gRPC target.
+        hello: the introduction, without positions.
+        ram: guest RAM, for the back end's memory requests.
+        events: told of what the back end does on its own.
+    """
+
+    def __init__(self, name: str, address: str, hello: pb.Hello, ram: GuestRam, events: LinkEvents) -> None:
+        self.name, self.address = name, address
+        self.offer = pb.Offer()
+        self.attached = False
+        self.reconnects = 0
+        self._hello, self._ram, self._events = hello, ram, events
+        self._outgoing: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[pb.AttachResponse] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._sequences: dict[int, int] = {}
+        self._positions: dict[int, int] = {}
+        self._batch: list[pb.Trap] = []
+        self._flush_asked = False
+        self._unacknowledged: dict[int, deque[_Posted]] = {}
+        self._outstanding: pb.AttachRequest | None = None
+        self._credit_used: dict[int, int] = {}
+        self._closing = False
+        self._first_attach = threading.Event()
+        self._failure = ""
+        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._call: grpc.CallIterator[pb.AttachResponse] | None = None
+        self._thread = threading.Thread(target=self._run, name=f"link-{name}", daemon=True)
+
+    # Life.
+
+    def attach(self, timeout: float) -> pb.Offer:
+        """Connect for the first time and return what the back end offers.
+
+        Raises BackendUnavailableError after timeout seconds, or at once when the back end refuses.
+        """
+        self._thread.start()
+        if not self._first_attach.wait(timeout) or not self.attached:
+            self.close("not attached")
+            raise BackendUnavailableError(
+                f"back end {self.name} at {self.address}: {self._failure or 'no answer'}; "
+                f"start it with `splitvisor service` or correct its address"
+            )
+        return self.offer
+
+    def close(self, reason: str) -> None:
+        """Detach, let what was sent arrive, and end the link's threads; waits at most two seconds."""
+        self._closing = True
+        with self._lock:
+            batch, self._batch = self._batch, []
+        if batch:
+            self._outgoing.put(pb.AttachRequest(posted=pb.PostedBatch(traps=batch)))
+        self._outgoing.put(pb.AttachRequest(detach=pb.Detach(reason=reason)))
+        self._outgoing.put(_END)
+        if self._thread.ident is not None:
+            self._thread.join(1.5 if self.attached else 0.0)
+        if self._call is not None:
+            self._call.cancel()
+        self._channel.close()
+        if self._thread.ident is not None:
+            self._thread.join(0.5)
+
+    # The vCPU's side.
+
+    def call(
+        self,
+        route: int,
+        vcpu: int,
+        arguments: Sequence[int],
+        returns: int,
+        operands: Sequence[pb.MemoryBlock],
+        timeout: float,
+        invoke: Callable[[pb.Invoke], pb.InvokeResult],
+    ) -> pb.Reply | None:
+        """Make a synchronous call and wait for its reply; None after timeout seconds.
+
+        Args:
+            route: index into the offer.
+            vcpu: who calls.
+            arguments: registers from r4, or RTAS argument words.
+            returns: RTAS: room for return words.
+            operands: the memory that the route asks for.
+            timeout: seconds; reconnects take place within it.
+            invoke: carries out hypercalls that the back end makes on behalf of this vCPU.
+        """
+        trap = pb.Trap(
+            vcpu=vcpu, sequence=self._next(vcpu), route=route, arguments=arguments, returns=returns, operands=operands
+        )
+        request = pb.AttachRequest(trap=trap)
+        with self._lock:
+            batch, self._batch = self._batch, []
+            if batch:
+                self._outgoing.put(pb.AttachRequest(posted=pb.PostedBatch(traps=batch)))
+            self._outstanding = request
+            self._outgoing.put(request)
+        deadline = time.monotonic() + timeout
+        invoked = pb.InvokeResult()
+        try:
+            while True:
+                response = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+                if response.HasField("invoke"):
+                    if response.invoke.id != invoked.id:  # The same again: its answer was lost with a connection.
+                        invoked = invoke(response.invoke)
+                    self._outgoing.put(pb.AttachRequest(invoke_result=invoked))
+                elif response.reply.vcpu == vcpu and response.reply.sequence == trap.sequence:
+                    self._positions[vcpu] = trap.sequence
+                    return response.reply
+        except queue.Empty:
+            log.warning("back end did not answer in time", backend=self.name, route=self.offer.routes[route].name)
+            return None
+        finally:
+            self._outstanding = None
+
+    def post(self, route: int, vcpu: int, arguments: Sequence[int], operands: Sequence[pb.MemoryBlock], size: int) -> bool:
+        """Make a posted call of so many bytes; False when the route's credit does not allow it."""
+        with self._lock:
+            used = self._credit_used.get(route, 0)
+            if used + size > self.offer.routes[route].posted.credit_bytes:
+                return False
+            self._credit_used[route] = used + size
+            trap = pb.Trap(vcpu=vcpu, sequence=self._next(vcpu), route=route, arguments=arguments, operands=operands)
+            self._unacknowledged.setdefault(vcpu, deque()).append(_Posted(trap, size))
+            self._batch.append(trap)
+            if len(self._batch) >= BATCH_CALLS:
+                batch, self._batch = self._batch, []
+                self._outgoing.put(pb.AttachRequest(posted=pb.PostedBatch(traps=batch)))
+            elif not self._flush_asked:
+                self._flush_asked = True
+                self._outgoing.put(_FLUSH)
+        return True
+
+    def reset(self, count: int, timeout: float) -> None:
+        """Reset the back end's devices and wait for it. Raises BackendUnavailableError after timeout seconds."""
+        request = pb.AttachRequest(reset=pb.Reset(count=count))
+        self._outstanding = request
+        self._outgoing.put(request)
+        deadline = time.monotonic() + timeout
+        try:
+            while True:
+                response = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+                if response.HasField("reset_done") and response.reset_done.count == count:
+                    return
+        except queue.Empty:
+            raise BackendUnavailableError(
+                f"back end {self.name} at {self.address} did not reset its devices within {timeout:.0f} s"
+            ) from None
+        finally:
+            self._outstanding = None
+
+    def _next(self, vcpu: int) -> int:
+        sequence = self._sequences.get(vcpu, 0) + 1
+        self._sequences[vcpu] = sequence
+        return sequence
+
+    # gRPC's side.
+
+    def _requests(self, outgoing: queue.SimpleQueue[object], first: Sequence[pb.AttachRequest]) -> Iterator[pb.AttachRequest]:
+        """Everything that one connection sends: the introduction, what the last one may have lost, then what comes."""
+        yield from first
+        item: object = None
+        while True:
+            if item is None:
+                item = outgoing.get()
+            if item is _END:
+                return
+            if item is _FLUSH:
+                try:
+                    item = outgoing.get(timeout=GATHER_S)
+                except queue.Empty:
+                    item = None
+                with self._lock:
+                    self._flush_asked = False
+                    batch, self._batch = self._batch, []
+                if batch:
+                    yield pb.AttachRequest(posted=pb.PostedBatch(traps=batch))
+                continue
+            request, item = item, None
+            yield request  # type: ignore[misc]  # what is in the queue is a request or a mark
+
+    # The link's thread.
+
+    def _run(self) -> None:
+        backoff = FIRST_BACKOFF_S
+        for attempt in itertools.count():
+            try:
+                self._connect()
+                backoff = FIRST_BACKOFF_S
+                if attempt:
+                    self.reconnects += 1
+                    log.info("back end attached again", backend=self.name)
+                self._first_attach.set()
+                self._events.connection_changed(self)
+                self._read()
+            except grpc.RpcError as error:
+                self._failure = _explain(error)
+                if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS):
+                    self._first_attach.set()
+            except BackendUnavailableError as error:
+                self._failure = str(error)
+            lost, self.attached = self.attached, False
+            if self._closing:
+                return
+            if lost:
+                log.warning("back end lost, reconnecting", backend=self.name, reason=self._failure)
+                self._events.connection_changed(self)
+            threading.Event().wait(backoff)
+            backoff = min(2 * backoff, LAST_BACKOFF_S)
+
+    def _connect(self) -> None:
+        """Open a connection, say what the last one may have lost, and take the offer."""
+        with self._lock:
+            self._outgoing.put(_END)  # Whatever still reads for the lost connection stops here.
+            outgoing: queue.SimpleQueue[object] = queue.SimpleQueue()
+            self._outgoing = outgoing
+            self._batch, self._flush_asked = [], False
+            hello = pb.Hello()
+            hello.CopyFrom(self._hello)
+            hello.positions.extend(pb.VcpuPosition(vcpu=v, sequence=s) for v, s in self._positions.items())
+            first = [pb.AttachRequest(hello=hello)]
+            unacknowledged = [posted.trap for waiting in self._unacknowledged.values() for posted in waiting]
+            first += [
+                pb.AttachRequest(posted=pb.PostedBatch(traps=unacknowledged[start : start + BATCH_CALLS]))
+                for start in range(0, len(unacknowledged), BATCH_CALLS)
+            ]
+            if self._outstanding is not None:
+                first.append(self._outstanding)
+        call = trap_pb2_grpc.TrapServiceStub(self._channel).Attach(self._requests(outgoing, first), wait_for_ready=False)
+        self._call = call
+        offer = next(iter(call), pb.AttachResponse())
+        if not offer.HasField("offer"):
+            raise BackendUnavailableError("it did not send an offer first")
+        if self._first_attach.is_set() and list(offer.offer.routes) != list(self.offer.routes):
+            call.cancel()
+            raise BackendUnavailableError("it came back with other routes; restart the machine to use them")
+        self.offer = offer.offer
+        self.attached = True
+
+    def _read(self) -> None:
+        assert self._call is not None
+        for response in self._call:
+            match response.WhichOneof("message"):
+                case "reply" | "invoke" | "reset_done":
+                    self._answers.put(response)
+                case "acknowledge":
+                    self._acknowledge(response.acknowledge)
+                case "interrupt":
+                    self._events.interrupt(response.interrupt.source)
+                case "memory_read":
+                    self._outgoing.put(self._memory_read(response.memory_read))
+                case "memory_write":
+                    self._outgoing.put(self._memory_write(response.memory_write))
+                case "dirty":
+                    self._events.memory_written(response.dirty.address, response.dirty.length)
+                case "action":
+                    self._events.action(response.action)
+                case other:
+                    raise BackendUnavailableError(f"it sent an unexpected message: {other}")
+
+    def _acknowledge(self, done: pb.Acknowledge) -> None:
+        with self._lock:
+            waiting = self._unacknowledged.setdefault(done.vcpu, deque())
+            while waiting and waiting[0].trap.sequence <= done.sequence:
+                posted = waiting.popleft()
+                self._credit_used[posted.trap.route] -= posted.size
+            self._positions[done.vcpu] = max(done.sequence, self._positions.get(done.vcpu, 0))
+
+    def _memory_read(self, request: pb.MemoryRead) -> pb.AttachRequest:
+        result = pb.MemoryResult(id=request.id)
+        if request.range.length <= REQUEST_BYTES:
+            try:
+                result.data = self._ram.read(request.range.address, request.range.length)
+                result.ok = True
+            except GuestAddressError as error:
+                log.info("back end asked for memory outside RAM", backend=self.name, reason=str(error))
+        return pb.AttachRequest(memory_result=result)
+
+    def _memory_write(self, request: pb.MemoryWrite) -> pb.AttachRequest:
+        address, data = request.block.address, request.block.data
+        ok = address + len(data) <= self._ram.size
+        if ok:
+            self._ram.map[address : address + len(data)] = data
+            self._events.memory_written(address, len(data))
+        return pb.AttachRequest(memory_result=pb.MemoryResult(id=request.id, ok=ok))
+
+
+def unavailable(route: pb.Route) -> int:
+    """What the guest gets when the owner of a route stays away."""
+    return route.unavailable_result or H.HARDWARE
+
+
+def _explain(error: grpc.RpcError) -> str:
+    code, details = error.code(), error.details() or "no details"
+    return details if code is grpc.StatusCode.INVALID_ARGUMENT else f"{code.name.lower().replace('_', ' ')}: {details}"
