@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The few instructions that run inside the guest, built from the assembly in this directory by build.py.
+
+FIRMWARE is loaded at address 0 and entered at ENTRY; RTAS_SHIM is what instantiate-rtas gives the guest; DEMO is an ELF client
+program that is started when there is no kernel. Each is read when it is first used.
+"""
+
+from importlib import resources
+
+ENTRY = 0x100
+"""Where FIRMWARE is entered: 32 bit, big endian, MSR = ME, r3 = the kernel's entry, r4, r5 = initrd's address and size."""
+FIRMWARE: bytes
+RTAS_SHIM: bytes
+DEMO: bytes
+
+_FILES = {"FIRMWARE": "of_entry.bin", "RTAS_SHIM": "rtas_shim.bin", "DEMO": "demo.elf"}
+
+
+def __getattr__(name: str) -> bytes:
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    data = resources.files(__name__).joinpath(_FILES[name]).read_bytes()
+    globals()[name] = data
+    return data

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The state behind the client services of one machine, and the form in which a service is declared."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from of_client_service import terminal
+from of_client_service.claims import Claims
+from of_client_service.device_path import resolve
+from of_client_service.device_tree import DeviceTree, Package
+from of_client_service.instances import Instance, Instances
+from of_client_service.tree_store import TreeStore, TreeStoreError
+from splitvisor import fdt
+from splitvisor.backend import Call, Support, Vm
+from splitvisor.rpc import device_tree_pb2 as dt
+
+FAILED = -1
+"""What most services return when they cannot do what was asked (IEEE 1275 6.3.2)."""
+FIRMWARE_BYTES = 0x10000
+"""Memory from address 0 that the firmware image and its stack use."""
+MAX_PATH = 256
+MAX_NAME = 64
+
+log = structlog.get_logger()
+
+
+@dataclass
+class ClientCall:
+    """One call of a client program."""
+
+    arguments: Sequence[int]
+    """Cells, unsigned 32 bit."""
+    returns: int
+    """Return cells that the client has room for."""
+    trap: Call
+
+
+@dataclass(frozen=True)
+class ClientService:
+    """A client service: a row of the table that docs/openfirmware.md shows."""
+
+    name: str
+    function: Callable[[ClientInterface, ClientCall], int | Sequence[int] | Awaitable[int | Sequence[int]]]
+    arguments: int | None
+    """Cells that the client must pass; None: any number."""
+    returns: int | None
+    """Cells that the service returns; None: it depends. A client with less room gets the first ones."""
+    section: str
+    support: Support = Support.FULL
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class BootRequest:
+    """What a client asked to boot next; it outlives the reset that it causes."""
+
+    path: str
+    arguments: str
+
+
+class ClientInterface:
+    """Open Firmware's state between two resets: the tree, open instances and claimed memory.
+
+    Args:
+        vm: the machine.
+        store: where its tree is.
+    """
+
+    def __init__(self, vm: Vm, store: TreeStore) -> None:
+        self.vm = vm
+        self.boot_request: BootRequest | None = None
+        self._store = store
+        self._restart(fdt.Tree(fdt.Node("")), 0)
+
+    def _restart(self, tree: fdt.Tree, revision: int) -> None:
+        self.tree = DeviceTree(tree)
+        self._revision = revision
+        self.instances = Instances()
+        self.claims = Claims(self.vm.memory.size)
+        self.started = time.monotonic()
+
+    async def reset(self) -> None:
+        """Read the machine's tree and start afresh. Raises TreeStoreError or fdt.FdtError."""
+        stored = await self._store.head(self.vm.name)
+        self._restart(fdt.read(stored.blob), stored.revision)
+        self._claim_boot_images()
+        self._open_console()
+        if self.boot_request is not None:
+            chosen = self.chosen
+            chosen.node.properties["bootpath"] = self.boot_request.path.encode("latin-1") + b"\0"
+            chosen.node.properties["bootargs"] = self.boot_request.arguments.encode("latin-1") + b"\0"
+            self.boot_request = None
+
+    @property
+    def chosen(self) -> Package:
+        """The /chosen package; the root when a tree has none."""
+        found = resolve(self.tree.root, "/chosen")
+        return self.tree.root if found is None else found.package
+
+    def _claim_boot_images(self) -> None:
+        chosen = self.chosen
+        self.claims.reserve(0, FIRMWARE_BYTES)
+        kernel = chosen.get("qemu,boot-kernel") or b""
+        if len(kernel) == 16:
+            self.claims.reserve(*struct.unpack(">QQ", kernel))
+        start, end = (int.from_bytes(chosen.get(f"linux,initrd-{edge}") or b"", "big") for edge in ("start", "end"))
+        if start < end:
+            self.claims.reserve(start, end - start)
+        self.publish_available()
+
+    def publish_available(self) -> None:
+        """Write what is free to the "available" property of /memory (IEEE 1275 3.7.6)."""
+        memory = resolve(self.tree.root, "/memory")
+        if memory is None:
+            return
+        widths = [self.tree.root.number(f"#{kind}-cells") or default for kind, default in (("address", 2), ("size", 1))]
+        memory.package.node.properties["available"] = b"".join(
+            (value & ((1 << 32 * width) - 1)).to_bytes(4 * width, "big")
+            for free in self.claims.available()
+            for value, width in zip(free, widths, strict=True)
+        )
+
+    def _open_console(self) -> None:
+        console = self._console()
+        if console is None:
+            return
+        for name in ("stdin", "stdout"):
+            ihandle = self.instances.open(console)
+            if ihandle is not None:
+                self.chosen.node.properties[name] = ihandle.to_bytes(4, "big")
+
+    def _console(self) -> Package | None:
+        """The VTY that stdout-path names, else the one with the lowest unit address."""
+        for name in ("stdout-path", "linux,stdout-path"):
+            chosen = resolve(self.tree.root, self.chosen.text(name))
+            if chosen is not None and chosen.package.text("device_type") == "serial":
+                return chosen.package
+        bus = resolve(self.tree.root, "/vdevice")
+        terminals = [child for child in bus.package.children if child.text("device_type") == "serial"] if bus else []
+        return min(terminals, key=lambda package: package.number("reg") or 0, default=None)
+
+    def say(self, call: Call, text: str) -> None:
+        """Print a line of the firmware's own on the console."""
+        stdout = self.instances.get(self.chosen.number("stdout") or 0)
+        if stdout is not None and stdout.terminal is not None:
+            terminal.put(call, stdout.terminal, f"\r\n{text}\r\n".encode("ascii", "replace"))
+
+    def instance(self, ihandle: int) -> Instance | None:
+        """The instance of an ihandle."""
+        return self.instances.get(ihandle)
+
+    async def string(self, address: int, limit: int) -> str:
+        """A guest's string of less than limit bytes. Raises GuestAddressError, or ValueError when it is longer."""
+        return (await self.vm.memory.read_string(address, limit)).decode("latin-1")
+
+    async def store_tree(self, origin: dt.TreeOrigin) -> None:
+        """Put the tree into the store. A failure is logged only: the guest has the tree that it sees."""
+        try:
+            self._revision = await self._store.put(self.vm.name, origin, self.tree.blob(), self._revision)
+        except (TreeStoreError, fdt.FdtError) as error:
+            log.error("the tree could not be stored", vm=self.vm.name, origin=dt.TreeOrigin.Name(origin), reason=str(error))
