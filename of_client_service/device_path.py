@@ -56,7 +56,7 @@ def _child(package: Package, wanted: str) -> Package | None:
     name, at, unit = wanted.partition("@")
     for child in package.children:
         child_name, _, child_unit = child.unit_name.partition("@")
-        if name not in ("", child_name) or not (name or at):
+        if name not in ("", child_name) or not (name or unit):
             continue
         if not at or _same_unit(unit, child_unit):
             return child

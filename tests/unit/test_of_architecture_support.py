@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""ibm,client-architecture-support."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from of_client_service.architecture_support import (
+    ARCHITECTURE_2_07,
+    MAX_PAIRS,
+    POWER8_PVR,
+    VectorError,
+    agreed_vector_5,
+    parse,
+)
+from splitvisor import fdt
+from splitvisor.papr.codes import H
+from splitvisor.rpc import device_tree_pb2 as dt
+from tests.unit.of_machine import BUFFER, RAM_BYTES, Client, cells
+
+POWER8 = (0xFFFF_0000, 0x004D_0000)
+POWER9 = (0xFFFF_0000, 0x004E_0000)
+LEVEL_2_07 = (0xFFFF_FFFF, ARCHITECTURE_2_07)
+LEVEL_3_00 = (0xFFFF_FFFF, 0x0F00_0005)
+END = (0xFFFF_FFFE, 0x0F00_0001)
+
+
+def option_5(**values: int) -> bytes:
+    """Option vector 5 as Linux has it, with chosen bytes: affinity (5), interrupts (23), mmu (24)."""
+    vector = bytearray(26)
+    for name, value in values.items():
+        vector[{"affinity": 5, "interrupts": 23, "mmu": 24}[name] - 1] = value
+    return bytes(vector)
+
+
+def block(*pairs: tuple[int, int], options: tuple[bytes, ...] = (b"\0",) * 4 + (option_5(),)) -> bytes:
+    processors = b"".join(struct.pack(">II", *pair) for pair in (*pairs, END))
+    return processors + bytes([len(options) - 1]) + b"".join(bytes([len(data) - 1]) + data for data in options)
+
+
+def negotiate(client: Client, data: bytes, address: int = BUFFER) -> int:
+    """Call the method; return the platform's answer."""
+    root = client.call("open", "/")
+    client.poke(address, data)
+    caught, answer = client.call_all("call-method", "ibm,client-architecture-support", root, address, returns=2)
+    assert caught == 0
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("pairs", "version"),
+    [
+        ((POWER8, LEVEL_2_07), ARCHITECTURE_2_07),
+        ((POWER9, LEVEL_3_00, LEVEL_2_07), ARCHITECTURE_2_07),
+        ((POWER8, POWER9), POWER8_PVR),
+        (((0xFFFF_FFFF, POWER8_PVR),), POWER8_PVR),
+    ],
+)
+def test_the_processor_that_was_agreed_is_in_every_cpu_node(pairs: tuple[tuple[int, int], ...], version: int) -> None:
+    client = Client()
+    assert negotiate(client, block(*pairs)) == H.SUCCESS
+    for index in range(2):
+        assert client.read_property(f"/cpus/PowerPC,POWER8@{index}", "cpu-version") == cells(version)
+
+
+@pytest.mark.parametrize(("asked", "agreed"), [(0x00, 0x00), (0x80, 0x80), (0xFF, 0x80)])
+def test_only_what_both_sides_support_is_agreed(asked: int, agreed: int) -> None:
+    client = Client()
+    assert negotiate(client, block(POWER8, options=(b"\0",) * 4 + (option_5(affinity=asked, mmu=0x80, interrupts=0x80),))) == 0
+    vector = client.read_property("/chosen", "ibm,architecture-vec-5")
+    assert vector[0] == len(vector) - 2
+    assert vector[5] == agreed
+    assert vector[23] == vector[24] == 0  # XICS, hash MMU
+    assert len(vector) > 24  # Linux does not look at a shorter one
+
+
+def test_the_agreement_is_stored() -> None:
+    client = Client()
+    negotiate(client, block(POWER8, LEVEL_2_07))
+    origin, blob = client.store.revisions[-1]
+    chosen = fdt.read(blob).root.find("/chosen")
+    assert origin == dt.TREE_ORIGIN_CAS
+    assert chosen is not None
+    assert "ibm,architecture-vec-5" in chosen.properties
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (block(POWER9, LEVEL_3_00), H.HARDWARE),
+        (block(POWER8, options=(b"\0",) * 4 + (option_5(mmu=0x40),)), H.HARDWARE),
+        (block(POWER8, options=(b"\0",) * 4 + (option_5(interrupts=0x40),)), H.HARDWARE),
+        (block(POWER8, options=(b"\0",) * 4 + (option_5(mmu=0xC0),)), H.HARDWARE),
+        (block(POWER8, options=(b"\0",) * 4), H.PARAMETER),
+        (struct.pack(">II", *POWER8) * (MAX_PAIRS + 1), H.PARAMETER),
+    ],
+)
+def test_a_client_that_cannot_run_here_is_told_and_changes_nothing(data: bytes, code: H) -> None:
+    client = Client()
+    assert negotiate(client, data) == code
+    assert client.read_property("/cpus/PowerPC,POWER8@0", "cpu-version") == cells(POWER8_PVR)
+    assert len(client.store.revisions) == 1
+
+
+def test_vectors_that_leave_memory_are_refused() -> None:
+    client = Client()
+    data = block(POWER8, LEVEL_2_07)
+    assert negotiate(client, data, RAM_BYTES - len(data)) == H.SUCCESS
+    assert negotiate(client, data[:-4], RAM_BYTES - len(data) + 4) == H.PARAMETER
+    root = client.call("open", "/")
+    assert client.call_all("call-method", "ibm,client-architecture-support", root, RAM_BYTES + 4, returns=2)[0] == -1
+
+
+def test_an_option_vector_5_that_is_short_lacks_what_it_does_not_reach() -> None:
+    vectors = parse(block(POWER8, options=(b"\0",) * 4 + (b"\0",)))
+    assert agreed_vector_5(vectors)[1:] == bytes(26)
+
+
+@given(st.binary(max_size=600))
+def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
+    try:
+        vectors = parse(data)
+    except VectorError:
+        return
+    assert 1 <= len(vectors.options) <= 256
+    assert sum(len(option) + 1 for option in vectors.options) + 8 * len(vectors.processors) + 1 <= len(data)
