@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from splitvisor.guest_memory import GuestAddressError
 
+_ZEROES = bytes(1 << 20)
+
 
 class GuestRam:
     """Guest RAM from physical address 0, with bounds checked.
@@ -21,6 +23,14 @@ class GuestRam:
         self.size = len(area)
         self.on_write: Callable[[int, int], None] = lambda address, length: None
         """Told of (address, length) after each write: code translated from there is stale."""
+
+    def clear(self) -> None:
+        """Make every byte zero and give the memory behind it back to the host."""
+        try:
+            self.map.madvise(mmap.MADV_REMOVE)
+        except OSError:  # Not every file system can punch holes.
+            for start in range(0, self.size, len(_ZEROES)):
+                self.map[start : start + len(_ZEROES)] = _ZEROES[: self.size - start]
 
     def read(self, address: int, length: int) -> bytes:
         """Return length bytes. Raises GuestAddressError."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cpu_service.engine import layout
 from cpu_service.engine.engine import MSR_ME, MSR_SF, PENDING_DECREMENTER, PENDING_EXTERNAL, Engine
@@ -77,7 +77,7 @@ class VcpuScheduler:
     def __init__(self, engine: Engine, timebase: Timebase, count: int) -> None:
         self._engine, self._timebase = engine, timebase
         self.contexts = [VcpuContext(index) for index in range(count)]
-        self.vcpus: list[Vcpu] = list(self.contexts)
+        self.vcpus: Sequence[Vcpu] = list(self.contexts)
         self.current = self.contexts[0]
         """The vCPU whose registers the engine holds."""
         self.attention = False

@@ -31,6 +31,9 @@ CALL_TIMEOUT_S = 30.0
 CREDIT_TIMEOUT_S = 10.0
 """How long an effect waits for the credit of a posted route."""
 RECENT_TRAPS = 16
+UNOWNED = 0
+"""Stands for all hypercalls without an owner in `counts`, of which a guest could make 2**64."""
+MAX_UNOWNED_LOGGED = 16
 MAX_RTAS_WORDS = 64
 """Argument and return words of an RTAS call, together; PAPR's longest has 17."""
 
@@ -97,13 +100,13 @@ class TrapRouter:
         def dispatch() -> None:
             vcpu = scheduler.current
             token = gpr[3]
-            counts[token] += 1
             recent.append((vcpu.index, token, gpr[4]))
             if msr.value & MSR_PR:
                 gpr[3] = H.PRIVILEGE & _MASK
                 return
             handler = local.get(token)
             if handler is not None:
+                counts[token] += 1
                 gpr[3] = handler(vcpu) & _MASK
             else:
                 gpr[3] = self._far_hypercall(token) & _MASK
@@ -119,14 +122,15 @@ class TrapRouter:
     def _far_hypercall(self, token: int) -> int:
         """A hypercall that is not local: RTAS, a back end's, or nobody's."""
         if token == Hcall.H_RTAS:
+            self.counts[token] += 1
             return self._rtas()
         call = self._registry.remote.get(token)
         if call is None:
-            if self.counts[token] == 1:
+            self.counts[UNOWNED] += 1
+            if self.counts[UNOWNED] <= MAX_UNOWNED_LOGGED:
                 log.info("guest made a hypercall that nobody owns", call=hcall_name(token))
-            if len(self.counts) > 4096:  # A guest that counts through all tokens must not grow our table.
-                self.counts.clear()
             return H.FUNCTION
+        self.counts[token] += 1
         gpr = self._scheduler.current.gpr
         arguments = [gpr[4 + number] for number in range(call.route.arguments)]
         posted = self._post(call, arguments)
@@ -272,7 +276,7 @@ class TrapRouter:
         rows = []
         for token, count in self.counts.copy().items():
             call = self._registry.remote.get(token)
-            name = hcall_name(token)
+            name = hcall_name(token) if token != UNOWNED else "without an owner"
             rows.append(CallCount(name, LOCAL if call is None else call.link.name, count, self.seconds.get(name, 0.0)))
         for token, count in self.rtas_counts.copy().items():
             known = self._registry.rtas[token]

@@ -114,12 +114,15 @@ class BackendLink:
 
     # Life.
 
-    def attach(self, timeout: float) -> pb.Offer:
-        """Connect for the first time and return what the back end offers.
+    def begin(self) -> None:
+        """Start to connect."""
+        self._thread.start()
+
+    def wait_attached(self, timeout: float) -> pb.Offer:
+        """Wait for the first connection and return what the back end offers.
 
         Raises BackendUnavailableError after timeout seconds, or at once when the back end refuses.
         """
-        self._thread.start()
         if not self._first_attach.wait(timeout) or not self.attached:
             self.close("not attached")
             raise BackendUnavailableError(

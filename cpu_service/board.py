@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The parts of a machine, put together: RAM, engine, page table, interrupt controller, scheduler, registry, back ends."""
+
+from __future__ import annotations
+
+import mmap
+import secrets
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from cpu_service.engine.engine import Engine
+from cpu_service.hash_page_table import HashPageTable, table_shift
+from cpu_service.interrupts import Xics
+from cpu_service.local_rtas import ProcessorRtas
+from cpu_service.logical_memory import LogicalMemory
+from cpu_service.processor_hcalls import ProcessorHypercalls
+from cpu_service.ram import GuestRam
+from cpu_service.registry import Registry
+from cpu_service.scheduler import VcpuScheduler
+from cpu_service.timebase import Timebase
+from cpu_service.trap_router import TrapRouter
+from cpu_service.trap_stream import BackendLink
+from cpu_service.virtual_processor_area import VirtualProcessorAreas
+from splitvisor.guest_memory import RamFile
+from splitvisor.rpc import machine_pb2 as mpb
+from splitvisor.rpc import trap_pb2 as pb
+
+ATTACH_TIMEOUT_S = 15.0
+MIB = 1 << 20
+
+log = structlog.get_logger()
+
+
+class BoardEvents(Protocol):
+    """What the board tells the machine."""
+
+    def action(self, action: pb.MachineAction) -> None:
+        """A call or a back end changes the machine's state."""
+
+    def connection_changed(self, link: BackendLink) -> None:
+        """A back end went away or came back."""
+
+
+class Board:
+    """A machine's parts. Everything but attach() and the events of links belongs to the vCPU thread.
+
+    Args:
+        config: the machine.
+        runtime_dir: where the file of guest RAM is made.
+        events: told what happens.
+    """
+
+    def __init__(self, config: mpb.MachineConfig, runtime_dir: Path, events: BoardEvents) -> None:
+        self.config = config
+        self._events = events
+        self._vcpu_thread = threading.get_ident()
+        size = config.memory_mib * MIB
+        self._ram_path = runtime_dir / f"{config.name}-{secrets.token_hex(16)}.ram"
+        self._ram_file = RamFile.create(self._ram_path, size)
+        if config.private_memory:
+            self._ram_path.unlink()
+        self.ram = GuestRam(self._ram_file.map)
+        shift = table_shift(size)
+        self._table = mmap.mmap(-1, 1 << shift, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for area in (self._ram_file.map, self._table):
+            with suppress(OSError):
+                area.madvise(mmap.MADV_HUGEPAGE)
+        self.engine = Engine(self._ram_file.map, self._table)
+        self.ram.on_write = self.engine.invalidate_code
+        self.timebase = Timebase(self.engine)
+        self.scheduler = VcpuScheduler(self.engine, self.timebase, config.vcpus)
+        self.scheduler.on_attention = self._invalidate_written
+        self.hash_table = HashPageTable(self._table, shift, self.ram, self.engine.flush_tlb)
+        self.hash_table_shift = shift
+        self.xics = Xics(config.vcpus, self.scheduler.line, self.timebase.read)
+        self.registry = Registry()
+        self.router: TrapRouter | None = None
+        """None until the back ends are attached."""
+        for part in (
+            self.hash_table,
+            self.xics,
+            ProcessorHypercalls(self.scheduler, VirtualProcessorAreas(self.scheduler.vcpus, self.ram)),
+            ProcessorRtas(self.scheduler, self.ram),
+            LogicalMemory(self.ram),
+        ):
+            self.registry.add_local(part.calls())
+        self._written: list[tuple[int, int]] = []
+        self._written_lock = threading.Lock()
+        hello = pb.Hello(
+            vm=config.name,
+            incarnation=time.time_ns(),
+            vcpus=config.vcpus,
+            ram_bytes=size,
+            ram_path="" if config.private_memory else str(self._ram_path),
+            devices=config.devices,
+        )
+        self.links = [BackendLink(backend.name, backend.address, hello, self.ram, self) for backend in config.backends]
+
+    def attach(self) -> None:
+        """Attach every back end at the same time, and register what they own.
+
+        Raises BackendUnavailableError and RegistryError.
+        """
+        for link in self.links:
+            link.begin()
+        for link in self.links:
+            self.registry.add_offer(link, link.wait_attached(ATTACH_TIMEOUT_S))
+        self.router = TrapRouter(self.registry, self.scheduler, self.ram, self)
+        self.engine.on_hypercall = self.router.dispatch
+
+    def power_on(self) -> None:
+        """Bring RAM, page table and interrupt controller to their power-on state; links and vCPUs are reset by the machine."""
+        self.ram.clear()
+        self.hash_table.clear()
+        self.xics.reset()
+
+    def close(self, reason: str) -> None:
+        """Detach the back ends and remove the file of guest RAM."""
+        for link in self.links:
+            link.close(reason)
+        with suppress(FileNotFoundError):
+            self._ram_path.unlink()
+
+    # What links and replies report.
+
+    def interrupt(self, source: int) -> None:
+        """Pulse an interrupt source; from any thread."""
+        if not self.xics.pulse(source):
+            log.warning("a back end pulsed an interrupt source that does not exist", source=hex(source))
+
+    def action(self, action: pb.MachineAction) -> None:
+        """Change the machine's state; from any thread."""
+        self._events.action(action)
+
+    def connection_changed(self, link: BackendLink) -> None:
+        """A back end went away or came back."""
+        self._events.connection_changed(link)
+
+    def memory_written(self, address: int, length: int) -> None:
+        """A back end wrote RAM: forget code translated from there; from any thread."""
+        if address + length > self.ram.size:
+            return
+        if threading.get_ident() == self._vcpu_thread:
+            self.engine.invalidate_code(address, length)
+            return
+        with self._written_lock:
+            self._written.append((address, length))
+        self.scheduler.raise_attention()
+
+    def _invalidate_written(self) -> None:
+        with self._written_lock:
+            written, self._written = self._written, []
+        for address, length in written:
+            self.engine.invalidate_code(address, length)

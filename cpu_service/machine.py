@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one machine of a cpu_service: built from its configuration, run on a thread of its own, and its end.
+
+The vCPU thread builds and runs everything, so that what the engine touches is touched by one thread. Others ask for state
+changes (pause, stop) and get told of events through MachineObserver.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from cpu_service.board import Board
+from cpu_service.boot import BootPlan, load_guest
+from cpu_service.crash_report import crash_report
+from cpu_service.engine.engine import GuestFault
+from cpu_service.trap_router import CallCount
+from cpu_service.trap_stream import BackendLink, BackendUnavailableError
+from splitvisor.rpc import machine_pb2 as mpb
+from splitvisor.rpc import trap_pb2 as pb
+
+FINAL_STATES = frozenset(
+    {mpb.MACHINE_STATE_POWERED_OFF, mpb.MACHINE_STATE_CRASHED, mpb.MACHINE_STATE_STOPPED, mpb.MACHINE_STATE_FAILED}
+)
+RESET_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 10.0
+
+log = structlog.get_logger()
+
+
+class MachineError(Exception):
+    """The machine cannot be built; the message says what and what to do."""
+
+
+class MachineObserver(Protocol):
+    """Told what the machine does; called from the machine's threads."""
+
+    def state_changed(self, state: mpb.MachineState, detail: str) -> None:
+        """A new state."""
+
+    def backend_changed(self, link: BackendLink) -> None:
+        """A back end went away or came back."""
+
+    def progress(self, step: str) -> None:
+        """A step of starting up."""
+
+
+class Machine:
+    """A machine and its life.
+
+    Args:
+        config: checked already.
+        runtime_dir: where the file of guest RAM is made.
+        observer: told of events.
+    """
+
+    def __init__(self, config: mpb.MachineConfig, runtime_dir: Path, observer: MachineObserver) -> None:
+        self.config = config
+        self.state = mpb.MACHINE_STATE_STARTING
+        self.detail = ""
+        self.resets = 0
+        self.board: Board | None = None
+        self._runtime_dir, self._observer = runtime_dir, observer
+        self._began = time.monotonic()
+        self._running = threading.Event()
+        self._ended = threading.Event()
+        self._action: pb.MachineAction | None = None
+        self._stop_asked = False
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._life, name="vcpu", daemon=True)
+
+    # Control, from any thread.
+
+    def start(self) -> None:
+        """Build and run; returns when vCPU 0 runs. Raises what building raised."""
+        self._thread.start()
+        self._running.wait()
+        if self._error is not None:
+            raise self._error
+
+    def pause(self) -> None:
+        """Stop the vCPUs where they are."""
+        if self.board is not None and self.state == mpb.MACHINE_STATE_RUNNING:
+            self.board.scheduler.pause()
+            self._change(mpb.MACHINE_STATE_PAUSED)
+
+    def resume(self) -> None:
+        """Let paused vCPUs go on."""
+        if self.board is not None and self.state == mpb.MACHINE_STATE_PAUSED:
+            self._change(mpb.MACHINE_STATE_RUNNING)
+            self.board.scheduler.resume()
+
+    def reset(self) -> None:
+        """As if the guest had asked for a reboot."""
+        self.action(pb.MachineAction(kind=pb.MACHINE_ACTION_KIND_RESET, reason="asked for"))
+
+    def stop(self) -> None:
+        """End the machine and wait for it, ten seconds at most."""
+        self._stop_asked = True
+        if self.board is not None:
+            self.board.scheduler.end()
+        if self._thread.ident is not None:
+            self._ended.wait(STOP_TIMEOUT_S)
+
+    @property
+    def uptime_seconds(self) -> float:
+        """Seconds since the machine was started."""
+        return time.monotonic() - self._began
+
+    def call_counts(self) -> Sequence[CallCount]:
+        """How often each call was made."""
+        return self.board.router.call_counts() if self.board is not None and self.board.router is not None else ()
+
+    # What the board reports (cpu_service.board.BoardEvents).
+
+    def action(self, action: pb.MachineAction) -> None:
+        """A call or a back end changes the machine's state; the first of several counts."""
+        if self._action is None:
+            self._action = action
+        if self.board is not None:
+            self.board.scheduler.end()
+
+    def connection_changed(self, link: BackendLink) -> None:
+        """A back end went away or came back."""
+        self._observer.backend_changed(link)
+
+    # The vCPU thread.
+
+    def _life(self) -> None:
+        structlog.contextvars.bind_contextvars(vm=self.config.name)
+        try:
+            plan = self._build()
+            self._change(mpb.MACHINE_STATE_RUNNING)
+            self._running.set()
+            self._run(plan)
+        except GuestFault as error:
+            assert self.board is not None
+            self._end(mpb.MACHINE_STATE_CRASHED, crash_report(str(error), self.board))
+        except BackendUnavailableError as error:
+            self._fail(error)
+        except Exception as error:
+            log.exception("machine failed")
+            self._fail(error)
+        finally:
+            self._running.set()
+            self._ended.set()
+
+    def _build(self) -> BootPlan:
+        self._observer.progress("attaching back ends")
+        self.board = Board(self.config, self._runtime_dir, self)
+        self.board.attach()
+        self._observer.progress("loading the guest")
+        return self._reset()
+
+    def _reset(self) -> BootPlan:
+        """Bring everything to its power-on state, with the guest in RAM."""
+        assert self.board is not None
+        self.resets += 1
+        self.board.power_on()
+        plan = load_guest(self.config, self.board)
+        for link in self.board.links:
+            link.reset(self.resets, RESET_TIMEOUT_S)
+        self.board.scheduler.reset(plan.nip, plan.gpr, plan.msr)
+        return plan
+
+    def _run(self, plan: BootPlan) -> None:
+        assert self.board is not None
+        log.info("guest starts", kernel=plan.description)
+        while True:
+            if not self._stop_asked and self._action is None:
+                self.board.scheduler.run()
+            action, self._action = self._action, None
+            if self._stop_asked:
+                self._end(mpb.MACHINE_STATE_STOPPED, "stopped")
+                return
+            if action is None:
+                continue
+            if action.kind == pb.MACHINE_ACTION_KIND_RESET:
+                log.info("machine resets", reason=action.reason)
+                self._reset()
+                continue
+            if action.kind == pb.MACHINE_ACTION_KIND_POWER_OFF:
+                self._end(mpb.MACHINE_STATE_POWERED_OFF, action.reason)
+            else:
+                self._end(mpb.MACHINE_STATE_CRASHED, crash_report(action.reason, self.board))
+            return
+
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        self._end(mpb.MACHINE_STATE_FAILED, str(error))
+
+    def _end(self, state: mpb.MachineState, detail: str) -> None:
+        """The last state: back ends are let go before anybody is told, so that they have said all they had to."""
+        if self.board is not None:
+            self.board.close(detail.partition("\n")[0])
+        self._change(state, detail)
+
+    def _change(self, state: mpb.MachineState, detail: str = "") -> None:
+        self.state, self.detail = state, detail
+        self._observer.state_changed(state, detail)

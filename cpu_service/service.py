@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""cpu_service: MachineService over one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+from cpu_service.engine.layout import UnsupportedEngineError
+from cpu_service.loader import LoaderError
+from cpu_service.machine import FINAL_STATES, Machine
+from cpu_service.registry import RegistryError
+from cpu_service.trap_stream import BackendLink, BackendUnavailableError
+from splitvisor.rpc import machine_pb2 as pb
+from splitvisor.rpc import machine_pb2_grpc
+
+SERVICES = ("splitvisor.v1.MachineService",)
+EVENT_BACKLOG = 1000
+SHARED_MEMORY_DIR = Path("/dev/shm")
+
+_NAME = re.compile(r"[a-z0-9-]{1,63}")
+
+log = structlog.get_logger()
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `splitvisor service cpu` may set."""
+
+    ram_dir: Path | None = field(
+        default=None, metadata={"help": "directory for the file of guest RAM, best on a tmpfs (default: /dev/shm)"}
+    )
+
+
+async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Awaitable[None]]:
+    """Add MachineService; the result stops the machine."""
+    directory = options.ram_dir or (SHARED_MEMORY_DIR if os.access(SHARED_MEMORY_DIR, os.W_OK) else Path(tempfile.gettempdir()))
+    servicer = MachineServicer(directory)
+    machine_pb2_grpc.add_MachineServiceServicer_to_server(servicer, server)
+    return servicer.close
+
+
+class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
+    """Serves MachineService (see proto/splitvisor/v1/machine.proto).
+
+    Args:
+        ram_dir: where the file of guest RAM is made.
+    """
+
+    def __init__(self, ram_dir: Path) -> None:
+        self._ram_dir = ram_dir
+        self._machine: Machine | None = None
+        self._loop = asyncio.get_running_loop()
+        self._watchers: set[asyncio.Queue[pb.WatchEventsResponse | None]] = set()
+        self._starting = asyncio.Lock()
+
+    async def StartMachine(self, request: pb.StartMachineRequest, context: _Context) -> pb.StartMachineResponse:
+        """See the contract."""
+        wrong = _wrong(request.config)
+        if wrong:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, wrong)
+        async with self._starting:
+            if self._machine is not None and self._machine.state not in FINAL_STATES:
+                running = self._machine.config.name
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"machine {running!r} runs here already")
+            machine = self._machine = Machine(request.config, self._ram_dir, self)
+            try:
+                await asyncio.to_thread(machine.start)
+            except BackendUnavailableError as error:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            except (LoaderError, RegistryError, UnsupportedEngineError) as error:
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+            except OSError as error:
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"guest RAM: {error}")
+        return pb.StartMachineResponse()
+
+    async def PauseMachine(self, request: pb.PauseMachineRequest, context: _Context) -> pb.PauseMachineResponse:
+        """See the contract."""
+        (await self._require(context)).pause()
+        return pb.PauseMachineResponse()
+
+    async def ResumeMachine(self, request: pb.ResumeMachineRequest, context: _Context) -> pb.ResumeMachineResponse:
+        """See the contract."""
+        (await self._require(context)).resume()
+        return pb.ResumeMachineResponse()
+
+    async def ResetMachine(self, request: pb.ResetMachineRequest, context: _Context) -> pb.ResetMachineResponse:
+        """See the contract."""
+        (await self._require(context)).reset()
+        return pb.ResetMachineResponse()
+
+    async def StopMachine(self, request: pb.StopMachineRequest, context: _Context) -> pb.StopMachineResponse:
+        """See the contract."""
+        await asyncio.to_thread((await self._require(context)).stop)
+        return pb.StopMachineResponse()
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: _Context) -> pb.GetStatusResponse:
+        """See the contract."""
+        machine = self._machine
+        if machine is None:
+            return pb.GetStatusResponse(state=pb.MACHINE_STATE_NONE)
+        counts = machine.call_counts()
+        return pb.GetStatusResponse(
+            vm=machine.config.name,
+            state=machine.state,
+            detail=machine.detail,
+            uptime_seconds=machine.uptime_seconds,
+            backends=[_backend_status(link) for link in (machine.board.links if machine.board is not None else ())],
+            calls=[pb.CallCount(name=row.name, owner=row.owner, count=row.count, seconds=row.seconds) for row in counts],
+            waiting_seconds=sum(row.seconds for row in counts),
+            resets=machine.resets,
+        )
+
+    async def WatchEvents(self, request: pb.WatchEventsRequest, context: _Context) -> AsyncIterator[pb.WatchEventsResponse]:
+        """See the contract."""
+        events: asyncio.Queue[pb.WatchEventsResponse | None] = asyncio.Queue(EVENT_BACKLOG)
+        self._watchers.add(events)
+        try:
+            machine = self._machine
+            state = pb.StateChanged(state=pb.MACHINE_STATE_NONE)
+            if machine is not None:
+                state = pb.StateChanged(state=machine.state, detail=machine.detail)
+            yield pb.WatchEventsResponse(state=state)
+            while (event := await events.get()) is not None:
+                yield event
+                if event.state.state in FINAL_STATES:
+                    return
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {EVENT_BACKLOG} events behind; watch again")
+        finally:
+            self._watchers.discard(events)
+
+    async def close(self) -> None:
+        """Stop the machine."""
+        if self._machine is not None:
+            await asyncio.to_thread(self._machine.stop)
+
+    async def _require(self, context: _Context) -> Machine:
+        if self._machine is None:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no machine was started here; call StartMachine first")
+        assert self._machine is not None
+        return self._machine
+
+    # MachineObserver, called from the machine's threads.
+
+    def state_changed(self, state: pb.MachineState, detail: str) -> None:
+        """A new state."""
+        log.info("machine", state=pb.MachineState.Name(state).removeprefix("MACHINE_STATE_").lower(), detail=detail)
+        self._tell(pb.WatchEventsResponse(state=pb.StateChanged(state=state, detail=detail)))
+
+    def backend_changed(self, link: BackendLink) -> None:
+        """A back end went away or came back."""
+        self._tell(pb.WatchEventsResponse(backend=_backend_status(link)))
+
+    def progress(self, step: str) -> None:
+        """A step of starting up."""
+        self._tell(pb.WatchEventsResponse(progress=pb.Progress(step=step)))
+
+    def _tell(self, event: pb.WatchEventsResponse) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._publish, event)
+
+    def _publish(self, event: pb.WatchEventsResponse) -> None:
+        for events in list(self._watchers):
+            if events.full():
+                self._watchers.discard(events)
+                while not events.empty():
+                    events.get_nowait()
+                events.put_nowait(None)
+            else:
+                events.put_nowait(event)
+
+
+def _backend_status(link: BackendLink) -> pb.BackendStatus:
+    return pb.BackendStatus(
+        name=link.name, address=link.address, attached=link.attached, reconnects=link.reconnects, ram_mapped=link.offer.ram_mapped
+    )
+
+
+def _wrong(config: pb.MachineConfig) -> str:
+    """What is wrong with a configuration, in one line that names the key; empty when nothing is."""
+    names = [backend.name for backend in config.backends]
+    checks = (
+        (not _NAME.fullmatch(config.name), "name: give 1 to 63 characters of a-z, 0-9 and '-'"),
+        (not 256 <= config.memory_mib <= 16384 or config.memory_mib % 16 != 0, "memory_mib: give 256 to 16384, a multiple of 16"),
+        (not 1 <= config.vcpus <= 8, "vcpus: give 1 to 8"),
+        (len(config.append.encode()) > 2047, "append: give at most 2047 bytes"),
+        (not names or len(set(names)) != len(names), "backends: give each back end a name of its own"),
+        (len(config.devices) > 64, "devices: give at most 64"),
+    )
+    return next((text for wrong, text in checks if wrong), "")
