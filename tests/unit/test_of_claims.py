@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -55,7 +56,7 @@ def test_claims_agree_with_a_map_of_pages_and_available_is_the_rest(steps: list[
             free[page] = True
     assert free == [not page for page in used]
     ranges = claims.ranges()
-    assert all(end < start for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False))
+    assert all(end < start for (_, end), (start, _) in pairwise(ranges))
 
 
 @given(st.lists(st.integers(1, 5).map(lambda pages: pages * PAGE), max_size=20))
@@ -104,7 +105,8 @@ def test_claim_refuses_what_is_taken_or_not_ram(arguments: tuple[int, int, int])
 
 def test_claim_and_release_keep_available_true() -> None:
     client = Client()
-    seed = [(0x10000, KERNEL - 0x10000), (KERNEL + KERNEL_BYTES, INITRD - KERNEL - KERNEL_BYTES), (INITRD_END, RAM_BYTES - INITRD_END)]
+    bounds = ((0x10000, KERNEL), (KERNEL + KERNEL_BYTES, INITRD), (INITRD_END, RAM_BYTES))
+    seed = [(start, end - start) for start, end in bounds]
     assert available(client) == seed
     assert client.call("claim", 0x900000, 0x3000, 0) == 0x900000
     client.call_all("release", 0x901000, 0x1000, returns=0)
