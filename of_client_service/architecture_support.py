@@ -103,7 +103,7 @@ async def negotiate(of: ClientInterface, address: int) -> int:
     try:
         vectors = parse(await of.vm.memory.read(address, available))
     except VectorError as error:
-        log.info("client architecture vectors refused", vm=of.vm.name, reason=str(error))
+        log.debug("client architecture vectors refused", vm=of.vm.name, reason=str(error))
         return H.PARAMETER
     if len(vectors.options) < 5:
         return H.PARAMETER

@@ -68,14 +68,14 @@ class ClientInterfaceSession(Session):
             return H.PARAMETER
         service = CLIENT_SERVICES.get(name)
         if service is None or service.arguments not in (None, arguments):
-            log.info("no such client service", vm=self.vm.name, service=name, arguments=arguments)
+            log.debug("no such client service", vm=self.vm.name, service=name, arguments=arguments)
             await memory.write_words(returns_at, *((FAILED,) if returns else ()))
             return H.PARAMETER
         try:
             answer = service.function(self.interface, ClientCall(cells, returns, call))
             results: int | Sequence[int] = await answer if isinstance(answer, Awaitable) else answer
         except (GuestAddressError, ValueError, TreeFullError) as error:
-            log.info("client service failed", vm=self.vm.name, service=name, reason=str(error))
+            log.debug("client service failed", vm=self.vm.name, service=name, reason=str(error))
             results = FAILED
         words = (results,) if isinstance(results, int) else results
         await memory.write_words(returns_at, *words[:returns], *(0,) * (returns - len(words)))

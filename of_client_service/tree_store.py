@@ -74,11 +74,14 @@ class RemoteTreeStore:
                 attempt: Awaitable[Any] = method(request, timeout=max(end - clock(), RETRY_S), wait_for_ready=True)
                 return await attempt
             except grpc.aio.AioRpcError as error:
-                if error.code() not in _TEMPORARY or clock() >= end:
-                    raise TreeStoreError(
-                        f"device-tree store at {self._target}: {error.code().name}: {error.details()}; is hcall_service running?"
-                    ) from error
-                await asyncio.sleep(RETRY_S)
+                temporary = error.code() in _TEMPORARY
+                if temporary and clock() < end:
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                remedy = "; is hcall_service running?" if temporary else ""
+                raise TreeStoreError(
+                    f"device-tree store at {self._target}: {error.code().name}: {error.details()}{remedy}"
+                ) from error
 
     async def close(self) -> None:
         """Close the channel."""
