@@ -97,14 +97,18 @@ class AttachConsoleResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[ConsoleOpened, _Mapping]] = ..., output: _Optional[bytes] = ..., input_accepted: _Optional[int] = ..., ended: _Optional[_Union[ConsoleEnded, _Mapping]] = ...) -> None: ...
 
 class ConsoleOpened(_message.Message):
-    __slots__ = ("unit_address", "offset", "input_window")
+    __slots__ = ("unit_address", "offset", "input_window", "instance", "input_received")
     UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     INPUT_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     unit_address: int
     offset: int
     input_window: int
-    def __init__(self, unit_address: _Optional[int] = ..., offset: _Optional[int] = ..., input_window: _Optional[int] = ...) -> None: ...
+    instance: int
+    input_received: int
+    def __init__(self, unit_address: _Optional[int] = ..., offset: _Optional[int] = ..., input_window: _Optional[int] = ..., instance: _Optional[int] = ..., input_received: _Optional[int] = ...) -> None: ...
 
 class ConsoleEnded(_message.Message):
     __slots__ = ("reason", "text")

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""This side of a terminal session: file descriptors that may be terminals, pipes or files, raw mode, and the escape keys.
+
+Descriptors stay blocking, because others may share them (O_NONBLOCK belongs to the open file, not to us): nothing is read or
+written before poll says that it can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+WRITE_BYTES = 4096
+"""PIPE_BUF: what a pipe takes without blocking once poll says that it is writable."""
+
+ESCAPE = 0x1D
+"""Control and ]."""
+LEAVE_KEY = ord("q")
+
+_DEADLY_SIGNALS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)
+
+
+class OutputClosedError(Exception):
+    """Nobody reads what is written any more."""
+
+
+class EscapeFilter:
+    """Finds `^]` `q` anywhere in what is typed; `^]` `^]` stands for one `^]`, and `^]` before another key changes nothing."""
+
+    def __init__(self) -> None:
+        self._escaped = False
+        self.left = False
+        """True once `^]` `q` was typed; what follows it is dropped."""
+
+    def filter(self, data: bytes) -> bytes:
+        """Return what goes to the guest. A `^]` at the end waits for the next key."""
+        output = bytearray()
+        for byte in data:
+            if not self._escaped:
+                if byte == ESCAPE:
+                    self._escaped = True
+                else:
+                    output.append(byte)
+                continue
+            self._escaped = False
+            if byte == LEAVE_KEY:
+                self.left = True
+                break
+            output.append(ESCAPE)
+            if byte != ESCAPE:
+                output.append(byte)
+        return bytes(output)
+
+
+class TextWatch:
+    """Finds a text in a stream that comes in pieces."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self._tail = b""
+
+    def found(self, data: bytes) -> bool:
+        """Take the next piece; True when the text ends in it or lies in it."""
+        window = self._tail + data
+        keep = len(self._text) - 1
+        self._tail = window[-keep:] if keep else b""
+        return self._text in window
+
+
+async def read_some(descriptor: int, limit: int) -> bytes:
+    """Return 1 to limit bytes when there are some, b"" at the end of file or when the terminal has hung up."""
+    while True:
+        await _ready(descriptor, select.POLLIN)
+        try:
+            return os.read(descriptor, limit)
+        except BlockingIOError:
+            continue
+        except OSError:
+            return b""
+
+
+async def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything. Raises OutputClosedError when nobody reads any more."""
+    view = memoryview(data)
+    while view:
+        await _ready(descriptor, select.POLLOUT)
+        try:
+            view = view[os.write(descriptor, view[:WRITE_BYTES]) :]
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            raise OutputClosedError(error.strerror or "write failed") from error
+
+
+async def _ready(descriptor: int, event: int) -> None:
+    """Wait until poll reports an event, or that there is something wrong, which the next read or write tells."""
+    poll = select.poll()
+    poll.register(descriptor, event)
+    if poll.poll(0):
+        await asyncio.sleep(0)  # A descriptor that is always ready must not keep the others from running.
+        return
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add: Callable[..., Any] = loop.add_reader if event == select.POLLIN else loop.add_writer
+    remove: Callable[[int], bool] = loop.remove_reader if event == select.POLLIN else loop.remove_writer
+    add(descriptor, wake)
+    try:
+        await ready
+    finally:
+        remove(descriptor)
+
+
+@contextmanager
+def raw_mode(descriptor: int) -> Iterator[None]:
+    """Pass every key on as it is typed, while the context lasts; does nothing when the descriptor is no terminal.
+
+    The terminal's modes come back on every way out, death by SIGHUP, SIGQUIT or SIGTERM included unless the program handles
+    those itself. After a stop (SIGSTOP, then SIGCONT) raw mode is set again.
+    """
+    if not os.isatty(descriptor):
+        yield
+        return
+    saved = termios.tcgetattr(descriptor)
+
+    def restore() -> None:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, saved)
+
+    def die(number: int, frame: FrameType | None) -> None:
+        restore()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def resume(number: int, frame: FrameType | None) -> None:
+        _set_raw(descriptor)
+
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        wanted = {**dict.fromkeys(_DEADLY_SIGNALS, die), signal.SIGCONT: resume}
+        handlers = {number: handler for number, handler in wanted.items() if signal.getsignal(number) == signal.SIG_DFL}
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    try:
+        _set_raw(descriptor)
+        yield
+    finally:
+        restore()
+        for number in handlers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _set_raw(descriptor: int) -> None:
+    iflag, oflag, cflag, lflag, ispeed, ospeed, cc = termios.tcgetattr(descriptor)
+    iflag &= ~(termios.BRKINT | termios.ICRNL | termios.IGNCR | termios.INLCR | termios.INPCK | termios.ISTRIP)
+    iflag &= ~(termios.IXON | termios.PARMRK)
+    oflag &= ~termios.OPOST
+    cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+    lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN | termios.ISIG)
+    cc[termios.VMIN] = 1
+    cc[termios.VTIME] = 0
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, [iflag, oflag, cflag, lflag, ispeed, ospeed, cc])

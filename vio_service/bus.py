@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The VIO bus of one VM: its devices, their addresses, and every call that vio_service owns.
+
+A new device is a module with a VioDevice and a table of calls, and one line in each of DEVICE_KINDS and VioSession.calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from splitvisor.backend import Call, Hypercall, RtasCall, Vm
+from splitvisor.papr.codes import H, RtasStatus
+from splitvisor.papr.hcall import Hcall
+from splitvisor.rpc import trap_pb2
+from vio_service import nvram, tce, vty
+from vio_service.console import Console
+from vio_service.device import AUTOMATIC_ADDRESSES, BusError, BusSession, VioDevice, cells_property, text_property
+
+DEVICE_KINDS: dict[str, type[VioDevice]] = {device.kind: device for device in (vty.Vty, nvram.Nvram)}
+"""Every kind of device that a machine's configuration may ask for here."""
+MAX_DEVICES = 256
+"""The bus has that many interrupt sources."""
+
+_WORD_MASK = 0xFFFF_FFFF
+
+
+def assign_addresses(specs: Sequence[trap_pb2.DeviceSpec]) -> list[tuple[int, trap_pb2.DeviceSpec]]:
+    """Give every device of this bus its unit address; devices of unknown kinds are another back end's and left out.
+
+    Addresses that the configuration states are taken first; then serial devices, then the others, get the first free ones from
+    0x71000000.
+
+    Raises BusError when two devices state the same address.
+    """
+    known = [spec for spec in specs if spec.kind in DEVICE_KINDS]
+    if len(known) > MAX_DEVICES:
+        raise BusError(f"{len(known)} VIO devices, but a bus has room for {MAX_DEVICES}; take some away")
+    stated: dict[int, trap_pb2.DeviceSpec] = {}
+    for spec in known:
+        if spec.unit_address:
+            other = stated.setdefault(spec.unit_address, spec)
+            if other is not spec:
+                raise BusError(
+                    f"{other.kind} and {spec.kind} both have unit address {spec.unit_address:#x}; "
+                    "give one another address, or none to have it chosen"
+                )
+    assigned = list(stated.items())
+    free = (address for address in range(AUTOMATIC_ADDRESSES, 1 << 32) if address not in stated)
+    automatic = [spec for spec in known if not spec.unit_address]
+    automatic.sort(key=lambda spec: not DEVICE_KINDS[spec.kind].serial)
+    assigned.extend(zip(free, automatic, strict=False))
+    return sorted(assigned, key=lambda pair: pair[0])
+
+
+def vio_signal(session: BusSession, call: Call) -> int:
+    """Turn a device's interrupt on (1) or off (0): unit address, mode."""
+    unit_address, mode = call.arguments
+    device = session.find(unit_address & _WORD_MASK, VioDevice)
+    if device is None or mode & ~device.signal_mask:
+        return H.PARAMETER
+    device.signal_state = mode
+    return H.SUCCESS
+
+
+def quiesce(session: VioSession, call: Call) -> int:
+    """Stop all I/O before the guest takes over from its firmware: DMA windows are emptied, signals turned off."""
+    session.reset_devices()
+    return RtasStatus.SUCCESS
+
+
+class VioSession(BusSession):
+    """One VM's VIO bus.
+
+    Raises BusError when the devices that the VM asks for do not fit together.
+    """
+
+    calls = (
+        *vty.CALLS,
+        *nvram.CALLS,
+        *tce.CALLS,
+        Hypercall(Hcall.H_VIO_SIGNAL, vio_signal, arguments=2, section="LoPAPR 17.2.1"),
+        # SLOF makes this call without room for a status.
+        RtasCall("quiesce", quiesce, section="private to QEMU and SLOF", arguments=0, returns=None),
+    )
+
+    def __init__(self, vm: Vm) -> None:
+        super().__init__(vm)
+        sources: dict[int, VioDevice] = {}
+        for address, spec in assign_addresses(vm.devices):
+            device = DEVICE_KINDS[spec.kind](vm, address, spec.options)
+            other = sources.setdefault(device.interrupt_source, device)
+            if other is not device:
+                raise BusError(
+                    f"{other.kind} at {other.unit_address:#x} and {device.kind} at {address:#x} would share "
+                    f"interrupt source {device.interrupt_source:#x}; give one another unit address"
+                )
+            self.devices[address] = device
+
+    def nodes(self) -> Sequence[trap_pb2.TreeNode]:
+        """/vdevice, then every device in order of its address."""
+        bus = trap_pb2.TreeNode(
+            path="/vdevice",
+            properties=[
+                text_property("device_type", "vdevice"),
+                text_property("compatible", "IBM,vdevice"),
+                cells_property("#address-cells", 1),
+                cells_property("#size-cells", 0),
+                cells_property("#interrupt-cells", 2),
+                trap_pb2.TreeProperty(name="interrupt-controller"),
+            ],
+        )
+        return (bus, *(device.node() for device in self.devices.values()))
+
+    def consoles(self) -> list[Console]:
+        """The consoles of the VM's VTYs, lowest unit address first."""
+        return [device.console for device in self.all(vty.Vty)]
+
+    def reset_devices(self) -> None:
+        """Bring every device to its power-on state. Typed input stays: it is the terminal's, and may be for the next boot."""
+        for device in self.devices.values():
+            device.reset()
+
+    async def reset(self) -> None:
+        """See Session."""
+        self.reset_devices()
+
+    async def attached(self) -> None:
+        """See Session."""
+        for device in self.devices.values():
+            device.attached()
+
+    async def close(self) -> None:
+        """See Session."""
+        for device in self.devices.values():
+            device.close()

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""NVRAM: a VIO device whose bytes the guest reaches through two RTAS calls (LoPAPR 7.3.1).
+
+With the option `path` the contents live in a file. A store replaces the file in one step and has it on the disk before the guest
+goes on, so that no crash leaves a mixture of old and new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from splitvisor.backend import Call, Result, RtasCall, Vm
+from splitvisor.papr.codes import RtasStatus
+from splitvisor.rpc import trap_pb2
+from vio_service.device import BusError, BusSession, VioDevice, cells_property
+
+DEFAULT_BYTES = 64 << 10
+MIN_BYTES = 8 << 10
+"""SLOF's partitions need this much."""
+MAX_BYTES = 1 << 20
+
+log = structlog.get_logger()
+
+
+class Nvram(VioDevice):
+    """Non-volatile memory.
+
+    Options: `bytes`, its size, 8,192 (8 KiB) to 1,048,576 (1 MiB), 65,536 when not given; `path`, the file that keeps it, made at
+    the first store when it is not there.
+
+    Raises BusError for a bad size, or a file that cannot be read or has another size.
+    """
+
+    kind = "nvram"
+    node_name = "nvram"
+    device_type = "nvram"
+    compatible = "qemu,spapr-nvram"
+    option_names = frozenset({"bytes", "path"})
+
+    def __init__(self, vm: Vm, unit_address: int, options: Mapping[str, str]) -> None:
+        super().__init__(vm, unit_address, options)
+        size = options.get("bytes", str(DEFAULT_BYTES))
+        if not size.isascii() or not size.isdigit() or len(size) > 9 or not MIN_BYTES <= int(size) <= MAX_BYTES:
+            raise BusError(f"nvram: bytes is {size!r}, but must be a number from {MIN_BYTES} to {MAX_BYTES}")
+        self.path = Path(options["path"]) if options.get("path") else None
+        self.contents = bytes(int(size)) if self.path is None else _load(self.path, int(size))
+
+    def properties(self) -> Sequence[trap_pb2.TreeProperty]:
+        """Its size, for Linux' driver."""
+        return (cells_property("#bytes", len(self.contents)),)
+
+    async def store(self, offset: int, data: bytes) -> None:
+        """Replace bytes from offset; durable when this returns. Raises OSError, and then nothing has changed."""
+        contents = self.contents[:offset] + data + self.contents[offset + len(data) :]
+        if self.path is not None and contents != self.contents:
+            await asyncio.to_thread(_replace, self.path, contents)
+        self.contents = contents
+
+
+def _load(path: Path, size: int) -> bytes:
+    """Return a file's contents, or zeros when there is no file yet."""
+    try:
+        with path.open("rb") as file:
+            contents = file.read(size + 1)
+    except FileNotFoundError:
+        return bytes(size)
+    except OSError as error:
+        raise BusError(f"nvram: cannot read {path}: {error.strerror}") from error
+    if len(contents) != size:
+        raise BusError(f"nvram: {path} is not {size} bytes long; correct the option bytes or choose another path")
+    return contents
+
+
+def _replace(path: Path, contents: bytes) -> None:
+    """Put new contents in a file's place: written beside it, synced, renamed, and the directory synced."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _nvram_range(session: BusSession, offset: int, length: int) -> tuple[Nvram | None, RtasStatus]:
+    """Find the VM's NVRAM and check a range of it."""
+    nvrams = session.all(Nvram)
+    if not nvrams:
+        return None, RtasStatus.HARDWARE_ERROR
+    if offset + length > len(nvrams[0].contents):
+        return None, RtasStatus.PARAMETER_ERROR
+    return nvrams[0], RtasStatus.SUCCESS
+
+
+async def nvram_fetch(session: BusSession, call: Call) -> Result:
+    """Copy from NVRAM to guest memory: offset, address, length; returns the number of bytes."""
+    offset, address, length = call.arguments
+    nvram, status = _nvram_range(session, offset, length)
+    if nvram is None:
+        return Result(returns=(status, 0))
+    await session.vm.memory.write(address, nvram.contents[offset : offset + length])
+    return Result(returns=(RtasStatus.SUCCESS, length))
+
+
+async def nvram_store(session: BusSession, call: Call) -> Result:
+    """Copy from guest memory to NVRAM: offset, address, length; returns the number of bytes."""
+    offset, address, length = call.arguments
+    nvram, status = _nvram_range(session, offset, length)
+    if nvram is None:
+        return Result(returns=(status, 0))
+    data = await session.vm.memory.read(address, length)
+    try:
+        await nvram.store(offset, data)
+    except OSError as error:
+        log.error("nvram not stored", path=str(nvram.path), reason=error.strerror)
+        return Result(returns=(RtasStatus.HARDWARE_ERROR, 0))
+    return Result(returns=(RtasStatus.SUCCESS, length))
+
+
+CALLS = (
+    RtasCall("nvram-fetch", nvram_fetch, section="LoPAPR 7.3.1.1", arguments=3, returns=2),
+    RtasCall("nvram-store", nvram_store, section="LoPAPR 7.3.1.2", arguments=3, returns=2),
+)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""vio_service as a service: traps from cpu_service, consoles for terminals, and what is on the buses."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import grpc.aio
+
+from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2_grpc, vio_bus_pb2_grpc
+from splitvisor.trap_server import TrapServicer
+from vio_service.bus import VioSession
+from vio_service.bus_server import VioBusServicer
+from vio_service.console_server import ConsoleServicer
+
+SERVICES = ("splitvisor.v1.TrapService", "splitvisor.v1.ConsoleService", "splitvisor.v1.VioBusService")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `splitvisor service vio` may set: nothing, devices and their settings come with each VM."""
+
+
+async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Awaitable[None]]:
+    """Add the servicers to a server that has not started; the result is awaited when the service ends."""
+    traps = TrapServicer("vio_service", VioSession)
+    trap_pb2_grpc.add_TrapServiceServicer_to_server(traps, server)
+    console_pb2_grpc.add_ConsoleServiceServicer_to_server(ConsoleServicer(traps), server)
+    vio_bus_pb2_grpc.add_VioBusServiceServicer_to_server(VioBusServicer(traps), server)
+
+    async def stop() -> None:
+        for session in traps.sessions().values():
+            if isinstance(session, VioSession):
+                for console in session.consoles():
+                    console.end(console_pb2.CONSOLE_END_REASON_SHUTDOWN, "vio_service shuts down")
+        await traps.close()
+
+    return stop
