@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""DeviceTreeService: builds seed trees, checks what others put, and serves the store. See its .proto for the contract."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from hcall_service.device_tree_store import HeadMovedError, Revision, Store, StoreError, UnknownRevisionError
+from hcall_service.tree_builder import TreeBuildError, build_tree
+from splitvisor import fdt
+from splitvisor.rpc import device_tree_pb2 as pb
+from splitvisor.rpc import device_tree_pb2_grpc
+
+SEED_BYTES = 32
+"""Random bytes for /chosen/rng-seed."""
+
+_VM_NAME = re.compile(r"[a-z0-9-]{1,63}")
+_T = TypeVar("_T")
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
+    """Serves a store. Its calls run in threads, as the store blocks on the disk."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def identity(self, vm: str) -> bytes:
+        """Return a VM's UUID as its tree has it; nothing when there is none."""
+        try:
+            _, blob = await asyncio.to_thread(self._store.get, vm)
+        except UnknownRevisionError:
+            return b""
+        text = fdt.read(blob).root.properties.get("vm,uuid", b"")
+        return bytes.fromhex(text.rstrip(b"\0").replace(b"-", b"").decode("ascii"))
+
+    async def BuildTree(self, request: pb.BuildTreeRequest, context: _Context) -> pb.BuildTreeResponse:
+        """See the contract."""
+        await _check_vm(request.vm, context)
+        try:
+            blob = fdt.emit(build_tree(request, os.urandom(SEED_BYTES)))
+        except (TreeBuildError, fdt.FdtError) as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        revision = await self._run(context, lambda: self._store.put(request.vm, pb.TREE_ORIGIN_SEED, blob))
+        return pb.BuildTreeResponse(revision=revision, blob=blob)
+
+    async def PutTree(self, request: pb.PutTreeRequest, context: _Context) -> pb.PutTreeResponse:
+        """See the contract."""
+        await _check_vm(request.vm, context)
+        if request.origin == pb.TREE_ORIGIN_UNSPECIFIED or request.origin not in pb.TreeOrigin.values():
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"origin {request.origin} is not one of TreeOrigin")
+        if len(request.blob) > fdt.MAX_SIZE:
+            text = f"the blob has {len(request.blob)} bytes, at most {fdt.MAX_SIZE}"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        try:
+            await asyncio.to_thread(fdt.read, request.blob)
+        except fdt.FdtError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        revision = await self._run(
+            context, lambda: self._store.put(request.vm, request.origin, request.blob, request.expected_revision)
+        )
+        return pb.PutTreeResponse(revision=revision)
+
+    async def GetTree(self, request: pb.GetTreeRequest, context: _Context) -> pb.GetTreeResponse:
+        """See the contract."""
+        revision, blob = await self._run(context, lambda: self._store.get(request.vm, request.revision))
+        return pb.GetTreeResponse(revision=_to_message(revision), blob=blob)
+
+    async def GetProperty(self, request: pb.GetPropertyRequest, context: _Context) -> pb.GetPropertyResponse:
+        """See the contract."""
+        revision, blob = await self._run(context, lambda: self._store.get(request.vm, request.revision))
+        node = (await asyncio.to_thread(fdt.read, blob)).root.find(request.path)
+        if node is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no node {request.path!r} in revision {revision.number}")
+        if request.name not in node.properties:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"{request.path!r} has no property {request.name!r}")
+        return pb.GetPropertyResponse(revision=revision.number, value=node.properties[request.name])
+
+    async def ListRevisions(self, request: pb.ListRevisionsRequest, context: _Context) -> pb.ListRevisionsResponse:
+        """See the contract."""
+        revisions = await self._run(context, lambda: self._store.revisions(request.vm))
+        return pb.ListRevisionsResponse(revisions=[_to_message(revision) for revision in revisions])
+
+    async def _run(self, context: _Context, call: Callable[[], _T]) -> _T:
+        """Call the store; its errors end the rpc with the code that the contract has for them."""
+        try:
+            return await asyncio.to_thread(call)
+        except UnknownRevisionError as error:
+            await _abort(context, grpc.StatusCode.NOT_FOUND, error)
+        except HeadMovedError as error:
+            await _abort(context, grpc.StatusCode.ABORTED, error)
+        except StoreError as error:
+            await _abort(context, grpc.StatusCode.UNAVAILABLE, error)
+
+
+async def _abort(context: _Context, code: grpc.StatusCode, error: Exception) -> NoReturn:
+    await context.abort(code, str(error))
+    raise error
+
+
+async def _check_vm(name: str, context: _Context) -> None:
+    if not _VM_NAME.fullmatch(name):
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"VM name {name!r}: 1 to 63 characters of a-z, 0-9 and '-'")
+
+
+def _to_message(revision: Revision) -> pb.TreeRevision:
+    return pb.TreeRevision(
+        number=revision.number,
+        time_ns=revision.time_ns,
+        origin=pb.TreeOrigin.Name(revision.origin),
+        sha256=revision.sha256,
+        size=revision.size,
+    )

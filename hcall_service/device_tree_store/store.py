@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a store of device-tree revisions does, whatever database keeps it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+DEFAULT_RETENTION = 256
+"""Revisions that are kept of each VM."""
+
+
+class StoreError(Exception):
+    """The store cannot be opened, or does not work; the text says where it is and why."""
+
+
+class UnknownRevisionError(LookupError):
+    """There is no such VM, or no such revision of it."""
+
+
+class HeadMovedError(Exception):
+    """The head is not what the caller expected: somebody else put a revision."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One stored tree, without its bytes."""
+
+    number: int
+    """From 1 in each VM; never used again."""
+    time_ns: int
+    """When it was stored, since 1970."""
+    origin: int
+    """A TreeOrigin."""
+    sha256: bytes
+    size: int
+
+
+class Store(ABC):
+    """Revisions of any number of VMs. Methods block and may be called from any thread; each is one transaction."""
+
+    @abstractmethod
+    def put(self, vm: str, origin: int, blob: bytes, expected: int = 0) -> int:
+        """Store a revision, make it the head and return its number, durable by then.
+
+        The oldest revisions beyond the limit go, but never the head and never the newest seed.
+
+        Args:
+            vm: whose it is; the first revision makes the VM known.
+            origin: a TreeOrigin.
+            blob: the flattened tree.
+            expected: the head that this one replaces; 0: whatever it is.
+
+        Raises HeadMovedError, StoreError.
+        """
+
+    @abstractmethod
+    def get(self, vm: str, number: int = 0) -> tuple[Revision, bytes]:
+        """Return a revision, 0 for the head, and its bytes. Raises UnknownRevisionError, StoreError."""
+
+    @abstractmethod
+    def revisions(self, vm: str) -> Sequence[Revision]:
+        """Return what is kept, the newest first. Raises UnknownRevisionError, StoreError."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the database."""

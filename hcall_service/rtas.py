@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""RTAS calls that belong to the machine as a whole (LoPAPR chapter 7): its clock, power, parameters and error reports.
+
+Calls that touch a processor, an interrupt source or a device are declared by whoever owns that.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from splitvisor.backend import Call, Operand, Result, RtasCall, Session, Support, Vm
+from splitvisor.guest_memory import GuestAddressError
+from splitvisor.papr.codes import RtasStatus
+from splitvisor.rpc import trap_pb2 as pb
+
+OS_TERM_BYTES = 256
+"""Of the message of ibm,os-term, this much is kept."""
+NMI_HANDLER_LIMIT = 32 << 20
+"""ibm,nmi-register takes addresses below this."""
+LIVE_INSERTION_DOMAIN = 0xFFFF_FFFF
+"""The one power domain there is: what it feeds is never switched."""
+FULL_POWER = 100
+
+_SECOND = 10**9
+_MEBIBYTE = 1 << 20
+
+IdentityLookup = Callable[[str], Awaitable[bytes]]
+
+
+class RtasSession(Session):
+    """What these calls keep of one VM.
+
+    Args:
+        vm: the VM.
+        identity: given its name, returns its UUID (16 bytes), or nothing when it has none.
+        clock: the host's time in nanoseconds since 1970.
+    """
+
+    def __init__(self, vm: Vm, identity: IdentityLookup, clock: Callable[[], int] = time.time_ns) -> None:
+        super().__init__(vm)
+        self.identity = identity
+        self.clock = clock
+        self.clock_offset = 0
+        """Nanoseconds by which the guest has set its clock off the host's. A reset leaves it: the clock has a battery."""
+        self.nmi_handlers: tuple[int, int] | None = None
+        """Addresses for system reset and machine check."""
+
+    async def reset(self) -> None:
+        """Forget the handlers of the system that ran before."""
+        self.nmi_handlers = None
+
+
+def get_time_of_day(session: RtasSession, _call: Call) -> Result:
+    """get-time-of-day() -> status, year, month, day, hour, minute, second, nanosecond; UTC."""
+    seconds, nanoseconds = divmod(session.clock() + session.clock_offset, _SECOND)
+    date = datetime.fromtimestamp(seconds, UTC)
+    return Result(returns=(RtasStatus.SUCCESS, *date.timetuple()[:6], nanoseconds))
+
+
+def set_time_of_day(session: RtasSession, call: Call) -> int:
+    """set-time-of-day(year, month, day, hour, minute, second, nanosecond): the clock runs on from there."""
+    *fields, nanoseconds = call.arguments
+    try:
+        year, month, day, hour, minute, second = fields
+        date = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return RtasStatus.PARAMETER_ERROR
+    # The calendar of get-time-of-day ends with the year 9999, and the clock must not run over that.
+    if nanoseconds >= _SECOND or year >= 9999:
+        return RtasStatus.PARAMETER_ERROR
+    since_epoch = date - datetime(1970, 1, 1, tzinfo=UTC)
+    session.clock_offset = (since_epoch.days * 86400 + since_epoch.seconds) * _SECOND + nanoseconds - session.clock()
+    return RtasStatus.SUCCESS
+
+
+def power_off(_session: RtasSession, call: Call) -> int:
+    """power-off(mask of events that switch on again, high and low word): nothing here switches a machine on again."""
+    call.machine_action(pb.MACHINE_ACTION_KIND_POWER_OFF, "RTAS power-off")
+    return RtasStatus.SUCCESS
+
+
+def system_reboot(_session: RtasSession, call: Call) -> int:
+    """system-reboot()."""
+    call.machine_action(pb.MACHINE_ACTION_KIND_RESET, "RTAS system-reboot")
+    return RtasStatus.SUCCESS
+
+
+async def _splpar_characteristics(session: RtasSession) -> bytes:
+    vcpus, mebibytes = session.vm.vcpus, session.vm.memory.size // _MEBIBYTE
+    return f"MaxEntCap={vcpus},DesMem={mebibytes},DesProcs={vcpus},MaxPlatProcs={vcpus}\0".encode()
+
+
+async def _platform_diagnostics(_session: RtasSession) -> bytes:
+    return b"\0"
+
+
+async def _uuid(session: RtasSession) -> bytes:
+    return await session.identity(session.vm.name)
+
+
+SYSTEM_PARAMETERS: dict[int, Callable[[RtasSession], Awaitable[bytes]]] = {
+    20: _splpar_characteristics,
+    42: _platform_diagnostics,
+    48: _uuid,
+}
+"""Parameters by token (LoPAPR 7.3.16); all read-only."""
+
+
+async def get_system_parameter(session: RtasSession, call: Call) -> int:
+    """ibm,get-system-parameter(token, buffer, bytes): the buffer gets a 16-bit length and as much of the value as fits."""
+    token, buffer, size = call.arguments
+    parameter = SYSTEM_PARAMETERS.get(token)
+    if parameter is None:
+        return RtasStatus.PARAMETER_ERROR
+    if size < 2:
+        return RtasStatus.SYSTEM_PARAMETER_ERROR
+    value = await parameter(session)
+    try:
+        await session.vm.memory.write(buffer, (struct.pack(">H", len(value)) + value)[:size])
+    except GuestAddressError:
+        return RtasStatus.SYSTEM_PARAMETER_ERROR
+    return RtasStatus.SUCCESS
+
+
+def set_system_parameter(_session: RtasSession, call: Call) -> int:
+    """ibm,set-system-parameter(token, buffer): the parameters that exist belong to the platform."""
+    return RtasStatus.NOT_AUTHORIZED if call.arguments[0] in SYSTEM_PARAMETERS else RtasStatus.PARAMETER_ERROR
+
+
+def event_scan(_session: RtasSession, _call: Call) -> int:
+    """event-scan(event mask, critical, buffer, bytes): there never are events."""
+    return RtasStatus.NO_ERRORS_FOUND
+
+
+def check_exception(_session: RtasSession, call: Call) -> int:
+    """check-exception(vector, information, event mask, critical, buffer, bytes[, more information]): as event-scan."""
+    return RtasStatus.NO_ERRORS_FOUND if len(call.arguments) in (6, 7) else RtasStatus.PARAMETER_ERROR
+
+
+async def os_term(session: RtasSession, call: Call) -> int:
+    """ibm,os-term(message): the operating system has failed and says why. A bad message must not keep the report away."""
+    memory, address = session.vm.memory, call.arguments[0]
+    message = b""
+    if address < memory.size:
+        message = (await memory.read(address, min(OS_TERM_BYTES, memory.size - address))).partition(b"\0")[0]
+    text = "".join(character if character.isprintable() else " " for character in message.decode("ascii", "replace")).strip()
+    call.machine_action(pb.MACHINE_ACTION_KIND_CRASH, f"the guest reported its end: {text or 'no message'}")
+    return RtasStatus.SUCCESS
+
+
+def nmi_register(session: RtasSession, call: Call) -> int:
+    """ibm,nmi-register(system reset handler, machine check handler): real addresses."""
+    system_reset, machine_check = call.arguments
+    if max(system_reset, machine_check) >= min(NMI_HANDLER_LIMIT, session.vm.memory.size):
+        return RtasStatus.PARAMETER_ERROR
+    session.nmi_handlers = (system_reset, machine_check)
+    return RtasStatus.SUCCESS
+
+
+def nmi_interlock(session: RtasSession, _call: Call) -> int:
+    """ibm,nmi-interlock(): lets the next machine check be reported."""
+    return RtasStatus.PARAMETER_ERROR if session.nmi_handlers is None else RtasStatus.SUCCESS
+
+
+def set_indicator(_session: RtasSession, _call: Call) -> int:
+    """set-indicator(type, index, state): there are none, as nothing can be plugged in or out."""
+    return RtasStatus.PARAMETER_ERROR
+
+
+def get_sensor_state(_session: RtasSession, _call: Call) -> Result:
+    """get-sensor-state(type, index) -> status, state: there are none."""
+    return Result(returns=(RtasStatus.PARAMETER_ERROR, 0))
+
+
+def power_level(_session: RtasSession, call: Call) -> Result:
+    """set-power-level(domain, level) and get-power-level(domain) -> status, level: always full."""
+    if call.arguments[0] != LIVE_INSERTION_DOMAIN:
+        return Result(returns=(RtasStatus.PARAMETER_ERROR, 0))
+    return Result(returns=(RtasStatus.SUCCESS, FULL_POWER))
+
+
+RTAS_CALLS: tuple[RtasCall, ...] = (
+    RtasCall("get-time-of-day", get_time_of_day, "LoPAPR 7.3.2", arguments=0, returns=8),
+    RtasCall("set-time-of-day", set_time_of_day, "LoPAPR 7.3.2", arguments=7, returns=1),
+    RtasCall("power-off", power_off, "LoPAPR 7.3.6", arguments=2, returns=1, note="the mask is not looked at"),
+    RtasCall("system-reboot", system_reboot, "LoPAPR 7.3.6", arguments=0, returns=1),
+    RtasCall(
+        "ibm,get-system-parameter",
+        get_system_parameter,
+        "LoPAPR 7.3.16",
+        arguments=3,
+        returns=1,
+        support=Support.PARTIAL,
+        note="parameters 20, 42 and 48",
+    ),
+    RtasCall(
+        "ibm,set-system-parameter",
+        set_system_parameter,
+        "LoPAPR 7.3.16",
+        arguments=2,
+        returns=1,
+        support=Support.REFUSED,
+        note="all parameters are read-only",
+    ),
+    RtasCall("event-scan", event_scan, "LoPAPR 7.3.3", arguments=4, returns=1, note="no events occur"),
+    RtasCall("check-exception", check_exception, "LoPAPR 7.3.3", arguments=None, returns=1, note="no events occur"),
+    RtasCall(
+        "ibm,os-term",
+        os_term,
+        "LoPAPR 7.3.9",
+        arguments=1,
+        returns=1,
+        operands=(Operand(argument=0, size=OS_TERM_BYTES, string=True),),
+    ),
+    RtasCall(
+        "ibm,nmi-register",
+        nmi_register,
+        "LoPAPR 7.3.14",
+        arguments=2,
+        returns=1,
+        support=Support.PARTIAL,
+        note="no machine check or system reset is ever delivered",
+    ),
+    RtasCall("ibm,nmi-interlock", nmi_interlock, "LoPAPR 7.3.14", arguments=0, returns=1),
+    RtasCall("set-indicator", set_indicator, "LoPAPR 7.3.5", arguments=3, returns=1, note="there are no indicators"),
+    RtasCall("get-sensor-state", get_sensor_state, "LoPAPR 7.3.5", arguments=2, returns=2, note="there are no sensors"),
+    RtasCall("set-power-level", power_level, "LoPAPR 7.3.6", arguments=2, returns=2),
+    RtasCall("get-power-level", power_level, "LoPAPR 7.3.6", arguments=1, returns=2),
+)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""hcall_service as a gRPC service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import grpc
+
+from hcall_service.device_tree_service import DeviceTreeServicer
+from hcall_service.device_tree_store import DEFAULT_RETENTION, open_store
+from hcall_service.session import PlatformSession
+from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2_grpc
+from splitvisor.trap_server import TrapServicer
+
+BACKEND = "hcall_service"
+SERVICES: tuple[str, ...] = ("splitvisor.v1.TrapService", "splitvisor.v1.DeviceTreeService")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `splitvisor service hcall` may set."""
+
+    store: str
+    """Where device trees are kept: a path, "sqlite:///PATH", or ":memory:" for what need not outlive the process."""
+    retention: int = DEFAULT_RETENTION
+    """Revisions to keep of each VM."""
+
+
+async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Awaitable[None]]:
+    """Add the servicers to a server that has not been started. Returns what stops them. Raises StoreError."""
+    store = await asyncio.to_thread(open_store, options.store, options.retention)
+    trees = DeviceTreeServicer(store)
+    traps = TrapServicer(BACKEND, lambda vm: PlatformSession(vm, trees.identity))
+    trap_pb2_grpc.add_TrapServiceServicer_to_server(traps, server)
+    device_tree_pb2_grpc.add_DeviceTreeServiceServicer_to_server(trees, server)
+
+    async def stop() -> None:
+        await traps.close()
+        await asyncio.to_thread(store.close)
+
+    return stop
