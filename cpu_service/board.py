@@ -81,10 +81,12 @@ class Board:
         self.registry = Registry()
         self.router: TrapRouter | None = None
         """None until the back ends are attached."""
+        areas = VirtualProcessorAreas(self.scheduler.vcpus, self.ram)
         for part in (
             self.hash_table,
             self.xics,
-            ProcessorHypercalls(self.scheduler, VirtualProcessorAreas(self.scheduler.vcpus, self.ram)),
+            areas,
+            ProcessorHypercalls(self.scheduler, areas),
             ProcessorRtas(self.scheduler, self.ram),
             LogicalMemory(self.ram),
         ):

@@ -76,6 +76,8 @@ class VcpuScheduler:
 
     def __init__(self, engine: Engine, timebase: Timebase, count: int) -> None:
         self._engine, self._timebase = engine, timebase
+        self.loaded = engine.state
+        """The registers of whichever vCPU is loaded."""
         self.contexts = [VcpuContext(index) for index in range(count)]
         self.vcpus: Sequence[Vcpu] = list(self.contexts)
         self.current = self.contexts[0]
@@ -182,6 +184,7 @@ class VcpuScheduler:
         """Let run() return; from any thread."""
         self._alive = False
         self.raise_attention()
+        self._engine.stop()
 
     def run(self) -> None:
         """Run vCPUs until end(). Raises what the engine raises: GuestFault, or a failure of a hypercall."""

@@ -95,7 +95,7 @@ class TrapRouter:
         """As a closure: this is on the way of every hypercall, 80,000 times while Linux boots."""
         scheduler, counts, recent = self._scheduler, self.counts, self._recent
         local = self._local
-        gpr, msr = scheduler.current.gpr, scheduler.current.state.msr  # The engine's: every loaded vCPU has these.
+        gpr, msr = scheduler.loaded.gpr, scheduler.loaded.msr
 
         def dispatch() -> None:
             vcpu = scheduler.current
