@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs one of the four services: a gRPC server with health checking and reflection that stops cleanly.
 
-A service is a package with a module `service` that has::
-
-    SERVICES: tuple[str, ...]                     # full names of its gRPC services
-    @dataclass(frozen=True) class Options         # what its command line may set
-    async def start(server, options) -> stop      # adds servicers; the result is awaited when the service ends
+What a service is: splitvisor/service_names.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import ipaddress
 import json
 import os
@@ -20,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -28,6 +23,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from splitvisor.logging import get_logger
+from splitvisor.service_names import ServiceName
 
 MESSAGE_BYTES = 4 << 20
 """Largest message in either direction; the contracts promise it."""
@@ -50,39 +46,6 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 
 _health_aio: Any = vars(health)["aio"]  # grpc-stubs does not have it.
 _log = get_logger(__name__)
-
-
-class ServiceModule(Protocol):
-    """What `service.py` of a service package offers."""
-
-    SERVICES: tuple[str, ...]
-    Options: type[Any]
-
-    async def start(self, server: grpc.aio.Server, options: Any) -> Callable[[], Awaitable[None]]:
-        """Add the servicers; the result is awaited when the service ends."""
-
-
-@dataclass(frozen=True)
-class ServiceName:
-    """One of the services."""
-
-    command: str
-    """After `splitvisor service`; also the stem of its socket."""
-    package: str
-    """The Python package, which is also its name in logs, offers and errors."""
-    summary: str
-
-    def load(self) -> ServiceModule:
-        """Import it."""
-        return cast(ServiceModule, importlib.import_module(f"{self.package}.service"))
-
-
-SERVICE_NAMES: tuple[ServiceName, ...] = (
-    ServiceName("cpu", "cpu_service", "vCPUs, RAM, page table, interrupts; the machine's control"),
-    ServiceName("hcall", "hcall_service", "RTAS, platform hypercalls, the device tree's store"),
-    ServiceName("vio", "vio_service", "the VIO bus: terminals, nvram, DMA windows; consoles"),
-    ServiceName("of-client", "of_client_service", "Open Firmware's client interface"),
-)
 
 
 class AddressError(ValueError):

@@ -19,7 +19,8 @@ from typing import Any
 import uvloop
 
 from splitvisor.logging import LogLevel, configure, get_logger
-from splitvisor.service import SERVICE_NAMES, AddressError, Listening, ServiceName, serve
+from splitvisor.service import AddressError, Listening, serve
+from splitvisor.service_names import SERVICE_NAMES, ServiceName
 
 EXIT_USAGE = 2
 EXIT_FAILED = 4

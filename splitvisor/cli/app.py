@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from splitvisor import __version__
+from splitvisor.cli.bench import bench
+from splitvisor.cli.run import run
+from splitvisor.guests import GuestError, cache_directory, fetch
+
+app = typer.Typer(
+    name="splitvisor",
+    help="A PAPR (POWER pseries) hypervisor whose parts are separate processes that talk gRPC.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command()(run)
+app.add_typer(bench, name="bench")
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def service(arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME [OPTIONS]")] = None) -> None:
+    """Run one service: cpu, hcall, vio or of-client; [bold]service NAME --help[/] tells its options."""
+    from splitvisor.service_main import main  # noqa: PLC0415  # gRPC is slow to load; main() takes this way only for help
+
+    raise typer.Exit(main(arguments or []))
+
+
+@app.command()
+def guests() -> None:
+    """Fetch real guests (a Debian kernel, an initramfs with a shell, firmware) into the cache, and list them."""
+    try:
+        found = fetch(lambda step: typer.echo(f"{step} ...", err=True))
+    except GuestError as error:
+        typer.echo(f"splitvisor guests: {error}", err=True)
+        raise typer.Exit(1) from None
+    for guest in found.values():
+        typer.echo(f"{guest.kind:<9} {guest.name:<16} {guest.package} {guest.version}\n{'':<26} {cache_directory() / guest.path}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"splitvisor {__version__}")

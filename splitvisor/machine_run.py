@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One machine, from StartMachine to its end, with the terminal attached: the gRPC half of `splitvisor run`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from splitvisor.exit_status import ExitStatus
+from splitvisor.rpc import machine_pb2 as pb
+from splitvisor.rpc import machine_pb2_grpc
+from splitvisor.service_names import SERVICE_NAMES
+from splitvisor.terminal import EndReason, TerminalResult, attach_terminal
+
+if TYPE_CHECKING:
+    from splitvisor.launcher import RunRequest
+
+START_SECONDS = 60.0
+LAST_OUTPUT_SECONDS = 5.0
+"""How long to wait for what the guest wrote last, once it has ended."""
+CONTROL_SECONDS = 5.0
+
+_Stub = machine_pb2_grpc.MachineServiceAsyncStub
+
+_FINAL: Mapping[pb.MachineState, ExitStatus] = {
+    pb.MACHINE_STATE_POWERED_OFF: ExitStatus.POWERED_OFF,
+    pb.MACHINE_STATE_STOPPED: ExitStatus.POWERED_OFF,
+    pb.MACHINE_STATE_CRASHED: ExitStatus.CRASHED,
+    pb.MACHINE_STATE_FAILED: ExitStatus.SERVICE_FAILED,
+}
+
+_START_ERRORS: Mapping[grpc.StatusCode, ExitStatus] = {
+    grpc.StatusCode.INVALID_ARGUMENT: ExitStatus.USAGE,
+    grpc.StatusCode.FAILED_PRECONDITION: ExitStatus.USAGE,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the machine ended."""
+
+    status: ExitStatus
+    message: str = ""
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    """Calls and waiting, for reports."""
+
+
+async def run_machine(
+    request: RunRequest, addresses: Mapping[str, str], failures: Sequence[asyncio.Task[Any]]
+) -> Outcome:
+    """Run the machine on services at addresses (by flag name). failures: tasks that raise when a service ends early."""
+    backends = {name.package: addresses[name.command] for name in SERVICE_NAMES if name.command != "cpu"}
+    async with grpc.aio.insecure_channel(addresses["cpu"]) as channel:
+        stub: _Stub = machine_pb2_grpc.MachineServiceStub(channel)  # type: ignore[assignment]  # the channel decides
+        started = asyncio.Event()
+        ended = asyncio.create_task(_watch(stub, started, request.progress))
+        terminal: asyncio.Task[TerminalResult] | None = None
+        try:
+            try:
+                start = stub.StartMachine(pb.StartMachineRequest(config=request.config.message(backends)), timeout=START_SECONDS)
+                await _first(asyncio.ensure_future(start), failures)
+            except grpc.aio.AioRpcError as error:
+                return Outcome(_START_ERRORS.get(error.code(), ExitStatus.SERVICE_FAILED), error.details() or str(error.code()))
+            started.set()
+            request.progress("")
+            terminal = asyncio.create_task(
+                attach_terminal(
+                    addresses["vio"], request.config.name, 0, stdin=sys.stdin.fileno(), stdout=sys.stdout.fileno(),
+                    exit_text=request.exit_on,
+                )
+            )  # fmt: skip
+            outcome = await _end(ended, terminal, failures, request.exit_on)
+            return Outcome(outcome.status, outcome.message, await _statistics(stub))
+        except grpc.aio.AioRpcError as error:
+            return Outcome(ExitStatus.SERVICE_FAILED, f"cpu_service: {error.details()}")
+        finally:
+            await _cancel(ended, terminal)
+            with suppress(grpc.aio.AioRpcError):
+                await stub.StopMachine(pb.StopMachineRequest(), timeout=CONTROL_SECONDS)
+
+
+async def _first(task: asyncio.Future[Any], failures: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait for a task, or raise what ended a service meanwhile."""
+    done, _ = await asyncio.wait({task, *failures}, return_when=asyncio.FIRST_COMPLETED)
+    for finished in done:
+        if finished is not task:
+            task.cancel()
+            finished.result()
+    task.result()
+
+
+async def _end(
+    ended: asyncio.Task[pb.StateChanged],
+    terminal: asyncio.Task[TerminalResult],
+    failures: Sequence[asyncio.Task[Any]],
+    exit_on: bytes | None,
+) -> Outcome:
+    """Wait for the machine, the user or a service to end it."""
+    await asyncio.wait({ended, terminal, *failures}, return_when=asyncio.FIRST_COMPLETED)
+    for failure in failures:
+        if failure.done() and not ended.done():
+            failure.result()
+    if terminal.done() and not ended.done():
+        reason = terminal.result().reason
+        if reason in (EndReason.USER_LEFT, EndReason.EXIT_TEXT):
+            return Outcome(ExitStatus.POWERED_OFF)
+        # Its console is gone; the machine decides what that means.
+        await _first(ended, failures)
+    state = await ended
+    with suppress(TimeoutError):
+        result = await asyncio.wait_for(asyncio.shield(terminal), LAST_OUTPUT_SECONDS)
+        if result.reason is EndReason.EXIT_TEXT:
+            return Outcome(ExitStatus.POWERED_OFF)
+    status = _FINAL[state.state]
+    if status is ExitStatus.POWERED_OFF and exit_on is not None:
+        return Outcome(ExitStatus.TEXT_MISSING, f"the guest powered off without writing {exit_on.decode(errors='replace')!r}")
+    return Outcome(status, "" if status is ExitStatus.POWERED_OFF else state.detail)
+
+
+async def _watch(stub: _Stub, started: asyncio.Event, progress: Callable[[str], None]) -> pb.StateChanged:
+    """Return the machine's final state. What an earlier machine of the same cpu_service left behind does not count."""
+    while True:
+        async for event in stub.WatchEvents(pb.WatchEventsRequest()):
+            if event.WhichOneof("event") == "progress" and not started.is_set():
+                progress(event.progress.step)
+            elif event.WhichOneof("event") == "state" and event.state.state in _FINAL and started.is_set():
+                return event.state
+        await started.wait()
+
+
+async def _statistics(stub: _Stub) -> dict[str, Any]:
+    status = await stub.GetStatus(pb.GetStatusRequest(), timeout=CONTROL_SECONDS)
+    return {
+        "vm": status.vm,
+        "state": pb.MachineState.Name(status.state),
+        "uptime_seconds": status.uptime_seconds,
+        "waiting_seconds": status.waiting_seconds,
+        "backends": [
+            {"name": each.name, "ram_mapped": each.ram_mapped, "reconnects": each.reconnects} for each in status.backends
+        ],
+        "calls": [
+            {"name": each.name, "owner": each.owner, "count": each.count, "seconds": each.seconds} for each in status.calls
+        ],
+    }
+
+
+async def _cancel(*tasks: asyncio.Task[Any] | None) -> None:
+    pending = [task for task in tasks if task is not None]
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The services, and what the package of one must have::
+
+    # X/service.py
+    SERVICES: tuple[str, ...]                     # full names of its gRPC services
+    @dataclass(frozen=True) class Options         # what its command line may set; each field becomes a flag
+    async def start(server, options) -> stop      # adds servicers; the result is awaited when the service ends
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+
+class ServiceModule(Protocol):
+    """What `service.py` of a service package offers."""
+
+    SERVICES: tuple[str, ...]
+    Options: type[Any]
+
+    async def start(self, server: grpc.aio.Server, options: Any) -> Callable[[], Awaitable[None]]:
+        """Add the servicers; the result is awaited when the service ends."""
+
+
+@dataclass(frozen=True)
+class ServiceName:
+    """One of the services."""
+
+    command: str
+    """After `splitvisor service`; also the stem of its socket."""
+    package: str
+    """The Python package, which is also its name in logs, offers and errors."""
+    summary: str
+
+    def load(self) -> ServiceModule:
+        """Import it."""
+        return cast(ServiceModule, importlib.import_module(f"{self.package}.service"))
+
+
+SERVICE_NAMES: tuple[ServiceName, ...] = (
+    ServiceName("cpu", "cpu_service", "vCPUs, RAM, page table, interrupts; the machine's control"),
+    ServiceName("hcall", "hcall_service", "RTAS, platform hypercalls, the device tree's store"),
+    ServiceName("vio", "vio_service", "the VIO bus: terminals, nvram, DMA windows; consoles"),
+    ServiceName("of-client", "of_client_service", "Open Firmware's client interface"),
+)
