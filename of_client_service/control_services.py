@@ -14,6 +14,14 @@ from splitvisor.rpc import trap_pb2 as pb
 
 MAX_BOOT_SPECIFIER = 2048
 """A device specifier and a command line."""
+MAX_FORTH = 256
+WORDS = {
+    "power-off": pb.MACHINE_ACTION_KIND_POWER_OFF,
+    "shut-down": pb.MACHINE_ACTION_KIND_POWER_OFF,
+    "poweroff": pb.MACHINE_ACTION_KIND_POWER_OFF,
+    "reset-all": pb.MACHINE_ACTION_KIND_RESET,
+}
+"""The Forth that there is: what GRUB's halt and reboot say, which go on for ever when they are refused."""
 
 
 def _milliseconds(of: ClientInterface, call: ClientCall) -> int:
@@ -49,8 +57,13 @@ def _exception(of: ClientInterface, call: ClientCall) -> Sequence[int]:
     return ()
 
 
-def _interpret(of: ClientInterface, call: ClientCall) -> int:
-    return FAILED
+async def _interpret(of: ClientInterface, call: ClientCall) -> int:
+    command = (await of.string(call.arguments[0], MAX_FORTH)).strip() if call.arguments else ""
+    action = WORDS.get(command)
+    if action is None:
+        return FAILED
+    call.trap.machine_action(action, f"client program interpreted {command}")
+    return 0
 
 
 async def _quiesce(of: ClientInterface, call: ClientCall) -> Sequence[int]:
@@ -62,7 +75,7 @@ SERVICES = (
     ClientService("boot", _boot, 1, 0, "6.3.2.5", Support.PARTIAL, "resets with bootpath and bootargs; the kernel stays"),
     ClientService("enter", _enter, 0, 0, "6.3.2.5", Support.PARTIAL, "returns: there is no user interface"),
     ClientService("exit", _exit, 0, 0, "6.3.2.5", note="powers the machine off"),
-    ClientService("interpret", _interpret, None, None, "6.3.2.6", Support.REFUSED, "there is no Forth: catch-result -1"),
+    ClientService("interpret", _interpret, None, None, "6.3.2.6", Support.PARTIAL, "no Forth but " + ", ".join(WORDS)),
     ClientService("milliseconds", _milliseconds, 0, 1, "6.3.2.7"),
     ClientService("quiesce", _quiesce, 0, 0, "CHRP 2.1 binding", note="stores the tree as the operating system will see it"),
     ClientService("splitvisor,exception", _exception, 4, 0, "-", note="the firmware's own vectors report here"),

@@ -94,8 +94,26 @@ def test_enter_says_that_there_is_nothing_to_enter_and_returns() -> None:
     assert actions(client) == []
 
 
-def test_interpret_is_refused_with_a_catch_result() -> None:
-    assert Client().call_all("interpret", "1 2 +", returns=2) == (-1, 0)
+@pytest.mark.parametrize("command", ["1 2 +", "", "power-off reset-all"])
+def test_interpret_refuses_forth_with_a_catch_result(command: str) -> None:
+    client = Client()
+    assert client.call_all("interpret", command, returns=2) == (-1, 0)
+    assert actions(client) == []
+    assert client.call_all("interpret", returns=1) == (-1,)
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        ("power-off", pb.MACHINE_ACTION_KIND_POWER_OFF),
+        ("shut-down", pb.MACHINE_ACTION_KIND_POWER_OFF),
+        (" reset-all ", pb.MACHINE_ACTION_KIND_RESET),
+    ],
+)
+def test_interpret_knows_the_words_that_end_a_machine(command: str, kind: pb.MachineActionKind) -> None:
+    client = Client()
+    assert client.call("interpret", command) == 0
+    assert [done for done, _ in actions(client)] == [kind]
 
 
 def test_boot_resets_and_the_next_tree_says_what_was_asked_for_once() -> None:
