@@ -91,7 +91,7 @@ def test_enter_refuses_what_it_cannot_map(high: int, low: int) -> None:
 
 def test_a_large_page_must_be_ram_to_its_end() -> None:
     table = bytearray(1 << SHIFT)
-    hpt = HashPageTable(table, SHIFT, make_ram((24 << 20) + 0x1000), lambda: None)
+    hpt = HashPageTable(table, SHIFT, make_ram(24 << 20), lambda: None)
     vcpu = FakeVcpu()
     for low, expected in (
         ((0 << 20) | 0x10, H.SUCCESS),  # 16 MiB
