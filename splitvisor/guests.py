@@ -26,11 +26,11 @@ FORMAT = 1
 """Raised when the files that are built from packages change: the cache is then made anew."""
 APT_SECONDS = 900
 
-_APPLETS = (
-    "[ ash awk base64 basename cat chmod chown cmp cp cut date dd df diff dmesg du echo env expr false find free grep gunzip "
-    "gzip head hexdump hostname id kill ln ls md5sum mkdir mknod mount mv nproc ps pwd rm rmdir sed seq sh sha256sum sleep "
-    "sort stat stty tail tee test time top touch tr true tty umount uname uniq uptime vi wc which xargs yes"
-).split()
+_APPLETS = """
+    [ ash awk base64 basename cat chmod chown cmp cp cut date dd df diff dmesg du echo env expr false find free grep gunzip
+    gzip head hexdump hostname id kill ln ls md5sum mkdir mknod mount mv nproc ps pwd rm rmdir sed seq sh sha256sum sleep
+    sort stat stty tail tee test time top touch tr true tty umount uname uniq uptime vi wc which xargs yes
+"""
 
 _HEAD = """#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
@@ -138,7 +138,8 @@ def _build(cache: Path, say: Callable[[str], None]) -> list[Guest]:
         path.write_bytes(data)
         guests.append(Guest(name, "initrd", path.name, busybox.name, busybox.version, hashlib.sha256(data).hexdigest()))
     guests += [_take(qemu, name, "firmware", f"usr/share/qemu/{name}.bin", cache) for name in ("slof", "vof")]
-    shutil.rmtree(cache / "unpacked", ignore_errors=True)
+    for name in ("unpacked", "apt"):
+        shutil.rmtree(cache / name, ignore_errors=True)
     return guests
 
 
@@ -186,7 +187,7 @@ def _poweroff_archive(program: bytes) -> list[Entry]:
 def _shell_archive(program: bytes) -> list[Entry]:
     return [
         *_base(_INIT_SHELL, program),
-        *(Entry.link(f"bin/{applet}", "busybox") for applet in _APPLETS),
+        *(Entry.link(f"bin/{applet}", "busybox") for applet in _APPLETS.split()),
         Entry.program("bin/poweroff", _POWEROFF.encode()),
         Entry.program("bin/reboot", _REBOOT.encode()),
     ]

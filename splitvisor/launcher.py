@@ -127,8 +127,8 @@ async def _run_services(
     request.progress("starting the services")
     processes: list[ServiceProcess] = []
     try:
-        for command in commands:
-            processes.append(ServiceProcess(command, request.log_level, log))
+        # One by one: those that were started are stopped when a later one cannot be.
+        processes.extend(ServiceProcess(command, request.log_level, log) for command in commands)
         for process in processes:
             process.watch()
         from splitvisor.machine_run import run_machine  # noqa: PLC0415  # gRPC loads while the services do

@@ -17,17 +17,16 @@ from splitvisor.exit_status import ExitStatus
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
 from splitvisor.service_names import SERVICE_NAMES
-from splitvisor.terminal import EndReason, TerminalResult, attach_terminal
+from splitvisor.terminal import TerminalEnd, TerminalError, TerminalResult, attach_terminal
 
 if TYPE_CHECKING:
     from splitvisor.launcher import RunRequest
+    from splitvisor.rpc.machine_pb2_grpc import MachineServiceAsyncStub as _Stub
 
 START_SECONDS = 60.0
 LAST_OUTPUT_SECONDS = 5.0
 """How long to wait for what the guest wrote last, once it has ended."""
 CONTROL_SECONDS = 5.0
-
-_Stub = machine_pb2_grpc.MachineServiceAsyncStub
 
 _FINAL: Mapping[pb.MachineState, ExitStatus] = {
     pb.MACHINE_STATE_POWERED_OFF: ExitStatus.POWERED_OFF,
@@ -58,7 +57,7 @@ async def run_machine(
     """Run the machine on services at addresses (by flag name). failures: tasks that raise when a service ends early."""
     backends = {name.package: addresses[name.command] for name in SERVICE_NAMES if name.command != "cpu"}
     async with grpc.aio.insecure_channel(addresses["cpu"]) as channel:
-        stub: _Stub = machine_pb2_grpc.MachineServiceStub(channel)  # type: ignore[assignment]  # the channel decides
+        stub = machine_pb2_grpc.MachineServiceStub(channel)
         started = asyncio.Event()
         ended = asyncio.create_task(_watch(stub, started, request.progress))
         terminal: asyncio.Task[TerminalResult] | None = None
@@ -80,6 +79,8 @@ async def run_machine(
             return Outcome(outcome.status, outcome.message, await _statistics(stub))
         except grpc.aio.AioRpcError as error:
             return Outcome(ExitStatus.SERVICE_FAILED, f"cpu_service: {error.details()}")
+        except TerminalError as error:
+            return Outcome(ExitStatus.SERVICE_FAILED, str(error))
         finally:
             await _cancel(ended, terminal)
             with suppress(grpc.aio.AioRpcError):
@@ -108,15 +109,14 @@ async def _end(
         if failure.done() and not ended.done():
             failure.result()
     if terminal.done() and not ended.done():
-        reason = terminal.result().reason
-        if reason in (EndReason.USER_LEFT, EndReason.EXIT_TEXT):
+        if terminal.result().end in (TerminalEnd.LEFT, TerminalEnd.EXIT_TEXT):
             return Outcome(ExitStatus.POWERED_OFF)
         # Its console is gone; the machine decides what that means.
         await _first(ended, failures)
     state = await ended
     with suppress(TimeoutError):
         result = await asyncio.wait_for(asyncio.shield(terminal), LAST_OUTPUT_SECONDS)
-        if result.reason is EndReason.EXIT_TEXT:
+        if result.end is TerminalEnd.EXIT_TEXT:
             return Outcome(ExitStatus.POWERED_OFF)
     status = _FINAL[state.state]
     if status is ExitStatus.POWERED_OFF and exit_on is not None:

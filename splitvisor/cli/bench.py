@@ -32,7 +32,7 @@ def boot(
 ) -> None:
     """Boot Debian's kernel to user space and off again: wall time of the whole process, services included."""
     try:
-        figures = bench_boot.measure(runs, vs_qemu, memory, lambda line: typer.echo(line))
+        figures = bench_boot.measure(runs, vs_qemu, memory, typer.echo)
     except bench_boot.BenchError as error:
         typer.echo(f"splitvisor bench boot: {error}", err=True)
         raise typer.Exit(1) from None

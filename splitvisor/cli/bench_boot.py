@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -20,10 +21,10 @@ APPEND = "console=hvc0 panic=-1"
 RUN_SECONDS = 300
 TOP_CALLS = 12
 
-_QEMU = (
+_QEMU = shlex.split(
     "qemu-system-ppc64 -accel tcg,thread=single -smp 1 -nodefaults -display none -vga none -serial stdio -monitor none "
     "-M pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off -cpu power8"
-).split()
+)
 """The fair peer: one vCPU in one thread, firmware without its own boot time, no mitigations that Splitvisor does not have."""
 
 

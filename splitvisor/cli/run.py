@@ -129,7 +129,8 @@ def parse_connect(values: list[str]) -> dict[str, str]:
         if name not in known:
             raise ConfigError("splitvisor run", "--connect", f"{name!r} is not a service", f"known: {', '.join(known)}")
         if not address:
-            raise ConfigError("splitvisor run", "--connect", f"{name} has no address", f"give {name}=unix:/path or {name}=host:port")
+            remedy = f"give {name}=unix:/path or {name}=host:port"
+            raise ConfigError("splitvisor run", "--connect", f"{name} has no address", remedy)
         if name in targets:
             raise ConfigError("splitvisor run", "--connect", f"{name} is there twice", "give each service once")
         targets[name] = address
