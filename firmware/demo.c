@@ -159,7 +159,7 @@ static void put_node(cell package, int depth)
 	while (start > 0 && path[start - 1] != '/')
 		start--;
 	put_spaces(2 * depth + 2);
-	put(path + start);
+	put(length == 1 ? path : path + start);
 	put("\r\n");
 }
 

@@ -120,6 +120,7 @@ def test_the_demo_greets_with_what_the_machine_is() -> None:
         (b"ls /rtas", "  rtas-size"),
         (b"ls", "  interrupt-controller"),
         (b"tree /cpus", "    PowerPC,POWER8@1"),
+        (b"tree", "  /"),
         (b"cat /vdevice/vty@71000000 compatible", '  "hvterm1"'),
         (b"cat /rtas rtas-size", "  0000: 0000082c"),
         (b"cat /nothing name", "There is no /nothing."),
