@@ -252,6 +252,8 @@ class Engine:
 
     def invalidate_code(self, address: int, length: int) -> None:
         """Forget code translated from length bytes of RAM at a physical address; only from the engine's thread."""
+        if not length:
+            return
         msr = self.state.msr.value
         if msr & MSR_IR:  # Unicorn takes an effective address: real mode makes it the physical one.
             self.set_msr(msr & ~MSR_IR)
