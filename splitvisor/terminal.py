@@ -2,8 +2,8 @@
 """A terminal at a console: what `splitvisor run` and `splitvisor console` attach.
 
 Three tasks share the state of an attachment: one reads what is typed, one writes what the guest prints, one keeps the connection.
-A lost connection is made again; output goes on where it stopped, as far as the console still has it, and input that did not arrive
-is sent again.
+A lost connection is made again; output goes on where it stopped, as far as the console still has it, and input that did not
+arrive is sent again.
 """
 
 from __future__ import annotations

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The VIO bus: addresses, interrupt sources, nodes, signals, reset."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+
+import pytest
+
+from splitvisor.backend import Hypercall, RtasCall
+from splitvisor.papr.codes import H, RtasStatus
+from splitvisor.rpc import trap_pb2
+from tests.fake_vm import FakeVm, make_call
+from vio_service import bus
+from vio_service.bus import VioSession
+from vio_service.device import BusError, VioDevice, interrupt_source
+
+
+class DmaDevice(VioDevice):
+    """Stands for v-scsi and l-lan: a DMA window and an interrupt that can be turned off."""
+
+    kind = "dma-test"
+    node_name = "dma"
+    device_type = "test"
+    compatible = "test,dma"
+    signal_mask = 1
+    has_dma = True
+
+
+def spec(kind: str, unit_address: int = 0, **options: str) -> trap_pb2.DeviceSpec:
+    return trap_pb2.DeviceSpec(kind=kind, unit_address=unit_address, options=options)
+
+
+def make_session(*specs: trap_pb2.DeviceSpec) -> VioSession:
+    return VioSession(FakeVm(devices=specs))
+
+
+def addresses(session: VioSession) -> list[tuple[int, str]]:
+    return [(device.unit_address, device.kind) for device in session.devices.values()]
+
+
+@pytest.fixture
+def dma_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(bus.DEVICE_KINDS, "dma-test", DmaDevice)
+
+
+def test_serial_devices_get_the_first_free_addresses_whatever_the_order_of_the_configuration() -> None:
+    session = make_session(spec("nvram"), spec("vty"), spec("vty"))
+    assert addresses(session) == [(0x71000000, "vty"), (0x71000001, "vty"), (0x71000002, "nvram")]
+
+
+def test_stated_addresses_are_kept_and_skipped_when_others_are_chosen() -> None:
+    session = make_session(spec("vty"), spec("nvram", 0x71000000), spec("vty", 0x30000000))
+    assert addresses(session) == [(0x30000000, "vty"), (0x71000000, "nvram"), (0x71000001, "vty")]
+
+
+def test_devices_of_another_back_end_are_left_out() -> None:
+    assert addresses(make_session(spec("watchdog"), spec("vty"))) == [(0x71000000, "vty")]
+
+
+def test_a_second_device_at_an_address_is_refused_with_both_names() -> None:
+    with pytest.raises(BusError, match=r"vty and nvram both have unit address 0x71000005"):
+        make_session(spec("vty", 0x71000005), spec("nvram", 0x71000005))
+
+
+def test_two_devices_that_would_share_an_interrupt_source_are_refused() -> None:
+    with pytest.raises(BusError, match=r"0x71000001 and vty at 0x71000101 would share interrupt source 0x1101"):
+        make_session(spec("vty", 0x71000001), spec("vty", 0x71000101))
+
+
+def test_more_devices_than_interrupt_sources_are_refused() -> None:
+    with pytest.raises(BusError, match="room for 256"):
+        make_session(*[spec("vty")] * 257)
+    assert len(make_session(*[spec("vty")] * 256).devices) == 256
+
+
+def test_an_unknown_option_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(BusError, match=r"does not know the option 'size'; it knows: bytes, path"):
+        make_session(spec("nvram", size="65536"))
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [(0x71000000, 0x1100), (0x710000FF, 0x11FF), (0x30000000, 0x11F0), (0x30003000, 0x11F3), (0x2000, 0x1102)],
+)
+def test_interrupt_sources_follow_the_unit_address(address: int, source: int) -> None:
+    assert interrupt_source(address) == source
+
+
+def test_nodes_start_with_the_bus_and_describe_each_device() -> None:
+    nodes = make_session(spec("vty"), spec("nvram")).nodes()
+    assert [node.path for node in nodes] == ["/vdevice", "/vdevice/vty@71000000", "/vdevice/nvram@71000001"]
+    bus_properties, vty, nvram = ({prop.name: prop.value for prop in node.properties} for node in nodes)
+    assert bus_properties == {
+        "device_type": b"vdevice\0",
+        "compatible": b"IBM,vdevice\0",
+        "#address-cells": struct.pack(">I", 1),
+        "#size-cells": struct.pack(">I", 0),
+        "#interrupt-cells": struct.pack(">I", 2),
+        "interrupt-controller": b"",
+    }
+    assert vty == {
+        "reg": struct.pack(">I", 0x71000000),
+        "device_type": b"serial\0",
+        "compatible": b"hvterm1\0",
+        "interrupts": struct.pack(">2I", 0x1100, 0),
+    }
+    assert nvram["#bytes"] == struct.pack(">I", 65536)
+
+
+@pytest.mark.usefixtures("dma_kind")
+def test_a_device_with_a_dma_window_states_it_in_its_node_and_description() -> None:
+    device = make_session(spec("dma-test")).devices[0x71000000]
+    properties = {prop.name: prop.value for prop in device.node().properties}
+    assert properties["ibm,my-dma-window"] == struct.pack(">5I", 0x71000000, 0, 0, 0, 0x10000000)
+    assert device.describe().liobn == 0x71000000
+
+
+def test_signals_of_devices_without_maskable_interrupt_can_only_be_off() -> None:
+    session = make_session(spec("vty"))
+    assert make_call(session, bus.vio_signal, 0x71000000, 0)[0] == H.SUCCESS
+    assert make_call(session, bus.vio_signal, 0x71000000, 1)[0] == H.PARAMETER
+    assert make_call(session, bus.vio_signal, 0x71000009, 0)[0] == H.PARAMETER
+
+
+@pytest.mark.usefixtures("dma_kind")
+@pytest.mark.parametrize("how", ["quiesce", "reset"])
+def test_quiesce_and_reset_empty_dma_windows_and_turn_signals_off(how: str) -> None:
+    session = make_session(spec("dma-test"))
+    device = session.devices[0x71000000]
+    assert device.window is not None
+    assert make_call(session, bus.vio_signal, 0x71000000, 1)[0] == H.SUCCESS
+    device.window.table[5] = 0x1003
+    device.window.bypass = True
+    if how == "quiesce":
+        assert make_call(session, bus.quiesce)[0] == RtasStatus.SUCCESS
+    else:
+        asyncio.run(session.reset())
+    assert (device.signal_state, device.window.table[5], device.window.bypass) == (0, 0, False)
+
+
+def test_every_call_is_declared_once() -> None:
+    hypercalls = [call.token for call in VioSession.calls if isinstance(call, Hypercall)]
+    rtas_calls = [call.name for call in VioSession.calls if isinstance(call, RtasCall)]
+    assert len(set(hypercalls)) == len(hypercalls) == 7
+    assert sorted(rtas_calls) == ["display-character", "ibm,set-tce-bypass", "nvram-fetch", "nvram-store", "quiesce"]
