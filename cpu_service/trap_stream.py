@@ -245,25 +245,24 @@ class BackendLink:
     def _requests(self, outgoing: queue.SimpleQueue[object], first: Sequence[pb.AttachRequest]) -> Iterator[pb.AttachRequest]:
         """Everything that one connection sends: the introduction, what the last one may have lost, then what comes."""
         yield from first
-        item: object = None
+        gathering = False
         while True:
-            if item is None:
-                item = outgoing.get()
-            if item is _END:
-                return
-            if item is _FLUSH:
-                try:
-                    item = outgoing.get(timeout=GATHER_S)
-                except queue.Empty:
-                    item = None
+            try:
+                item = outgoing.get(timeout=GATHER_S if gathering else None)
+            except queue.Empty:
+                gathering = False
                 with self._lock:
                     self._flush_asked = False
                     batch, self._batch = self._batch, []
                 if batch:
                     yield pb.AttachRequest(posted=pb.PostedBatch(traps=batch))
                 continue
-            request, item = item, None
-            yield request  # type: ignore[misc]  # what is in the queue is a request or a mark
+            if isinstance(item, pb.AttachRequest):
+                yield item  # Older than what is being gathered.
+            elif item is _END:
+                return
+            else:
+                gathering = True
 
     # The link's thread.
 
