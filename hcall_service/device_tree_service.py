@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import uuid
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -32,13 +33,13 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         self._store = store
 
     async def identity(self, vm: str) -> bytes:
-        """Return a VM's UUID as its tree has it; nothing when there is none."""
+        """Return a VM's UUID (16 bytes) as its tree has it; nothing when there is none. Raises StoreError."""
         try:
             _, blob = await asyncio.to_thread(self._store.get, vm)
-        except UnknownRevisionError:
+            return uuid.UUID(fdt.read(blob).root.properties["vm,uuid"].rstrip(b"\0").decode("ascii")).bytes
+        except (UnknownRevisionError, KeyError, ValueError):
+            # The last: what a guest has made of its tree is not ours to trust.
             return b""
-        text = fdt.read(blob).root.properties.get("vm,uuid", b"")
-        return bytes.fromhex(text.rstrip(b"\0").replace(b"-", b"").decode("ascii"))
 
     async def BuildTree(self, request: pb.BuildTreeRequest, context: _Context) -> pb.BuildTreeResponse:
         """See the contract."""

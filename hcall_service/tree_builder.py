@@ -247,9 +247,7 @@ def _interrupt_controller(vcpus: int) -> Node:
 
 
 def _platform_facilities() -> Node:
-    random = Node(
-        "ibm,random-v1", {"device_type": _text("ibm,random-v1"), "compatible": _text("ibm,random"), "reg": _cells(0)}
-    )
+    random = Node("ibm,random-v1", {"device_type": _text("ibm,random-v1"), "compatible": _text("ibm,random")})
     properties = {"device_type": _text("ibm,platform-facilities"), "#address-cells": _cells(1), "#size-cells": _cells(0)}
     return Node("ibm,platform-facilities", properties, [random])
 
@@ -270,7 +268,7 @@ def _add_backend_nodes(root: Node, nodes: Iterable[trap_pb2.TreeNode]) -> None:
         except fdt.FdtError as error:
             raise TreeBuildError(f"node {path!r}: {error}") from error
         parent = root.find(parent_path or "/")
-        if parent is None or not path.startswith("/"):
+        if parent is None or parent_path == "/" or not path.startswith("/"):
             raise TreeBuildError(f"node {path!r}: its parent does not exist; parents come before children")
         if parent.child(name) is not None:
             raise TreeBuildError(f"node {path!r}: stands in the tree already")
