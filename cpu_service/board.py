@@ -82,6 +82,7 @@ class Board:
         self.router: TrapRouter | None = None
         """None until the back ends are attached."""
         areas = VirtualProcessorAreas(self.scheduler.vcpus, self.ram)
+        self.scheduler.on_dispatch = areas.dispatched
         for part in (
             self.hash_table,
             self.xics,

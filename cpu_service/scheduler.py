@@ -86,6 +86,8 @@ class VcpuScheduler:
         """Something waits for the vCPU thread; it looks after each hypercall."""
         self.on_attention: Callable[[], None] = lambda: None
         """Called on the vCPU thread when attention was raised."""
+        self.on_dispatch: Callable[[Vcpu, bool], None] = lambda vcpu, running: None
+        """Told when a vCPU leaves the engine for another (False), and when it is loaded (True)."""
         self._next: VcpuContext | None = None
         self._alive = False
         self._paused = False
@@ -267,6 +269,7 @@ class VcpuScheduler:
     def _load(self, context: VcpuContext) -> None:
         previous = self.current
         if previous.state is self._engine.state:
+            self.on_dispatch(previous, False)
             previous.saved.copy_from(self._engine.state)
             previous.use(previous.saved)
         self._engine.load(context.saved)
@@ -276,6 +279,7 @@ class VcpuScheduler:
         if context.start_msr is not None:
             self._engine.set_msr(context.start_msr)
             context.start_msr = None
+        self.on_dispatch(context, True)
 
     def _earliest(self) -> int | None:
         """When the vCPU thread must look next: the first decrementer, or the end of this turn."""
