@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Consoles: the output log, readers, the writer's place, input with backpressure, the end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from splitvisor.rpc import console_pb2
+from vio_service.console import (
+    BACKLOG_BYTES,
+    INPUT_BYTES,
+    MAX_ATTACHMENTS,
+    REPLAY_BYTES,
+    Attachment,
+    Console,
+    ConsoleBusyError,
+    OutputLog,
+)
+
+
+def make_console() -> Console:
+    return Console("vm", 0x71000000, on_input=lambda: None)
+
+
+def attach(console: Console, client: str = "c", *, writer: bool = False, force: bool = False, replay: bool = True) -> Attachment:
+    return console.attach(client, writer=writer, force=force, replay=replay)
+
+
+def test_the_log_keeps_the_newest_bytes_at_their_positions() -> None:
+    log = OutputLog()
+    for number in range(BACKLOG_BYTES // 4 + 10):
+        log.append(number.to_bytes(4, "big"))
+    assert (log.start, log.end) == (40, BACKLOG_BYTES + 40)
+    assert log.read(40, 4) == (10).to_bytes(4, "big")
+    assert log.read(log.end - 4, 100) == (BACKLOG_BYTES // 4 + 9).to_bytes(4, "big")
+
+
+def test_every_reader_gets_all_output_at_its_own_pace() -> None:
+    console = make_console()
+    fast, slow = attach(console, "fast"), attach(console, "slow")
+    console.write(b"one ")
+    assert fast.take_output(100) == b"one "
+    console.write(b"two")
+    assert fast.take_output(100) == b"two"
+    assert [slow.take_output(3), slow.take_output(100), slow.take_output(100)] == [b"one", b" two", b""]
+
+
+def test_a_new_reader_gets_the_replay_or_only_what_comes_next() -> None:
+    console = make_console()
+    console.write(b"x" * 10 + b"y" * REPLAY_BYTES)
+    old, new = attach(console), attach(console, replay=False)
+    assert (old.position, new.position) == (10, 10 + REPLAY_BYTES)
+    assert old.take_output(1 << 20) == b"y" * REPLAY_BYTES
+    assert new.take_output(10) == b""
+
+
+def test_a_reader_that_lost_output_is_ended_and_the_others_are_not() -> None:
+    console = make_console()
+    slow, fast = attach(console), attach(console)
+    console.write(b"a")
+    for _ in range(17):
+        console.write(bytes(BACKLOG_BYTES // 16))
+        fast.take_output(1 << 20)
+    assert slow.take_output(100) == b""
+    assert slow.end is not None
+    assert slow.end.reason == console_pb2.CONSOLE_END_REASON_SLOW_READER
+    assert f"{BACKLOG_BYTES // 16 + 1} bytes" in slow.end.text
+    assert fast.end is None
+
+
+def test_a_second_writer_is_refused_by_name_of_the_first() -> None:
+    console = make_console()
+    first = attach(console, "alice", writer=True)
+    with pytest.raises(ConsoleBusyError, match="alice types on this console"):
+        attach(console, "bob", writer=True)
+    assert first.is_writer
+    attach(console, "bob")
+    console.detach(first)
+    assert attach(console, "bob", writer=True).is_writer
+
+
+def test_force_takes_the_writers_place_and_tells_it() -> None:
+    console = make_console()
+    first = attach(console, "alice", writer=True)
+    second = attach(console, "bob", writer=True, force=True)
+    assert second.is_writer
+    assert first.end is not None
+    assert (first.end.reason, first.end.text) == (console_pb2.CONSOLE_END_REASON_TAKEN_OVER, "bob took over")
+    console.detach(first)
+    assert second.is_writer, "the old writer's late goodbye changes nothing"
+
+
+def test_a_terminal_that_comes_back_replaces_its_lost_connection() -> None:
+    console = make_console()
+    first = attach(console, "alice", writer=True)
+    assert attach(console, "alice", writer=True).is_writer
+    assert not first.is_writer
+
+
+def test_attachments_are_bounded() -> None:
+    console = make_console()
+    for number in range(MAX_ATTACHMENTS):
+        attach(console, str(number))
+    with pytest.raises(ConsoleBusyError, match="64 readers"):
+        attach(console)
+
+
+def test_the_end_comes_after_all_output_and_the_first_reason_counts() -> None:
+    console = make_console()
+    reader = attach(console)
+    console.write(b"last words")
+    console.end(console_pb2.CONSOLE_END_REASON_VM_ENDED, "over")
+    console.end(console_pb2.CONSOLE_END_REASON_SHUTDOWN, "later")
+    assert reader.take_output(100) == b"last words"
+    assert reader.end is not None
+    assert (reader.end.reason, reader.end.text, reader.end.position) == (console_pb2.CONSOLE_END_REASON_VM_ENDED, "over", 10)
+    late = attach(console)
+    assert late.take_output(100) == b"last words"
+    assert late.end is not None
+    assert late.end.reason == console_pb2.CONSOLE_END_REASON_VM_ENDED
+
+
+def test_output_after_a_take_over_is_not_the_old_writers() -> None:
+    console = make_console()
+    first = attach(console, "alice", writer=True)
+    console.write(b"before")
+    attach(console, "bob", writer=True, force=True)
+    console.write(b"after")
+    assert first.take_output(100) == b"before"
+    assert first.take_output(100) == b""
+
+
+def test_input_waits_for_the_guest_and_is_acknowledged_as_it_is_taken() -> None:
+    async def scenario() -> None:
+        console = make_console()
+        writer = attach(console, writer=True)
+        data = bytes(range(256)) * (2 * INPUT_BYTES // 256)
+        feeding = asyncio.create_task(writer.feed(data))
+        await writer.wake.wait()
+        assert writer.take_accepted() == INPUT_BYTES
+        assert not feeding.done()
+        got = bytearray()
+        async with asyncio.timeout(5):
+            while len(got) < len(data):
+                block = console.peek_input(1000)
+                got += block
+                console.drop_input(len(block))
+                await asyncio.sleep(0)
+            await feeding
+        assert got == data
+        assert writer.take_accepted() == INPUT_BYTES
+        assert console.describe().input_bytes == len(data)
+
+    asyncio.run(scenario())
+
+
+def test_input_of_a_writer_that_was_replaced_stops() -> None:
+    async def scenario() -> None:
+        console = make_console()
+        first = attach(console, "alice", writer=True)
+        feeding = asyncio.create_task(first.feed(b"a" * (INPUT_BYTES + 5)))
+        await first.wake.wait()
+        attach(console, "bob", writer=True, force=True)
+        async with asyncio.timeout(5):
+            await feeding
+        assert console.waiting_input == INPUT_BYTES
+        assert set(console.peek_input(INPUT_BYTES)) == {ord("a")}
+        assert first.take_accepted() == INPUT_BYTES
+
+    asyncio.run(scenario())
