@@ -9,10 +9,11 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from splitvisor.backend import Call, Operand, Result, RtasCall, Session, Support, Vm
-from splitvisor.guest_memory import GuestAddressError
+from splitvisor.guest_memory import GuestAddressError, GuestMemory
 from splitvisor.papr.codes import RtasStatus
 from splitvisor.rpc import trap_pb2 as pb
 
@@ -140,12 +141,17 @@ def check_exception(_session: RtasSession, call: Call) -> int:
     return RtasStatus.NO_ERRORS_FOUND if len(call.arguments) in (6, 7) else RtasStatus.PARAMETER_ERROR
 
 
+async def _read_message(memory: GuestMemory, address: int) -> bytes:
+    """The string at address as far as it is in RAM, cut to OS_TERM_BYTES."""
+    with suppress(GuestAddressError, ValueError):
+        return await memory.read_string(address, OS_TERM_BYTES)
+    available = min(OS_TERM_BYTES, memory.size - address)
+    return await memory.read(address, available) if available > 0 else b""
+
+
 async def os_term(session: RtasSession, call: Call) -> int:
     """ibm,os-term(message): the operating system has failed and says why. A bad message must not keep the report away."""
-    memory, address = session.vm.memory, call.arguments[0]
-    message = b""
-    if address < memory.size:
-        message = (await memory.read(address, min(OS_TERM_BYTES, memory.size - address))).partition(b"\0")[0]
+    message = await _read_message(session.vm.memory, call.arguments[0])
     text = "".join(character if character.isprintable() else " " for character in message.decode("ascii", "replace")).strip()
     call.machine_action(pb.MACHINE_ACTION_KIND_CRASH, f"the guest reported its end: {text or 'no message'}")
     return RtasStatus.SUCCESS

@@ -7,7 +7,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -199,9 +199,14 @@ class Guest:
         assert isinstance(message, trap_pb2.AttachResponse), "the stream ended"
         return message
 
-    async def trap(self, name: str, *arguments: int, returns: int = 1) -> trap_pb2.Reply:
+    async def trap(
+        self, name: str, *arguments: int, returns: int = 1, operands: Sequence[trap_pb2.MemoryBlock] = ()
+    ) -> trap_pb2.Reply:
+        """Make one call. A back end that reads memory beyond the operands gets no answer, and the test ends by its deadline."""
         self.sequence += 1
-        trap = trap_pb2.Trap(sequence=self.sequence, route=self.routes[name], arguments=arguments, returns=returns)
+        trap = trap_pb2.Trap(
+            sequence=self.sequence, route=self.routes[name], arguments=arguments, returns=returns, operands=operands
+        )
         await self.stream.write(trap_pb2.AttachRequest(trap=trap))
         while True:
             message = await self._read()
@@ -242,6 +247,12 @@ def test_traps_are_answered_through_the_stream() -> None:
             assert signed((await guest.trap("ibm,get-system-parameter", 48, 0x1000, 64)).returns) == [0]
             assert guest.ram == {0x1000: b"\0\x10" + UUID}
             assert signed((await guest.trap("ibm,get-system-parameter", 48, RAM, 64)).returns) == [-9999]
+
+            # The message travels with the trap: one round trip.
+            message = trap_pb2.MemoryBlock(address=0x3000, data=b"no init\0")
+            reply = await guest.trap("ibm,os-term", 0x3000, operands=[message])
+            assert reply.effects[0].action.kind == trap_pb2.MACHINE_ACTION_KIND_CRASH
+            assert reply.effects[0].action.reason == "the guest reported its end: no init"
 
             reply = await guest.trap("power-off", 0, 0)
             assert [effect.action.kind for effect in reply.effects] == [trap_pb2.MACHINE_ACTION_KIND_POWER_OFF]
