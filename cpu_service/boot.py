@@ -29,6 +29,8 @@ FLAT_TREE_ROOM = 2 << 20
 FLAT_TREE_LIMIT = 2 << 30
 CLIENT_FIRMWARE_SIZE = 64 << 10
 """A firmware image of at most this size works through the client interface, as VOF does; a larger one (SLOF) gets a flat tree."""
+CLIENT_FIRMWARE_STACK = 0x10000 - 0x20
+"""Where such a firmware finds its stack: VOF is given one instead of making it."""
 DEMO_NAME = "the demo guest"
 
 log = structlog.get_logger()
@@ -66,7 +68,7 @@ def load_guest(config: mpb.MachineConfig, board: Board) -> BootPlan:
     with open_image(Path(config.firmware)) as file:
         image = load_firmware(ram, file, config.firmware)
     if image.size <= CLIENT_FIRMWARE_SIZE:
-        return BootPlan(image.entry, {3: start, 4: length, 5: 0}, MSR_ME, config.firmware)
+        return BootPlan(image.entry, {1: CLIENT_FIRMWARE_STACK, 3: start, 4: length, 5: 0}, MSR_ME, config.firmware)
     flat = min(ram.size, FLAT_TREE_LIMIT) - FLAT_TREE_ROOM
     ram.write(flat, seed)
     return BootPlan(image.entry, {3: flat}, MSR_SF | MSR_ME, config.firmware)
