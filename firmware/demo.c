@@ -11,12 +11,18 @@
 #define MAX_DEPTH 16
 #define CELL_BYTES 4
 
+#define POLLS_PER_SECOND 50
+#define INPUT_PRIORITY 5
+#define ALL_PRIORITIES 0xff
+#define SOURCE_MASK 0xffffff
+
 enum { BACKSPACE = 8, KILL_LINE = 21, DELETE = 127 };
 
 int (*client_interface)(cell *array);
 static cell standard_input, standard_output;
 static cell rtas, rtas_entry;
 static cell ticks_per_second;
+static int listening;
 
 /* Strings. */
 
@@ -215,27 +221,57 @@ static void start_rtas(void)
 		rtas_entry = 0;
 }
 
-/* Call RTAS with no or two arguments, which are the same. Returns the status. */
-static int call_rtas(const char *name, int arguments, int returns, cell argument, cell *results)
+/* Call RTAS. Returns the status; the other results go to results. */
+static int call_rtas(const char *name, int arguments, const cell *given, int returns, cell *results)
 {
 	cell array[3 + 10], token = rtas_entry ? get_cell(rtas, name) : FAILED;
 	int i;
 
-	if (token == FAILED) {
-		put("There is no RTAS call ");
-		put(name);
-		put(".\r\n");
+	if (token == FAILED)
 		return -1;
-	}
 	array[0] = token;
 	array[1] = arguments;
 	array[2] = returns;
 	for (i = 0; i < arguments; i++)
-		array[3 + i] = argument;
+		array[3 + i] = given[i];
 	((void (*)(cell *))rtas_entry)(array);
 	for (i = 1; i < returns; i++)
 		results[i - 1] = array[3 + arguments + i];
 	return array[3 + arguments];
+}
+
+static void rtas_failed(const char *name)
+{
+	put("RTAS cannot ");
+	put(name);
+	put(".\r\n");
+}
+
+/*
+ * Let the terminal's interrupt wake the processor. The firmware's vector for it only returns; wait_for_input() accepts it. Without
+ * RTAS or an interrupt the console is looked at every now and then.
+ */
+static void listen_for_input(void)
+{
+	cell terminal = prom("instance-to-package", 1, 1, standard_input);
+	cell route[3] = { terminal == FAILED ? FAILED : get_cell(terminal, "interrupts"), 0, INPUT_PRIORITY };
+
+	if (route[0] == FAILED || call_rtas("ibm,set-xive", 3, route, 1, 0) != 0)
+		return;
+	hypercall(H_CPPR, ALL_PRIORITIES);
+	listening = 1;
+}
+
+static void wait_for_input(void)
+{
+	cell pending;
+
+	rest(listening ? ticks_per_second : ticks_per_second / POLLS_PER_SECOND);
+	if (!listening)
+		return;
+	pending = hypercall(H_XIRR, 0);
+	if (pending & SOURCE_MASK)
+		hypercall(H_EOI, pending);
 }
 
 /* Commands. Each gets what follows its name, split at the first space. */
@@ -330,8 +366,10 @@ static void do_time(char *first, char *second)
 
 	(void)first;
 	(void)second;
-	if (call_rtas("get-time-of-day", 0, 8, 0, now) != 0)
+	if (call_rtas("get-time-of-day", 0, 0, 8, now) != 0) {
+		rtas_failed("get-time-of-day");
 		return;
+	}
 	for (i = 0; i < 6; i++) {
 		put_number(now[i], 10, i ? 2 : 4);
 		put_bytes(&separators[i], 1);
@@ -349,22 +387,22 @@ static void do_echo(char *first, char *second)
 
 static void do_off(char *first, char *second)
 {
-	cell none[1];
+	static const cell never_on_again[2] = { FAILED, FAILED };
 
 	(void)first;
 	(void)second;
 	put("Powering off.\r\n");
-	call_rtas("power-off", 2, 1, FAILED, none);
+	call_rtas("power-off", 2, never_on_again, 1, 0);
+	rtas_failed("power-off");
 }
 
 static void do_reboot(char *first, char *second)
 {
-	cell none[1];
-
 	(void)first;
 	(void)second;
 	put("Rebooting.\r\n");
-	call_rtas("system-reboot", 0, 1, 0, none);
+	call_rtas("system-reboot", 0, 0, 1, 0);
+	rtas_failed("system-reboot");
 }
 
 static void do_exit(char *first, char *second)
@@ -448,7 +486,7 @@ static char get_char(void)
 		next = 0;
 		filled = count > 0 ? count : 0;
 		if (!filled)
-			rest(ticks_per_second / 100);
+			wait_for_input();
 	}
 	return buffer[next++];
 }
@@ -526,6 +564,7 @@ void _start(cell initrd, cell initrd_bytes, int (*entry)(cell *))
 	if (ticks_per_second == FAILED)
 		ticks_per_second = 512000000;
 	start_rtas();
+	listen_for_input();
 	greet();
 	for (;;) {
 		put("> ");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Open Firmware's client interface, RTAS and the one hypercall that a client program needs, for 32-bit big-endian programs. */
+/* Open Firmware's client interface and the hypercalls that a client program needs, for 32-bit big-endian programs. */
 #ifndef PROM_H
 #define PROM_H
 
@@ -36,16 +36,27 @@ static cell prom_method(const char *method, cell ihandle, cell input)
 	return client_interface(array) != 0 || array[6] != 0 ? FAILED : array[7];
 }
 
-/* Let the processor rest until the decrementer runs out. */
+enum { H_EOI = 0x64, H_CPPR = 0x68, H_XIRR = 0x74, H_CEDE = 0xe0 };
+
+/* Make a hypercall with one argument. Returns r4 as the hypervisor left it. */
+static cell hypercall(cell token, cell argument)
+{
+	register cell r3 __asm__("r3") = token;
+	register cell r4 __asm__("r4") = argument;
+
+	__asm__ volatile("sc 1"
+			 : "+r"(r3), "+r"(r4)
+			 :
+			 : "r0", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "ctr", "xer", "cr0", "cr1", "cr5", "cr6", "cr7",
+			   "memory");
+	return r4;
+}
+
+/* Let the processor rest until an interrupt, or until so many ticks have passed. */
 static void rest(cell ticks)
 {
-	register cell token __asm__("r3") = 0xe0; /* H_CEDE */
-
-	__asm__ volatile("mtdec %1\n\tsc 1"
-			 : "+r"(token)
-			 : "r"(ticks)
-			 : "r0", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "ctr", "xer", "cr0", "cr1", "cr5", "cr6",
-			   "cr7", "memory");
+	__asm__ volatile("mtdec %0" : : "r"(ticks));
+	hypercall(H_CEDE, 0);
 }
 
 #endif

@@ -7,12 +7,14 @@ import asyncio
 import io
 import mmap
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
+from types import SimpleNamespace
 from typing import Any
 
 import firmware
-from cpu_service.engine.engine import MSR_ME, PENDING_DECREMENTER, Engine
+from cpu_service.engine.engine import MSR_ME, PENDING_DECREMENTER, PENDING_EXTERNAL, Engine
+from cpu_service.interrupts import Xics
 from cpu_service.loader import LoadedImage, load_program
 from cpu_service.ram import GuestRam
 from of_client_service.session import ClientInterfaceSession
@@ -38,6 +40,7 @@ class RtasToken(IntEnum):
     GET_TIME_OF_DAY = 0x2001
     POWER_OFF = 0x2003
     SYSTEM_REBOOT = 0x2004
+    IBM_SET_XIVE = 0x200A
 
 
 class EngineMemory(GuestMemory):
@@ -61,9 +64,10 @@ class GuestProgram:
 
     Args:
         typed: what waits at the console.
+        input_interrupt: the console's interrupt source, when it has one.
     """
 
-    def __init__(self, typed: bytes = b"") -> None:
+    def __init__(self, typed: bytes = b"", input_interrupt: int | None = None) -> None:
         self.ram = mmap.mmap(-1, RAM_BYTES)
         self.engine = Engine(self.ram, mmap.mmap(-1, 1 << 18))
         self.engine.on_hypercall = self._hypercall
@@ -75,17 +79,25 @@ class GuestProgram:
         self.rests = 0
         self.decrementers: list[int] = []
         self.interrupt = PENDING_DECREMENTER
-        """What ends a rest."""
+        """What ends a rest that nothing else ends."""
+        self.on_rest: Callable[[int], None] = lambda number: None
+        """Called when a rest begins, with its number."""
         self.calls = 0
+        self.xics = Xics(1, self._line, lambda: 0)
+        self.vcpu: Any = SimpleNamespace(index=0, gpr=self.engine.state.gpr)
         self._loop = asyncio.new_event_loop()
         self.vm = FakeVm(size=0)
         self.vm.memory = EngineMemory(self.ram)
         self.vm.answer = self._type
         tree = sample_tree()
         rtas = tree.root.child("rtas")
+        terminal = tree.root.find("/vdevice/vty@71000000")
         assert rtas is not None
+        assert terminal is not None
+        if input_interrupt is not None:
+            terminal.properties["interrupts"] = struct.pack(">2I", input_interrupt, 0)
         for call in RtasToken:
-            rtas.properties[call.name.lower().replace("_", "-")] = call.to_bytes(4, "big")
+            rtas.properties[call.name.lower().replace("_", "-").replace("ibm-", "ibm,")] = call.to_bytes(4, "big")
         self.session = ClientInterfaceSession(self.vm, ListedTrees([(dt.TREE_ORIGIN_SEED, fdt.emit(tree))]))
         self._loop.run_until_complete(self.session.reset())
         self.ram[: len(firmware.FIRMWARE)] = firmware.FIRMWARE
@@ -137,6 +149,9 @@ class GuestProgram:
                 self._rest()
             case Hcall.H_RTAS:
                 gpr[3] = self._rtas(gpr[4])
+            case Hcall.H_XIRR | Hcall.H_EOI | Hcall.H_CPPR as token:
+                handler = {Hcall.H_XIRR: self.xics.xirr, Hcall.H_EOI: self.xics.eoi, Hcall.H_CPPR: self.xics.cppr}[token]
+                gpr[3] = handler(self.vcpu) & ((1 << 64) - 1)
             case token:
                 self.end(f"hypercall {token:#x}")
 
@@ -150,10 +165,18 @@ class GuestProgram:
     def _rest(self) -> None:
         """H_CEDE, whose wait ends at once with an interrupt."""
         self.rests += 1
+        self.on_rest(self.rests)
         state = self.engine.state
         state.gpr[3] = H.SUCCESS
         state.msr.value |= MSR_EE
-        state.pending_interrupts.value |= self.interrupt
+        if not state.pending_interrupts.value:
+            state.pending_interrupts.value = self.interrupt
+        self.engine.notice_interrupts()
+
+    def _line(self, server: int, level: bool) -> None:
+        """The external interrupt's level."""
+        pending = self.engine.state.pending_interrupts
+        pending.value = pending.value & ~PENDING_EXTERNAL | (PENDING_EXTERNAL if level else 0)
         self.engine.notice_interrupts()
 
     def _decrementer(self, value: int) -> None:
@@ -171,6 +194,10 @@ class GuestProgram:
             case RtasToken.GET_TIME_OF_DAY:
                 assert (arguments, returns) == (0, 8)
                 struct.pack_into(">8I", self.ram, block + 12, 0, *NOW)
+            case RtasToken.IBM_SET_XIVE:
+                assert (arguments, returns) == (3, 1)
+                given = struct.unpack_from(">3I", self.ram, block + 12)
+                struct.pack_into(">I", self.ram, block + 24, *self.xics.set_xive(self.vcpu, given, returns))
             case _:
                 return H.PARAMETER & ((1 << 64) - 1)
         return H.SUCCESS

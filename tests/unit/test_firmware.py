@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -150,19 +149,30 @@ def test_the_demos_line_can_be_edited() -> None:
     assert guest.ended == "power-off"
 
 
-def test_the_demo_rests_between_looks_at_an_idle_console() -> None:
+def test_the_demo_rests_between_looks_at_a_console_without_an_interrupt() -> None:
     guest = GuestProgram()
-    looks = 0
-    answer = guest.vm.answer
 
-    def type_late(token: int, arguments: Sequence[int]) -> tuple[int, Sequence[int]]:
-        nonlocal looks
-        looks += 1
-        if looks == 50:
+    def type_late(rest: int) -> None:
+        if rest == 50:
             guest.typed = b"off\n"
-        return answer(token, arguments)
 
-    guest.vm.answer = type_late
+    guest.on_rest = type_late
     guest.start(guest.load(firmware.DEMO).entry)
-    assert guest.rests == 49
+    assert guest.rests == 50
     assert guest.ended == "power-off"
+
+
+def test_the_consoles_interrupt_wakes_the_demo() -> None:
+    guest = GuestProgram(input_interrupt=0x1100)
+    typed = [b"echo one\n", b"echo two\n", b"off\n"]
+
+    def type_next(rest: int) -> None:
+        guest.typed = typed.pop(0)
+        assert guest.xics.pulse(0x1100)
+
+    guest.on_rest = type_next
+    guest.start(guest.load(firmware.DEMO).entry)
+    assert guest.ended == "power-off"
+    assert guest.rests == 3  # none of them ended by the decrementer: an interrupt that stayed up would end more
+    assert b"one\r\n" in guest.output
+    assert b"two\r\n" in guest.output
