@@ -136,7 +136,7 @@ def raw_mode(descriptor: int) -> Iterator[None]:
     saved = termios.tcgetattr(descriptor)
 
     def restore() -> None:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, saved)
+        termios.tcsetattr(descriptor, termios.TCSANOW, saved)
 
     def die(number: int, frame: FrameType | None) -> None:
         restore()
@@ -170,4 +170,4 @@ def _set_raw(descriptor: int) -> None:
     lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN | termios.ISIG)
     cc[termios.VMIN] = 1
     cc[termios.VTIME] = 0
-    termios.tcsetattr(descriptor, termios.TCSADRAIN, [iflag, oflag, cflag, lflag, ispeed, ospeed, cc])
+    termios.tcsetattr(descriptor, termios.TCSANOW, [iflag, oflag, cflag, lflag, ispeed, ospeed, cc])

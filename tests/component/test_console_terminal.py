@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""attach_terminal at a real vio_service: pipes, a pseudo-terminal, lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import termios
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from splitvisor.terminal import TerminalEnd, TerminalError, TerminalResult, attach_terminal
+from splitvisor.terminal_io import read_some
+from tests.component.console_harness import Guest, Link, Viewer, VioServer, vio_server
+
+
+class Ends:
+    """Two pipes: what the terminal reads as stdin, and what it writes as stdout."""
+
+    def __init__(self) -> None:
+        self.stdin, self._keys = os.pipe()
+        self._screen, self.stdout = os.pipe()
+
+    async def type(self, data: bytes) -> None:
+        """Write everything, however slowly it is read."""
+        await asyncio.to_thread(_write_all, self._keys, data)
+
+    def end_of_file(self) -> None:
+        os.close(self._keys)
+        self._keys = -1
+
+    async def shown(self, count: int) -> bytes:
+        """Return exactly count bytes that were printed."""
+        got = b""
+        while len(got) < count:
+            got += await read_some(self._screen, count - len(got))
+        return got
+
+    def stop_reading(self) -> None:
+        os.close(self._screen)
+        self._screen = -1
+
+    def close(self) -> None:
+        for descriptor in (self.stdin, self._keys, self._screen, self.stdout):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    pipes = Ends()
+    yield pipes
+    pipes.close()
+
+
+def run(scenario: Callable[[VioServer], Awaitable[None]]) -> None:
+    async def with_server() -> None:
+        async with vio_server() as server:
+            await scenario(server)
+
+    asyncio.run(with_server())
+
+
+def start(address: str, ends: Ends, **options: object) -> asyncio.Task[TerminalResult]:
+    attaching = attach_terminal(address, "vm", stdin=ends.stdin, stdout=ends.stdout, **options)  # type: ignore[arg-type]
+    return asyncio.create_task(attaching)
+
+
+def test_a_pipe_feeds_the_guest_and_the_end_of_the_vm_ends_the_terminal(ends: Ends) -> None:
+    async def scenario(server: VioServer) -> None:
+        terminal = start(server.address, ends)
+        await ends.type(b"off\n")
+        ends.end_of_file()
+        async with Guest(server.address) as guest:
+            guest.post(b"# ")
+            assert await guest.read(4) == b"off\n"
+            guest.post(b"bye\r\n")
+            await guest.end()
+        assert await ends.shown(7) == b"# bye\r\n"
+        result = await terminal
+        assert (result.end, result.lost_bytes) == (TerminalEnd.VM_ENDED, 0)
+
+    run(scenario)
+
+
+def test_every_byte_of_a_pipe_arrives_escape_keys_included_however_slow_the_guest(ends: Ends) -> None:
+    async def scenario(server: VioServer) -> None:
+        data = (b"\x1dq" + os.urandom(1000)).replace(b"\r", b"\n") * 150
+        terminal = start(server.address, ends)
+        typing = asyncio.create_task(ends.type(data))
+        async with Guest(server.address) as guest:
+            assert await guest.read(len(data)) == data
+            await typing
+            await guest.end()
+        assert (await terminal).end is TerminalEnd.VM_ENDED
+
+    run(scenario)
+
+
+def test_every_byte_of_output_arrives_however_slow_the_reader(ends: Ends) -> None:
+    async def scenario(server: VioServer) -> None:
+        text = os.urandom(3 << 20)
+        opened = asyncio.Event()
+        terminal = start(server.address, ends, opened=opened)
+        async with Guest(server.address) as guest:
+            await opened.wait()
+            for begin in range(0, len(text), 1 << 16):
+                guest.post(text[begin : begin + (1 << 16)])
+                await guest.settle()
+            await guest.end()
+            assert await ends.shown(len(text)) == text
+        assert (await terminal).lost_bytes == 0
+
+    run(scenario)
+
+
+def test_the_exit_text_ends_the_terminal_however_it_is_cut(ends: Ends) -> None:
+    async def scenario(server: VioServer) -> None:
+        terminal = start(server.address, ends, exit_text=b"login:")
+        async with Guest(server.address) as guest:
+            guest.post(b"host lo")
+            assert await ends.shown(7) == b"host lo"
+            assert not terminal.done()
+            guest.post(b"gin: ")
+            assert (await terminal).end is TerminalEnd.EXIT_TEXT
+            assert await ends.shown(4) == b"gin:"
+
+    run(scenario)
+
+
+def test_a_closed_output_ends_the_terminal(ends: Ends) -> None:
+    async def scenario(server: VioServer) -> None:
+        terminal = start(server.address, ends)
+        async with Guest(server.address) as guest:
+            guest.post(b"x")
+            await ends.shown(1)
+            ends.stop_reading()
+            guest.post(b"y")
+            assert (await terminal).end is TerminalEnd.OUTPUT_CLOSED
+
+    run(scenario)
+
+
+def test_a_vm_that_never_comes_is_an_error_that_names_it(ends: Ends) -> None:
+    async def scenario(server: VioServer) -> None:
+        with pytest.raises(TerminalError, match="no VM 'vm' is attached"):
+            await start(server.address, ends, wait_seconds=0.2)
+        with pytest.raises(TerminalError, match=r"no console of VM 'vm' within 0\.2 s"):
+            await start(f"{server.address}.gone", ends, wait_seconds=0.2)
+
+    run(scenario)
+
+
+def test_a_console_with_a_writer_is_refused_and_can_be_taken_over(ends: Ends) -> None:
+    async def scenario(server: VioServer) -> None:
+        async with Guest(server.address), Viewer(server.address, writer=True, client_name="alice") as alice:
+            await alice.opened()
+            with pytest.raises(TerminalError, match="alice types on this console"):
+                await start(server.address, ends)
+            terminal = start(server.address, ends, force=True)
+            await alice.ended()
+            async with Viewer(server.address, writer=True, client_name="carol", force=True) as carol:
+                await carol.opened()
+                result = await terminal
+                assert (result.end, result.text) == (TerminalEnd.TAKEN_OVER, "carol took over")
+
+    run(scenario)
+
+
+def test_after_a_cut_nothing_is_lost_or_doubled_in_either_direction(ends: Ends) -> None:
+    async def scenario(server: VioServer) -> None:
+        text = b"".join(b"%06d" % number for number in range(5_000))
+        data = b"".join(b"%07d" % number for number in range(20_000))
+        async with (
+            Guest(server.address) as guest,
+            Link(server.socket_path, server.socket_path.with_name("link.sock")) as link,
+        ):
+            terminal = start(link.address, ends)
+            typing = asyncio.create_task(ends.type(data))
+            shown = asyncio.create_task(ends.shown(len(text)))
+            got = b""
+            for round_ in range(5):
+                guest.post(text[round_ * 6000 : (round_ + 1) * 6000])
+                got += await guest.read(25_000)
+                link.cut()
+            got += await guest.read(len(data) - len(got))
+            assert got[: len(data)] == data
+            await typing
+            assert await shown == text
+            await guest.end()
+            result = await terminal
+            assert (result.end, result.lost_bytes) == (TerminalEnd.VM_ENDED, 0)
+
+    run(scenario)
+
+
+def test_output_that_the_console_no_longer_has_is_counted(ends: Ends) -> None:
+    async def scenario(server: VioServer) -> None:
+        notes: list[str] = []
+        path = server.socket_path.with_name("link.sock")
+        async with Guest(server.address) as guest:
+            async with Link(server.socket_path, path) as link:
+                terminal = start(link.address, ends, notify=notes.append)
+                guest.post(b"first")
+                assert await ends.shown(5) == b"first"
+            guest.post(b"x" * 1000 + b"y" * 65536)
+            await guest.settle()
+            path.unlink(missing_ok=True)
+            async with Link(server.socket_path, path):
+                assert await ends.shown(65536) == b"y" * 65536
+                await guest.end()
+                assert (await terminal).lost_bytes == 1000
+        assert notes == ["1000 bytes lost"]
+
+    run(scenario)
+
+
+def test_a_restarted_vio_service_is_found_again(ends: Ends) -> None:
+    async def scenario(server: VioServer) -> None:
+        notes: list[str] = []
+        terminal = start(server.address, ends, notify=notes.append)
+        async with Guest(server.address) as guest:
+            guest.post(b"before")
+            assert await ends.shown(6) == b"before"
+        await server.stop()
+        await server.start()
+        async with Guest(server.address, sequence=100) as guest:
+            guest.post(b"now")
+            assert await ends.shown(3) == b"now"
+            await ends.type(b"still here")
+            assert await guest.read(10) == b"still here"
+            await guest.end()
+        assert (await terminal).end is TerminalEnd.VM_ENDED
+        assert notes == ["vio_service was restarted; output may be missing"]
+
+    run(scenario)
+
+
+def test_on_a_terminal_keys_pass_raw_and_the_escape_leaves() -> None:
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+
+    async def scenario(server: VioServer) -> None:
+        opened = asyncio.Event()
+        async with Guest(server.address) as guest:
+            attaching = attach_terminal(server.address, "vm", stdin=slave, stdout=slave, opened=opened)
+            terminal = asyncio.create_task(attaching)
+            await opened.wait()
+            os.write(master, b"\x03\x04\x1d\x1dls\n")
+            assert await guest.read(6) == b"\x03\x04\x1dls\n"
+            guest.post(b"file\r\n")
+            assert await read_some(master, 100) == b"file\r\n", "nothing is echoed by this side"
+            os.write(master, b"gone\x1dq and more")
+            assert (await terminal).end is TerminalEnd.LEFT
+            assert await guest.read(4) == b"gone"
+            assert (await guest.call("H_GET_TERM_CHAR", 0)).outputs[0] == 0
+
+    run(scenario)
+    assert termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+
+
+def test_the_escape_leaves_also_while_there_is_no_vio_service() -> None:
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+
+    async def scenario() -> None:
+        attaching = attach_terminal("unix:/nowhere/vio.sock", "vm", stdin=slave, stdout=slave)
+        terminal = asyncio.create_task(attaching)
+        os.write(master, b"\x1dq")
+        async with asyncio.timeout(10):
+            assert (await terminal).end is TerminalEnd.LEFT
+
+    asyncio.run(scenario())
+    assert termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+
+
+def test_a_cancelled_attachment_restores_the_terminal() -> None:
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+
+    async def scenario(server: VioServer) -> None:
+        opened = asyncio.Event()
+        async with Guest(server.address):
+            attaching = attach_terminal(server.address, "vm", stdin=slave, stdout=slave, opened=opened)
+            terminal = asyncio.create_task(attaching)
+            await opened.wait()
+            assert termios.tcgetattr(slave) != before
+            terminal.cancel()
+            with suppress(asyncio.CancelledError):
+                await terminal
+            assert termios.tcgetattr(slave) == before
+
+    run(scenario)
+    os.close(master)
+    os.close(slave)
