@@ -66,14 +66,16 @@ def random(_session: Session, _call: Call) -> Result:
 
 
 PLATFORM_CALLS: tuple[Hypercall, ...] = (
-    Hypercall(Hcall.H_GET_CPU_CHARACTERISTICS, get_cpu_characteristics, arguments=0, section="LoPAPR 14.16.2"),
+    Hypercall(
+        Hcall.H_GET_CPU_CHARACTERISTICS, get_cpu_characteristics, arguments=0, section="LoPAPR 14, H_GET_CPU_CHARACTERISTICS"
+    ),
     Hypercall(
         Hcall.H_HOME_NODE_ASSOCIATIVITY,
         home_node_associativity,
         arguments=2,
-        section="LoPAPR 14.11.7",
+        section="LoPAPR 14, H_HOME_NODE_ASSOCIATIVITY",
         support=Support.PARTIAL,
         note="processors only, as in QEMU",
     ),
-    Hypercall(Hcall.H_RANDOM, random, arguments=0, section="LoPAPR 14.16.1"),
+    Hypercall(Hcall.H_RANDOM, random, arguments=0, section="LoPAPR 14, H_RANDOM"),
 )

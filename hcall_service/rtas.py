@@ -107,7 +107,7 @@ SYSTEM_PARAMETERS: dict[int, Callable[[RtasSession], Awaitable[bytes]]] = {
     42: _platform_diagnostics,
     48: _uuid,
 }
-"""Parameters by token (LoPAPR 7.3.16); all read-only."""
+"""Parameters by token (LoPAPR 7.3, System Parameters Option); all read-only."""
 
 
 async def get_system_parameter(session: RtasSession, call: Call) -> int:
@@ -188,15 +188,18 @@ def power_level(_session: RtasSession, call: Call) -> Result:
     return Result(returns=(RtasStatus.SUCCESS, FULL_POWER))
 
 
+_EVENTS = "LoPAPR 7.3, Error and Event Reporting"
+_NO_EVENTS = "no events occur"
+
 RTAS_CALLS: tuple[RtasCall, ...] = (
-    RtasCall("get-time-of-day", get_time_of_day, "LoPAPR 7.3.2", arguments=0, returns=8),
-    RtasCall("set-time-of-day", set_time_of_day, "LoPAPR 7.3.2", arguments=7, returns=1),
-    RtasCall("power-off", power_off, "LoPAPR 7.3.6", arguments=2, returns=1, note="the mask is not looked at"),
-    RtasCall("system-reboot", system_reboot, "LoPAPR 7.3.6", arguments=0, returns=1),
+    RtasCall("get-time-of-day", get_time_of_day, "LoPAPR 7.3, Time of Day", arguments=0, returns=8),
+    RtasCall("set-time-of-day", set_time_of_day, "LoPAPR 7.3, Time of Day", arguments=7, returns=1),
+    RtasCall("power-off", power_off, "LoPAPR 7.3, Power Control", arguments=2, returns=1, note="the mask is not looked at"),
+    RtasCall("system-reboot", system_reboot, "LoPAPR 7.3, Reboot", arguments=0, returns=1),
     RtasCall(
         "ibm,get-system-parameter",
         get_system_parameter,
-        "LoPAPR 7.3.16",
+        "LoPAPR 7.3, System Parameters Option",
         arguments=3,
         returns=1,
         support=Support.PARTIAL,
@@ -205,18 +208,18 @@ RTAS_CALLS: tuple[RtasCall, ...] = (
     RtasCall(
         "ibm,set-system-parameter",
         set_system_parameter,
-        "LoPAPR 7.3.16",
+        "LoPAPR 7.3, System Parameters Option",
         arguments=2,
         returns=1,
         support=Support.REFUSED,
         note="all parameters are read-only",
     ),
-    RtasCall("event-scan", event_scan, "LoPAPR 7.3.3", arguments=4, returns=1, note="no events occur"),
-    RtasCall("check-exception", check_exception, "LoPAPR 7.3.3", arguments=None, returns=1, note="no events occur"),
+    RtasCall("event-scan", event_scan, _EVENTS, arguments=4, returns=1, note=_NO_EVENTS),
+    RtasCall("check-exception", check_exception, _EVENTS, arguments=None, returns=1, note=_NO_EVENTS),
     RtasCall(
         "ibm,os-term",
         os_term,
-        "LoPAPR 7.3.9",
+        "LoPAPR 7.3, ibm,os-term",
         arguments=1,
         returns=1,
         operands=(Operand(argument=0, size=OS_TERM_BYTES, string=True),),
@@ -224,15 +227,15 @@ RTAS_CALLS: tuple[RtasCall, ...] = (
     RtasCall(
         "ibm,nmi-register",
         nmi_register,
-        "LoPAPR 7.3.14",
+        "LoPAPR 7.3, FWNMI",
         arguments=2,
         returns=1,
         support=Support.PARTIAL,
         note="no machine check or system reset is ever delivered",
     ),
-    RtasCall("ibm,nmi-interlock", nmi_interlock, "LoPAPR 7.3.14", arguments=0, returns=1),
-    RtasCall("set-indicator", set_indicator, "LoPAPR 7.3.5", arguments=3, returns=1, note="there are no indicators"),
-    RtasCall("get-sensor-state", get_sensor_state, "LoPAPR 7.3.5", arguments=2, returns=2, note="there are no sensors"),
-    RtasCall("set-power-level", power_level, "LoPAPR 7.3.6", arguments=2, returns=2),
-    RtasCall("get-power-level", power_level, "LoPAPR 7.3.6", arguments=1, returns=2),
+    RtasCall("ibm,nmi-interlock", nmi_interlock, "LoPAPR 7.3, FWNMI", arguments=0, returns=1),
+    RtasCall("set-indicator", set_indicator, "LoPAPR 7.3, set-indicator", arguments=3, returns=1, note="there are none"),
+    RtasCall("get-sensor-state", get_sensor_state, "LoPAPR 7.3, get-sensor-state", arguments=2, returns=2, note="there are none"),
+    RtasCall("set-power-level", power_level, "LoPAPR 7.3, Power Control", arguments=2, returns=2),
+    RtasCall("get-power-level", power_level, "LoPAPR 7.3, Power Control", arguments=1, returns=2),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tree that a machine starts with (LoPAPR chapter 11 and appendix B, IEEE 1275 PowerPC binding).
+"""The tree that a machine starts with (LoPAPR appendix B, IEEE 1275 and its PowerPC binding).
 
 Values are those of QEMU's pseries machine with a POWER8, which guests are tested on; hotplug, NUMA and PCI are left out, because
 this machine has none. What is published is what is there: RTAS calls come with the request, and a function set of
@@ -36,7 +36,7 @@ EPOW_SOURCE = 0x1000
 RTAS_BLOB_BYTES = 20
 RTAS_ERROR_LOG_BYTES = 2048
 
-# Attributes of POWER8 as PAPR encodes them (LoPAPR C.6.2): 24 bytes, of type 0.
+# Attributes of POWER8 as PAPR encodes them (LoPAPR appendix C, ibm,pa-features): 24 bytes, of type 0.
 PA_FEATURES = bytes.fromhex("1800 f63fc7c080f08000 0000000000000000 8000800080000000")
 # Base page shift, SLB encoding, and (page shift, PTE encoding) of each page size in such a segment: 4 KiB, 64 KiB.
 SEGMENT_PAGE_SIZES = (12, 0, 1, 12, 0, 16, 0x110, 1, 16, 1)
