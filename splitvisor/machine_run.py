@@ -27,6 +27,8 @@ START_SECONDS = 60.0
 LAST_OUTPUT_SECONDS = 5.0
 """How long to wait for what the guest wrote last, once it has ended."""
 CONTROL_SECONDS = 5.0
+FAILURE_SECONDS = 1.0
+"""How long after its last connection a process may take to be seen ended."""
 
 _FINAL: Mapping[pb.MachineState, ExitStatus] = {
     pb.MACHINE_STATE_POWERED_OFF: ExitStatus.POWERED_OFF,
@@ -66,6 +68,8 @@ async def run_machine(
                 start = stub.StartMachine(pb.StartMachineRequest(config=request.config.message(backends)), timeout=START_SECONDS)
                 await _first(asyncio.ensure_future(start), failures)
             except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    await _raise_failure(failures)
                 return Outcome(_START_ERRORS.get(error.code(), ExitStatus.SERVICE_FAILED), error.details() or str(error.code()))
             started.set()
             request.progress("")
@@ -78,6 +82,8 @@ async def run_machine(
             outcome = await _end(ended, terminal, failures, request.exit_on)
             return Outcome(outcome.status, outcome.message, await _statistics(stub))
         except grpc.aio.AioRpcError as error:
+            # When its process has ended, that is the better explanation, and known a moment later.
+            await _raise_failure(failures)
             return Outcome(ExitStatus.SERVICE_FAILED, f"cpu_service: {error.details()}")
         except TerminalError as error:
             return Outcome(ExitStatus.SERVICE_FAILED, str(error))
@@ -95,6 +101,14 @@ async def _first(task: asyncio.Future[Any], failures: Sequence[asyncio.Task[Any]
             task.cancel()
             finished.result()
     task.result()
+
+
+async def _raise_failure(failures: Sequence[asyncio.Task[Any]]) -> None:
+    """Raise what ended a service, when one has ended."""
+    if failures:
+        done, _ = await asyncio.wait(failures, timeout=FAILURE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for failure in done:
+            failure.result()
 
 
 async def _end(

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests and runs for the tests here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from splitvisor.guests import GuestError, fetch, resolve
+from tests.guests.harness import Console, Guests
+
+Run = Callable[..., Console]
+
+
+@pytest.fixture(scope="session")
+def guests() -> Guests:
+    try:
+        fetch(print)
+    except GuestError as error:
+        pytest.skip(f"no real guests: {error}")
+    return Guests(resolve("kernel", "debian"), resolve("initrd", "debian"), resolve("initrd", "debian-poweroff"))
+
+
+@pytest.fixture
+def run(short_path: Path) -> Iterator[Run]:
+    """Start a run; it is ended with the test, and must have left nothing behind."""
+    consoles: list[Console] = []
+
+    def start(*arguments: str, terminal: bool = False) -> Console:
+        consoles.append(Console(arguments, short_path, terminal=terminal))
+        return consoles[-1]
+
+    yield start
+    for console in consoles:
+        console.close()
+    assert list(short_path.glob("splitvisor-*")) == []

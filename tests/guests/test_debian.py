@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Debian's unmodified kernel, from the first instruction to power-off, across four processes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from splitvisor.guests import MARKER
+from tests.guests.conftest import Run
+from tests.guests.harness import BOOT_SECONDS, Guests
+
+APPEND = ("--append", "console=hvc0 panic=-1")
+PROMPT = "guest# "
+
+
+@pytest.mark.parametrize("memory", [(), ("--no-shared-memory",)], ids=["shared", "through-streams"])
+def test_the_shell_answers_and_power_off_ends_the_run(run: Run, guests: Guests, memory: tuple[str, ...]) -> None:
+    console = run("--kernel", str(guests.kernel), "--initrd", str(guests.shell), *APPEND, *memory)
+    console.expect(MARKER, BOOT_SECONDS)
+    console.expect(PROMPT)
+    pids = console.pids()
+    assert set(pids) == {"cpu", "hcall", "vio", "of-client"}
+    assert len({console.process.pid, *pids.values()}) == 5
+    for pid in pids.values():
+        assert b"splitvisor.service_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+    console.type("expr 6 '*' 7; uname -m\n")
+    console.expect(r"^42\r?$")
+    console.expect(r"^ppc64le\r?$")
+    console.type("cat /proc/device-tree/model; echo; grep -c . /proc/cpuinfo\n")
+    console.expect("Splitvisor")
+    console.type("poweroff\n")
+    assert console.wait() == 0
+    for pid in pids.values():
+        assert not Path(f"/proc/{pid}").exists()
+
+    report = console.report()
+    assert report["state"] == "MACHINE_STATE_POWERED_OFF"
+    mapped = {backend["ram_mapped"] for backend in report["backends"]}
+    assert mapped == ({False} if memory else {True})
+    owners = {call["owner"] for call in report["calls"]}
+    assert owners >= {"vio_service", "hcall_service", "of_client_service"}
+
+
+def test_four_vcpus_reach_user_space(run: Run, guests: Guests) -> None:
+    console = run("--kernel", str(guests.kernel), "--initrd", str(guests.shell), *APPEND, "--smp", "4")
+    console.expect(MARKER, BOOT_SECONDS)
+    console.expect(PROMPT)
+    console.type("grep -c ^processor /proc/cpuinfo\n")
+    console.expect(r"^4\r?$")
+    console.type("poweroff\n")
+    assert console.wait() == 0
+
+
+def test_a_command_from_a_pipe_is_run(run: Run, guests: Guests) -> None:
+    console = run("--kernel", str(guests.kernel), "--initrd", str(guests.shell), *APPEND)
+    console.type("echo piped $((40 + 2)); poweroff\n")
+    console.end_input()
+    console.expect(r"^piped 42\r?$", BOOT_SECONDS)
+    assert console.wait() == 0
+
+
+def test_a_long_output_arrives_whole(run: Run, guests: Guests) -> None:
+    console = run("--kernel", str(guests.kernel), "--initrd", str(guests.shell), *APPEND)
+    console.expect(PROMPT, BOOT_SECONDS)
+    console.type("seq 1 3000; echo end of it; poweroff\n")
+    console.expect(r"^end of it\r?$", BOOT_SECONDS)
+    start = console.text.index("\n1\r\n")
+    lines = console.text[start:].split()
+    assert lines[:3000] == [str(number) for number in range(1, 3001)]
+    assert console.wait() == 0
+
+
+def test_sleep_takes_the_hosts_time(run: Run, guests: Guests) -> None:
+    console = run("--kernel", str(guests.kernel), "--initrd", str(guests.shell), *APPEND)
+    console.expect(PROMPT, BOOT_SECONDS)
+    console.type("echo go; sleep 5; echo done\n")
+    console.expect(r"^go\r?$")
+    began = time.monotonic()
+    console.expect(r"^done\r?$")
+    assert 4.9 < time.monotonic() - began < 5.5
+    console.type("poweroff\n")
+    assert console.wait() == 0
+
+
+def test_exit_on_ends_the_run_when_the_text_appears(run: Run, guests: Guests) -> None:
+    console = run("--kernel", str(guests.kernel), "--initrd", str(guests.shell), *APPEND, "--exit-on", MARKER)
+    assert console.wait(BOOT_SECONDS) == 0
+    assert MARKER in console.text
+
+
+def test_power_off_without_the_text_is_status_1(run: Run, guests: Guests) -> None:
+    console = run("--kernel", str(guests.kernel), "--initrd", str(guests.poweroff), *APPEND, "--exit-on", "never written")
+    assert console.wait(BOOT_SECONDS) == 1
+
+
+def test_a_kernel_without_an_initramfs_panics_on_the_console(run: Run, guests: Guests) -> None:
+    console = run("--kernel", str(guests.kernel), "--append", "console=hvc0 panic=0", "--exit-on", "Kernel panic")
+    assert console.wait(BOOT_SECONDS) == 0

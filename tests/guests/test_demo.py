@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The demo guest, and how a run ends that has no kernel to wait for."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+import pytest
+
+from tests.guests.conftest import Run
+
+PROMPT = "> "
+
+
+def test_the_demo_guest_shows_its_tree_and_powers_off(run: Run) -> None:
+    console = run()
+    console.expect("Splitvisor's demo guest")
+    console.expect(PROMPT)
+    console.type("ls\r")
+    listing = console.expect(r"^> ls\r?$(?s:.*?)^> ").group()
+    assert {"cpus", "memory@0", "vdevice", "chosen"} <= set(listing.split())
+    console.type("off\r")
+    assert console.wait() == 0
+
+
+def test_a_terminal_is_raw_while_the_guest_has_it_and_escape_q_leaves(run: Run) -> None:
+    console = run(terminal=True)
+    console.expect("Type help for the commands")
+    console.expect(PROMPT)
+    console.type("help\r")
+    console.expect("off")
+    console.type("\x1dq")
+    assert console.wait() == 0
+
+
+@pytest.mark.parametrize("service", ["vio", "hcall", "of-client", "cpu"])
+def test_a_killed_service_is_named_and_status_4(run: Run, service: str) -> None:
+    console = run()
+    console.expect(PROMPT)
+    os.kill(console.pids()[service], signal.SIGKILL)
+    assert console.wait() == 4
+    assert console.process.stderr is not None
+    errors = console.process.stderr.read().decode()
+    assert f"{service.replace('-', '_')}_service was killed by SIGKILL" in errors
+
+
+def test_a_timeout_is_status_124(run: Run) -> None:
+    console = run("--timeout", "3")
+    assert console.wait() == 124
+
+
+def test_sigterm_ends_a_run_and_its_services(run: Run) -> None:
+    console = run()
+    console.expect("demo guest")
+    pids = console.pids()
+    console.process.send_signal(signal.SIGTERM)
+    assert console.wait() == 143
+    for pid in pids.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_services_end_when_the_launcher_is_killed(run: Run) -> None:
+    console = run("--name", "orphaned")
+    console.expect("demo guest")
+    descriptors = [os.pidfd_open(pid) for pid in console.pids().values()]
+    console.process.kill()
+    console.process.wait()
+    for descriptor in descriptors:
+        assert readable(descriptor)
+        os.close(descriptor)
+    # The next run clears what the killed one left; the fixture checks it.
+    again = run("--timeout", "2")
+    assert again.wait() == 124
+
+
+def readable(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 20)[0])
+
+
+def test_a_kernel_that_is_none_is_status_2(run: Run) -> None:
+    console = run("--kernel", __file__)
+    assert console.wait() == 2

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The tables in docs/ are those of the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from splitvisor import docs
+
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    return docs.pages()
+
+
+@pytest.mark.parametrize("name", ["hypercalls.md", "rtas.md", "openfirmware.md"])
+def test_a_generated_page_is_what_the_tables_say(pages: dict[str, str], name: str) -> None:
+    assert (DOCS / name).read_text() == pages[name], "run ./dev docs and commit what it changes"
+
+
+def test_no_call_has_two_owners() -> None:
+    local = docs.local_calls()
+    for rows in (docs.hypercall_rows(local), docs.rtas_rows(local)):
+        names = [row.name for row in rows]
+        assert len(names) == len(set(names))
+        assert names
