@@ -96,11 +96,12 @@ static cell get(cell package, const char *name, void *value, cell size)
 	return prom("getprop", 4, 1, package, (cell)name, (cell)value, size);
 }
 
+/* The first cell of a property; FAILED when there is none. */
 static cell get_cell(cell package, const char *name)
 {
-	cell value;
+	cell value, size = get(package, name, &value, CELL_BYTES);
 
-	return get(package, name, &value, CELL_BYTES) == CELL_BYTES ? value : FAILED;
+	return size != FAILED && size >= CELL_BYTES ? value : FAILED;
 }
 
 static void put_property(cell package, const char *name)

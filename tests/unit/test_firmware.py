@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import firmware
-from cpu_service.engine.engine import MSR_ME, MSR_SF, PENDING_EXTERNAL
+from cpu_service.engine.engine import MSR_ME, MSR_SF, PENDING_EXTERNAL, TIMEBASE_HZ
 from firmware import build
 from splitvisor.papr.codes import H
 from tests.unit.guest_programs import GuestProgram
@@ -19,6 +19,8 @@ CODE = 0x100000
 MTCTR_R12, BCTRL, BLR, SC_1, TRAP = 0x7D8903A6, 0x4E800421, 0x4E800020, 0x44000022, 0x7FE00008
 MR_R31_R3 = 0x7C7F1B78
 MASK = (1 << 64) - 1
+FAR_AWAY = 0x7FFF_0000
+"""What the firmware's vectors leave in the decrementer."""
 
 
 def li(register: int, value: int) -> int:
@@ -158,6 +160,7 @@ def test_the_demo_rests_between_looks_at_a_console_without_an_interrupt() -> Non
 
     guest.on_rest = type_late
     guest.start(guest.load(firmware.DEMO).entry)
+    assert set(guest.decrementers) == {TIMEBASE_HZ // 50, FAR_AWAY}
     assert guest.rests == 50
     assert guest.ended == "power-off"
 
@@ -173,6 +176,8 @@ def test_the_consoles_interrupt_wakes_the_demo() -> None:
     guest.on_rest = type_next
     guest.start(guest.load(firmware.DEMO).entry)
     assert guest.ended == "power-off"
-    assert guest.rests == 3  # none of them ended by the decrementer: an interrupt that stayed up would end more
+    assert guest.rests == 3
+    assert set(guest.decrementers) == {TIMEBASE_HZ, FAR_AWAY}
+    assert guest.xics.accept(0) == 0xFF00_0000  # every interrupt was accepted and ended
     assert b"one\r\n" in guest.output
     assert b"two\r\n" in guest.output
