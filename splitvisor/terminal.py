@@ -9,7 +9,6 @@ arrive is sent again.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import signal
 import socket
@@ -120,7 +119,7 @@ async def attach_terminal(
             unit_address=unit_address,
             writer=writer,
             force=force,
-            client_name=client_name or f"{getpass.getuser()}@{socket.gethostname()} pid {os.getpid()}",
+            client_name=client_name or _own_name(),
             replay=True,
         ),
         stdin=stdin,
@@ -132,6 +131,11 @@ async def attach_terminal(
     )
     with raw_mode(stdin):
         return await terminal.run(address)
+
+
+def _own_name() -> str:
+    user = os.environ.get("USER") or f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()} pid {os.getpid()}"[-200:]
 
 
 def _to_stderr(text: str) -> None:

@@ -6,12 +6,18 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import shutil
+import signal
+import tempfile
 import termios
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
+import grpc.aio
 import pytest
 
+from splitvisor.rpc import console_pb2, console_pb2_grpc
 from splitvisor.terminal import TerminalEnd, TerminalError, TerminalResult, attach_terminal
 from splitvisor.terminal_io import read_some
 from tests.component.console_harness import Guest, Link, Viewer, VioServer, vio_server
@@ -303,5 +309,50 @@ def test_a_cancelled_attachment_restores_the_terminal() -> None:
             assert termios.tcgetattr(slave) == before
 
     run(scenario)
+    os.close(master)
+    os.close(slave)
+
+
+class SizeRecorder(console_pb2_grpc.ConsoleServiceServicer):
+    """A console that keeps the sizes that it is told."""
+
+    def __init__(self) -> None:
+        self.sizes: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+
+    async def ListConsoles(self, request: console_pb2.ListConsolesRequest, context: Any) -> console_pb2.ListConsolesResponse:
+        return console_pb2.ListConsolesResponse()
+
+    async def AttachConsole(
+        self, request_iterator: AsyncIterator[console_pb2.AttachConsoleRequest], context: Any
+    ) -> AsyncIterator[console_pb2.AttachConsoleResponse]:
+        yield console_pb2.AttachConsoleResponse(opened=console_pb2.ConsoleOpened(input_window=1, instance=1))
+        async for request in request_iterator:
+            if request.HasField("window_size"):
+                self.sizes.put_nowait((request.window_size.rows, request.window_size.columns))
+
+
+def test_the_size_of_the_terminal_is_told_at_first_and_when_it_changes() -> None:
+    master, slave = pty.openpty()
+    directory = tempfile.mkdtemp(prefix="sv", dir="/tmp")
+
+    async def scenario() -> None:
+        server = grpc.aio.server()
+        recorder = SizeRecorder()
+        console_pb2_grpc.add_ConsoleServiceServicer_to_server(recorder, server)
+        server.add_insecure_port(f"unix:{directory}/s")
+        await server.start()
+        termios.tcsetwinsize(slave, (40, 100))
+        terminal = asyncio.create_task(attach_terminal(f"unix:{directory}/s", "vm", stdin=slave, stdout=slave))
+        async with asyncio.timeout(10):
+            assert await recorder.sizes.get() == (40, 100)
+            termios.tcsetwinsize(slave, (50, 120))
+            os.kill(os.getpid(), signal.SIGWINCH)
+            assert await recorder.sizes.get() == (50, 120)
+            os.write(master, b"\x1dq")
+            await terminal
+        await server.stop(None)
+
+    asyncio.run(scenario())
+    shutil.rmtree(directory)
     os.close(master)
     os.close(slave)

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import struct
+from contextlib import suppress
 
 import pytest
 
-from splitvisor.backend import Hypercall, RtasCall
+from splitvisor.backend import Hypercall, Result, RtasCall
+from splitvisor.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import trap_pb2
 from tests.fake_vm import FakeVm, make_call
@@ -145,3 +148,18 @@ def test_every_call_is_declared_once() -> None:
     rtas_calls = [call.name for call in VioSession.calls if isinstance(call, RtasCall)]
     assert len(set(hypercalls)) == len(hypercalls) == 7
     assert sorted(rtas_calls) == ["display-character", "ibm,set-tce-bypass", "nvram-fetch", "nvram-store", "quiesce"]
+
+
+@pytest.mark.usefixtures("dma_kind")
+def test_no_arguments_make_a_call_fail_otherwise_than_by_a_bad_address() -> None:
+    session = make_session(spec("vty"), spec("nvram"), spec("dma-test"))
+    choose = random.Random(20)
+    edges = [0, 1, 16, 17, 512, 0x1000, 0x10000, 0xFFFFF, 0x10000000, 0x71000000, 0x71000001, 0x71000002, 0xFFFFFFFF]
+    wide = [*edges, 0xFFFFFFF000, 1 << 63, (1 << 64) - 4096, (1 << 64) - 1]
+    for _ in range(200):
+        for call in session.calls:
+            words, count = (wide, call.arguments) if isinstance(call, Hypercall) else (edges, call.arguments)
+            arguments = choose.choices(words, k=choose.randrange(4) if count is None else count)
+            with suppress(GuestAddressError):
+                answer, _ = make_call(session, call.handler, *arguments, returns=2)
+                assert isinstance(answer, Result | int)
