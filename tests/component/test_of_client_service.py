@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import pytest
 
+from hcall_service import service as hcall_service
 from of_client_service.service import Options, start
 from of_client_service.tree_store import RemoteTreeStore, TreeStoreError
 from splitvisor import fdt
@@ -69,6 +70,8 @@ class Machine:
     ram: Any
     shared: bool
     offer: pb.Offer
+    trees: str
+    """Address of the tree service."""
     sequence: int = 0
     reads: int = 0
     effects: list[pb.Effect] = field(default_factory=list)
@@ -121,16 +124,19 @@ class Machine:
 
 
 @asynccontextmanager
-async def running(shared: bool, trees: TreeService, device_tree: str | None = None) -> AsyncIterator[Machine]:
-    """of_client_service and a tree service on unix sockets, with one VM attached."""
+async def running(shared: bool, trees: TreeService | None) -> AsyncIterator[Machine]:
+    """of_client_service and a tree service (hcall_service without one) on unix sockets, with one VM attached."""
     directory = Path(tempfile.mkdtemp(dir="/tmp"))
-    servers, stop = [], None
+    servers, stops = [], []
     ram = RamFile.create(directory / "ram", RAM_BYTES)
     try:
         tree_server, server = grpc.aio.server(), grpc.aio.server()
-        device_tree_pb2_grpc.add_DeviceTreeServiceServicer_to_server(trees, tree_server)
+        if trees is None:
+            stops.append(await hcall_service.start(tree_server, hcall_service.Options(store=":memory:")))
+        else:
+            device_tree_pb2_grpc.add_DeviceTreeServiceServicer_to_server(trees, tree_server)
         tree_server.add_insecure_port(f"unix:{directory}/trees")
-        stop = await start(server, Options(device_tree=device_tree or f"unix:{directory}/trees"))
+        stops.append(await start(server, Options(device_tree=f"unix:{directory}/trees")))
         server.add_insecure_port(f"unix:{directory}/of")
         servers = [tree_server, server]
         for each in servers:
@@ -143,10 +149,10 @@ async def running(shared: bool, trees: TreeService, device_tree: str | None = No
                 pb.AttachRequest(hello=pb.Hello(vm="vm", incarnation=1, vcpus=1, ram_bytes=RAM_BYTES, ram_path=path))
             )
             offer = (await stream.read()).offer
-            yield Machine(stream, ram.map, shared, offer)
+            yield Machine(stream, ram.map, shared, offer, f"unix:{directory}/trees")
             stream.cancel()
     finally:
-        if stop is not None:
+        for stop in stops:
             await stop()
         for each in servers:
             await each.stop(None)
@@ -250,5 +256,46 @@ def test_a_trap_that_is_sent_again_is_answered_again_and_done_once() -> None:
             machine.sequence -= 1
             assert await machine.trap(ARRAY) == H.SUCCESS
             assert await machine.call("open", "/") == [4]
+
+    run(test)
+
+
+def test_the_agreed_and_the_final_tree_reach_the_store_of_hcall_service() -> None:
+    terminal = pb.TreeNode(
+        path="/vdevice/vty@71000000",
+        properties=[
+            pb.TreeProperty(name="device_type", value=b"serial\0"),
+            pb.TreeProperty(name="reg", value=cells(0x71000000)),
+        ],
+    )
+    request = dt.BuildTreeRequest(
+        vm="vm",
+        ram_bytes=RAM_BYTES,
+        vcpus=2,
+        hash_table_shift=18,
+        bootargs="quiet",
+        kernel=pb.MemoryRange(address=0x400000, length=0x100000),
+        nodes=[pb.TreeNode(path="/vdevice"), terminal],
+        uuid=bytes(16),
+    )
+    power8_and_five_vectors = cells(0xFFFF0000, 0x004D0000, 0xFFFFFFFE, 0x0F000001) + bytes([4]) + b"\0\0" * 5
+
+    async def test() -> None:
+        async with running(True, None) as machine, grpc.aio.insecure_channel(machine.trees) as channel:
+            trees: Any = device_tree_pb2_grpc.DeviceTreeServiceStub(channel)
+            await trees.BuildTree(request)
+            assert await machine.reset() == []
+            (root,) = await machine.call("open", "/")
+            machine.ram[BUFFER : BUFFER + len(power8_and_five_vectors)] = power8_and_five_vectors
+            assert await machine.call("call-method", "ibm,client-architecture-support", root, BUFFER, returns=2) == [0, 0]
+            await machine.call("quiesce", returns=0)
+            revisions = (await trees.ListRevisions(dt.ListRevisionsRequest(vm="vm"))).revisions
+            assert [revision.origin for revision in revisions] == [
+                dt.TREE_ORIGIN_QUIESCE,
+                dt.TREE_ORIGIN_CAS,
+                dt.TREE_ORIGIN_SEED,
+            ]
+            asked = dt.GetPropertyRequest(vm="vm", path="/cpus/PowerPC,POWER8@1", name="cpu-version")
+            assert (await trees.GetProperty(asked)).value == cells(0x004D0200)
 
     run(test)
