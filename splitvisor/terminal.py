@@ -341,7 +341,7 @@ class _Terminal:
         self._notify(f"{count} bytes lost")
 
     def _acknowledge(self, count: int) -> None:
-        count = min(count, len(self._input))
+        count = max(0, min(count, len(self._input)))
         del self._input[:count]
         self._sent = max(self._sent - count, 0)
         self._received += count

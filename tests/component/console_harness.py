@@ -19,7 +19,7 @@ from vio_service import service
 
 RAM_BYTES = 1 << 20
 VTY = 0x71000000
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds after which a test fails instead of waiting on."""
 
 
