@@ -89,8 +89,10 @@ async def run_machine(
             return Outcome(ExitStatus.SERVICE_FAILED, str(error))
         finally:
             await _cancel(ended, terminal)
-            with suppress(grpc.aio.AioRpcError):
-                await stub.StopMachine(pb.StopMachineRequest(), timeout=CONTROL_SECONDS)
+            # With a service gone an orderly end is out of reach: its calls wait for it.
+            if not any(failure.done() for failure in failures):
+                with suppress(grpc.aio.AioRpcError):
+                    await stub.StopMachine(pb.StopMachineRequest(), timeout=CONTROL_SECONDS)
 
 
 async def _first(task: asyncio.Future[Any], failures: Sequence[asyncio.Task[Any]]) -> None:

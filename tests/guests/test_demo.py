@@ -19,7 +19,7 @@ def test_the_demo_guest_shows_its_tree_and_powers_off(run: Run) -> None:
     console.expect("Splitvisor's demo guest")
     console.expect(PROMPT)
     console.type("ls\r")
-    listing = console.expect(r"^> ls\r?$(?s:.*?)^> ").group()
+    listing = console.expect(r"ls\r?$(?s:.*?)^> ").group()
     assert {"cpus", "memory@0", "vdevice", "chosen"} <= set(listing.split())
     console.type("off\r")
     assert console.wait() == 0
