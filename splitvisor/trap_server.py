@@ -1,330 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The back end's end of the trap stream: attach, decode, dedupe, handle, reply.
+"""The back end's server of the trap stream: which VM a connection belongs to, and what comes in.
 
-One VmLink per VM outlives connections; it holds the session, the last replies and what waits to be sent. See
-proto/splitvisor/v1/trap.proto for the contract that this module keeps.
+See proto/splitvisor/v1/trap.proto for the contract; VmLink keeps what must outlive a connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
 
 import grpc
 import structlog
 
-from splitvisor.backend import Call, Hypercall, Operand, Result, RtasCall, Session, Vm
-from splitvisor.backend_memory import BackendMemory, MappedMemory, StreamMemory
-from splitvisor.guest_memory import GuestAddressError, RamFile
+from splitvisor.backend import Session
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
+from splitvisor.vm_link import ContractError, SessionFactory, Stream, TrapContext, VmLink
 
 MAX_VMS = 256
 """VMs that one back end keeps; the one that was away longest makes room for a new one."""
-MAX_PENDING_EVENTS = 1024
-"""Interrupt sources and actions that wait for cpu_service to come back."""
-REQUEST_DEADLINE_S = 60.0
-"""How long a handler waits for guest memory or an invoked call; cpu_service may be reconnecting."""
 
 log = structlog.get_logger()
-
-_Context = grpc.aio.ServicerContext[pb.AttachRequest, pb.AttachResponse]
-SessionFactory = Callable[[Vm], Session]
-
-
-class ContractError(Exception):
-    """cpu_service broke the contract of the stream; ends the stream with INVALID_ARGUMENT."""
-
-
-class _Stream:
-    """One connection. Writes never overlap, as grpc.aio demands."""
-
-    def __init__(self, context: _Context) -> None:
-        self._context = context
-        self._queue: deque[pb.AttachResponse] = deque()
-        self._writing = False
-        self._drainer: asyncio.Task[None] | None = None
-
-    async def write(self, message: pb.AttachResponse) -> None:
-        """Send in order; returns once this message, or the task that writes, has it."""
-        self._queue.append(message)
-        if not self._writing:
-            await self._drain()
-
-    def send(self, message: pb.AttachResponse) -> None:
-        """Send in order, from code that does not wait."""
-        self._queue.append(message)
-        if not self._writing:
-            self._writing = True
-            self._drainer = asyncio.get_running_loop().create_task(self._drain())
-
-    async def _drain(self) -> None:
-        self._writing = True
-        try:
-            while self._queue:
-                await self._context.write(self._queue.popleft())
-        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
-            self._queue.clear()  # The reader sees the end of the stream; what matters is sent again after the next attach.
-        finally:
-            self._writing = False
-
-    def cancel(self) -> None:
-        """End the connection: a newer one has taken its place."""
-        self._context.cancel()  # type: ignore[attr-defined]  # grpc-stubs lacks it
-
-
-class VmLink(Vm):
-    """One VM at this back end, over all its connections."""
-
-    def __init__(self, hello: pb.Hello, factory: SessionFactory) -> None:
-        self.name = hello.vm
-        self.incarnation = hello.incarnation
-        self.vcpus = hello.vcpus
-        self.devices = list(hello.devices)
-        self.stream: _Stream | None = None
-        self._memory = self._map(hello)
-        self.memory = self._memory
-        self._events: deque[pb.AttachResponse] = deque(maxlen=MAX_PENDING_EVENTS)
-        self._requests: dict[int, tuple[pb.AttachResponse, asyncio.Future[Any]]] = {}
-        self._next_id = 1
-        self._positions: dict[int, int] = {}
-        self._replies: dict[int, tuple[int, pb.AttachResponse | None]] = {}
-        self._work: asyncio.Task[None] | None = None
-        self._backlog: deque[pb.AttachRequest] = deque()
-        self.session = factory(self)
-        self.calls = self.session.calls
-
-    def _map(self, hello: pb.Hello) -> BackendMemory:
-        if hello.ram_path:
-            try:
-                ram = RamFile.open(Path(hello.ram_path), hello.ram_bytes)
-                return MappedMemory(ram, lambda dirty: self._event(pb.AttachResponse(dirty=dirty)))
-            except OSError as error:
-                log.info("guest RAM is not mapped, using the stream", vm=hello.vm, reason=str(error))
-        return StreamMemory(hello.ram_bytes, self._request_memory)
-
-    # What sessions use.
-
-    def interrupt(self, source: int) -> None:
-        """See Vm. A pulse that finds cpu_service away is sent at its return, once."""
-        message = pb.AttachResponse(interrupt=pb.Interrupt(source=source))
-        if self.stream is None and message in self._events:
-            return
-        self._event(message)
-
-    def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
-        """See Vm."""
-        self._event(pb.AttachResponse(action=pb.MachineAction(kind=kind, reason=reason)))
-
-    async def invoke(self, token: int, *arguments: int) -> tuple[int, Sequence[int]]:
-        """See Vm."""
-        number = self._new_id()
-        message = pb.AttachResponse(invoke=pb.Invoke(id=number, token=token, arguments=arguments))
-        result: pb.InvokeResult = await self._ask(number, message)
-        return result.result, result.outputs
-
-    def _event(self, message: pb.AttachResponse) -> None:
-        if self.stream is None:
-            self._events.append(message)
-        else:
-            self.stream.send(message)
-
-    async def _request_memory(
-        self, *, read: pb.MemoryRange | None = None, write: pb.MemoryBlock | None = None
-    ) -> pb.MemoryResult:
-        number = self._new_id()
-        if read is not None:
-            message = pb.AttachResponse(memory_read=pb.MemoryRead(id=number, range=read))
-        else:
-            message = pb.AttachResponse(memory_write=pb.MemoryWrite(id=number, block=write))
-        result: pb.MemoryResult = await self._ask(number, message)
-        return result
-
-    def _new_id(self) -> int:
-        self._next_id = self._next_id % 0xFFFF_FFFF + 1
-        return self._next_id
-
-    async def _ask(self, number: int, message: pb.AttachResponse) -> Any:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._requests[number] = (message, future)
-        try:
-            if self.stream is not None:
-                self.stream.send(message)
-            async with asyncio.timeout(REQUEST_DEADLINE_S):
-                return await future
-        finally:
-            self._requests.pop(number, None)
-
-    # What the stream does.
-
-    def offer(self, backend: str) -> pb.Offer:
-        """Describe the routes and nodes of this VM."""
-        return pb.Offer(
-            backend=backend,
-            routes=[_route(call, self.session) for call in self.calls],
-            nodes=self.session.nodes(),
-            ram_mapped=isinstance(self._memory, MappedMemory),
-        )
-
-    def attach(self, stream: _Stream, hello: pb.Hello) -> None:
-        """Take over a new connection: say again what the lost one may not have delivered."""
-        old, self.stream = self.stream, stream
-        if old is not None:
-            old.cancel()
-        for position in hello.positions:
-            sequence, _ = self._replies.get(position.vcpu, (0, None))
-            if sequence <= position.sequence:
-                self._replies.pop(position.vcpu, None)
-        for vcpu, sequence in self._positions.items():
-            stream.send(pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=vcpu, sequence=sequence)))
-        for message, _ in self._requests.values():
-            stream.send(message)
-        while self._events:
-            stream.send(self._events.popleft())
-
-    def answer(self, number: int, result: pb.MemoryResult | pb.InvokeResult) -> None:
-        """Deliver the answer to a request of a handler; a second answer is ignored."""
-        _, future = self._requests.get(number, (None, None))
-        if future is not None and not future.done():
-            future.set_result(result)
-
-    async def receive(self, request: pb.AttachRequest) -> None:
-        """Handle a trap, a posted batch or a reset, after those that came before it."""
-        if self._work is not None:
-            self._backlog.append(request)
-            return
-        work = self._begin(request)
-        if isinstance(work, pb.AttachResponse):
-            if self.stream is not None:
-                await self.stream.write(work)
-        elif work is not None:
-            self._work = asyncio.get_running_loop().create_task(self._continue(work))
-
-    async def _continue(self, work: Awaitable[pb.AttachResponse | None]) -> None:
-        """Finish one request that waits for something, then what came in meanwhile."""
-        try:
-            response = await work
-            if response is not None and self.stream is not None:
-                self.stream.send(response)
-            while self._backlog:
-                request = self._backlog.popleft()
-                begun = self._begin(request)
-                response = begun if begun is None or isinstance(begun, pb.AttachResponse) else await begun
-                if response is not None and self.stream is not None:
-                    self.stream.send(response)
-        finally:
-            self._work = None
-
-    def _begin(self, request: pb.AttachRequest) -> pb.AttachResponse | Awaitable[pb.AttachResponse | None] | None:
-        """Start one request. Returns the response, something to wait for, or None when there is nothing to say."""
-        if request.HasField("trap"):
-            return self._trap(request.trap)
-        if request.HasField("posted"):
-            return self._posted(request.posted)
-        return self._reset(request.reset.count)
-
-    def _trap(self, trap: pb.Trap) -> pb.AttachResponse | Awaitable[pb.AttachResponse] | None:
-        last, reply = self._replies.get(trap.vcpu, (0, None))
-        if trap.sequence == last:
-            return reply  # None: still being handled; its reply will go to this connection.
-        if trap.sequence < self._positions.get(trap.vcpu, 0):
-            return None
-        self._positions[trap.vcpu] = trap.sequence
-        self._replies[trap.vcpu] = (trap.sequence, None)
-        outcome = self._call(trap)
-        if isinstance(outcome, pb.Reply):
-            return self._finish(outcome)
-        return self._finish_later(outcome)
-
-    async def _finish_later(self, outcome: Awaitable[pb.Reply]) -> pb.AttachResponse:
-        return self._finish(await outcome)
-
-    def _finish(self, reply: pb.Reply) -> pb.AttachResponse:
-        response = pb.AttachResponse(reply=reply)
-        self._replies[reply.vcpu] = (reply.sequence, response)
-        return response
-
-    def _call(self, trap: pb.Trap) -> pb.Reply | Awaitable[pb.Reply]:
-        declared = self._declared(trap)
-        call = Call(vcpu=trap.vcpu, arguments=trap.arguments, returns=trap.returns)
-        if isinstance(declared, RtasCall) and not _counts_fit(declared, call):
-            return _reply(trap, call, declared, declared.failure(parameter=True))
-        self._memory.begin_call(trap.operands)
-        try:
-            answer = declared.handler(self.session, call)
-        except Exception as error:
-            return self._complete(trap, call, declared, _failed(declared, error))
-        if isinstance(answer, Result | int):
-            return self._complete(trap, call, declared, answer)
-        return self._await(trap, call, declared, answer)
-
-    async def _await(
-        self, trap: pb.Trap, call: Call, declared: Hypercall | RtasCall, answer: Awaitable[Result | int]
-    ) -> pb.Reply:
-        try:
-            result = await answer
-        except Exception as error:
-            result = _failed(declared, error)
-        return self._complete(trap, call, declared, result)
-
-    def _complete(self, trap: pb.Trap, call: Call, declared: Hypercall | RtasCall, result: Result | int) -> pb.Reply:
-        reply = _reply(trap, call, declared, result)
-        self._memory.end_call(reply)
-        return reply
-
-    def _declared(self, trap: pb.Trap) -> Hypercall | RtasCall:
-        if trap.route >= len(self.calls):
-            raise ContractError(f"trap names route {trap.route} of {len(self.calls)}")
-        if trap.vcpu >= self.vcpus:
-            raise ContractError(f"trap of vCPU {trap.vcpu} of {self.vcpus}")
-        return self.calls[trap.route]
-
-    def _posted(self, batch: pb.PostedBatch) -> pb.AttachResponse | Awaitable[pb.AttachResponse | None] | None:
-        last: pb.Trap | None = None
-        for index, trap in enumerate(batch.traps):
-            if trap.sequence <= self._positions.get(trap.vcpu, 0):
-                last = trap
-                continue
-            outcome = self._call(trap)
-            if not isinstance(outcome, pb.Reply):
-                return self._posted_later(batch, index, outcome)
-            self._done_posted(trap, outcome)
-            last = trap
-        return None if last is None else _acknowledge(last)
-
-    async def _posted_later(self, batch: pb.PostedBatch, index: int, outcome: Awaitable[pb.Reply]) -> pb.AttachResponse | None:
-        self._done_posted(batch.traps[index], await outcome)
-        begun = self._posted(pb.PostedBatch(traps=batch.traps[index + 1 :]))
-        if begun is None:
-            return _acknowledge(batch.traps[index])
-        return begun if isinstance(begun, pb.AttachResponse) else await begun
-
-    def _done_posted(self, trap: pb.Trap, reply: pb.Reply) -> None:
-        self._positions[trap.vcpu] = trap.sequence
-        for effect in reply.effects:
-            if effect.HasField("interrupt"):
-                self._event(pb.AttachResponse(interrupt=effect.interrupt))
-        for dirty in reply.dirty:
-            self._event(pb.AttachResponse(dirty=dirty))
-
-    async def _reset(self, count: int) -> pb.AttachResponse:
-        try:
-            await self.session.reset()
-        except Exception:
-            log.exception("reset failed", vm=self.name)
-        return pb.AttachResponse(reset_done=pb.ResetDone(count=count))
-
-    async def close(self) -> None:
-        """End the session and let go of RAM."""
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.gather(self._work, return_exceptions=True)
-        await self.session.close()
-        if isinstance(self._memory, MappedMemory):
-            self._memory.close()
 
 
 class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
@@ -365,7 +61,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             await self._links.pop(name).close()
 
     async def Attach(  # type: ignore[override]  # the stub knows async generators only; this one writes through its context
-        self, request_iterator: AsyncIterator[pb.AttachRequest], context: _Context
+        self, request_iterator: AsyncIterator[pb.AttachRequest], context: TrapContext
     ) -> None:
         """See the contract."""
         hello = await anext(request_iterator, None)
@@ -380,7 +76,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, str(error))
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        stream = _Stream(context)
+        stream = Stream(context)
         await stream.write(pb.AttachResponse(offer=link.offer(self._backend)))
         link.attach(stream, hello.hello)
         await link.session.attached()
@@ -437,68 +133,3 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             raise ContractError(f"{self._backend} serves {MAX_VMS} VMs already")
         log.warning("a VM that was away made room for a new one", evicted=away)
         await self._links.pop(away).close()
-
-
-def _route(call: Hypercall | RtasCall, session: Session) -> pb.Route:
-    """The wire form of a declaration."""
-    route = pb.Route(
-        name=call.call_name,
-        operands=[_operand(operand) for operand in call.operands],
-        unavailable_result=call.unavailable_result,
-    )
-    if isinstance(call, RtasCall):
-        route.kind = pb.CALL_KIND_RTAS
-        return route
-    route.kind = pb.CALL_KIND_HYPERCALL
-    route.token = call.token
-    route.arguments = call.arguments
-    if call.posted is not None:
-        route.posted.CopyFrom(
-            pb.PostedPolicy(
-                credit_bytes=call.posted.credit_bytes,
-                key_argument=call.posted.key_argument,
-                key_values=call.posted.key_values(session),
-                size_argument=call.posted.size_argument,
-                max_size=call.posted.max_size,
-            )
-        )
-    return route
-
-
-def _operand(operand: Operand) -> pb.OperandSpec:
-    spec = pb.OperandSpec(size=operand.size, string=operand.string)
-    if operand.word is not None:
-        spec.word.operand, spec.word.index = operand.word
-    else:
-        spec.argument = operand.argument or 0
-    return spec
-
-
-def _counts_fit(declared: RtasCall, call: Call) -> bool:
-    arguments_fit = declared.arguments is None or declared.arguments == len(call.arguments)
-    return arguments_fit and (declared.returns is None or declared.returns <= call.returns)
-
-
-def _failed(declared: Hypercall | RtasCall, error: Exception) -> Result:
-    if isinstance(error, GuestAddressError):
-        log.info("guest gave a bad address", call=declared.call_name, reason=str(error))
-        return declared.failure(parameter=True)
-    log.error("handler failed", call=declared.call_name, exc_info=error)
-    return declared.failure(parameter=False)
-
-
-def _reply(trap: pb.Trap, call: Call, declared: Hypercall | RtasCall, result: Result | int) -> pb.Reply:
-    reply = pb.Reply(vcpu=trap.vcpu, sequence=trap.sequence, effects=call.effects)
-    if isinstance(result, Result):
-        reply.result = result.result
-        reply.outputs.extend(result.outputs)
-        reply.returns.extend(word & 0xFFFF_FFFF for word in result.returns)
-    elif isinstance(declared, RtasCall):
-        reply.returns.append(result & 0xFFFF_FFFF)
-    else:
-        reply.result = result
-    return reply
-
-
-def _acknowledge(trap: pb.Trap) -> pb.AttachResponse:
-    return pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=trap.vcpu, sequence=trap.sequence))

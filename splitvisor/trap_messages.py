@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Between a back end's declarations and the messages of the trap stream."""
+
+from __future__ import annotations
+
+import structlog
+
+from splitvisor.backend import Call, Hypercall, Operand, Result, RtasCall, Session
+from splitvisor.guest_memory import GuestAddressError
+from splitvisor.rpc import trap_pb2 as pb
+
+log = structlog.get_logger()
+
+
+def route_message(call: Hypercall | RtasCall, session: Session) -> pb.Route:
+    """The wire form of a declaration."""
+    route = pb.Route(
+        name=call.call_name,
+        operands=[_operand_message(operand) for operand in call.operands],
+        unavailable_result=call.unavailable_result,
+    )
+    if isinstance(call, RtasCall):
+        route.kind = pb.CALL_KIND_RTAS
+        return route
+    route.kind = pb.CALL_KIND_HYPERCALL
+    route.token = call.token
+    route.arguments = call.arguments
+    if call.posted is not None:
+        route.posted.CopyFrom(
+            pb.PostedPolicy(
+                credit_bytes=call.posted.credit_bytes,
+                key_argument=call.posted.key_argument,
+                key_values=call.posted.key_values(session),
+                size_argument=call.posted.size_argument,
+                max_size=call.posted.max_size,
+            )
+        )
+    return route
+
+
+def _operand_message(operand: Operand) -> pb.OperandSpec:
+    spec = pb.OperandSpec(size=operand.size, string=operand.string)
+    if operand.word is not None:
+        spec.word.operand, spec.word.index = operand.word
+    else:
+        spec.argument = operand.argument or 0
+    return spec
+
+
+def counts_fit(declared: RtasCall, call: Call) -> bool:
+    """Whether an RTAS caller passes as many words, and has room for as many, as the call wants."""
+    arguments_fit = declared.arguments is None or declared.arguments == len(call.arguments)
+    return arguments_fit and (declared.returns is None or declared.returns <= call.returns)
+
+
+def failed(declared: Hypercall | RtasCall, error: Exception) -> Result:
+    """What the guest gets when a handler raised; the log gets the reason."""
+    if isinstance(error, GuestAddressError):
+        log.info("guest gave a bad address", call=declared.call_name, reason=str(error))
+        return declared.failure(parameter=True)
+    log.error("handler failed", call=declared.call_name, exc_info=error)
+    return declared.failure(parameter=False)
+
+
+def reply_message(trap: pb.Trap, call: Call, declared: Hypercall | RtasCall, result: Result | int) -> pb.Reply:
+    """The reply to a trap, without what the call wrote to memory."""
+    reply = pb.Reply(vcpu=trap.vcpu, sequence=trap.sequence, effects=call.effects)
+    if isinstance(result, Result):
+        reply.result = result.result
+        reply.outputs.extend(result.outputs)
+        reply.returns.extend(word & 0xFFFF_FFFF for word in result.returns)
+    elif isinstance(declared, RtasCall):
+        reply.returns.append(result & 0xFFFF_FFFF)
+    else:
+        reply.result = result
+    return reply
+
+
+def acknowledge_message(trap: pb.Trap) -> pb.AttachResponse:
+    """Tells that a posted call took effect, and all of its vCPU before it."""
+    return pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=trap.vcpu, sequence=trap.sequence))
