@@ -115,7 +115,7 @@ class ClientInterface:
         self.publish_available()
 
     def publish_available(self) -> None:
-        """Write what is free to the "available" property of /memory (IEEE 1275 3.7.6)."""
+        """Write what is free to the "available" property of /memory, as IEEE 1275 wants it."""
         memory = resolve(self.tree.root, "/memory")
         if memory is None:
             return

@@ -77,6 +77,6 @@ SERVICES = (
     ClientService("exit", _exit, 0, 0, "6.3.2.5", note="powers the machine off"),
     ClientService("interpret", _interpret, None, None, "6.3.2.6", Support.PARTIAL, "no Forth but " + ", ".join(WORDS)),
     ClientService("milliseconds", _milliseconds, 0, 1, "6.3.2.7"),
-    ClientService("quiesce", _quiesce, 0, 0, "CHRP 2.1 binding", note="stores the tree as the operating system will see it"),
+    ClientService("quiesce", _quiesce, 0, 0, "as in SLOF", note="stores the tree as the operating system will see it"),
     ClientService("splitvisor,exception", _exception, 4, 0, "-", note="the firmware's own vectors report here"),
 )

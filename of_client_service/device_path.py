@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Device specifiers: "/vdevice/vty@71000000", "/memory", "hvterm:args" (IEEE 1275 4.3, "Path resolution")."""
+"""Device specifiers: "/vdevice/vty@71000000", "/memory", "hvterm:args" (IEEE 1275, "Path resolution")."""
 
 from __future__ import annotations
 

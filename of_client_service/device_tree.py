@@ -55,7 +55,7 @@ class Package:
         return "/" + "/".join(reversed(names))
 
     def get(self, name: str) -> bytes | None:
-        """A property's value, None when there is none. Every package has "name" (IEEE 1275 3.2.2.1.1)."""
+        """A property's value, None when there is none. Every package has "name" (IEEE 1275)."""
         value = self.node.properties.get(name)
         if value is None and name == "name":
             return self.unit_name.partition("@")[0].encode("ascii", "replace") + b"\0"
@@ -84,7 +84,7 @@ class Package:
 
 
 class DeviceTree:
-    """A flattened tree made walkable: every package has a phandle, kept where the tree has one (IEEE 1275 3.2.2.1.2).
+    """A flattened tree made walkable: every package has a phandle, kept where the tree has one.
 
     Args:
         tree: what the store holds; taken over, not copied.
