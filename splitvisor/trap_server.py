@@ -58,7 +58,10 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
     async def close(self) -> None:
         """Close every session; for the service's shutdown."""
         for name in list(self._links):
-            await self._links.pop(name).close()
+            link = self._links.pop(name)
+            if link.stream is not None:
+                link.stream.end(f"{self._backend} shuts down")
+            await link.close()
 
     async def Attach(  # type: ignore[override]  # the stub knows async generators only; this one writes through its context
         self, request_iterator: AsyncIterator[pb.AttachRequest], context: TrapContext
@@ -76,7 +79,9 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, str(error))
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        stream = Stream(context)
+        task = asyncio.current_task()
+        assert task is not None
+        stream = Stream(context, task)
         await stream.write(pb.AttachResponse(offer=link.offer(self._backend)))
         link.attach(stream, hello.hello)
         await link.session.attached()
@@ -85,6 +90,10 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             await self._serve(link, request_iterator)
         except ContractError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except asyncio.CancelledError:
+            if not stream.end_reason:
+                raise
+            await context.abort(grpc.StatusCode.UNAVAILABLE, stream.end_reason)
         finally:
             if link.stream is stream:
                 link.stream = None
@@ -118,7 +127,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         link = VmLink(hello, self._factory)
         if known is not None:
             if known.stream is not None:
-                known.stream.cancel()
+                known.stream.end("a newer cpu_service took over")
             await known.close()
         elif len(self._links) >= MAX_VMS:
             await self._make_room()

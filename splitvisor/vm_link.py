@@ -36,8 +36,12 @@ class ContractError(Exception):
 class Stream:
     """One connection. Writes never overlap, as grpc.aio demands."""
 
-    def __init__(self, context: TrapContext) -> None:
+    def __init__(self, context: TrapContext, task: asyncio.Task[None]) -> None:
+        """Take the connection and the task that reads it."""
         self._context = context
+        self._task = task
+        self.end_reason = ""
+        """Why this side ended the connection."""
         self._queue: deque[pb.AttachResponse] = deque()
         self._writing = False
         self._drainer: asyncio.Task[None] | None = None
@@ -65,9 +69,10 @@ class Stream:
         finally:
             self._writing = False
 
-    def cancel(self) -> None:
-        """End the connection: a newer one has taken its place."""
-        self._context.cancel()  # type: ignore[attr-defined]  # grpc-stubs lacks it
+    def end(self, reason: str) -> None:
+        """End the connection; its reader tells the peer why."""
+        self.end_reason = reason
+        self._task.cancel()
 
 
 class VmLink(Vm):
@@ -167,7 +172,7 @@ class VmLink(Vm):
         """Take over a new connection: say again what the lost one may not have delivered."""
         old, self.stream = self.stream, stream
         if old is not None:
-            old.cancel()
+            old.end("a newer connection took over")
         for position in hello.positions:
             sequence, _ = self._replies.get(position.vcpu, (0, None))
             if sequence <= position.sequence:
