@@ -22,7 +22,7 @@ from splitvisor.cpio import Entry, archive
 MARKER = "SPLITVISOR-USERSPACE"
 """What every /init prints once the kernel has reached user space."""
 INDEX = "guests.json"
-FORMAT = 1
+FORMAT = 2
 """Raised when the files that are built from packages change: the cache is then made anew."""
 APT_SECONDS = 900
 
@@ -41,13 +41,13 @@ _INIT_POWEROFF = f"""{_HEAD}echo {MARKER}
 """
 # The shell gets the console as its controlling terminal, for ^C and job control; when it ends, so does the machine.
 _INIT_SHELL = f"""{_HEAD}/bin/busybox mount -t devtmpfs dev /dev
-export PATH=/bin HOME=/ TERM=vt100 PS1='guest# '
+export PATH=/bin HOME=/ TERM=vt100 PS1='guest# ' ENV=/shellrc
 echo {MARKER}
 /bin/busybox setsid /bin/busybox cttyhack /bin/busybox sh
 /bin/busybox poweroff -f
 """
-_POWEROFF = "#!/bin/busybox sh\nexec /bin/busybox poweroff -f\n"
-_REBOOT = "#!/bin/busybox sh\nexec /bin/busybox reboot -f\n"
+# Without -f they ask process 1, which is that script and would not listen.
+_SHELLRC = "".join(f"alias {name}='{name} -f'\n" for name in ("poweroff", "reboot", "halt"))
 
 
 class GuestError(Exception):
@@ -188,8 +188,7 @@ def _shell_archive(program: bytes) -> list[Entry]:
     return [
         *_base(_INIT_SHELL, program),
         *(Entry.link(f"bin/{applet}", "busybox") for applet in _APPLETS.split()),
-        Entry.program("bin/poweroff", _POWEROFF.encode()),
-        Entry.program("bin/reboot", _REBOOT.encode()),
+        Entry.program("shellrc", _SHELLRC.encode()),
     ]
 
 
