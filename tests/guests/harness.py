@@ -102,6 +102,7 @@ class Console:
             self.process.stderr.close()
         for descriptor in {self._read, self._write} - {-1}:
             os.close(descriptor)
+        self._read = self._write = -1
 
     def _read_more(self, deadline: float) -> bool:
         ready, _, _ = select.select([self._read], [], [], max(0.0, deadline - time.monotonic()))
