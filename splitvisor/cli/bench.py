@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,3 +38,23 @@ def boot(
         typer.echo(f"splitvisor bench boot: {error}", err=True)
         raise typer.Exit(1) from None
     write_json(json_file, figures)
+
+
+@bench.command()
+def trap(
+    *,
+    count: Annotated[int, typer.Option(metavar="N", min=100, max=1_000_000, help="Traps to time")] = 5000,
+    json_file: JsonOption = None,
+) -> None:
+    """Time single synchronous traps of a guest, inside the engine's hook, and bare unix-socket exchanges between them."""
+    from splitvisor.cli.bench_trap import measure_traps  # noqa: PLC0415  # the engine is slow to load
+
+    try:
+        figures = measure_traps(count)
+    except RuntimeError as error:
+        typer.echo(f"splitvisor bench trap: {error}", err=True)
+        raise typer.Exit(1) from None
+    for title, latency in (("trap", figures.trap), ("raw socket", figures.raw_socket)):
+        typer.echo(f"{title:<11} median {latency.median:6.0f} us, p99 {latency.p99:6.0f} us, {latency.count} times")
+    typer.echo(f"ratio       {figures.ratio:.1f}")
+    write_json(json_file, {"trap": asdict(figures.trap), "raw_socket": asdict(figures.raw_socket), "ratio": figures.ratio})

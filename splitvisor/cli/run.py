@@ -116,6 +116,8 @@ def run(
         raise typer.Exit(ExitStatus.USAGE) from None
     result = uvloop.run(launcher.run(request))
     if result.message:
+        if sys.stderr.isatty():
+            typer.echo(err=True)  # The guest may have left its last line unfinished.
         typer.echo(f"splitvisor run: {result.message}", err=True)
     raise typer.Exit(int(result.status))
 
@@ -140,8 +142,14 @@ def parse_connect(values: list[str]) -> dict[str, str]:
 def _progress_line() -> launcher.Progress:
     """Return what shows one changing line on stderr, and takes it away when there is nothing more to show."""
 
+    shown = False
+
     def show(step: str) -> None:
-        # os.write: the terminal may be raw and belong to the guest a moment later.
-        os.write(sys.stderr.fileno(), f"\r\x1b[K{step + ' ...' if step else ''}".encode())
+        nonlocal shown
+        # Only what was shown here is wiped: in the end the line is the guest's.
+        if step or shown:
+            # os.write: the terminal may be raw and belong to the guest a moment later.
+            os.write(sys.stderr.fileno(), f"\r\x1b[K{step + ' ...' if step else ''}".encode())
+        shown = bool(step)
 
     return show
