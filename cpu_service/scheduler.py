@@ -25,6 +25,7 @@ RETRY_NS = 1_000_000
 HINTS_PER_TURN = 16
 """HMT hints after which a vCPU that spins gives way to others."""
 MANY_HINTS = 1 << 30
+_FOREVER_NS = 1 << 62
 _WAKING = PENDING_EXTERNAL | PENDING_DECREMENTER
 
 
@@ -89,13 +90,14 @@ class VcpuScheduler:
         self.on_dispatch: Callable[[Vcpu, bool], None] = lambda vcpu, running: None
         """Told when a vCPU leaves the engine for another (False), and when it is loaded (True)."""
         self._next: VcpuContext | None = None
-        self._alive = False
+        self._ending = False
+        self._running = False
         self._paused = False
         self._wake = threading.Condition()
         self._armed_ns: int | None = None
         self._sleeping_until_ns = 0
+        """Until when the timer thread does not look at _armed_ns by itself."""
         self._thread_id: int | None = None
-        self.idle_ns = 0
         engine.on_decrementer = self._decrementer_written
 
     # What local hypercalls use.
@@ -183,19 +185,19 @@ class VcpuScheduler:
         self.raise_attention()
 
     def end(self) -> None:
-        """Let run() return; from any thread."""
-        self._alive = False
+        """Let run() return, or the next one when none is under way; from any thread."""
+        self._ending = True
         self.raise_attention()
         self._engine.stop()
 
     def run(self) -> None:
         """Run vCPUs until end(). Raises what the engine raises: GuestFault, or a failure of a hypercall."""
-        self._alive = True
+        self._running = True
         self._thread_id = threading.get_ident()
         timer = threading.Thread(target=self._tick, name="timer", daemon=True)
         timer.start()
         try:
-            while self._alive:
+            while not self._ending:
                 self._attend()
                 vcpu = None if self._paused else self._pick()
                 if vcpu is None:
@@ -207,7 +209,8 @@ class VcpuScheduler:
                 if not self.attention:
                     self._engine.run(HINTS_PER_TURN if self._others_wait(vcpu) else MANY_HINTS)
         finally:
-            self._alive = False
+            # Only now: until here the timer repeats the stop that end() asked for.
+            self._running = self._ending = False
             with self._wake:
                 self._wake.notify_all()
             timer.join()
@@ -290,7 +293,7 @@ class VcpuScheduler:
         ]
         if self._others_wait(self.current):
             due.append(time.monotonic_ns() + TURN_NS)
-        if self.attention:
+        if self.attention or self._paused or self._ending:
             due.append(time.monotonic_ns() + RETRY_NS)
         return min(due, default=None)
 
@@ -303,23 +306,21 @@ class VcpuScheduler:
 
     def _idle(self) -> None:
         """No vCPU can run: sleep until something is due or raised."""
-        began = time.monotonic_ns()
-        with self._wake:
-            if not self.attention and self._alive:
-                if self._paused:
-                    self._wake.wait(1.0)
-                else:
-                    due = self._earliest()
-                    self._wake.wait(1.0 if due is None else max(0.0, (due - time.monotonic_ns()) / 1e9))
         if self._paused:
             self._hold()
-        self.idle_ns += time.monotonic_ns() - began
+            return
+        with self._wake:
+            self._armed_ns = None  # There is nothing to stop.
+            if not self.attention:
+                due = self._earliest()
+                self._wake.wait(1.0 if due is None else max(0.0, (due - time.monotonic_ns()) / 1e9))
 
     def _hold(self) -> None:
         """Stand still until resumed: the guest's time does too."""
         self._timebase.stop()
         with self._wake:
-            while self._paused and self._alive:
+            self._armed_ns = None
+            while self._paused and not self._ending:
                 self._wake.wait(1.0)
         stood = self._timebase.go()
         for context in self.contexts:
@@ -333,13 +334,13 @@ class VcpuScheduler:
     def _tick(self) -> None:
         """Stop the engine whenever something is due, again and again until the vCPU thread has looked."""
         with self._wake:
-            while self._alive:
+            while self._running:
+                self._sleeping_until_ns = _FOREVER_NS  # Before the look: what is armed after it must wake this thread.
                 now = time.monotonic_ns()
                 due = self._armed_ns
                 if due is None or due > now:
                     self._sleeping_until_ns = now + 1_000_000_000 if due is None else due
                     self._wake.wait((self._sleeping_until_ns - now) / 1e9)
-                    self._sleeping_until_ns = 0
                     continue
                 self._armed_ns = now + RETRY_NS
                 self._engine.stop()
