@@ -251,11 +251,11 @@ class BackendLink:
                 item = outgoing.get(timeout=GATHER_S if gathering else None)
             except queue.Empty:
                 gathering = False
-                with self._lock:
+                with self._lock:  # Into the queue like everything else: something older may just have been put there.
                     self._flush_asked = False
                     batch, self._batch = self._batch, []
-                if batch:
-                    yield pb.AttachRequest(posted=pb.PostedBatch(traps=batch))
+                    if batch:
+                        outgoing.put(pb.AttachRequest(posted=pb.PostedBatch(traps=batch)))
                 continue
             if isinstance(item, pb.AttachRequest):
                 yield item  # Older than what is being gathered.
