@@ -30,7 +30,8 @@ from splitvisor.guest_memory import RamFile
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
 
-ATTACH_TIMEOUT_S = 15.0
+ATTACH_TIMEOUT_S = 8.0
+"""How long a back end may take to be there at the machine's start."""
 MIB = 1 << 20
 
 log = structlog.get_logger()

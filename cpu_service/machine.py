@@ -103,6 +103,8 @@ class Machine:
         """End the machine and wait for it, ten seconds at most."""
         self._stop_asked = True
         if self.board is not None:
+            for link in self.board.links:
+                link.abandon()
             self.board.scheduler.end()
         if self._thread.ident is not None:
             self._ended.wait(STOP_TIMEOUT_S)

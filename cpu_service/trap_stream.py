@@ -106,6 +106,7 @@ class BackendLink:
         self._outstanding: pb.AttachRequest | None = None
         self._credit_used: dict[int, int] = {}
         self._closing = False
+        self._abandoned = False
         self._first_attach = threading.Event()
         self._failure = ""
         self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
@@ -148,6 +149,11 @@ class BackendLink:
         if self._thread.ident is not None:
             self._thread.join(0.5)
 
+    def abandon(self) -> None:
+        """Let a call that waits, and all that come, return None at once: the machine stops. From any thread."""
+        self._abandoned = True
+        self._answers.put(pb.AttachResponse())
+
     # The vCPU's side.
 
     def call(
@@ -186,6 +192,8 @@ class BackendLink:
         try:
             while True:
                 response = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+                if self._abandoned:
+                    return None
                 if response.HasField("invoke"):
                     if response.invoke.id != invoked.id:  # The same again: its answer was lost with a connection.
                         invoked = invoke(response.invoke)
@@ -224,7 +232,7 @@ class BackendLink:
         self._outgoing.put(request)
         deadline = time.monotonic() + timeout
         try:
-            while True:
+            while not self._abandoned:
                 response = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
                 if response.HasField("reset_done") and response.reset_done.count == count:
                     return

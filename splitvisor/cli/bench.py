@@ -12,7 +12,7 @@ import typer
 
 from splitvisor.cli import bench_boot
 
-bench = typer.Typer(help="Measure: whole boots, single traps.", no_args_is_help=True)
+bench = typer.Typer(help="Measure: whole boots, single traps, the guest's clock.", no_args_is_help=True)
 
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every figure there")]
 
@@ -58,3 +58,22 @@ def trap(
         typer.echo(f"{title:<11} median {latency.median:6.0f} us, p99 {latency.p99:6.0f} us, {latency.count} times")
     typer.echo(f"ratio       {figures.ratio:.1f}")
     write_json(json_file, {"trap": asdict(figures.trap), "raw_socket": asdict(figures.raw_socket), "ratio": figures.ratio})
+
+
+@bench.command()
+def clock(*, json_file: JsonOption = None) -> None:
+    """Compare the guest's clock with the host's, asleep and computing, and tell what an idle guest costs."""
+    from splitvisor.cli.bench_clock import SLEEP_S, measure_clock  # noqa: PLC0415  # as above: only what a command needs
+
+    try:
+        figures = measure_clock(typer.echo)
+    except bench_boot.BenchError as error:
+        typer.echo(f"splitvisor bench clock: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"sleep {SLEEP_S}:   {figures.sleep_seconds:.3f} s by the host's clock ({100 * figures.sleep_error:.2f} % off)")
+    typer.echo(f"idle:       {100 * figures.idle_share:.1f} % of a core")
+    typer.echo(
+        f"computing:  {figures.busy_guest_seconds:.2f} s by the guest's clock, {figures.busy_host_seconds:.2f} s by the host's"
+        f" ({100 * figures.drift:.2f} % off)"
+    )
+    write_json(json_file, {**asdict(figures), "sleep_error": figures.sleep_error, "drift": figures.drift})

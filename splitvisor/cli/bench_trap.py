@@ -16,18 +16,25 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+import uvloop
+
 from cpu_service.board import Board
 from cpu_service.local_calls import LocalHypercall
 from cpu_service.vcpu import Vcpu
 from splitvisor.backend import Call, Hypercall, Result, Session
+from splitvisor.logging import LogLevel, configure
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.rpc import trap_pb2_grpc
+from splitvisor.trap_server import TrapServicer
 
 TOKEN_STREAM, TOKEN_RAW = 0xF100, 0xF104
 WARM_UP = 300
@@ -168,13 +175,6 @@ def _peers() -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
 
 async def _serve(directory: Path) -> None:
     """The peer process: the echo back end and the raw socket."""
-    import threading
-
-    import grpc
-
-    from splitvisor.rpc import trap_pb2_grpc
-    from splitvisor.trap_server import TrapServicer
-
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(directory / "raw.sock"))
     listener.listen(1)
@@ -194,9 +194,5 @@ def _echo_raw(listener: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    import uvloop
-
-    from splitvisor.logging import LogLevel, configure
-
     configure(LogLevel.WARNING, "bench")
     uvloop.run(_serve(Path(sys.argv[1])))
