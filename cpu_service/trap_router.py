@@ -128,7 +128,7 @@ class TrapRouter:
         if call is None:
             self.counts[UNOWNED] += 1
             if self.counts[UNOWNED] <= MAX_UNOWNED_LOGGED:
-                log.info("guest made a hypercall that nobody owns", call=hcall_name(token))
+                log.info("guest made a hypercall that nobody owns", vcpu=self._scheduler.current.index, call=hcall_name(token))
             return H.FUNCTION
         self.counts[token] += 1
         gpr = self._scheduler.current.gpr

@@ -202,7 +202,8 @@ class BackendLink:
                     self._positions[vcpu] = trap.sequence
                     return response.reply
         except queue.Empty:
-            log.warning("back end did not answer in time", backend=self.name, route=self.offer.routes[route].name)
+            name = self.offer.routes[route].name
+            log.warning("back end did not answer in time", backend=self.name, call=name, vcpu=vcpu, seq=trap.sequence)
             return None
         finally:
             self._outstanding = None

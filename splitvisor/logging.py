@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Logs of every process: colours for a terminal, one JSON object per line for everything else.
 
-`bind(vm="demo", vcpu=0, seq=17)` puts what it is given on every line that the current task logs.
+`bind(vm="demo")` puts what it is given on every line that the current task logs; `trap_in_hand` adds the vCPU and the sequence
+of the trap that a handler works on.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
 from enum import StrEnum
 from typing import Any, TextIO
 
@@ -20,7 +22,10 @@ with without("rich"):
 from structlog.contextvars import bind_contextvars as bind
 from structlog.contextvars import clear_contextvars as clear
 
-__all__ = ["LogLevel", "bind", "clear", "configure", "get_logger"]
+__all__ = ["LogLevel", "bind", "clear", "configure", "get_logger", "trap_in_hand"]
+
+trap_in_hand: ContextVar[tuple[int, int] | None] = ContextVar("trap_in_hand", default=None)
+"""(vCPU, sequence) of the trap that the current task handles. Set for every trap, so it costs less than bind()."""
 
 
 class LogLevel(StrEnum):
@@ -66,6 +71,7 @@ def configure(level: LogLevel, service: str, stream: TextIO | None = None) -> No
     lossy: Any = _LossyStream(target)
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _name_trap,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if terminal else "iso", utc=not terminal),
         structlog.processors.StackInfoRenderer(),
@@ -97,6 +103,14 @@ def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
     """Return the logger of a module; its name stands on each line as `module`."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(module=name)
     return logger
+
+
+def _name_trap(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    trap = trap_in_hand.get()
+    if trap is not None:
+        event.setdefault("vcpu", trap[0])
+        event.setdefault("seq", trap[1])
+    return event
 
 
 def _name_service(service: str) -> structlog.types.Processor:

@@ -15,6 +15,7 @@ import structlog
 from splitvisor.backend import Call, Hypercall, Result, RtasCall, Session, Vm
 from splitvisor.backend_memory import BackendMemory, MappedMemory, StreamMemory
 from splitvisor.guest_memory import RamFile
+from splitvisor.logging import trap_in_hand
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap_messages import acknowledge_message, counts_fit, failed, reply_message, route_message
 
@@ -252,6 +253,7 @@ class VmLink(Vm):
         if isinstance(declared, RtasCall) and not counts_fit(declared, call):
             return reply_message(trap, call, declared, declared.failure(parameter=True))
         self._memory.begin_call(trap.operands)
+        trap_in_hand.set((trap.vcpu, trap.sequence))
         try:
             answer = declared.handler(self.session, call)
         except Exception as error:

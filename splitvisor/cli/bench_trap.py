@@ -8,7 +8,6 @@ unix socket, with fixed-size messages: the floor for leaving the process at all.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import socket
 import statistics
