@@ -29,7 +29,7 @@ GATHER_S = 0.002
 """How long posted calls wait for more of their kind."""
 BATCH_CALLS = 128
 """Posted calls after which a batch goes at once."""
-FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.01, 1.0
+FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.01, 0.25
 REQUEST_BYTES = 1 << 20
 """The largest memory_read that is answered."""
 
@@ -42,6 +42,10 @@ CHANNEL_OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_retries", 0),
+    # gRPC's own pause between attempts grows to minutes; a back end that is back must be found at once.
+    ("grpc.initial_reconnect_backoff_ms", 20),
+    ("grpc.min_reconnect_backoff_ms", 20),
+    ("grpc.max_reconnect_backoff_ms", 250),
 )
 
 log = structlog.get_logger()
@@ -105,7 +109,7 @@ class BackendLink:
         self._unacknowledged: dict[int, deque[_Posted]] = {}
         self._outstanding: pb.AttachRequest | None = None
         self._credit_used: dict[int, int] = {}
-        self._closing = False
+        self._closing = threading.Event()
         self._abandoned = False
         self._first_attach = threading.Event()
         self._failure = ""
@@ -134,7 +138,7 @@ class BackendLink:
 
     def close(self, reason: str) -> None:
         """Detach, let what was sent arrive, and end the link's threads; waits at most two seconds."""
-        self._closing = True
+        self._closing.set()
         with self._lock:
             batch, self._batch = self._batch, []
         if batch:
@@ -293,13 +297,17 @@ class BackendLink:
                     self._first_attach.set()
             except BackendUnavailableError as error:
                 self._failure = str(error)
+            except ValueError:  # The channel was closed while this thread was about to use it.
+                if not self._closing.is_set():
+                    raise
             lost, self.attached = self.attached, False
-            if self._closing:
+            if self._closing.is_set():
                 return
             if lost:
                 log.warning("back end lost, reconnecting", backend=self.name, reason=self._failure)
                 self._events.connection_changed(self)
-            threading.Event().wait(backoff)
+            if self._closing.wait(backoff):
+                return
             backoff = min(2 * backoff, LAST_BACKOFF_S)
 
     def _connect(self) -> None:

@@ -257,7 +257,8 @@ class VmLink(Vm):
         try:
             answer = declared.handler(self.session, call)
         except Exception as error:
-            return self._complete(trap, call, declared, failed(declared, error))
+            answer = failed(declared, error)
+        trap_in_hand.set(None)
         if isinstance(answer, Result | int):
             return self._complete(trap, call, declared, answer)
         return self._await(trap, call, declared, answer)
@@ -265,6 +266,7 @@ class VmLink(Vm):
     async def _await(
         self, trap: pb.Trap, call: Call, declared: Hypercall | RtasCall, answer: Awaitable[Result | int]
     ) -> pb.Reply:
+        trap_in_hand.set((trap.vcpu, trap.sequence))
         try:
             result = await answer
         except Exception as error:
@@ -283,25 +285,30 @@ class VmLink(Vm):
             raise ContractError(f"trap of vCPU {trap.vcpu} of {self.vcpus}")
         return self.calls[trap.route]
 
-    def _posted(self, batch: pb.PostedBatch) -> pb.AttachResponse | Awaitable[pb.AttachResponse | None] | None:
-        last: pb.Trap | None = None
-        for index, trap in enumerate(batch.traps):
+    def _posted(self, batch: pb.PostedBatch, first: int = 0) -> pb.AttachResponse | Awaitable[pb.AttachResponse | None] | None:
+        for index in range(first, len(batch.traps)):
+            trap = batch.traps[index]
             if trap.sequence <= self._positions.get(trap.vcpu, 0):
-                last = trap
                 continue
             outcome = self._call(trap)
             if not isinstance(outcome, pb.Reply):
                 return self._posted_later(batch, index, outcome)
             self._done_posted(trap, outcome)
-            last = trap
-        return None if last is None else acknowledge_message(last)
+        return self._acknowledge(batch)
 
     async def _posted_later(self, batch: pb.PostedBatch, index: int, outcome: Awaitable[pb.Reply]) -> pb.AttachResponse | None:
         self._done_posted(batch.traps[index], await outcome)
-        begun = self._posted(pb.PostedBatch(traps=batch.traps[index + 1 :]))
-        if begun is None:
-            return acknowledge_message(batch.traps[index])
-        return begun if isinstance(begun, pb.AttachResponse) else await begun
+        begun = self._posted(batch, index + 1)
+        return begun if begun is None or isinstance(begun, pb.AttachResponse) else await begun
+
+    def _acknowledge(self, batch: pb.PostedBatch) -> pb.AttachResponse | None:
+        """Acknowledge the last call of each vCPU in a batch; the last acknowledgement is returned."""
+        response: pb.AttachResponse | None = None
+        for trap in {trap.vcpu: trap for trap in batch.traps}.values():
+            if response is not None and self.stream is not None:
+                self.stream.send(response)
+            response = acknowledge_message(trap)
+        return response
 
     def _done_posted(self, trap: pb.Trap, reply: pb.Reply) -> None:
         self._positions[trap.vcpu] = trap.sequence
