@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every call has one owner, and a back end's offer is not believed."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cpu_service.local_calls import LocalHypercall, LocalRtas
+from cpu_service.ram import GuestRam
+from cpu_service.registry import MAX_OPERAND_BYTES, Registry, RegistryError
+from cpu_service.trap_stream import BackendLink
+from splitvisor.papr.codes import H
+from splitvisor.papr.hcall import Hcall
+from splitvisor.papr.rtas import FIRST_FREE_TOKEN, TOKENS
+from splitvisor.rpc import trap_pb2 as pb
+
+
+class NoEvents:
+    """A link that never connects tells nothing."""
+
+    def interrupt(self, source: int) -> None:
+        raise AssertionError(source)
+
+    def action(self, action: pb.MachineAction) -> None:
+        raise AssertionError(action)
+
+    def memory_written(self, address: int, length: int) -> None:
+        raise AssertionError(address, length)
+
+    def connection_changed(self, link: BackendLink) -> None:
+        raise AssertionError(link)
+
+
+@pytest.fixture
+def link() -> Iterator[Callable[[str], BackendLink]]:
+    links: list[BackendLink] = []
+
+    def make(name: str) -> BackendLink:
+        links.append(BackendLink(name, "unix:/nowhere", pb.Hello(), GuestRam(mmap.mmap(-1, 4096)), NoEvents()))
+        return links[-1]
+
+    yield make
+    for made in links:
+        made.close("the test is over")
+
+
+def hypercall(token: int, name: str = "H_TEST", **more: object) -> pb.Route:
+    route = pb.Route(kind=pb.CALL_KIND_HYPERCALL, token=token, name=name, arguments=3)
+    route.MergeFrom(pb.Route(**more))  # type: ignore[arg-type]  # fields by name, for brevity
+    return route
+
+
+def rtas(name: str) -> pb.Route:
+    return pb.Route(kind=pb.CALL_KIND_RTAS, name=name)
+
+
+def local_hypercall(token: int) -> LocalHypercall:
+    return LocalHypercall(token, lambda _vcpu: H.SUCCESS, "tests")
+
+
+def local_rtas(name: str) -> LocalRtas:
+    return LocalRtas(name, lambda _vcpu, _arguments, _returns: (0,), "tests", 0, 1)
+
+
+def test_two_back_ends_that_claim_a_hypercall_are_both_named(link: Callable[[str], BackendLink]) -> None:
+    registry = Registry()
+    registry.add_offer(link("vio"), pb.Offer(routes=[hypercall(0x58, "H_PUT_TERM_CHAR")]))
+    with pytest.raises(RegistryError, match=r"H_PUT_TERM_CHAR \(0x58\) is claimed by vio and by other"):
+        registry.add_offer(link("other"), pb.Offer(routes=[hypercall(0x58, "H_PUT_TERM_CHAR")]))
+
+
+def test_hypercall_of_cpu_service_cannot_be_claimed(link: Callable[[str], BackendLink]) -> None:
+    registry = Registry()
+    registry.add_local([local_hypercall(Hcall.H_ENTER)])
+    with pytest.raises(RegistryError, match=r"claimed by local and by greedy"):
+        registry.add_offer(link("greedy"), pb.Offer(routes=[hypercall(Hcall.H_ENTER, "H_ENTER")]))
+
+
+def test_rtas_itself_cannot_be_claimed(link: Callable[[str], BackendLink]) -> None:
+    with pytest.raises(RegistryError, match="the RTAS dispatcher and by greedy"):
+        Registry().add_offer(link("greedy"), pb.Offer(routes=[hypercall(Hcall.H_RTAS, "H_RTAS")]))
+
+
+def test_two_owners_of_an_rtas_call_are_both_named(link: Callable[[str], BackendLink]) -> None:
+    registry = Registry()
+    registry.add_local([local_rtas("start-cpu")])
+    registry.add_offer(link("hcall"), pb.Offer(routes=[rtas("get-time-of-day")]))
+    with pytest.raises(RegistryError, match="'get-time-of-day' is claimed by hcall and by clock"):
+        registry.add_offer(link("clock"), pb.Offer(routes=[rtas("get-time-of-day")]))
+    with pytest.raises(RegistryError, match="'start-cpu' is claimed by local and by clock"):
+        registry.add_offer(link("clock"), pb.Offer(routes=[rtas("start-cpu")]))
+
+
+def test_one_offer_cannot_claim_a_call_twice(link: Callable[[str], BackendLink]) -> None:
+    with pytest.raises(RegistryError, match="by twice and by twice"):
+        Registry().add_offer(link("twice"), pb.Offer(routes=[hypercall(0xF100), hypercall(0xF100)]))
+
+
+def test_rtas_tokens_are_the_tables_and_then_from_0x2080(link: Callable[[str], BackendLink]) -> None:
+    registry = Registry()
+    registry.add_local([local_rtas("stop-self"), local_rtas("a,local")])
+    registry.add_offer(link("hcall"), pb.Offer(routes=[rtas("z,new"), rtas("power-off"), rtas("b,new")]))
+    assert FIRST_FREE_TOKEN == 0x2080
+    assert {call.name: call.token for call in registry.rtas_calls()} == {
+        "stop-self": TOKENS["stop-self"],
+        "power-off": TOKENS["power-off"],
+        "a,local": 0x2080,
+        "z,new": 0x2081,
+        "b,new": 0x2082,
+    }
+    tokens = [call.token for call in registry.rtas_calls()]
+    assert tokens == sorted(tokens)
+
+
+def test_known_rtas_tokens_are_those_that_guests_traces_show() -> None:
+    assert (TOKENS["display-character"], TOKENS["power-off"], TOKENS["start-cpu"], TOKENS["nvram-fetch"]) == (
+        0x2000,
+        0x2003,
+        0x2006,
+        0x2012,
+    )
+    assert max(TOKENS.values()) < FIRST_FREE_TOKEN
+
+
+def test_routes_keep_their_place_in_the_offer(link: Callable[[str], BackendLink]) -> None:
+    registry = Registry()
+    posted = pb.PostedPolicy(credit_bytes=8, key_argument=0, key_values=[5, 6], size_argument=1, max_size=8)
+    registry.add_offer(link("vio"), pb.Offer(routes=[rtas("quiesce"), hypercall(0xF104), hypercall(0xF100, posted=posted)]))
+    assert {token: call.index for token, call in registry.remote.items()} == {0xF104: 1, 0xF100: 2}
+    assert registry.remote[0xF100].posted_keys == {5, 6}
+    assert registry.hypercalls() == [0xF100, 0xF104]
+
+
+def operand(size: int, word: tuple[int, int] | None = None) -> pb.OperandSpec:
+    spec = pb.OperandSpec(size=size)
+    if word is None:
+        spec.argument = 0
+    else:
+        spec.word.operand, spec.word.index = word
+    return spec
+
+
+@pytest.mark.parametrize(
+    ("route", "complaint"),
+    [
+        (hypercall(0xF100, ""), "without a name"),
+        (hypercall(0xF100, "H" * 65), "without a name of 1 to 64"),
+        (pb.Route(token=0xF100, name="H_TEST"), "neither hypercall nor RTAS"),
+        (hypercall(0), "token 0x0 is not between"),
+        (hypercall(0x1_0000), "token 0x10000 is not between"),
+        (hypercall(0xF100, arguments=10), "10 arguments"),
+        (hypercall(0xF100, operands=[operand(MAX_OPERAND_BYTES), operand(1)]), "operands of more than"),
+        (hypercall(0xF100, operands=[operand(4, (0, 0))]), "operand 0 hangs on one that does not come before"),
+        (hypercall(0xF100, operands=[operand(4), operand(4, (2, 0))]), "operand 1 hangs on"),
+        (hypercall(0xF100, posted=pb.PostedPolicy(key_argument=3, size_argument=0)), "a posted call is"),
+        (hypercall(0xF100, posted=pb.PostedPolicy(key_argument=0, size_argument=9)), "a posted call is"),
+        (pb.Route(kind=pb.CALL_KIND_RTAS, name="a", posted=pb.PostedPolicy()), "a posted call is"),
+    ],
+)
+def test_route_that_makes_no_sense_is_refused(link: Callable[[str], BackendLink], route: pb.Route, complaint: str) -> None:
+    with pytest.raises(RegistryError, match=complaint) as raised:
+        Registry().add_offer(link("strange"), pb.Offer(routes=[route]))
+    assert "strange" in str(raised.value)
