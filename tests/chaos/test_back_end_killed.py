@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Back ends are killed while Debian runs: the guest lives on, and says and hears everything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from splitvisor.guests import GuestError, fetch, resolve
+from tests.guests.harness import BOOT_SECONDS, ROOT, STEP_SECONDS, Console
+
+COUNT = 150
+
+
+class Service:
+    """A service process that can be killed and started again at the same address."""
+
+    def __init__(self, name: str, directory: Path, *arguments: str) -> None:
+        self.socket = directory / f"{name}.sock"
+        self.address = f"unix:{self.socket}"
+        self._command = [sys.executable, "-m", "splitvisor.service_main", name, "--listen", self.address, *arguments]
+        self.start()
+
+    def start(self) -> None:
+        """Start, and wait until it listens."""
+        ready_read, ready_write = os.pipe()
+        command = [*self._command, "--ready-fd", str(ready_write)]
+        self.process = subprocess.Popen(command, cwd=ROOT, pass_fds=(ready_write,), stderr=subprocess.DEVNULL)
+        os.close(ready_write)
+        with os.fdopen(ready_read, "rb") as ready:
+            assert ready.readline(), f"{self._command} did not start"
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        assert self.process.wait(STEP_SECONDS) == -signal.SIGKILL
+        self.socket.unlink(missing_ok=True)
+
+    def end(self) -> None:
+        """End it as an operator would."""
+        self.process.terminate()
+        self.process.wait(STEP_SECONDS)
+
+
+@pytest.fixture
+def services(short_path: Path) -> Iterator[dict[str, Service]]:
+    hcall = Service("hcall", short_path, "--store", str(short_path / "trees.sqlite"))
+    running = {
+        "hcall": hcall,
+        "vio": Service("vio", short_path),
+        "of-client": Service("of-client", short_path, "--device-tree", hcall.address),
+        "cpu": Service("cpu", short_path, "--ram-dir", str(short_path)),
+    }
+    yield running
+    for service in running.values():
+        service.end()
+
+
+@pytest.fixture
+def console(services: dict[str, Service], short_path: Path) -> Iterator[Console]:
+    """Debian's shell on services that outlive the run."""
+    try:
+        fetch(print)
+    except GuestError as error:
+        pytest.skip(f"no real guests: {error}")
+    connect = ",".join(f"{name}={service.address}" for name, service in services.items())
+    kernel, initrd = str(resolve("kernel", "debian")), str(resolve("initrd", "debian"))
+    run = Console(("--connect", connect, "--kernel", kernel, "--initrd", initrd, "--append", "console=hvc0"), short_path)
+    yield run
+    run.close()
+
+
+def test_the_guest_outlives_every_back_end(console: Console, services: dict[str, Service]) -> None:
+    console.expect("guest# ", BOOT_SECONDS)
+    # vio_service is killed while the guest listens: what a console service has shown nobody yet dies with it.
+    console.type(f"for i in $(seq 1 {COUNT}); do echo line $i; [ $i = 10 ] && read go; sleep 0.05; done; echo all said\n")
+    for number, name in ((10, "vio"), (60, "hcall"), (100, "of-client")):
+        console.expect(rf"^line {number}\r?$")
+        services[name].kill()
+        services[name].start()
+        if name == "vio":
+            console.type("\n")
+    console.expect(r"^all said\r?$", BOOT_SECONDS)
+    said = [line.strip() for line in console.text.splitlines()]
+    assert [line for line in said if line.startswith("line ")] == [f"line {number}" for number in range(1, COUNT + 1)]
+
+    console.type("echo heard $((6 * 7))\n")
+    console.expect(r"^heard 42\r?$")
+    console.type("busybox poweroff -f\n")
+    assert console.wait(BOOT_SECONDS) == 0
+    reconnects = {backend["name"]: backend["reconnects"] for backend in console.report()["backends"]}
+    assert all(reconnects[name] >= 1 for name in ("vio_service", "hcall_service", "of_client_service"))
+
+
+def test_a_back_end_that_stands_still_delays_the_guest_and_loses_nothing(
+    console: Console, services: dict[str, Service]
+) -> None:
+    console.expect("guest# ", BOOT_SECONDS)
+    console.type(f"for i in $(seq 1 {COUNT}); do echo line $i; done; echo all said\n")
+    console.expect(r"^line 5\r?$")
+    services["vio"].process.send_signal(signal.SIGSTOP)
+    try:
+        # The terminal hears nothing while its service stands still; the guest's clock goes on.
+        assert Path(f"/proc/{services['vio'].process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    finally:
+        services["vio"].process.send_signal(signal.SIGCONT)
+    console.expect(r"^all said\r?$", BOOT_SECONDS)
+    said = [line.strip() for line in console.text.splitlines()]
+    assert [line for line in said if line.startswith("line ")] == [f"line {number}" for number in range(1, COUNT + 1)]
+    console.type("busybox poweroff -f\n")
+    assert console.wait(BOOT_SECONDS) == 0
