@@ -103,7 +103,9 @@ class VcpuScheduler:
     # What local hypercalls use.
 
     def halt(self, vcpu: Vcpu, state: RunState) -> None:
-        """See Scheduler."""
+        """See Scheduler. With an interrupt pending there is nothing to wait for: the engine delivers it before it stops."""
+        if state is RunState.CEDED and self.contexts[vcpu.index].state.pending_interrupts.value & _WAKING:
+            return
         vcpu.run_state = state
         if vcpu is self.current:
             self._engine.stop()

@@ -35,6 +35,10 @@ def mr(target: int, source: int) -> int:
     return 31 << 26 | source << 21 | target << 16 | source << 11 | 444 << 1
 
 
+def and_(target: int, left: int, right: int) -> int:
+    return 31 << 26 | left << 21 | target << 16 | right << 11 | 28 << 1
+
+
 def li64(target: int, value: int) -> tuple[int, ...]:
     """A whole 64-bit constant, in five instructions."""
     parts = [value >> shift & 0xFFFF for shift in (48, 32, 16, 0)]

@@ -221,6 +221,14 @@ def test_ceded_vcpu_sleeps_until_its_line_rises() -> None:
     assert rig.reports[1][2] - rig.reports[0][2] < 0.5 + LATE_S
 
 
+def test_vcpu_that_cedes_with_an_interrupt_pending_takes_it_at_once() -> None:
+    rig = Rig()
+    pending = ppc.li(9, -1), ppc.mtspr(ppc.SPR_DEC, 9)
+    rig.begin(*pending, *call(REPORT), *call(Hcall.H_CEDE), ppc.branch(0), msr=MSR_SF | MSR_ME)
+    rig.run()
+    assert rig.reports[1][2] - rig.reports[0][2] < LATE_S
+
+
 def test_pause_freezes_the_guest_and_its_clock() -> None:
     rig = Rig()
     # Stores the time base at 0x8000 again and again.
