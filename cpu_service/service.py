@@ -20,6 +20,7 @@ from cpu_service.loader import LoaderError
 from cpu_service.machine import FINAL_STATES, Machine
 from cpu_service.registry import RegistryError
 from cpu_service.trap_stream import BackendLink, BackendUnavailableError
+from splitvisor.addresses import AddressError, check_address
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
 
@@ -198,4 +199,9 @@ def _wrong(config: pb.MachineConfig) -> str:
         (not names or len(set(names)) != len(names), "backends: give each back end a name of its own"),
         (len(config.devices) > 64, "devices: give at most 64"),
     )
+    for backend in config.backends:
+        try:
+            check_address(backend.address)
+        except AddressError as error:
+            return f"backends: {backend.name}: {error}"
     return next((text for wrong, text in checks if wrong), "")

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from splitvisor.addresses import check_address
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc
 
@@ -47,12 +48,14 @@ class RemoteTreeStore:
     Args:
         target: "unix:/path" or "host:port".
         deadline: seconds per exchange.
+
+    Raises AddressError for a target that plaintext is not for.
     """
 
     def __init__(self, target: str, deadline: float = DEADLINE_S) -> None:
         self._target = target
         self._deadline = deadline
-        self._channel = grpc.aio.insecure_channel(target, options=[("grpc.max_receive_message_length", 4 << 20)])
+        self._channel = grpc.aio.insecure_channel(check_address(target), options=[("grpc.max_receive_message_length", 4 << 20)])
         self._stub: Any = device_tree_pb2_grpc.DeviceTreeServiceStub(self._channel)
 
     async def head(self, vm: str) -> StoredTree:

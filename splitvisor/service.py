@@ -7,7 +7,6 @@ What a service is: splitvisor/service_names.py.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import os
 import signal
@@ -22,6 +21,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from splitvisor.addresses import AddressError, check_address
 from splitvisor.logging import get_logger
 from splitvisor.service_names import ServiceName
 
@@ -29,8 +29,6 @@ MESSAGE_BYTES = 4 << 20
 """Largest message in either direction; the contracts promise it."""
 STOP_SECONDS = 3.0
 """How long calls under way may go on after a signal."""
-SOCKET_PATH_BYTES = 100
-"""A unix socket's path is at most 108 bytes on Linux; gRPC and the NUL need some of it."""
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -46,39 +44,6 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 
 _health_aio: Any = vars(health)["aio"]  # grpc-stubs does not have it.
 _log = get_logger(__name__)
-
-
-class AddressError(ValueError):
-    """An address cannot be listened at; the message says why and what to give instead."""
-
-
-def check_address(address: str) -> str:
-    """Return address when plaintext gRPC may listen there: `unix:/path`, or a loopback `host:port`.
-
-    Raises AddressError for everything else: other hosts could read and change guest memory.
-    """
-    if address.startswith("unix:"):
-        path = address.removeprefix("unix:").removeprefix("//")
-        if not path.startswith("/"):
-            raise AddressError(f"{address}: a unix address needs an absolute path, such as unix:/run/splitvisor/cpu.sock")
-        if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
-            raise AddressError(f"{address}: the path is longer than {SOCKET_PATH_BYTES} bytes; use a shorter directory")
-        return address
-    host, separator, port = address.rpartition(":")
-    if not separator or not port.isdecimal() or int(port) > 0xFFFF:
-        raise AddressError(f"{address}: not an address; give unix:/path or host:port")
-    if not _is_loopback(host.removeprefix("[").removesuffix("]")):
-        raise AddressError(f"{address}: plaintext is for unix sockets and loopback only; give 127.0.0.1:{port} or unix:/path")
-    return address
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)

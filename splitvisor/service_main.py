@@ -18,8 +18,9 @@ from typing import Any
 
 import uvloop
 
+from splitvisor.addresses import AddressError
 from splitvisor.logging import LogLevel, configure, get_logger
-from splitvisor.service import AddressError, Listening, serve
+from splitvisor.service import Listening, serve
 from splitvisor.service_names import SERVICE_NAMES, ServiceName
 
 EXIT_USAGE = 2

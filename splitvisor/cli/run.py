@@ -13,6 +13,7 @@ import typer
 import uvloop
 
 from splitvisor import launcher
+from splitvisor.addresses import AddressError, check_address
 from splitvisor.config import ConfigError, MachineConfig, apply_flags, read_machine_file
 from splitvisor.exit_status import ExitStatus
 from splitvisor.guests import resolve
@@ -135,7 +136,11 @@ def parse_connect(values: list[str]) -> dict[str, str]:
             raise ConfigError("splitvisor run", "--connect", f"{name} has no address", remedy)
         if name in targets:
             raise ConfigError("splitvisor run", "--connect", f"{name} is there twice", "give each service once")
-        targets[name] = address
+        try:
+            targets[name] = check_address(address)
+        except AddressError as error:
+            text, _, remedy = str(error).rpartition("; ")
+            raise ConfigError("splitvisor run", "--connect", text, remedy) from None
     return targets
 
 

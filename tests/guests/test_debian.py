@@ -86,6 +86,18 @@ def test_sleep_takes_the_hosts_time(run: Run, guests: Guests) -> None:
     assert console.wait() == 0
 
 
+@pytest.mark.parametrize("memory", ["256M", "16G"])
+def test_the_smallest_and_the_largest_machine_power_off(run: Run, guests: Guests, memory: str) -> None:
+    console = run("--kernel", str(guests.kernel), "--initrd", str(guests.shell), *APPEND, "--memory", memory)
+    console.expect(PROMPT, BOOT_SECONDS)
+    console.type("grep MemTotal /proc/meminfo\n")
+    total = int(console.expect(r"^MemTotal: +(\d+) kB")[1]) >> 10
+    megabytes = {"256M": 256, "16G": 16384}[memory]
+    assert 0.7 * megabytes < total < megabytes
+    console.type("poweroff\n")
+    assert console.wait() == 0
+
+
 def test_exit_on_ends_the_run_when_the_text_appears(run: Run, guests: Guests) -> None:
     console = run("--kernel", str(guests.kernel), "--initrd", str(guests.shell), *APPEND, "--exit-on", MARKER)
     assert console.wait(BOOT_SECONDS) == 0

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from splitvisor.addresses import AddressError, check_address
 from splitvisor.cli.run import parse_connect
 from splitvisor.config import ConfigError
 from splitvisor.cpio import Entry, archive
 from splitvisor.guests import FORMAT, INDEX, cached_guests, resolve
 from splitvisor.runtime_directory import private_directory
-from splitvisor.service import AddressError, check_address
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -94,8 +94,8 @@ def test_connect_takes_lists_and_repetitions() -> None:
     }
 
 
-@pytest.mark.parametrize("values", [["cpu"], ["cpu="], ["disk=unix:/a"], ["cpu=unix:/a", "cpu=unix:/b"]])
-def test_connect_refuses_what_names_no_service_once(values: list[str]) -> None:
+@pytest.mark.parametrize("values", [["cpu"], ["cpu="], ["disk=unix:/a"], ["cpu=unix:/a", "cpu=unix:/b"], ["vio=192.0.2.1:7"]])
+def test_connect_refuses_what_names_no_service_once_or_is_on_a_network(values: list[str]) -> None:
     with pytest.raises(ConfigError):
         parse_connect(values)
 
