@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cpu_service.board import MIB, Board
 from cpu_service.boot import load_guest
+from cpu_service.crash_report import crash_report
 from cpu_service.engine.engine import MSR_ME, MSR_SF
 from cpu_service.trap_stream import BackendLink
 from splitvisor.papr.codes import H
@@ -223,6 +224,9 @@ def test_every_hypercall_with_senseless_arguments_returns(services: list[Service
         assert len(board.router.rtas_counts) > 20, "hardly any RTAS call was one"
         assert sum(board.router.rtas_counts.values()) > 500
         assert events.actions > 0, "nothing did anything"
+        report = crash_report("asked for", board).splitlines()
+        assert report[0] == "asked for"
+        assert report[report.index("last traps, the newest first:") + 1].startswith(f"  vCPU 0 hypercall {END_TOKEN:#x}")
         for service in services:
             assert service.healthy(), service.package
         for link in board.links:
