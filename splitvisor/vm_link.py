@@ -65,7 +65,7 @@ class Stream:
         try:
             while self._queue:
                 await self._context.write(self._queue.popleft())
-        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
             self._queue.clear()  # The reader sees the end of the stream; what matters is sent again after the next attach.
         finally:
             self._writing = False
