@@ -250,33 +250,32 @@ class VmLink(Vm):
     def _call(self, trap: pb.Trap) -> pb.Reply | Awaitable[pb.Reply]:
         declared = self._declared(trap)
         call = Call(vcpu=trap.vcpu, arguments=trap.arguments, returns=trap.returns)
-        if isinstance(declared, RtasCall) and not counts_fit(declared, call):
-            return reply_message(trap, call, declared, declared.failure(parameter=True))
-        self._memory.begin_call(trap.operands)
-        trap_in_hand.set((trap.vcpu, trap.sequence))
-        try:
-            answer = declared.handler(self.session, call)
-        except Exception as error:
-            answer = failed(declared, error)
-        trap_in_hand.set(None)
+        answer = self._handle(trap, call, declared)
         if isinstance(answer, Result | int):
-            return self._complete(trap, call, declared, answer)
-        return self._await(trap, call, declared, answer)
+            return reply_message(trap, call, declared, answer)
+        return self._await_reply(trap, call, declared, answer)
 
-    async def _await(
+    async def _await_reply(
         self, trap: pb.Trap, call: Call, declared: Hypercall | RtasCall, answer: Awaitable[Result | int]
     ) -> pb.Reply:
-        trap_in_hand.set((trap.vcpu, trap.sequence))
-        try:
-            result = await answer
-        except Exception as error:
-            result = failed(declared, error)
-        return self._complete(trap, call, declared, result)
-
-    def _complete(self, trap: pb.Trap, call: Call, declared: Hypercall | RtasCall, result: Result | int) -> pb.Reply:
+        """Only such a handler can use guest memory; what it writes goes with the reply."""
+        self._memory.begin_call(trap.operands)
+        result = await _finished(trap, declared, answer)
         reply = reply_message(trap, call, declared, result)
         self._memory.end_call(reply)
         return reply
+
+    def _handle(self, trap: pb.Trap, call: Call, declared: Hypercall | RtasCall) -> Result | int | Awaitable[Result | int]:
+        """Call a handler: to its end when it is plain, to the thing to wait for when it is async."""
+        if isinstance(declared, RtasCall) and not counts_fit(declared, call):
+            return declared.failure(parameter=True)
+        trap_in_hand.set((trap.vcpu, trap.sequence))
+        try:
+            return declared.handler(self.session, call)
+        except Exception as error:
+            return failed(declared, error)
+        finally:
+            trap_in_hand.set(None)
 
     def _declared(self, trap: pb.Trap) -> Hypercall | RtasCall:
         if trap.route >= len(self.calls):
@@ -286,20 +285,39 @@ class VmLink(Vm):
         return self.calls[trap.route]
 
     def _posted(self, batch: pb.PostedBatch, first: int = 0) -> pb.AttachResponse | Awaitable[pb.AttachResponse | None] | None:
+        positions = self._positions
         for index in range(first, len(batch.traps)):
             trap = batch.traps[index]
-            if trap.sequence <= self._positions.get(trap.vcpu, 0):
+            vcpu, sequence = trap.vcpu, trap.sequence
+            if sequence <= positions.get(vcpu, 0):
                 continue
-            outcome = self._call(trap)
-            if not isinstance(outcome, pb.Reply):
-                return self._posted_later(batch, index, outcome)
-            self._done_posted(trap, outcome)
+            declared = self._declared(trap)
+            call = Call(vcpu, trap.arguments)
+            answer = self._handle(trap, call, declared)
+            if not isinstance(answer, Result | int):
+                return self._posted_later(batch, index, call, answer)
+            positions[vcpu] = sequence
+            self._say_effects(call)
         return self._acknowledge(batch)
 
-    async def _posted_later(self, batch: pb.PostedBatch, index: int, outcome: Awaitable[pb.Reply]) -> pb.AttachResponse | None:
-        self._done_posted(batch.traps[index], await outcome)
+    async def _posted_later(
+        self, batch: pb.PostedBatch, index: int, call: Call, answer: Awaitable[Result | int]
+    ) -> pb.AttachResponse | None:
+        """Go on with a batch after a handler that waits; there is no reply for its writes to go with."""
+        trap = batch.traps[index]
+        await _finished(trap, self._declared(trap), answer)
+        self._positions[trap.vcpu] = trap.sequence
+        self._say_effects(call)
         begun = self._posted(batch, index + 1)
         return begun if begun is None or isinstance(begun, pb.AttachResponse) else await begun
+
+    def _say_effects(self, call: Call) -> None:
+        """Interrupts and machine actions of a posted call; a call of another owner has nobody to wait for its credit."""
+        for effect in call.effects:
+            if effect.HasField("interrupt"):
+                self._event(pb.AttachResponse(interrupt=effect.interrupt))
+            elif effect.HasField("action"):
+                self._event(pb.AttachResponse(action=effect.action))
 
     def _acknowledge(self, batch: pb.PostedBatch) -> pb.AttachResponse | None:
         """Acknowledge the last call of each vCPU in a batch; the last acknowledgement is returned."""
@@ -309,14 +327,6 @@ class VmLink(Vm):
                 self.stream.send(response)
             response = acknowledge_message(trap)
         return response
-
-    def _done_posted(self, trap: pb.Trap, reply: pb.Reply) -> None:
-        self._positions[trap.vcpu] = trap.sequence
-        for effect in reply.effects:
-            if effect.HasField("interrupt"):
-                self._event(pb.AttachResponse(interrupt=effect.interrupt))
-        for dirty in reply.dirty:
-            self._event(pb.AttachResponse(dirty=dirty))
 
     async def _reset(self, count: int) -> pb.AttachResponse:
         try:
@@ -333,3 +343,12 @@ class VmLink(Vm):
         await self.session.close()
         if isinstance(self._memory, MappedMemory):
             self._memory.close()
+
+
+async def _finished(trap: pb.Trap, declared: Hypercall | RtasCall, answer: Awaitable[Result | int]) -> Result | int:
+    """What an async handler answers, or what the guest gets when it raises."""
+    trap_in_hand.set((trap.vcpu, trap.sequence))
+    try:
+        return await answer
+    except Exception as error:
+        return failed(declared, error)
