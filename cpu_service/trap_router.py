@@ -19,7 +19,7 @@ from cpu_service.local_calls import LocalRtas
 from cpu_service.ram import GuestRam
 from cpu_service.registry import LOCAL, RegisteredRtas, Registry, RemoteCall
 from cpu_service.scheduler import VcpuScheduler
-from cpu_service.trap_stream import unavailable
+from cpu_service.trap_stream import BackendLink, unavailable
 from splitvisor.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall, hcall_name
@@ -87,6 +87,8 @@ class TrapRouter:
         """RTAS calls so far by token."""
         self.seconds: defaultdict[str, float] = defaultdict(float)
         """Time that vCPUs waited for back ends, by call name."""
+        self._waiting_for: list[BackendLink] = []
+        """Back ends that work on the present call, each for the one before."""
         self._recent: deque[tuple[int, int, int]] = deque(maxlen=RECENT_TRAPS)
         self.dispatch: Callable[[], None] = self._make_dispatch()
         """Carries out the loaded vCPU's hypercall; the engine's hook."""
@@ -160,15 +162,11 @@ class TrapRouter:
         """Make a synchronous call and apply what its reply carries beside registers."""
         operands = () if call.link.offer.ram_mapped else self._operands(call.route, arguments)
         began = time.perf_counter()
+        self._waiting_for.append(call.link)
         reply = call.link.call(
-            call.index,
-            self._scheduler.current.index,
-            arguments,
-            returns,
-            operands,
-            CALL_TIMEOUT_S,
-            lambda invoke: self._invoke(invoke, call),
+            call.index, self._scheduler.current.index, arguments, returns, operands, CALL_TIMEOUT_S, self._invoke
         )
+        self._waiting_for.pop()
         self.seconds[call.name] += time.perf_counter() - began
         if reply is not None:
             self._apply(reply, call)
@@ -189,7 +187,7 @@ class TrapRouter:
                 case "action":
                     self._events.action(effect.action)
                 case "invoke":
-                    self._invoke_posted(effect.invoke, call)
+                    self._invoke_posted(effect.invoke)
 
     def _operands(self, route: pb.Route, arguments: Sequence[int]) -> Sequence[pb.MemoryBlock]:
         """The memory that a route asks for; what is not in RAM is left out with all that hangs on it."""
@@ -206,12 +204,12 @@ class TrapRouter:
                 blocks[number] = pb.MemoryBlock(address=address, data=data)
         return list(blocks.values())
 
-    def _invoke(self, invoke: pb.Invoke, caller: RemoteCall) -> pb.InvokeResult:
+    def _invoke(self, invoke: pb.Invoke) -> pb.InvokeResult:
         """A hypercall that a back end makes for the waiting vCPU, of a route that another back end owns."""
         call = self._registry.remote.get(invoke.token)
         if call is None or len(invoke.arguments) < call.route.arguments:
             return pb.InvokeResult(id=invoke.id, result=H.FUNCTION)
-        if call.link is caller.link:
+        if call.link in self._waiting_for:  # It waits for us: neither would ever answer.
             return pb.InvokeResult(id=invoke.id, result=H.RESOURCE)
         arguments = list(invoke.arguments[: call.route.arguments])
         posted = self._post(call, arguments)
@@ -222,11 +220,11 @@ class TrapRouter:
             return pb.InvokeResult(id=invoke.id, result=unavailable(call.route))
         return pb.InvokeResult(id=invoke.id, result=reply.result, outputs=reply.outputs)
 
-    def _invoke_posted(self, invoke: pb.Invoke, caller: RemoteCall) -> None:
+    def _invoke_posted(self, invoke: pb.Invoke) -> None:
         """The same without an answer; waits for credit, so that nothing is lost while the owner is slow."""
         deadline = time.monotonic() + CREDIT_TIMEOUT_S
         pause = 0.0005
-        while self._invoke(invoke, caller).result == H.BUSY:
+        while self._invoke(invoke).result == H.BUSY:
             if time.monotonic() > deadline:
                 log.warning("a call was dropped: its owner gives no credit", call=hcall_name(invoke.token))
                 return

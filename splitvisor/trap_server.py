@@ -36,6 +36,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         self._factory = factory
         self._links: dict[str, VmLink] = {}
         self._changed = asyncio.Condition()
+        self._attaching = asyncio.Lock()
 
     def sessions(self) -> dict[str, Session]:
         """Every VM's session by name."""
@@ -117,22 +118,23 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
                     raise ContractError(f"unexpected message {other or 'without content'} on a trap stream")
 
     async def _link(self, hello: pb.Hello) -> VmLink:
-        known = self._links.get(hello.vm)
-        if known is not None and known.incarnation == hello.incarnation:
-            return known
-        if known is not None and known.incarnation > hello.incarnation:
-            raise ContractError(f"a newer cpu_service is attached for VM {hello.vm!r}; stop it or choose another name")
-        if not hello.vm or not 1 <= hello.vcpus <= 8 or not hello.ram_bytes:
-            raise ValueError("hello needs a VM name, 1 to 8 vCPUs and a RAM size")
-        link = VmLink(hello, self._factory)
-        if known is not None:
-            if known.stream is not None:
-                known.stream.end("a newer cpu_service took over")
-            await known.close()
-        elif len(self._links) >= MAX_VMS:
-            await self._make_room()
+        async with self._attaching:
+            known = self._links.get(hello.vm)
+            if known is not None and known.incarnation == hello.incarnation:
+                return known
+            if known is not None and known.incarnation > hello.incarnation:
+                raise ContractError(f"a newer cpu_service is attached for VM {hello.vm!r}; stop it or choose another name")
+            if not hello.vm or not 1 <= hello.vcpus <= 8 or not hello.ram_bytes:
+                raise ValueError("hello needs a VM name, 1 to 8 vCPUs and a RAM size")
+            if known is not None:  # What it makes durable is there before its successor looks for it.
+                if known.stream is not None:
+                    known.stream.end("a newer cpu_service took over")
+                del self._links[hello.vm]
+                await known.close()
+            elif len(self._links) >= MAX_VMS:
+                await self._make_room()
+            link = self._links[hello.vm] = VmLink(hello, self._factory)
         async with self._changed:
-            self._links[hello.vm] = link
             self._changed.notify_all()
         return link
 

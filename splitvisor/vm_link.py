@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -21,6 +23,8 @@ from splitvisor.trap_messages import acknowledge_message, counts_fit, failed, re
 
 MAX_PENDING_EVENTS = 1024
 """Interrupt sources and actions that wait for cpu_service to come back."""
+REPEATED_PULSE_S = 5.0
+"""Interrupts this young are pulsed again at the next attach: the lost connection may have been dead when they were sent."""
 REQUEST_DEADLINE_S = 60.0
 """How long a handler waits for guest memory or an invoked call; cpu_service may be reconnecting."""
 
@@ -89,6 +93,8 @@ class VmLink(Vm):
         self.memory = self._memory
         self._events: deque[pb.AttachResponse] = deque(maxlen=MAX_PENDING_EVENTS)
         self._requests: dict[int, tuple[pb.AttachResponse, asyncio.Future[Any]]] = {}
+        self._pulses: dict[int, float] = {}
+        """When each source was pulsed last; infinity: while cpu_service was away, so it does not know."""
         self._next_id = 1
         self._positions: dict[int, int] = {}
         self._replies: dict[int, tuple[int, pb.AttachResponse | None]] = {}
@@ -109,11 +115,12 @@ class VmLink(Vm):
     # What sessions use.
 
     def interrupt(self, source: int) -> None:
-        """See Vm. A pulse that finds cpu_service away is sent at its return, once."""
-        message = pb.AttachResponse(interrupt=pb.Interrupt(source=source))
-        if self.stream is None and message in self._events:
+        """See Vm. Pulses of one source that find cpu_service away are one at its return."""
+        if self.stream is None:
+            self._pulses[source] = math.inf
             return
-        self._event(message)
+        self._pulses[source] = time.monotonic()
+        self.stream.send(_interrupt(source))
 
     def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
         """See Vm."""
@@ -184,6 +191,11 @@ class VmLink(Vm):
             stream.send(message)
         while self._events:
             stream.send(self._events.popleft())
+        now = time.monotonic()
+        for source, pulsed in self._pulses.items():
+            if pulsed > now - REPEATED_PULSE_S:
+                self._pulses[source] = now
+                stream.send(_interrupt(source))
 
     def answer(self, number: int, result: pb.MemoryResult | pb.InvokeResult) -> None:
         """Deliver the answer to a request of a handler; a second answer is ignored."""
@@ -215,6 +227,9 @@ class VmLink(Vm):
                 response = begun if begun is None or isinstance(begun, pb.AttachResponse) else await begun
                 if response is not None and self.stream is not None:
                     self.stream.send(response)
+        except ContractError as error:
+            if self.stream is not None:
+                self.stream.end(str(error))
         finally:
             self._work = None
 
@@ -315,7 +330,7 @@ class VmLink(Vm):
         """Interrupts and machine actions of a posted call; a call of another owner has nobody to wait for its credit."""
         for effect in call.effects:
             if effect.HasField("interrupt"):
-                self._event(pb.AttachResponse(interrupt=effect.interrupt))
+                self.interrupt(effect.interrupt.source)
             elif effect.HasField("action"):
                 self._event(pb.AttachResponse(action=effect.action))
 
@@ -352,3 +367,7 @@ async def _finished(trap: pb.Trap, declared: Hypercall | RtasCall, answer: Await
         return await answer
     except Exception as error:
         return failed(declared, error)
+
+
+def _interrupt(source: int) -> pb.AttachResponse:
+    return pb.AttachResponse(interrupt=pb.Interrupt(source=source))
