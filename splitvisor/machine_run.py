@@ -62,7 +62,13 @@ async def run_machine(
         stub = machine_pb2_grpc.MachineServiceStub(channel)
         started = asyncio.Event()
         ended = asyncio.create_task(_watch(stub, started, request.progress))
-        terminal: asyncio.Task[TerminalResult] | None = None
+        # Before the machine: it may say all it has to say, and end, before an attach after its start came through.
+        terminal = asyncio.create_task(
+            attach_terminal(
+                addresses["vio"], request.config.name, 0, stdin=sys.stdin.fileno(), stdout=sys.stdout.fileno(),
+                exit_text=request.exit_on,
+            )
+        )  # fmt: skip
         try:
             try:
                 start = stub.StartMachine(pb.StartMachineRequest(config=request.config.message(backends)), timeout=START_SECONDS)
@@ -73,12 +79,6 @@ async def run_machine(
                 return Outcome(_START_ERRORS.get(error.code(), ExitStatus.SERVICE_FAILED), error.details() or str(error.code()))
             started.set()
             request.progress("")
-            terminal = asyncio.create_task(
-                attach_terminal(
-                    addresses["vio"], request.config.name, 0, stdin=sys.stdin.fileno(), stdout=sys.stdout.fileno(),
-                    exit_text=request.exit_on,
-                )
-            )  # fmt: skip
             outcome = await _end(ended, terminal, failures, request.exit_on)
             return Outcome(outcome.status, outcome.message, await _statistics(stub))
         except grpc.aio.AioRpcError as error:
