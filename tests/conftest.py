@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.services import Service, start_services
+
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
@@ -17,3 +19,12 @@ def short_path() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="sv-", dir="/tmp"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def services(short_path: Path) -> Iterator[dict[str, Service]]:
+    """The four services as processes of their own, by flag name."""
+    running = start_services(short_path)
+    yield running
+    for service in running.values():
+        service.end()

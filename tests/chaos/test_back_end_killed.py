@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,53 +14,10 @@ import pytest
 
 from splitvisor.guests import GuestError, fetch, resolve
 from splitvisor.rpc import machine_pb2, machine_pb2_grpc
-from tests.guests.harness import BOOT_SECONDS, ROOT, STEP_SECONDS, Console
+from tests.guests.harness import BOOT_SECONDS, STEP_SECONDS, Console
+from tests.services import Service
 
 COUNT = 150
-
-
-class Service:
-    """A service process that can be killed and started again at the same address."""
-
-    def __init__(self, name: str, directory: Path, *arguments: str) -> None:
-        self.socket = directory / f"{name}.sock"
-        self.address = f"unix:{self.socket}"
-        self._command = [sys.executable, "-m", "splitvisor.service_main", name, "--listen", self.address, *arguments]
-        self.start()
-
-    def start(self) -> None:
-        """Start, and wait until it listens."""
-        ready_read, ready_write = os.pipe()
-        command = [*self._command, "--ready-fd", str(ready_write)]
-        self.process = subprocess.Popen(command, cwd=ROOT, pass_fds=(ready_write,), stderr=subprocess.DEVNULL)
-        os.close(ready_write)
-        with os.fdopen(ready_read, "rb") as ready:
-            assert ready.readline(), f"{self._command} did not start"
-
-    def kill(self) -> None:
-        """End it as a crash would."""
-        self.process.kill()
-        assert self.process.wait(STEP_SECONDS) == -signal.SIGKILL
-        self.socket.unlink(missing_ok=True)
-
-    def end(self) -> None:
-        """End it as an operator would."""
-        self.process.terminate()
-        self.process.wait(STEP_SECONDS)
-
-
-@pytest.fixture
-def services(short_path: Path) -> Iterator[dict[str, Service]]:
-    hcall = Service("hcall", short_path, "--store", str(short_path / "trees.sqlite"))
-    running = {
-        "hcall": hcall,
-        "vio": Service("vio", short_path),
-        "of-client": Service("of-client", short_path, "--device-tree", hcall.address),
-        "cpu": Service("cpu", short_path, "--ram-dir", str(short_path)),
-    }
-    yield running
-    for service in running.values():
-        service.end()
 
 
 @pytest.fixture

@@ -98,6 +98,17 @@ def test_the_smallest_and_the_largest_machine_power_off(run: Run, guests: Guests
     assert console.wait() == 0
 
 
+def test_a_reboot_starts_the_guest_anew(run: Run, guests: Guests) -> None:
+    console = run("--kernel", str(guests.kernel), "--initrd", str(guests.shell), *APPEND)
+    console.expect(PROMPT, BOOT_SECONDS)
+    console.type("reboot\n")
+    console.expect("Restarting system")
+    console.expect(MARKER, BOOT_SECONDS)
+    console.expect(PROMPT)
+    console.type("poweroff\n")
+    assert console.wait() == 0
+
+
 def test_exit_on_ends_the_run_when_the_text_appears(run: Run, guests: Guests) -> None:
     console = run("--kernel", str(guests.kernel), "--initrd", str(guests.shell), *APPEND, "--exit-on", MARKER)
     assert console.wait(BOOT_SECONDS) == 0

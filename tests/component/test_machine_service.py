@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""MachineService of a real cpu_service, with real back ends and the demo guest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from splitvisor.rpc import machine_pb2 as pb
+from splitvisor.rpc import machine_pb2_grpc, trap_pb2
+from tests.services import Service
+
+SECONDS = 30.0
+BACKENDS = {"hcall": "hcall_service", "vio": "vio_service", "of-client": "of_client_service"}
+
+Stub = machine_pb2_grpc.MachineServiceStub
+
+
+@pytest.fixture
+def stub(services: dict[str, Service]) -> Iterator[Stub]:
+    with grpc.insecure_channel(services["cpu"].address) as channel:
+        yield machine_pb2_grpc.MachineServiceStub(channel)
+
+
+def config(services: dict[str, Service], **changes: object) -> pb.MachineConfig:
+    """The demo guest on these services."""
+    settings: dict[str, object] = {
+        "name": "demo",
+        "memory_mib": 256,
+        "vcpus": 1,
+        "devices": [trap_pb2.DeviceSpec(kind="vty")],
+        "backends": [pb.BackendAddress(name=name, address=services[flag].address) for flag, name in BACKENDS.items()],
+    }
+    return pb.MachineConfig(**{**settings, **changes})  # type: ignore[arg-type]  # any field
+
+
+def start(stub: Stub, machine: pb.MachineConfig) -> None:
+    stub.StartMachine(pb.StartMachineRequest(config=machine), timeout=SECONDS)
+
+
+def status(stub: Stub) -> pb.GetStatusResponse:
+    return stub.GetStatus(pb.GetStatusRequest(), timeout=SECONDS)
+
+
+def calls(stub: Stub) -> int:
+    return sum(call.count for call in status(stub).calls)
+
+
+def test_a_machine_runs_pauses_resets_and_stops(stub: Stub, services: dict[str, Service]) -> None:
+    assert status(stub).state == pb.MACHINE_STATE_NONE
+    start(stub, config(services))
+    running = status(stub)
+    assert (running.vm, running.state, running.resets) == ("demo", pb.MACHINE_STATE_RUNNING, 1)
+    assert {backend.name for backend in running.backends if backend.attached and backend.ram_mapped} == set(BACKENDS.values())
+
+    stub.PauseMachine(pb.PauseMachineRequest(), timeout=SECONDS)
+    assert status(stub).state == pb.MACHINE_STATE_PAUSED
+    stub.ResumeMachine(pb.ResumeMachineRequest(), timeout=SECONDS)
+    assert status(stub).state == pb.MACHINE_STATE_RUNNING
+
+    before = calls(stub)
+    stub.ResetMachine(pb.ResetMachineRequest(), timeout=SECONDS)
+    deadline = time.monotonic() + SECONDS
+    while (status(stub).resets, calls(stub) > before) != (2, True):
+        assert time.monotonic() < deadline, "the guest did not start anew"
+
+    stub.StopMachine(pb.StopMachineRequest(), timeout=SECONDS)
+    assert status(stub).state == pb.MACHINE_STATE_STOPPED
+
+
+def test_a_watcher_hears_of_every_state(stub: Stub, services: dict[str, Service]) -> None:
+    events = stub.WatchEvents(pb.WatchEventsRequest(), timeout=SECONDS)
+    first = next(iter(events))
+    assert first.state.state == pb.MACHINE_STATE_NONE
+    start(stub, config(services))
+    stub.StopMachine(pb.StopMachineRequest(), timeout=SECONDS)
+    heard = list(events)
+    states = [event.state.state for event in heard if event.HasField("state")]
+    assert states == [pb.MACHINE_STATE_RUNNING, pb.MACHINE_STATE_STOPPED]
+    assert [event.progress.step for event in heard if event.HasField("progress")] == ["attaching back ends", "loading the guest"]
+
+
+def test_one_cpu_service_has_one_machine(stub: Stub, services: dict[str, Service]) -> None:
+    start(stub, config(services))
+    with pytest.raises(grpc.RpcError) as refused:
+        start(stub, config(services, name="another"))
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "'demo'" in str(refused.value.details())
+    stub.StopMachine(pb.StopMachineRequest(), timeout=SECONDS)
+    start(stub, config(services, name="another"))
+    assert status(stub).vm == "another"
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"name": "Not A Name"}, "name"),
+        ({"memory_mib": 100}, "memory_mib"),
+        ({"vcpus": 9}, "vcpus"),
+        ({"append": "x" * 2048}, "append"),
+        ({"backends": []}, "backends"),
+        ({"backends": [pb.BackendAddress(name="far", address="192.0.2.1:7000")]}, "backends"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_by_its_key(
+    stub: Stub, services: dict[str, Service], changes: dict[str, object], key: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        start(stub, config(services, **changes))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert str(refused.value.details()).startswith(f"{key}:")
+    assert status(stub).state == pb.MACHINE_STATE_NONE
+
+
+def test_two_back_ends_that_claim_the_same_calls_are_both_named(stub: Stub, services: dict[str, Service]) -> None:
+    twice = [
+        pb.BackendAddress(name="first", address=services["hcall"].address),
+        pb.BackendAddress(name="second", address=services["hcall"].address),
+    ]
+    with pytest.raises(grpc.RpcError) as refused:
+        start(stub, config(services, backends=twice))
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "first" in str(refused.value.details())
+    assert "second" in str(refused.value.details())
+
+
+def test_control_without_a_machine_says_what_to_do(stub: Stub) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.PauseMachine(pb.PauseMachineRequest(), timeout=SECONDS)
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "StartMachine" in str(refused.value.details())

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Service processes for tests: started, killed, and started again at the same address."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.guests.harness import ROOT, STEP_SECONDS
+
+
+class Service:
+    """A service process that can be killed and started again at the same address."""
+
+    def __init__(self, name: str, directory: Path, *arguments: str) -> None:
+        self.socket = directory / f"{name}.sock"
+        self.address = f"unix:{self.socket}"
+        self._command = [sys.executable, "-m", "splitvisor.service_main", name, "--listen", self.address, *arguments]
+        self.start()
+
+    def start(self) -> None:
+        """Start, and wait until it listens."""
+        ready_read, ready_write = os.pipe()
+        command = [*self._command, "--ready-fd", str(ready_write)]
+        self.process = subprocess.Popen(command, cwd=ROOT, pass_fds=(ready_write,), stderr=subprocess.DEVNULL)
+        os.close(ready_write)
+        with os.fdopen(ready_read, "rb") as ready:
+            assert ready.readline(), f"{self._command} did not start"
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        assert self.process.wait(STEP_SECONDS) == -signal.SIGKILL
+        self.socket.unlink(missing_ok=True)
+
+    def end(self) -> None:
+        """End it as an operator would."""
+        self.process.terminate()
+        self.process.wait(STEP_SECONDS)
+
+
+def start_services(directory: Path) -> dict[str, Service]:
+    """Start all four, by their flag names."""
+    hcall = Service("hcall", directory, "--store", str(directory / "trees.sqlite"))
+    return {
+        "hcall": hcall,
+        "vio": Service("vio", directory),
+        "of-client": Service("of-client", directory, "--device-tree", hcall.address),
+        "cpu": Service("cpu", directory, "--ram-dir", str(directory)),
+    }
