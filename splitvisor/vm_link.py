@@ -220,13 +220,13 @@ class VmLink(Vm):
         try:
             response = await work
             if response is not None and self.stream is not None:
-                self.stream.send(response)
+                await self.stream.write(response)
             while self._backlog:
                 request = self._backlog.popleft()
                 begun = self._begin(request)
                 response = begun if begun is None or isinstance(begun, pb.AttachResponse) else await begun
                 if response is not None and self.stream is not None:
-                    self.stream.send(response)
+                    await self.stream.write(response)
         except ContractError as error:
             if self.stream is not None:
                 self.stream.end(str(error))
