@@ -98,7 +98,7 @@ def _build_tree(config: mpb.MachineConfig, board: Board, kernel: LoadedImage | N
         bootargs=config.append,
         rtas_calls=[dt.RtasToken(name=call.name, token=call.token) for call in board.registry.rtas_calls()],
         hypercalls=board.registry.hypercalls(),
-        nodes=[node for link in board.links for node in link.offer.nodes],
+        nodes=[node for link in board.links for node in link.nodes],
         uuid=uuid.UUID(config.uuid).bytes if config.uuid else uuid.uuid5(uuid.NAMESPACE_OID, config.name).bytes,
     )
     if kernel is not None:

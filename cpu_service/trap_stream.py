@@ -94,6 +94,8 @@ class BackendLink:
     def __init__(self, name: str, address: str, hello: pb.Hello, ram: GuestRam, events: LinkEvents) -> None:
         self.name, self.address = name, address
         self.offer = pb.Offer()
+        self.nodes: Sequence[pb.TreeNode] = ()
+        """What the back end describes for the device tree; replaced as a whole when it changes."""
         self.attached = False
         self.reconnects = 0
         self._hello, self._ram, self._events = hello, ram, events
@@ -334,7 +336,7 @@ class BackendLink:
         if self._first_attach.is_set() and list(offer.offer.routes) != list(self.offer.routes):
             call.cancel()
             raise BackendUnavailableError("it came back with other routes; restart the machine to use them")
-        self.offer = offer.offer
+        self.offer, self.nodes = offer.offer, tuple(offer.offer.nodes)
         self.attached = True
 
     def _read(self) -> None:
@@ -355,6 +357,8 @@ class BackendLink:
                     self._events.memory_written(response.dirty.address, response.dirty.length)
                 case "action":
                     self._events.action(response.action)
+                case "nodes":
+                    self.nodes = tuple(response.nodes.nodes)
                 case other:
                     raise BackendUnavailableError(f"it sent an unexpected message: {other}")
 

@@ -14,9 +14,11 @@ import grpc
 
 from hcall_service.device_tree_store import HeadMovedError, Revision, Store, StoreError, UnknownRevisionError
 from hcall_service.tree_builder import TreeBuildError, build_tree
+from hcall_service.tree_changes import change_head
+from hcall_service.tree_lookup import NodeNotFoundError, TreeLookup
 from splitvisor import fdt
 from splitvisor.rpc import device_tree_pb2 as pb
-from splitvisor.rpc import device_tree_pb2_grpc
+from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2
 
 SEED_BYTES = 32
 """Random bytes for /chosen/rng-seed."""
@@ -31,6 +33,7 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._lookup = TreeLookup(store)
 
     async def identity(self, vm: str) -> bytes:
         """Return a VM's UUID (16 bytes) as its tree has it; nothing when there is none. Raises StoreError."""
@@ -88,12 +91,47 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         revisions = await self._run(context, lambda: self._store.revisions(request.vm))
         return pb.ListRevisionsResponse(revisions=[_to_message(revision) for revision in revisions])
 
+    async def LookUpNode(self, request: pb.LookUpNodeRequest, context: _Context) -> pb.LookUpNodeResponse:
+        """See the contract."""
+        vm, revision = request.vm, request.revision
+        match request.WhichOneof("key"):
+            case "path":
+                found = await self._run(context, lambda: self._lookup.by_path(vm, request.path, revision))
+            case "phandle":
+                found = await self._run(context, lambda: self._lookup.by_phandle(vm, request.phandle, revision))
+            case _:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "give a path or a phandle")
+        properties = [trap_pb2.TreeProperty(name=name, value=value) for name, value in found.node.properties.items()]
+        return pb.LookUpNodeResponse(
+            revision=found.revision,
+            node=trap_pb2.TreeNode(path=found.path, properties=properties),
+            phandle=found.phandle,
+            children=[child.name for child in found.node.children],
+        )
+
+    async def GetInterruptParent(
+        self, request: pb.GetInterruptParentRequest, context: _Context
+    ) -> pb.GetInterruptParentResponse:
+        """See the contract."""
+        parent = await self._run(context, lambda: self._lookup.interrupt_parent(request.vm))
+        source = pb.INTERRUPT_PARENT_SOURCE_STORED_TREE if parent.from_tree else pb.INTERRUPT_PARENT_SOURCE_FALLBACK
+        return pb.GetInterruptParentResponse(
+            phandle=parent.phandle, source=source, revision=parent.revision, path=parent.path, reason=parent.reason
+        )
+
+    async def ChangeNodes(self, request: pb.ChangeNodesRequest, context: _Context) -> pb.ChangeNodesResponse:
+        """See the contract."""
+        revision = await self._run(context, lambda: change_head(self._store, request.vm, request.remove, request.add))
+        return pb.ChangeNodesResponse(revision=revision)
+
     async def _run(self, context: _Context, call: Callable[[], _T]) -> _T:
         """Call the store; its errors end the rpc with the code that the contract has for them."""
         try:
             return await asyncio.to_thread(call)
-        except UnknownRevisionError as error:
+        except (UnknownRevisionError, NodeNotFoundError) as error:
             await _abort(context, grpc.StatusCode.NOT_FOUND, error)
+        except (TreeBuildError, fdt.FdtError) as error:
+            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         except HeadMovedError as error:
             await _abort(context, grpc.StatusCode.ABORTED, error)
         except StoreError as error:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from hcall_service.platform_events import PlatformEvents
 from splitvisor.backend import Call, Operand, Result, RtasCall, Session, Support, Vm
 from splitvisor.guest_memory import GuestAddressError, GuestMemory
 from splitvisor.papr.codes import RtasStatus
@@ -48,10 +49,16 @@ class RtasSession(Session):
         """Nanoseconds by which the guest has set its clock off the host's. A reset leaves it: the clock has a battery."""
         self.nmi_handlers: tuple[int, int] | None = None
         """Addresses for system reset and machine check."""
+        self.events = PlatformEvents(vm)
 
     async def reset(self) -> None:
-        """Forget the handlers of the system that ran before."""
+        """Forget the handlers of the system that ran before, and what it was to be told."""
         self.nmi_handlers = None
+        self.events.clear()
+
+    async def attached(self) -> None:
+        """See Session."""
+        self.events.signal()
 
 
 def get_time_of_day(session: RtasSession, _call: Call) -> Result:
@@ -132,13 +139,27 @@ def set_system_parameter(_session: RtasSession, call: Call) -> int:
 
 
 def event_scan(_session: RtasSession, _call: Call) -> int:
-    """event-scan(event mask, critical, buffer, bytes): there never are events."""
+    """event-scan(event mask, critical, buffer, bytes): never an event; those that there are come with an interrupt."""
     return RtasStatus.NO_ERRORS_FOUND
 
 
-def check_exception(_session: RtasSession, call: Call) -> int:
-    """check-exception(vector, information, event mask, critical, buffer, bytes[, more information]): as event-scan."""
-    return RtasStatus.NO_ERRORS_FOUND if len(call.arguments) in (6, 7) else RtasStatus.PARAMETER_ERROR
+async def check_exception(session: RtasSession, call: Call) -> int:
+    """check-exception(vector, information, event mask, critical, buffer, bytes[, more information]): fetch an event.
+
+    The oldest one of the mask's classes is copied to the buffer as far as it fits. When more of its kind wait, the source
+    interrupts again.
+    """
+    if len(call.arguments) not in (6, 7):
+        return RtasStatus.PARAMETER_ERROR
+    mask, _critical, buffer, size = call.arguments[2:6]
+    session.vm.memory.check(buffer, size)
+    event = session.events.take(mask)
+    if event is None:
+        return RtasStatus.NO_ERRORS_FOUND
+    await session.vm.memory.write(buffer, event.entry[:size])
+    if session.events.source(event.event_class) is not None:
+        call.interrupt(event.source)
+    return RtasStatus.SUCCESS
 
 
 async def _read_message(memory: GuestMemory, address: int) -> bytes:
@@ -171,16 +192,6 @@ def nmi_interlock(session: RtasSession, _call: Call) -> int:
     return RtasStatus.PARAMETER_ERROR if session.nmi_handlers is None else RtasStatus.SUCCESS
 
 
-def set_indicator(_session: RtasSession, _call: Call) -> int:
-    """set-indicator(type, index, state): there are none, as nothing can be plugged in or out."""
-    return RtasStatus.PARAMETER_ERROR
-
-
-def get_sensor_state(_session: RtasSession, _call: Call) -> Result:
-    """get-sensor-state(type, index) -> status, state: there are none."""
-    return Result(returns=(RtasStatus.PARAMETER_ERROR, 0))
-
-
 def power_level(_session: RtasSession, call: Call) -> Result:
     """set-power-level(domain, level) and get-power-level(domain) -> status, level: always full."""
     if call.arguments[0] != LIVE_INSERTION_DOMAIN:
@@ -189,7 +200,6 @@ def power_level(_session: RtasSession, call: Call) -> Result:
 
 
 _EVENTS = "LoPAPR 7.3, Error and Event Reporting"
-_NO_EVENTS = "no events occur"
 
 RTAS_CALLS: tuple[RtasCall, ...] = (
     RtasCall("get-time-of-day", get_time_of_day, "LoPAPR 7.3, Time of Day", arguments=0, returns=8),
@@ -214,8 +224,8 @@ RTAS_CALLS: tuple[RtasCall, ...] = (
         support=Support.REFUSED,
         note="all parameters are read-only",
     ),
-    RtasCall("event-scan", event_scan, _EVENTS, arguments=4, returns=1, note=_NO_EVENTS),
-    RtasCall("check-exception", check_exception, _EVENTS, arguments=None, returns=1, note=_NO_EVENTS),
+    RtasCall("event-scan", event_scan, _EVENTS, arguments=4, returns=1, note="every event comes with an interrupt"),
+    RtasCall("check-exception", check_exception, _EVENTS, arguments=None, returns=1, note="hotplug events"),
     RtasCall(
         "ibm,os-term",
         os_term,
@@ -234,8 +244,6 @@ RTAS_CALLS: tuple[RtasCall, ...] = (
         note="no machine check or system reset is ever delivered",
     ),
     RtasCall("ibm,nmi-interlock", nmi_interlock, "LoPAPR 7.3, FWNMI", arguments=0, returns=1),
-    RtasCall("set-indicator", set_indicator, "LoPAPR 7.3, set-indicator", arguments=3, returns=1, note="there are none"),
-    RtasCall("get-sensor-state", get_sensor_state, "LoPAPR 7.3, get-sensor-state", arguments=2, returns=2, note="there are none"),
     RtasCall("set-power-level", power_level, "LoPAPR 7.3, Power Control", arguments=2, returns=2),
     RtasCall("get-power-level", power_level, "LoPAPR 7.3, Power Control", arguments=1, returns=2),
 )

@@ -11,12 +11,14 @@ import grpc
 
 from hcall_service.device_tree_service import DeviceTreeServicer
 from hcall_service.device_tree_store import DEFAULT_RETENTION, open_store
+from hcall_service.platform_events import PlatformEventServicer
 from hcall_service.session import PlatformSession
-from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2_grpc
+from hcall_service.update_dt import TreeUpdates
+from splitvisor.rpc import device_tree_pb2_grpc, platform_event_pb2_grpc, trap_pb2_grpc
 from splitvisor.trap_server import TrapServicer
 
 BACKEND = "hcall_service"
-SERVICES: tuple[str, ...] = ("splitvisor.v1.TrapService", "splitvisor.v1.DeviceTreeService")
+SERVICES: tuple[str, ...] = ("splitvisor.v1.TrapService", "splitvisor.v1.DeviceTreeService", "splitvisor.v1.PlatformEventService")
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,11 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
     """Add the servicers to a server that has not been started. Returns what stops them. Raises StoreError."""
     store = await asyncio.to_thread(open_store, options.store, options.retention)
     trees = DeviceTreeServicer(store)
-    traps = TrapServicer(BACKEND, lambda vm: PlatformSession(vm, trees.identity))
+    updates = TreeUpdates(store)
+    traps = TrapServicer(BACKEND, lambda vm: PlatformSession(vm, trees.identity, updates))
     trap_pb2_grpc.add_TrapServiceServicer_to_server(traps, server)
     device_tree_pb2_grpc.add_DeviceTreeServiceServicer_to_server(trees, server)
+    platform_event_pb2_grpc.add_PlatformEventServiceServicer_to_server(PlatformEventServicer(traps), server)
 
     async def stop() -> None:
         await traps.close()

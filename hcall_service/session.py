@@ -6,11 +6,22 @@ from __future__ import annotations
 from typing import ClassVar
 
 from hcall_service.platform_hcalls import PLATFORM_CALLS
-from hcall_service.rtas import RTAS_CALLS, RtasSession
-from splitvisor.backend import Hypercall, RtasCall
+from hcall_service.rtas import RTAS_CALLS, IdentityLookup, RtasSession
+from hcall_service.update_dt import UPDATE_DT_CALLS, TreeUpdates
+from splitvisor.backend import Hypercall, RtasCall, Vm
 
 
 class PlatformSession(RtasSession):
-    """RTAS and the platform's hypercalls for one VM."""
+    """RTAS and the platform's hypercalls for one VM.
 
-    calls: ClassVar[tuple[Hypercall | RtasCall, ...]] = (*RTAS_CALLS, *PLATFORM_CALLS)
+    Args:
+        vm: the VM.
+        identity: given its name, returns its UUID.
+        tree_updates: takes the trees of its firmware.
+    """
+
+    calls: ClassVar[tuple[Hypercall | RtasCall, ...]] = (*RTAS_CALLS, *PLATFORM_CALLS, *UPDATE_DT_CALLS)
+
+    def __init__(self, vm: Vm, identity: IdentityLookup, tree_updates: TreeUpdates) -> None:
+        super().__init__(vm, identity)
+        self.tree_updates = tree_updates

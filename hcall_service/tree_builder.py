@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The tree that a machine starts with (LoPAPR appendix B, IEEE 1275 and its PowerPC binding).
 
-Values are those of QEMU's pseries machine with a POWER8, which guests are tested on; hotplug, NUMA and PCI are left out, because
-this machine has none. What is published is what is there: RTAS calls come with the request, and a function set of
+Values are those of QEMU's pseries machine with a POWER8, which guests are tested on; NUMA and PCI are left out, because this
+machine has none. What is published is what is there: RTAS calls come with the request, and a function set of
 ibm,hypertas-functions appears when every hypercall that it stands for has an owner.
 """
 
@@ -33,6 +33,7 @@ SLB_ENTRIES = 32
 PHANDLE_XICS = 0x1111
 """QEMU's number for the interrupt controller; guests that hard-wire it exist."""
 EPOW_SOURCE = 0x1000
+HOTPLUG_SOURCE = 0x1001
 RTAS_BLOB_BYTES = 20
 RTAS_ERROR_LOG_BYTES = 2048
 
@@ -104,7 +105,7 @@ def build_tree(request: pb.BuildTreeRequest, random_seed: bytes) -> Tree:
         root.children.append(_platform_facilities())
     chosen = Node("chosen")
     root.children.append(chosen)
-    _add_backend_nodes(root, request.nodes)
+    add_nodes(root, request.nodes)
     chosen.properties = _chosen(request, root, random_seed) | chosen.properties
     return Tree(root)
 
@@ -182,9 +183,10 @@ def _event_sources() -> Node:
     properties = {
         "interrupt-controller": b"",
         "#interrupt-cells": _cells(2),
-        "interrupt-ranges": _cells(EPOW_SOURCE, 1),
+        "interrupt-ranges": _cells(EPOW_SOURCE, 1, HOTPLUG_SOURCE, 1),
     }
-    return Node("event-sources", properties, [Node("epow-events", {"interrupts": _cells(EPOW_SOURCE, 0)})])
+    sources = (("epow-events", EPOW_SOURCE), ("hot-plug-events", HOTPLUG_SOURCE))
+    return Node("event-sources", properties, [Node(name, {"interrupts": _cells(source, 0)}) for name, source in sources])
 
 
 def _cpus(request: pb.BuildTreeRequest) -> Node:
@@ -252,7 +254,8 @@ def _platform_facilities() -> Node:
     return Node("ibm,platform-facilities", properties, [random])
 
 
-def _add_backend_nodes(root: Node, nodes: Iterable[trap_pb2.TreeNode]) -> None:
+def add_nodes(root: Node, nodes: Iterable[trap_pb2.TreeNode]) -> None:
+    """Put nodes that back ends described into a tree, parents before children. Raises TreeBuildError."""
     size = 0
     for count, described in enumerate(nodes, 1):
         path = described.path

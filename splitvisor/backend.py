@@ -176,6 +176,10 @@ class Vm(ABC):
         """Change the machine's state, at any time."""
 
     @abstractmethod
+    def nodes_changed(self) -> None:
+        """Tell that Session.nodes() has changed: the next reset's seed tree gets what it returns now."""
+
+    @abstractmethod
     async def invoke(self, token: int, *arguments: int) -> tuple[int, Sequence[int]]:
         """Make a hypercall that another part of the machine owns; only inside a handler. Returns r3 and r4 and up."""
 
@@ -190,7 +194,7 @@ class Session:
         self.vm = vm
 
     def nodes(self) -> Sequence[pb.TreeNode]:
-        """Device-tree nodes that this back end adds to the seed tree, parents first."""
+        """Device-tree nodes that this back end adds to the seed tree, parents first; see Vm.nodes_changed."""
         return ()
 
     async def reset(self) -> None:

@@ -60,7 +60,7 @@ class Guest:
 
     name: str
     kind: str
-    """kernel, initrd or firmware."""
+    """kernel, initrd, firmware or module."""
     path: str
     """Relative to the cache."""
     package: str
@@ -118,7 +118,16 @@ def fetch(say: Callable[[str], None], cache: Path | None = None) -> dict[tuple[s
     return cached_guests(directory)
 
 
-_NAMES = (("debian", "kernel"), ("debian", "initrd"), ("debian-poweroff", "initrd"), ("slof", "firmware"), ("vof", "firmware"))
+MODULES = ("rpaphp", "rpadlpar_io")
+"""Kernel modules for devices that come and go, in the order in which they are loaded."""
+_NAMES = (
+    ("debian", "kernel"),
+    ("debian", "initrd"),
+    ("debian-poweroff", "initrd"),
+    ("slof", "firmware"),
+    ("vof", "firmware"),
+    *((name, "module") for name in MODULES),
+)
 
 
 def _build(cache: Path, say: Callable[[str], None]) -> list[Guest]:
@@ -138,6 +147,8 @@ def _build(cache: Path, say: Callable[[str], None]) -> list[Guest]:
         path.write_bytes(data)
         guests.append(Guest(name, "initrd", path.name, busybox.name, busybox.version, hashlib.sha256(data).hexdigest()))
     guests += [_take(qemu, name, "firmware", f"usr/share/qemu/{name}.bin", cache) for name in ("slof", "vof")]
+    modules = "lib/modules/*/kernel/drivers/pci/hotplug"
+    guests += [_take(kernel, name, "module", f"{modules}/{name}.ko", cache) for name in MODULES]
     for name in ("unpacked", "apt"):
         shutil.rmtree(cache / name, ignore_errors=True)
     return guests

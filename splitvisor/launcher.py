@@ -111,7 +111,7 @@ def _commands(request: RunRequest, runtime: Path, ram: Path) -> list[ServiceComm
     own_arguments = {
         "cpu": ("--ram-dir", str(ram)),
         "hcall": ("--store", str(runtime / "device-trees.sqlite")),
-        "vio": (),
+        "vio": ("--device-tree", address("hcall")),
         "of-client": ("--device-tree", address("hcall")),
     }
     return [

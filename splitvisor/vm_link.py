@@ -102,6 +102,8 @@ class VmLink(Vm):
         self._backlog: deque[pb.AttachRequest] = deque()
         self.session = factory(self)
         self.calls = self.session.calls
+        # Made once: cpu_service holds a back end to the routes that it offered first, whatever is plugged in later.
+        self._routes = [route_message(call, self.session) for call in self.calls]
 
     def _map(self, hello: pb.Hello) -> BackendMemory:
         if hello.ram_path:
@@ -125,6 +127,11 @@ class VmLink(Vm):
     def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
         """See Vm."""
         self._event(pb.AttachResponse(action=pb.MachineAction(kind=kind, reason=reason)))
+
+    def nodes_changed(self) -> None:
+        """See Vm. Without a connection there is nothing to say: the next one begins with an offer."""
+        if self.stream is not None:
+            self.stream.send(pb.AttachResponse(nodes=pb.TreeNodes(nodes=self.session.nodes())))
 
     async def invoke(self, token: int, *arguments: int) -> tuple[int, Sequence[int]]:
         """See Vm."""
@@ -171,7 +178,7 @@ class VmLink(Vm):
         """Describe the routes and nodes of this VM."""
         return pb.Offer(
             backend=backend,
-            routes=[route_message(call, self.session) for call in self.calls],
+            routes=self._routes,
             nodes=self.session.nodes(),
             ram_mapped=isinstance(self._memory, MappedMemory),
         )

@@ -12,9 +12,11 @@ from splitvisor.backend import Call, Hypercall, RtasCall, Vm
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import trap_pb2
-from vio_service import nvram, tce, vty
+from vio_service import connectors, nvram, tce, vty
+from vio_service.connectors import Connector, ConnectorSession, State
 from vio_service.console import Console
 from vio_service.device import AUTOMATIC_ADDRESSES, BusError, BusSession, VioDevice, cells_property, text_property
+from vio_service.platform import Platform
 
 DEVICE_KINDS: dict[str, type[VioDevice]] = {device.kind: device for device in (vty.Vty, nvram.Nvram)}
 """Every kind of device that a machine's configuration may ask for here."""
@@ -68,8 +70,12 @@ def quiesce(session: VioSession, call: Call) -> int:
     return RtasStatus.SUCCESS
 
 
-class VioSession(BusSession):
+class VioSession(ConnectorSession):
     """One VM's VIO bus.
+
+    Args:
+        vm: the VM.
+        platform: has its stored tree, which follows the bus; None: devices do not come and go.
 
     Raises BusError when the devices that the VM asks for do not fit together.
     """
@@ -78,13 +84,15 @@ class VioSession(BusSession):
         *vty.CALLS,
         *nvram.CALLS,
         *tce.CALLS,
+        *connectors.CALLS,
         Hypercall(Hcall.H_VIO_SIGNAL, vio_signal, arguments=2, section="LoPAPR 17.2.1"),
         # SLOF makes this call without room for a status.
         RtasCall("quiesce", quiesce, section="private to QEMU and SLOF", arguments=0, returns=None),
     )
 
-    def __init__(self, vm: Vm) -> None:
+    def __init__(self, vm: Vm, platform: Platform | None = None) -> None:
         super().__init__(vm)
+        self.platform = platform
         sources: dict[int, VioDevice] = {}
         for address, spec in assign_addresses(vm.devices):
             device = DEVICE_KINDS[spec.kind](vm, address, spec.options)
@@ -95,6 +103,10 @@ class VioSession(BusSession):
                     f"interrupt source {device.interrupt_source:#x}; give one another unit address"
                 )
             self.devices[address] = device
+            connector = self.connectors.at(address)
+            if connector is not None:
+                connector.plug(device, self.node(device))
+                connector.reset()
 
     def nodes(self) -> Sequence[trap_pb2.TreeNode]:
         """/vdevice, then every device in order of its address."""
@@ -107,9 +119,41 @@ class VioSession(BusSession):
                 cells_property("#size-cells", 0),
                 cells_property("#interrupt-cells", 2),
                 trap_pb2.TreeProperty(name="interrupt-controller"),
+                *self.connectors.properties(),
             ],
         )
-        return (bus, *(device.node() for device in self.devices.values()))
+        return (bus, *(self.node(device) for device in self.devices.values()))
+
+    def node(self, device: VioDevice) -> trap_pb2.TreeNode:
+        """Describe a device for the device tree, with its connector."""
+        node = device.node()
+        connector = self.connectors.at(device.unit_address)
+        if connector is not None:
+            node.properties.append(cells_property("ibm,my-drc-index", connector.index))
+        return node
+
+    def plug(self, connector: Connector, device: VioDevice, node: trap_pb2.TreeNode) -> None:
+        """Put a device into an empty slot; node is what the guest gets when it asks."""
+        self.devices = dict(sorted([*self.devices.items(), (device.unit_address, device)]))
+        connector.plug(device, node)
+        self.vm.nodes_changed()
+
+    def unplug(self, connector: Connector) -> None:
+        """Take a device out of its slot; the guest has given it back or never had it."""
+        device = self.devices.pop(connector.unit_address)
+        connector.unplug()
+        device.close()
+        self.vm.nodes_changed()
+
+    def connector_changed(self, connector: Connector, before: State) -> None:
+        """The stored tree follows what the guest has; a device goes when the guest gives it back as it was asked to."""
+        if self.platform is not None and connector.node is not None:
+            if connector.state is State.CONFIGURED:
+                self.platform.change_tree(self.vm.name, add=[connector.node])
+            elif before is State.CONFIGURED:
+                self.platform.change_tree(self.vm.name, remove=[connector.node.path])
+        if connector.state is State.UNUSABLE and connector.removal_asked:
+            self.unplug(connector)
 
     def consoles(self) -> list[Console]:
         """The consoles of the VM's VTYs, lowest unit address first."""
@@ -123,6 +167,8 @@ class VioSession(BusSession):
     async def reset(self) -> None:
         """See Session."""
         self.reset_devices()
+        for connector in self.connectors:
+            connector.reset()
 
     async def attached(self) -> None:
         """See Session."""

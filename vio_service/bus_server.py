@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""VioBusService: tells what is on the VIO buses."""
+"""VioBusService: tells what is on the VIO buses, and changes it while guests run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,20 @@ from splitvisor.rpc import vio_bus_pb2 as pb
 from splitvisor.rpc import vio_bus_pb2_grpc
 from splitvisor.trap_server import TrapServicer
 from vio_service.bus import VioSession
+from vio_service.connectors import Connector, State
+from vio_service.device import BusError, VioDevice
+from vio_service.hotplug import AddressTakenError, FixedDeviceError, NoSlotError, add_device, remove_device
+from vio_service.platform import Platform, PlatformError
+
+MAX_WAIT_MS = 60_000
+
+_CODES: dict[type[Exception], grpc.StatusCode] = {
+    AddressTakenError: grpc.StatusCode.ALREADY_EXISTS,
+    NoSlotError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    FixedDeviceError: grpc.StatusCode.FAILED_PRECONDITION,
+    BusError: grpc.StatusCode.INVALID_ARGUMENT,
+    PlatformError: grpc.StatusCode.UNAVAILABLE,
+}
 
 
 class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
@@ -29,9 +43,66 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
 
     async def DescribeBus(self, request: pb.DescribeBusRequest, context: Any) -> pb.DescribeBusResponse:
         """See the contract."""
-        session = self._traps.session(request.vm)
+        session = await self._session(request.vm, context)
+        return pb.DescribeBusResponse(devices=[_describe(session, device) for device in session.devices.values()])
+
+    async def AddDevice(self, request: pb.AddDeviceRequest, context: Any) -> pb.AddDeviceResponse:
+        """See the contract."""
+        session = await self._session(request.vm, context)
+        platform = await _platform(session, context)
+        try:
+            connector, parent = await add_device(session, platform, request.device)
+        except (BusError, PlatformError) as error:
+            await context.abort(_CODES[type(error)], str(error))
+        device = connector.device
+        assert device is not None
+        await connector.wait(lambda it: it.device is not device or it.state is State.CONFIGURED, _seconds(request.wait_ms))
+        return pb.AddDeviceResponse(
+            device=_describe(session, device), interrupt_parent=parent.phandle, interrupt_parent_source=parent.source
+        )
+
+    async def RemoveDevice(self, request: pb.RemoveDeviceRequest, context: Any) -> pb.RemoveDeviceResponse:
+        """See the contract."""
+        session = await self._session(request.vm, context)
+        platform = await _platform(session, context)
+        device = session.devices.get(request.unit_address)
+        if device is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"VM {request.vm!r} has no device at {request.unit_address:#x}")
+        try:
+            connector = await remove_device(session, platform, request.unit_address)
+        except (BusError, PlatformError) as error:
+            await context.abort(_CODES[type(error)], str(error))
+
+        def settled(it: Connector) -> bool:
+            return it.device is not device or not it.removal_asked
+
+        await connector.wait(settled, _seconds(request.wait_ms))
+        return pb.RemoveDeviceResponse(removed=connector.device is not device, connector=connector.describe())
+
+    async def _session(self, vm: str, context: Any) -> VioSession:
+        session = self._traps.session(vm)
         if not isinstance(session, VioSession):
-            context.set_code(grpc.StatusCode.NOT_FOUND)
-            context.set_details(f"no VM {request.vm!r} is attached to this vio_service")
-            return pb.DescribeBusResponse()
-        return pb.DescribeBusResponse(devices=[device.describe() for device in session.devices.values()])
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no VM {vm!r} is attached to this vio_service")
+            raise AssertionError("abort raises")
+        return session
+
+
+async def _platform(session: VioSession, context: Any) -> Platform:
+    if session.platform is None:
+        text = "this vio_service does not know an hcall_service; start it with --device-tree ADDRESS"
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+        raise AssertionError("abort raises")
+    return session.platform
+
+
+def _seconds(wait_ms: int) -> float:
+    return min(wait_ms, MAX_WAIT_MS) / 1000
+
+
+def _describe(session: VioSession, device: VioDevice) -> pb.VioDevice:
+    description = device.describe()
+    description.node.CopyFrom(session.node(device))
+    connector = session.connectors.at(device.unit_address)
+    if connector is not None and connector.device is device:
+        description.connector.CopyFrom(connector.describe())
+    return description

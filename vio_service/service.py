@@ -13,18 +13,23 @@ from splitvisor.trap_server import TrapServicer
 from vio_service.bus import VioSession
 from vio_service.bus_server import VioBusServicer
 from vio_service.console_server import ConsoleServicer
+from vio_service.platform import Platform
 
 SERVICES = ("splitvisor.v1.TrapService", "splitvisor.v1.ConsoleService", "splitvisor.v1.VioBusService")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `splitvisor service vio` may set: nothing, devices and their settings come with each VM."""
+    """What `splitvisor service vio` may set; devices and their settings come with each VM."""
+
+    device_tree: str = ""
+    """gRPC target of the hcall_service whose trees follow the buses; without it no device can be added to a running guest."""
 
 
 async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Awaitable[None]]:
     """Add the servicers to a server that has not started; the result is awaited when the service ends."""
-    traps = TrapServicer("vio_service", VioSession)
+    platform = Platform(options.device_tree) if options.device_tree else None
+    traps = TrapServicer("vio_service", lambda vm: VioSession(vm, platform))
     trap_pb2_grpc.add_TrapServiceServicer_to_server(traps, server)
     console_pb2_grpc.add_ConsoleServiceServicer_to_server(ConsoleServicer(traps), server)
     vio_bus_pb2_grpc.add_VioBusServiceServicer_to_server(VioBusServicer(traps), server)
@@ -35,5 +40,7 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
                 for console in session.consoles():
                     console.end(console_pb2.CONSOLE_END_REASON_SHUTDOWN, "vio_service shuts down")
         await traps.close()
+        if platform is not None:
+            await platform.close()
 
     return stop

@@ -16,12 +16,21 @@ class TreeOrigin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TREE_ORIGIN_QUIESCE: _ClassVar[TreeOrigin]
     TREE_ORIGIN_UPDATE_DT: _ClassVar[TreeOrigin]
     TREE_ORIGIN_HOTPLUG: _ClassVar[TreeOrigin]
+
+class InterruptParentSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INTERRUPT_PARENT_SOURCE_UNSPECIFIED: _ClassVar[InterruptParentSource]
+    INTERRUPT_PARENT_SOURCE_STORED_TREE: _ClassVar[InterruptParentSource]
+    INTERRUPT_PARENT_SOURCE_FALLBACK: _ClassVar[InterruptParentSource]
 TREE_ORIGIN_UNSPECIFIED: TreeOrigin
 TREE_ORIGIN_SEED: TreeOrigin
 TREE_ORIGIN_CAS: TreeOrigin
 TREE_ORIGIN_QUIESCE: TreeOrigin
 TREE_ORIGIN_UPDATE_DT: TreeOrigin
 TREE_ORIGIN_HOTPLUG: TreeOrigin
+INTERRUPT_PARENT_SOURCE_UNSPECIFIED: InterruptParentSource
+INTERRUPT_PARENT_SOURCE_STORED_TREE: InterruptParentSource
+INTERRUPT_PARENT_SOURCE_FALLBACK: InterruptParentSource
 
 class BuildTreeRequest(_message.Message):
     __slots__ = ("vm", "ram_bytes", "vcpus", "hash_table_shift", "bootargs", "initrd", "kernel", "kernel_little_endian", "rtas_calls", "hypercalls", "nodes", "uuid")
@@ -146,3 +155,63 @@ class TreeRevision(_message.Message):
     sha256: bytes
     size: int
     def __init__(self, number: _Optional[int] = ..., time_ns: _Optional[int] = ..., origin: _Optional[_Union[TreeOrigin, str]] = ..., sha256: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
+
+class LookUpNodeRequest(_message.Message):
+    __slots__ = ("vm", "revision", "path", "phandle")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    PHANDLE_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    revision: int
+    path: str
+    phandle: int
+    def __init__(self, vm: _Optional[str] = ..., revision: _Optional[int] = ..., path: _Optional[str] = ..., phandle: _Optional[int] = ...) -> None: ...
+
+class LookUpNodeResponse(_message.Message):
+    __slots__ = ("revision", "node", "phandle", "children")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PHANDLE_FIELD_NUMBER: _ClassVar[int]
+    CHILDREN_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    node: _trap_pb2.TreeNode
+    phandle: int
+    children: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, revision: _Optional[int] = ..., node: _Optional[_Union[_trap_pb2.TreeNode, _Mapping]] = ..., phandle: _Optional[int] = ..., children: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GetInterruptParentRequest(_message.Message):
+    __slots__ = ("vm",)
+    VM_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    def __init__(self, vm: _Optional[str] = ...) -> None: ...
+
+class GetInterruptParentResponse(_message.Message):
+    __slots__ = ("phandle", "source", "revision", "path", "reason")
+    PHANDLE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    phandle: int
+    source: InterruptParentSource
+    revision: int
+    path: str
+    reason: str
+    def __init__(self, phandle: _Optional[int] = ..., source: _Optional[_Union[InterruptParentSource, str]] = ..., revision: _Optional[int] = ..., path: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ChangeNodesRequest(_message.Message):
+    __slots__ = ("vm", "remove", "add")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    ADD_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    remove: _containers.RepeatedScalarFieldContainer[str]
+    add: _containers.RepeatedCompositeFieldContainer[_trap_pb2.TreeNode]
+    def __init__(self, vm: _Optional[str] = ..., remove: _Optional[_Iterable[str]] = ..., add: _Optional[_Iterable[_Union[_trap_pb2.TreeNode, _Mapping]]] = ...) -> None: ...
+
+class ChangeNodesResponse(_message.Message):
+    __slots__ = ("revision",)
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    def __init__(self, revision: _Optional[int] = ...) -> None: ...

@@ -60,6 +60,21 @@ class DeviceTreeServiceStub:
                 request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.ListRevisionsRequest.SerializeToString,
                 response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.ListRevisionsResponse.FromString,
                 _registered_method=True)
+        self.LookUpNode = channel.unary_unary(
+                '/splitvisor.v1.DeviceTreeService/LookUpNode',
+                request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.LookUpNodeRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.LookUpNodeResponse.FromString,
+                _registered_method=True)
+        self.GetInterruptParent = channel.unary_unary(
+                '/splitvisor.v1.DeviceTreeService/GetInterruptParent',
+                request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.GetInterruptParentRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.GetInterruptParentResponse.FromString,
+                _registered_method=True)
+        self.ChangeNodes = channel.unary_unary(
+                '/splitvisor.v1.DeviceTreeService/ChangeNodes',
+                request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceTreeServiceServicer:
@@ -104,6 +119,31 @@ class DeviceTreeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LookUpNode(self, request, context):
+        """Looks a node of a stored tree up by its path or its phandle. Errors. NOT_FOUND: no such VM, revision or node.
+        INVALID_ARGUMENT: neither path nor phandle.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInterruptParent(self, request, context):
+        """Returns the interrupt parent for a device that is added to a running guest: the interrupt controller of the head, or the
+        fixed fallback when there is no head or no controller with a phandle in it. Says which.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeNodes(self, request, context):
+        """Stores the head with nodes taken away and added, in this order, as a new revision with origin HOTPLUG. Nodes that are gone
+        or there already in this very form are left as they are, so it is safe to repeat. Errors. NOT_FOUND: no such VM.
+        INVALID_ARGUMENT: a node cannot stand in the tree; the text names it. ABORTED: the head moves faster than we can follow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceTreeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -131,6 +171,21 @@ def add_DeviceTreeServiceServicer_to_server(servicer, server):
                     servicer.ListRevisions,
                     request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.ListRevisionsRequest.FromString,
                     response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.ListRevisionsResponse.SerializeToString,
+            ),
+            'LookUpNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.LookUpNode,
+                    request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.LookUpNodeRequest.FromString,
+                    response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.LookUpNodeResponse.SerializeToString,
+            ),
+            'GetInterruptParent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInterruptParent,
+                    request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.GetInterruptParentRequest.FromString,
+                    response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.GetInterruptParentResponse.SerializeToString,
+            ),
+            'ChangeNodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeNodes,
+                    request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesRequest.FromString,
+                    response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -269,6 +324,87 @@ class DeviceTreeService:
             '/splitvisor.v1.DeviceTreeService/ListRevisions',
             splitvisor_dot_v1_dot_device__tree__pb2.ListRevisionsRequest.SerializeToString,
             splitvisor_dot_v1_dot_device__tree__pb2.ListRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LookUpNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/splitvisor.v1.DeviceTreeService/LookUpNode',
+            splitvisor_dot_v1_dot_device__tree__pb2.LookUpNodeRequest.SerializeToString,
+            splitvisor_dot_v1_dot_device__tree__pb2.LookUpNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInterruptParent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/splitvisor.v1.DeviceTreeService/GetInterruptParent',
+            splitvisor_dot_v1_dot_device__tree__pb2.GetInterruptParentRequest.SerializeToString,
+            splitvisor_dot_v1_dot_device__tree__pb2.GetInterruptParentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/splitvisor.v1.DeviceTreeService/ChangeNodes',
+            splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesRequest.SerializeToString,
+            splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesResponse.FromString,
             options,
             channel_credentials,
             insecure,

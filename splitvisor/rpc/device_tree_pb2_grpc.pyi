@@ -48,6 +48,19 @@ class DeviceTreeServiceStub:
     """Returns one property of a stored tree. Errors. NOT_FOUND: no such VM, revision, node or property."""
     ListRevisions: _grpc.UnaryUnaryMultiCallable[_device_tree_pb2.ListRevisionsRequest, _device_tree_pb2.ListRevisionsResponse]
     """Lists revisions, the newest first. Errors. NOT_FOUND: no such VM."""
+    LookUpNode: _grpc.UnaryUnaryMultiCallable[_device_tree_pb2.LookUpNodeRequest, _device_tree_pb2.LookUpNodeResponse]
+    """Looks a node of a stored tree up by its path or its phandle. Errors. NOT_FOUND: no such VM, revision or node.
+    INVALID_ARGUMENT: neither path nor phandle.
+    """
+    GetInterruptParent: _grpc.UnaryUnaryMultiCallable[_device_tree_pb2.GetInterruptParentRequest, _device_tree_pb2.GetInterruptParentResponse]
+    """Returns the interrupt parent for a device that is added to a running guest: the interrupt controller of the head, or the
+    fixed fallback when there is no head or no controller with a phandle in it. Says which.
+    """
+    ChangeNodes: _grpc.UnaryUnaryMultiCallable[_device_tree_pb2.ChangeNodesRequest, _device_tree_pb2.ChangeNodesResponse]
+    """Stores the head with nodes taken away and added, in this order, as a new revision with origin HOTPLUG. Nodes that are gone
+    or there already in this very form are left as they are, so it is safe to repeat. Errors. NOT_FOUND: no such VM.
+    INVALID_ARGUMENT: a node cannot stand in the tree; the text names it. ABORTED: the head moves faster than we can follow.
+    """
 
 @_typing.type_check_only
 class DeviceTreeServiceAsyncStub(DeviceTreeServiceStub):
@@ -69,6 +82,19 @@ class DeviceTreeServiceAsyncStub(DeviceTreeServiceStub):
     """Returns one property of a stored tree. Errors. NOT_FOUND: no such VM, revision, node or property."""
     ListRevisions: _aio.UnaryUnaryMultiCallable[_device_tree_pb2.ListRevisionsRequest, _device_tree_pb2.ListRevisionsResponse]  # type: ignore[assignment]
     """Lists revisions, the newest first. Errors. NOT_FOUND: no such VM."""
+    LookUpNode: _aio.UnaryUnaryMultiCallable[_device_tree_pb2.LookUpNodeRequest, _device_tree_pb2.LookUpNodeResponse]  # type: ignore[assignment]
+    """Looks a node of a stored tree up by its path or its phandle. Errors. NOT_FOUND: no such VM, revision or node.
+    INVALID_ARGUMENT: neither path nor phandle.
+    """
+    GetInterruptParent: _aio.UnaryUnaryMultiCallable[_device_tree_pb2.GetInterruptParentRequest, _device_tree_pb2.GetInterruptParentResponse]  # type: ignore[assignment]
+    """Returns the interrupt parent for a device that is added to a running guest: the interrupt controller of the head, or the
+    fixed fallback when there is no head or no controller with a phandle in it. Says which.
+    """
+    ChangeNodes: _aio.UnaryUnaryMultiCallable[_device_tree_pb2.ChangeNodesRequest, _device_tree_pb2.ChangeNodesResponse]  # type: ignore[assignment]
+    """Stores the head with nodes taken away and added, in this order, as a new revision with origin HOTPLUG. Nodes that are gone
+    or there already in this very form are left as they are, so it is safe to repeat. Errors. NOT_FOUND: no such VM.
+    INVALID_ARGUMENT: a node cannot stand in the tree; the text names it. ABORTED: the head moves faster than we can follow.
+    """
 
 class DeviceTreeServiceServicer(metaclass=_abc_1.ABCMeta):
     """The device-tree store: append-only revisions of each VM's flattened tree, and a head."""
@@ -117,5 +143,36 @@ class DeviceTreeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_device_tree_pb2.ListRevisionsResponse, _abc.Awaitable[_device_tree_pb2.ListRevisionsResponse]]:
         """Lists revisions, the newest first. Errors. NOT_FOUND: no such VM."""
+
+    @_abc_1.abstractmethod
+    def LookUpNode(
+        self,
+        request: _device_tree_pb2.LookUpNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_tree_pb2.LookUpNodeResponse, _abc.Awaitable[_device_tree_pb2.LookUpNodeResponse]]:
+        """Looks a node of a stored tree up by its path or its phandle. Errors. NOT_FOUND: no such VM, revision or node.
+        INVALID_ARGUMENT: neither path nor phandle.
+        """
+
+    @_abc_1.abstractmethod
+    def GetInterruptParent(
+        self,
+        request: _device_tree_pb2.GetInterruptParentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_tree_pb2.GetInterruptParentResponse, _abc.Awaitable[_device_tree_pb2.GetInterruptParentResponse]]:
+        """Returns the interrupt parent for a device that is added to a running guest: the interrupt controller of the head, or the
+        fixed fallback when there is no head or no controller with a phandle in it. Says which.
+        """
+
+    @_abc_1.abstractmethod
+    def ChangeNodes(
+        self,
+        request: _device_tree_pb2.ChangeNodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_tree_pb2.ChangeNodesResponse, _abc.Awaitable[_device_tree_pb2.ChangeNodesResponse]]:
+        """Stores the head with nodes taken away and added, in this order, as a new revision with origin HOTPLUG. Nodes that are gone
+        or there already in this very form are left as they are, so it is safe to repeat. Errors. NOT_FOUND: no such VM.
+        INVALID_ARGUMENT: a node cannot stand in the tree; the text names it. ABORTED: the head moves faster than we can follow.
+        """
 
 def add_DeviceTreeServiceServicer_to_server(servicer: DeviceTreeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

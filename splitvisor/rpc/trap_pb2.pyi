@@ -46,7 +46,7 @@ class AttachRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., trap: _Optional[_Union[Trap, _Mapping]] = ..., posted: _Optional[_Union[PostedBatch, _Mapping]] = ..., memory_result: _Optional[_Union[MemoryResult, _Mapping]] = ..., invoke_result: _Optional[_Union[InvokeResult, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ...) -> None: ...
 
 class AttachResponse(_message.Message):
-    __slots__ = ("offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action")
+    __slots__ = ("offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action", "nodes")
     OFFER_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
     MEMORY_READ_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,7 @@ class AttachResponse(_message.Message):
     RESET_DONE_FIELD_NUMBER: _ClassVar[int]
     DIRTY_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
     offer: Offer
     reply: Reply
     memory_read: MemoryRead
@@ -67,7 +68,8 @@ class AttachResponse(_message.Message):
     reset_done: ResetDone
     dirty: MemoryRange
     action: MachineAction
-    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ...) -> None: ...
+    nodes: TreeNodes
+    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., nodes: _Optional[_Union[TreeNodes, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions")
@@ -331,6 +333,12 @@ class Detach(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     reason: str
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class TreeNodes(_message.Message):
+    __slots__ = ("nodes",)
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[TreeNode]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ...) -> None: ...
 
 class TreeNode(_message.Message):
     __slots__ = ("path", "properties")

@@ -1,11 +1,26 @@
+from splitvisor.rpc import device_tree_pb2 as _device_tree_pb2
 from splitvisor.rpc import trap_pb2 as _trap_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class ConnectorState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONNECTOR_STATE_UNSPECIFIED: _ClassVar[ConnectorState]
+    CONNECTOR_STATE_UNUSABLE: _ClassVar[ConnectorState]
+    CONNECTOR_STATE_ALLOCATED: _ClassVar[ConnectorState]
+    CONNECTOR_STATE_UNISOLATED: _ClassVar[ConnectorState]
+    CONNECTOR_STATE_CONFIGURED: _ClassVar[ConnectorState]
+CONNECTOR_STATE_UNSPECIFIED: ConnectorState
+CONNECTOR_STATE_UNUSABLE: ConnectorState
+CONNECTOR_STATE_ALLOCATED: ConnectorState
+CONNECTOR_STATE_UNISOLATED: ConnectorState
+CONNECTOR_STATE_CONFIGURED: ConnectorState
 
 class ListBusesRequest(_message.Message):
     __slots__ = ()
@@ -30,17 +45,69 @@ class DescribeBusResponse(_message.Message):
     def __init__(self, devices: _Optional[_Iterable[_Union[VioDevice, _Mapping]]] = ...) -> None: ...
 
 class VioDevice(_message.Message):
-    __slots__ = ("kind", "unit_address", "interrupt_source", "signal_state", "liobn", "node")
+    __slots__ = ("kind", "unit_address", "interrupt_source", "signal_state", "liobn", "node", "connector")
     KIND_FIELD_NUMBER: _ClassVar[int]
     UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     INTERRUPT_SOURCE_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_STATE_FIELD_NUMBER: _ClassVar[int]
     LIOBN_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
+    CONNECTOR_FIELD_NUMBER: _ClassVar[int]
     kind: str
     unit_address: int
     interrupt_source: int
     signal_state: int
     liobn: int
     node: _trap_pb2.TreeNode
-    def __init__(self, kind: _Optional[str] = ..., unit_address: _Optional[int] = ..., interrupt_source: _Optional[int] = ..., signal_state: _Optional[int] = ..., liobn: _Optional[int] = ..., node: _Optional[_Union[_trap_pb2.TreeNode, _Mapping]] = ...) -> None: ...
+    connector: Connector
+    def __init__(self, kind: _Optional[str] = ..., unit_address: _Optional[int] = ..., interrupt_source: _Optional[int] = ..., signal_state: _Optional[int] = ..., liobn: _Optional[int] = ..., node: _Optional[_Union[_trap_pb2.TreeNode, _Mapping]] = ..., connector: _Optional[_Union[Connector, _Mapping]] = ...) -> None: ...
+
+class Connector(_message.Message):
+    __slots__ = ("index", "name", "state", "removal_asked")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REMOVAL_ASKED_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    name: str
+    state: ConnectorState
+    removal_asked: bool
+    def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., state: _Optional[_Union[ConnectorState, str]] = ..., removal_asked: _Optional[bool] = ...) -> None: ...
+
+class AddDeviceRequest(_message.Message):
+    __slots__ = ("vm", "device", "wait_ms")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    device: _trap_pb2.DeviceSpec
+    wait_ms: int
+    def __init__(self, vm: _Optional[str] = ..., device: _Optional[_Union[_trap_pb2.DeviceSpec, _Mapping]] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
+class AddDeviceResponse(_message.Message):
+    __slots__ = ("device", "interrupt_parent", "interrupt_parent_source")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPT_PARENT_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPT_PARENT_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    device: VioDevice
+    interrupt_parent: int
+    interrupt_parent_source: _device_tree_pb2.InterruptParentSource
+    def __init__(self, device: _Optional[_Union[VioDevice, _Mapping]] = ..., interrupt_parent: _Optional[int] = ..., interrupt_parent_source: _Optional[_Union[_device_tree_pb2.InterruptParentSource, str]] = ...) -> None: ...
+
+class RemoveDeviceRequest(_message.Message):
+    __slots__ = ("vm", "unit_address", "wait_ms")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    unit_address: int
+    wait_ms: int
+    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
+class RemoveDeviceResponse(_message.Message):
+    __slots__ = ("removed", "connector")
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    CONNECTOR_FIELD_NUMBER: _ClassVar[int]
+    removed: bool
+    connector: Connector
+    def __init__(self, removed: _Optional[bool] = ..., connector: _Optional[_Union[Connector, _Mapping]] = ...) -> None: ...

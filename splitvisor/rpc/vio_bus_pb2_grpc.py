@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class VioBusServiceStub:
-    """What is on the VIO buses of a vio_service. Devices come with the VM's stream (Hello.devices); this service only tells.
+    """What is on the VIO buses of a vio_service. Devices come with the VM's stream (Hello.devices), or are added while the guest runs.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,20 @@ class VioBusServiceStub:
                 request_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.DescribeBusRequest.SerializeToString,
                 response_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.DescribeBusResponse.FromString,
                 _registered_method=True)
+        self.AddDevice = channel.unary_unary(
+                '/splitvisor.v1.VioBusService/AddDevice',
+                request_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.AddDeviceRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.AddDeviceResponse.FromString,
+                _registered_method=True)
+        self.RemoveDevice = channel.unary_unary(
+                '/splitvisor.v1.VioBusService/RemoveDevice',
+                request_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.RemoveDeviceRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.RemoveDeviceResponse.FromString,
+                _registered_method=True)
 
 
 class VioBusServiceServicer:
-    """What is on the VIO buses of a vio_service. Devices come with the VM's stream (Hello.devices); this service only tells.
+    """What is on the VIO buses of a vio_service. Devices come with the VM's stream (Hello.devices), or are added while the guest runs.
     """
 
     def ListBuses(self, request, context):
@@ -60,6 +70,27 @@ class VioBusServiceServicer:
 
     def DescribeBus(self, request, context):
         """Describes one VM's bus. Errors. NOT_FOUND: no such VM.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddDevice(self, request, context):
+        """Adds a device to a running guest: it is plugged into a free slot, the guest is told by a hotplug event and takes it into use
+        through the slot's connector (LoPAPR chapter 13). The answer comes when it has, or after wait_ms, and says how far it is.
+        A device outlives resets. Not idempotent. Errors. NOT_FOUND: no such VM. INVALID_ARGUMENT: a kind, option or address that
+        does not fit; the text says why. ALREADY_EXISTS: the address or its interrupt source is taken. RESOURCE_EXHAUSTED: no slot
+        is free. FAILED_PRECONDITION: this vio_service does not know an hcall_service. UNAVAILABLE: hcall_service cannot tell the
+        guest; the device is not added.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveDevice(self, request, context):
+        """Asks a running guest to let a device go; it goes when the guest does. A device that the guest never took goes at once. May be
+        repeated while the guest takes its time. A reset drops the request. Errors. NOT_FOUND: no such VM or device.
+        FAILED_PRECONDITION: the device is in no slot, or as for AddDevice. UNAVAILABLE: hcall_service cannot tell the guest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +109,16 @@ def add_VioBusServiceServicer_to_server(servicer, server):
                     request_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.DescribeBusRequest.FromString,
                     response_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.DescribeBusResponse.SerializeToString,
             ),
+            'AddDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddDevice,
+                    request_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.AddDeviceRequest.FromString,
+                    response_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.AddDeviceResponse.SerializeToString,
+            ),
+            'RemoveDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveDevice,
+                    request_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.RemoveDeviceRequest.FromString,
+                    response_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.RemoveDeviceResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'splitvisor.v1.VioBusService', rpc_method_handlers)
@@ -87,7 +128,7 @@ def add_VioBusServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class VioBusService:
-    """What is on the VIO buses of a vio_service. Devices come with the VM's stream (Hello.devices); this service only tells.
+    """What is on the VIO buses of a vio_service. Devices come with the VM's stream (Hello.devices), or are added while the guest runs.
     """
 
     @staticmethod
@@ -134,6 +175,60 @@ class VioBusService:
             '/splitvisor.v1.VioBusService/DescribeBus',
             splitvisor_dot_v1_dot_vio__bus__pb2.DescribeBusRequest.SerializeToString,
             splitvisor_dot_v1_dot_vio__bus__pb2.DescribeBusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/splitvisor.v1.VioBusService/AddDevice',
+            splitvisor_dot_v1_dot_vio__bus__pb2.AddDeviceRequest.SerializeToString,
+            splitvisor_dot_v1_dot_vio__bus__pb2.AddDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/splitvisor.v1.VioBusService/RemoveDevice',
+            splitvisor_dot_v1_dot_vio__bus__pb2.RemoveDeviceRequest.SerializeToString,
+            splitvisor_dot_v1_dot_vio__bus__pb2.RemoveDeviceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class VioBusServiceStub:
-    """What is on the VIO buses of a vio_service. Devices come with the VM's stream (Hello.devices); this service only tells."""
+    """What is on the VIO buses of a vio_service. Devices come with the VM's stream (Hello.devices), or are added while the guest runs."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +37,45 @@ class VioBusServiceStub:
     """Lists the VMs that have a bus here. Safe to repeat."""
     DescribeBus: _grpc.UnaryUnaryMultiCallable[_vio_bus_pb2.DescribeBusRequest, _vio_bus_pb2.DescribeBusResponse]
     """Describes one VM's bus. Errors. NOT_FOUND: no such VM."""
+    AddDevice: _grpc.UnaryUnaryMultiCallable[_vio_bus_pb2.AddDeviceRequest, _vio_bus_pb2.AddDeviceResponse]
+    """Adds a device to a running guest: it is plugged into a free slot, the guest is told by a hotplug event and takes it into use
+    through the slot's connector (LoPAPR chapter 13). The answer comes when it has, or after wait_ms, and says how far it is.
+    A device outlives resets. Not idempotent. Errors. NOT_FOUND: no such VM. INVALID_ARGUMENT: a kind, option or address that
+    does not fit; the text says why. ALREADY_EXISTS: the address or its interrupt source is taken. RESOURCE_EXHAUSTED: no slot
+    is free. FAILED_PRECONDITION: this vio_service does not know an hcall_service. UNAVAILABLE: hcall_service cannot tell the
+    guest; the device is not added.
+    """
+    RemoveDevice: _grpc.UnaryUnaryMultiCallable[_vio_bus_pb2.RemoveDeviceRequest, _vio_bus_pb2.RemoveDeviceResponse]
+    """Asks a running guest to let a device go; it goes when the guest does. A device that the guest never took goes at once. May be
+    repeated while the guest takes its time. A reset drops the request. Errors. NOT_FOUND: no such VM or device.
+    FAILED_PRECONDITION: the device is in no slot, or as for AddDevice. UNAVAILABLE: hcall_service cannot tell the guest.
+    """
 
 @_typing.type_check_only
 class VioBusServiceAsyncStub(VioBusServiceStub):
-    """What is on the VIO buses of a vio_service. Devices come with the VM's stream (Hello.devices); this service only tells."""
+    """What is on the VIO buses of a vio_service. Devices come with the VM's stream (Hello.devices), or are added while the guest runs."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListBuses: _aio.UnaryUnaryMultiCallable[_vio_bus_pb2.ListBusesRequest, _vio_bus_pb2.ListBusesResponse]  # type: ignore[assignment]
     """Lists the VMs that have a bus here. Safe to repeat."""
     DescribeBus: _aio.UnaryUnaryMultiCallable[_vio_bus_pb2.DescribeBusRequest, _vio_bus_pb2.DescribeBusResponse]  # type: ignore[assignment]
     """Describes one VM's bus. Errors. NOT_FOUND: no such VM."""
+    AddDevice: _aio.UnaryUnaryMultiCallable[_vio_bus_pb2.AddDeviceRequest, _vio_bus_pb2.AddDeviceResponse]  # type: ignore[assignment]
+    """Adds a device to a running guest: it is plugged into a free slot, the guest is told by a hotplug event and takes it into use
+    through the slot's connector (LoPAPR chapter 13). The answer comes when it has, or after wait_ms, and says how far it is.
+    A device outlives resets. Not idempotent. Errors. NOT_FOUND: no such VM. INVALID_ARGUMENT: a kind, option or address that
+    does not fit; the text says why. ALREADY_EXISTS: the address or its interrupt source is taken. RESOURCE_EXHAUSTED: no slot
+    is free. FAILED_PRECONDITION: this vio_service does not know an hcall_service. UNAVAILABLE: hcall_service cannot tell the
+    guest; the device is not added.
+    """
+    RemoveDevice: _aio.UnaryUnaryMultiCallable[_vio_bus_pb2.RemoveDeviceRequest, _vio_bus_pb2.RemoveDeviceResponse]  # type: ignore[assignment]
+    """Asks a running guest to let a device go; it goes when the guest does. A device that the guest never took goes at once. May be
+    repeated while the guest takes its time. A reset drops the request. Errors. NOT_FOUND: no such VM or device.
+    FAILED_PRECONDITION: the device is in no slot, or as for AddDevice. UNAVAILABLE: hcall_service cannot tell the guest.
+    """
 
 class VioBusServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What is on the VIO buses of a vio_service. Devices come with the VM's stream (Hello.devices); this service only tells."""
+    """What is on the VIO buses of a vio_service. Devices come with the VM's stream (Hello.devices), or are added while the guest runs."""
 
     @_abc_1.abstractmethod
     def ListBuses(
@@ -66,5 +92,30 @@ class VioBusServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_vio_bus_pb2.DescribeBusResponse, _abc.Awaitable[_vio_bus_pb2.DescribeBusResponse]]:
         """Describes one VM's bus. Errors. NOT_FOUND: no such VM."""
+
+    @_abc_1.abstractmethod
+    def AddDevice(
+        self,
+        request: _vio_bus_pb2.AddDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vio_bus_pb2.AddDeviceResponse, _abc.Awaitable[_vio_bus_pb2.AddDeviceResponse]]:
+        """Adds a device to a running guest: it is plugged into a free slot, the guest is told by a hotplug event and takes it into use
+        through the slot's connector (LoPAPR chapter 13). The answer comes when it has, or after wait_ms, and says how far it is.
+        A device outlives resets. Not idempotent. Errors. NOT_FOUND: no such VM. INVALID_ARGUMENT: a kind, option or address that
+        does not fit; the text says why. ALREADY_EXISTS: the address or its interrupt source is taken. RESOURCE_EXHAUSTED: no slot
+        is free. FAILED_PRECONDITION: this vio_service does not know an hcall_service. UNAVAILABLE: hcall_service cannot tell the
+        guest; the device is not added.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveDevice(
+        self,
+        request: _vio_bus_pb2.RemoveDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vio_bus_pb2.RemoveDeviceResponse, _abc.Awaitable[_vio_bus_pb2.RemoveDeviceResponse]]:
+        """Asks a running guest to let a device go; it goes when the guest does. A device that the guest never took goes at once. May be
+        repeated while the guest takes its time. A reset drops the request. Errors. NOT_FOUND: no such VM or device.
+        FAILED_PRECONDITION: the device is in no slot, or as for AddDevice. UNAVAILABLE: hcall_service cannot tell the guest.
+        """
 
 def add_VioBusServiceServicer_to_server(servicer: VioBusServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

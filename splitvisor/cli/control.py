@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What commands that talk to running services have in common: one rpc, and one line when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+
+from splitvisor.running_vms import NoSuchVmError, service_address
+
+DEADLINE_S = 10.0
+FAILED, USAGE = 1, 2
+"""Exit statuses."""
+
+
+def fail(command: str, text: str, status: int = FAILED) -> NoReturn:
+    """Print one line and end the program."""
+    typer.echo(f"splitvisor {command}: {text}", err=True)
+    raise typer.Exit(status)
+
+
+@contextmanager
+def service_stub(command: str, vm: str, service: str, address: str | None, stub: Callable[[Any], Any]) -> Iterator[Any]:
+    """Yield a stub for one of a VM's services; an rpc that fails ends the program with its reason.
+
+    Args:
+        command: for messages.
+        vm: the VM.
+        service: "hcall" or "vio".
+        address: where it is; None: as the run that has the VM says.
+        stub: makes the stub of a channel.
+    """
+    import grpc  # noqa: PLC0415  # slow to load, and most commands do without
+
+    try:
+        target = address or service_address(vm, service)
+    except NoSuchVmError as error:
+        fail(command, str(error), USAGE)
+    with grpc.insecure_channel(target) as channel:
+        try:
+            yield stub(channel)
+        except grpc.RpcError as error:
+            unreachable = error.code() is grpc.StatusCode.UNAVAILABLE and not error.details()
+            text = f"no answer at {target}" if unreachable else error.details() or error.code().name.lower()
+            fail(command, text)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`splitvisor vm devices`, `device-add` and `device-remove`: the VIO bus of a running guest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
+
+vm = typer.Typer(help="Change a running VM.", no_args_is_help=True)
+
+Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
+Vio = Annotated[str | None, typer.Option("--vio", metavar="ADDRESS", help="vio_service [that of the run that has the VM]")]
+Wait = Annotated[float, typer.Option("--wait", metavar="S", min=0, max=60, help="How long to wait for the guest")]
+
+
+@vm.command("devices")
+def devices(vm: Vm, *, vio: Vio = None) -> None:
+    """List the devices on a VM's VIO bus."""
+    from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # noqa: PLC0415  # slow to load
+
+    with service_stub("vm devices", vm, "vio", vio, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
+        answer = bus.DescribeBus(vio_bus_pb2.DescribeBusRequest(vm=vm), timeout=DEADLINE_S)
+    for device in answer.devices:
+        typer.echo(_line(device))
+
+
+@vm.command("device-add")
+def device_add(
+    vm: Vm,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="vty or nvram")],
+    *,
+    address: Annotated[str, typer.Option(metavar="N", help="Unit address, 0x71000000 to 0x7100003f [the first free]")] = "0",
+    option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting of the device; may be repeated")] = None,
+    wait: Wait = 5.0,
+    vio: Vio = None,
+) -> None:
+    """Add a device to a running guest and wait until it has taken it into use.
+
+    Exit status: 0 the guest has it, 1 it is plugged in and the guest has not taken it yet, or the device could not be added.
+    """
+    from splitvisor.rpc import trap_pb2, vio_bus_pb2, vio_bus_pb2_grpc  # noqa: PLC0415  # slow to load
+    from splitvisor.rpc.device_tree_pb2 import INTERRUPT_PARENT_SOURCE_STORED_TREE  # noqa: PLC0415
+
+    command = "vm device-add"
+    spec = trap_pb2.DeviceSpec(kind=kind, unit_address=_address(command, address), options=_options(command, option or []))
+    request = vio_bus_pb2.AddDeviceRequest(vm=vm, device=spec, wait_ms=int(wait * 1000))
+    with service_stub(command, vm, "vio", vio, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
+        answer = bus.AddDevice(request, timeout=wait + DEADLINE_S)
+    stored = answer.interrupt_parent_source == INTERRUPT_PARENT_SOURCE_STORED_TREE
+    origin = "from the stored tree" if stored else "the fixed fallback"
+    typer.echo(f"{_line(answer.device)}; interrupt parent {answer.interrupt_parent:#x}, {origin}")
+    if answer.device.connector.state != vio_bus_pb2.CONNECTOR_STATE_CONFIGURED:
+        fail(command, f"plugged in, but the guest has not taken it within {wait:g} s")
+
+
+@vm.command("device-remove")
+def device_remove(
+    vm: Vm,
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="The device's unit address")],
+    *,
+    wait: Wait = 5.0,
+    vio: Vio = None,
+) -> None:
+    """Ask a running guest to let a device go and wait until it has.
+
+    Exit status: 0 the device is gone, 1 the guest still has it, or could not be asked.
+    """
+    from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # noqa: PLC0415  # slow to load
+
+    command = "vm device-remove"
+    request = vio_bus_pb2.RemoveDeviceRequest(vm=vm, unit_address=_address(command, address), wait_ms=int(wait * 1000))
+    with service_stub(command, vm, "vio", vio, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
+        answer = bus.RemoveDevice(request, timeout=wait + DEADLINE_S)
+    if not answer.removed:
+        fail(command, f"the guest was asked and has not let {request.unit_address:#x} go within {wait:g} s")
+    typer.echo(f"{request.unit_address:#x} is gone")
+
+
+def _line(device: Any) -> str:
+    from splitvisor.rpc import vio_bus_pb2  # noqa: PLC0415  # slow to load
+
+    line = f"{device.unit_address:#x}  {device.kind}  interrupt {device.interrupt_source:#x}"
+    if not device.HasField("connector"):
+        return f"{line}  fixed"
+    state = vio_bus_pb2.ConnectorState.Name(device.connector.state).removeprefix("CONNECTOR_STATE_").lower()
+    asked = ", asked to go" if device.connector.removal_asked else ""
+    return f"{line}  slot {device.connector.name} ({device.connector.index:#x}) {state}{asked}"
+
+
+def _address(command: str, text: str) -> int:
+    try:
+        address = int(text, 0)
+    except ValueError:
+        address = -1
+    if not 0 <= address < 1 << 32:
+        fail(command, f"{text!r} is not a unit address; give a number such as 0x71000001", USAGE)
+    return address
+
+
+def _options(command: str, texts: list[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not name or not separator:
+            fail(command, f"{text!r} is not NAME=VALUE", USAGE)
+        options[name] = value
+    return options

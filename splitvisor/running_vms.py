@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Finds the services of a VM that `splitvisor run` of this user has started: each run tells of itself in run.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from splitvisor.runtime_directory import PREFIX, socket_parents
+
+RUN_FILE = "run.json"
+
+
+class NoSuchVmError(LookupError):
+    """No run of this user has the VM; the text says what there is and what to do."""
+
+
+@dataclass(frozen=True)
+class RunningVm:
+    """A run in progress."""
+
+    name: str
+    services: Mapping[str, str]
+    """gRPC targets by command name: cpu, hcall, vio, of-client."""
+
+
+def running_vms() -> Iterator[RunningVm]:
+    """Yield the runs in progress; files that are being written or were left by a killed run do not count."""
+    for parent in socket_parents():
+        for path in sorted(parent.glob(f"{PREFIX}*/{RUN_FILE}")):
+            try:
+                content = json.loads(path.read_text())
+                vm = RunningVm(str(content["vm"]), dict(content["services"]))
+                alive = Path(f"/proc/{int(content['pid'])}").exists()
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            if alive:
+                yield vm
+
+
+def service_address(vm: str, service: str) -> str:
+    """Return the gRPC target of one of a VM's services. Raises NoSuchVmError."""
+    found = list(running_vms())
+    for candidate in found:
+        if candidate.name == vm:
+            return candidate.services[service]
+    names = ", ".join(sorted({candidate.name for candidate in found})) or "none"
+    raise NoSuchVmError(f"no VM {vm!r} is running (running: {names}); give --{service} ADDRESS for services started by hand")
