@@ -183,10 +183,8 @@ def test_nmi_handlers_are_below_32_mib_and_in_ram_and_end_with_a_reset() -> None
     assert rtas(make_session(size=1 << 20), "ibm,nmi-register", 0x1000, 1 << 20)[0] == [-3]
 
 
-def test_there_is_nothing_to_indicate_or_sense_and_power_is_always_full() -> None:
+def test_power_is_always_full() -> None:
     session = make_session()
-    assert rtas(session, "set-indicator", 9001, 0x10000000, 1)[0] == [-3]
-    assert rtas(session, "get-sensor-state", 9003, 0x10000000)[0] == [-3, 0]
     assert rtas(session, "set-power-level", 0xFFFFFFFF, 0)[0] == [0, 100]
     assert rtas(session, "get-power-level", 0xFFFFFFFF)[0] == [0, 100]
     assert rtas(session, "set-power-level", 0, 0)[0] == [-3, 0]

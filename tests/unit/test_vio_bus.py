@@ -95,6 +95,8 @@ def test_nodes_start_with_the_bus_and_describe_each_device() -> None:
     nodes = make_session(spec("vty"), spec("nvram")).nodes()
     assert [node.path for node in nodes] == ["/vdevice", "/vdevice/vty@71000000", "/vdevice/nvram@71000001"]
     bus_properties, vty, nvram = ({prop.name: prop.value for prop in node.properties} for node in nodes)
+    slots = {name: bus_properties.pop(name) for name in sorted(bus_properties) if name.startswith("ibm,drc-")}
+    assert list(slots) == ["ibm,drc-indexes", "ibm,drc-names", "ibm,drc-power-domains", "ibm,drc-types"]
     assert bus_properties == {
         "device_type": b"vdevice\0",
         "compatible": b"IBM,vdevice\0",
@@ -108,6 +110,7 @@ def test_nodes_start_with_the_bus_and_describe_each_device() -> None:
         "device_type": b"serial\0",
         "compatible": b"hvterm1\0",
         "interrupts": struct.pack(">2I", 0x1100, 0),
+        "ibm,my-drc-index": struct.pack(">I", 0x30000000),
     }
     assert nvram["#bytes"] == struct.pack(">I", 65536)
 
@@ -147,7 +150,8 @@ def test_every_call_is_declared_once() -> None:
     hypercalls = [call.token for call in VioSession.calls if isinstance(call, Hypercall)]
     rtas_calls = [call.name for call in VioSession.calls if isinstance(call, RtasCall)]
     assert len(set(hypercalls)) == len(hypercalls) == 7
-    assert sorted(rtas_calls) == ["display-character", "ibm,set-tce-bypass", "nvram-fetch", "nvram-store", "quiesce"]
+    connectors = ["get-sensor-state", "ibm,configure-connector", "ibm,set-tce-bypass"]
+    assert sorted(rtas_calls) == ["display-character", *connectors, "nvram-fetch", "nvram-store", "quiesce", "set-indicator"]
 
 
 @pytest.mark.usefixtures("dma_kind")
