@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,24 +28,27 @@ class RunningVm:
 
 
 def running_vms() -> Iterator[RunningVm]:
-    """Yield the runs in progress; files that are being written or were left by a killed run do not count."""
+    """Yield the runs in progress; files that are being written, or that a killed run or somebody else left, do not count."""
     for parent in socket_parents():
         for path in sorted(parent.glob(f"{PREFIX}*/{RUN_FILE}")):
             try:
+                owner = path.parent.lstat().st_uid
                 content = json.loads(path.read_text())
                 vm = RunningVm(str(content["vm"]), dict(content["services"]))
                 alive = Path(f"/proc/{int(content['pid'])}").exists()
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-            if alive:
+            if alive and owner == os.getuid():
                 yield vm
 
 
 def service_address(vm: str, service: str) -> str:
     """Return the gRPC target of one of a VM's services. Raises NoSuchVmError."""
     found = list(running_vms())
-    for candidate in found:
-        if candidate.name == vm:
-            return candidate.services[service]
-    names = ", ".join(sorted({candidate.name for candidate in found})) or "none"
-    raise NoSuchVmError(f"no VM {vm!r} is running (running: {names}); give --{service} ADDRESS for services started by hand")
+    addresses = [candidate.services[service] for candidate in found if candidate.name == vm]
+    if len(addresses) > 1:
+        raise NoSuchVmError(f"{len(addresses)} VMs {vm!r} are running; give --{service} ADDRESS, one of: {', '.join(addresses)}")
+    if not addresses:
+        names = ", ".join(sorted({candidate.name for candidate in found})) or "none"
+        raise NoSuchVmError(f"no VM {vm!r} is running (running: {names}); give --{service} ADDRESS for services started by hand")
+    return addresses[0]

@@ -33,7 +33,7 @@ def device_add(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="vty or nvram")],
     *,
     address: Annotated[str, typer.Option(metavar="N", help="Unit address, 0x71000000 to 0x7100003f [the first free]")] = "0",
-    option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting of the device; may be repeated")] = None,
+    option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting; may be repeated")] = None,
     wait: Wait = 5.0,
     vio: Vio = None,
 ) -> None:

@@ -69,7 +69,7 @@ class Machine:
 
     async def indicate(self, kind: int, state: int) -> int:
         reply = await self.devices.call("set-indicator", kind, SLOT, state, returns=1)
-        return struct.unpack("i", struct.pack("I", reply.returns[0]))[0]
+        return reply.returns[0] - (reply.returns[0] >> 31 << 32)
 
     async def configure(self) -> int:
         self.devices.ram[AREA : AREA + 8] = struct.pack(">2I", SLOT, 0)

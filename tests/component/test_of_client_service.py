@@ -60,6 +60,7 @@ class TreeService(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "of_client_service does not use this")
 
     BuildTree = GetProperty = ListRevisions = _refuse
+    LookUpNode = GetInterruptParent = ChangeNodes = _refuse
 
 
 @dataclass

@@ -67,7 +67,7 @@ def test_each_event_is_interrupted_for_once_and_fetched_once() -> None:
     pulses = []
     for number in (1, 2, 3):
         status, call = check(session)
-        assert (status, memory_of(session)[BUFFER : BUFFER + 16]) == (0, bytes([number]) * 16)
+        assert (status, bytes(memory_of(session)[BUFFER : BUFFER + 16])) == (0, bytes([number]) * 16)
         pulses.append([effect.interrupt.source for effect in call.effects])
     assert pulses == [[HOTPLUG_SOURCE], [HOTPLUG_SOURCE], []]
     assert check(session)[0] == 1

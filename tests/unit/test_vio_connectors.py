@@ -12,10 +12,10 @@ import pytest
 from splitvisor.backend import Result
 from splitvisor.guest_memory import GuestAddressError
 from splitvisor.rpc import trap_pb2
+from tests.fake_vm import FakeVm, make_call
 from vio_service import connectors
 from vio_service.bus import VioSession
 from vio_service.connectors import INDEX_BASE, SLOTS, WORK_AREA_BYTES, Connector, State
-from tests.fake_vm import FakeVm, make_call
 
 AREA = 0x2000
 SLOT = INDEX_BASE + 1
@@ -68,7 +68,8 @@ def take(session: VioSession) -> tuple[str, dict[str, bytes]]:
     assert set_indicator(session, 9003, 1) == 0
     assert set_indicator(session, 9001, 1) == 0
     start_configuring(session)
-    names, properties = [], {}
+    names: list[str] = []
+    properties: dict[str, bytes] = {}
     for _ in range(100):
         status = configure(session)
         data = bytes(ram(session)[AREA : AREA + WORK_AREA_BYTES])

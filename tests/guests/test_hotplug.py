@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Debian's kernel takes a terminal that is added while it runs, uses it, and gives it back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from splitvisor.cpio import Entry, archive
+from splitvisor.guests import MARKER, MODULES, cache_directory
+from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc
+from tests.component.console_harness import Viewer
+from tests.guests.conftest import Run
+from tests.guests.harness import BOOT_SECONDS, ROOT, STEP_SECONDS, Console, Guests
+
+COMPILER = "powerpc64-linux-gnu-gcc"
+FLAGS = """
+    -mlittle-endian -mabi=elfv2 -mcpu=power8 -mno-vsx -mno-altivec -O2 -Wall -Wextra -Werror -ffreestanding -fno-builtin
+    -nostdlib -static -no-pie -fno-pie -fno-stack-protector
+"""
+PROMPT = "guest# "
+APPEND = ("--append", "console=hvc0 panic=-1")
+ADDED = 0x7100_0002
+LISTING = "echo $(ls /sys/bus/vio/devices) is on the 'bus'\n"
+
+
+@pytest.fixture(scope="session")
+def initrd(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shell's initramfs with the kernel's modules for slots, and a program that does what drmgr does on a full system."""
+    if shutil.which(COMPILER) is None:
+        pytest.skip(f"needs {COMPILER}")
+    directory = tmp_path_factory.mktemp("dlpar")
+    program = directory / "dlpar"
+    subprocess.run([COMPILER, *FLAGS.split(), "-o", program, Path(__file__).with_name("dlpar.c")], check=True)
+    modules = [Entry.program(f"{name}.ko", (cache_directory() / f"{name}.ko").read_bytes()) for name in MODULES]
+    extra = archive([*modules, Entry.program("bin/dlpar", program.read_bytes()), Entry.link("bin/insmod", "busybox")])
+    path = directory / "initrd.cpio"
+    path.write_bytes(guests.shell.read_bytes() + extra)  # The kernel unpacks archives one after the other.
+    return path
+
+
+def splitvisor(console: Console, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run another command as the user who runs the guest."""
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(console.runtime), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "splitvisor", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=STEP_SECONDS, check=False)
+
+
+def service(console: Console, name: str) -> str:
+    [run_file] = console.runtime.glob("splitvisor-*/run.json")
+    address: str = json.loads(run_file.read_text())["services"][name]
+    return address
+
+
+def on_the_bus(console: Console) -> list[str]:
+    console.type(LISTING)
+    names = console.expect(r"^([^\n]*)is on the bus\r?$").group(1).split()
+    return [name for name in names if name.startswith("71")]
+
+
+def start_handler(console: Console) -> None:
+    console.type(" && ".join(f"insmod /{name}.ko" for name in MODULES) + " && dlpar &\n")
+    console.expect("dlpar: ready")
+
+
+def start_guest(run: Run, guests: Guests, initrd: Path, *arguments: str) -> Console:
+    console = run("--name", "plug", "--kernel", str(guests.kernel), "--initrd", str(initrd), *APPEND, *arguments)
+    console.expect(PROMPT, BOOT_SECONDS)
+    start_handler(console)
+    return console
+
+
+def use_terminal(console: Console) -> None:
+    """Write to the new terminal and read a typed line from it, which takes its interrupt."""
+
+    async def talk() -> bytes:
+        viewer = Viewer(service(console, "vio"), vm="plug", unit_address=ADDED, writer=True)
+        async with viewer, asyncio.timeout(STEP_SECONDS):
+            await viewer.opened()
+            console.type("(echo 'what is it?'; read -r line; echo \"it is $line\") <>/dev/hvc1 >&0 &\n")
+            text, typed = b"", False
+            while b"it is a terminal" not in text:
+                text += (await anext(viewer.responses)).output
+                if b"what is it?" in text and not typed:
+                    viewer.type(b"a terminal\r")
+                    typed = True
+            return text
+
+    assert b"it is a terminal" in asyncio.run(talk())
+
+
+async def stored_terminals(address: str) -> tuple[device_tree_pb2.TreeOrigin, list[str]]:
+    async with grpc.aio.insecure_channel(address) as channel:
+        trees = device_tree_pb2_grpc.DeviceTreeServiceStub(channel)
+        bus = await trees.LookUpNode(device_tree_pb2.LookUpNodeRequest(vm="plug", path="/vdevice"))
+        history = await trees.ListRevisions(device_tree_pb2.ListRevisionsRequest(vm="plug"))
+        return history.revisions[0].origin, [name for name in bus.children if name.startswith("vty")]
+
+
+@pytest.mark.parametrize("memory", [(), ("--no-shared-memory",)], ids=["shared", "through-streams"])
+def test_a_terminal_appears_works_and_vanishes(run: Run, guests: Guests, initrd: Path, memory: tuple[str, ...]) -> None:
+    console = start_guest(run, guests, initrd, *memory)
+    assert on_the_bus(console) == ["71000000", "71000001"]
+    parent = splitvisor(console, "vm", "devices", "plug")
+    assert parent.stdout.count("configured") == 2
+
+    added = splitvisor(console, "vm", "device-add", "plug", "vty")
+    assert (added.returncode, "interrupt parent 0x1111, from the stored tree" in added.stdout) == (0, True), added
+    console.expect("dlpar: added 30000002")
+    assert on_the_bus(console) == ["71000000", "71000001", "71000002"]
+    console.type("cat /proc/device-tree/vdevice/vty@71000002/compatible; echo\n")
+    console.expect("hvterm1")
+    assert asyncio.run(stored_terminals(service(console, "hcall"))) == (
+        device_tree_pb2.TREE_ORIGIN_HOTPLUG, ["vty@71000000", "vty@71000002"]
+    )  # fmt: skip
+    use_terminal(console)
+
+    removed = splitvisor(console, "vm", "device-remove", "plug", hex(ADDED))
+    assert (removed.returncode, removed.stdout) == (0, "0x71000002 is gone\n"), removed
+    assert on_the_bus(console) == ["71000000", "71000001"]
+    assert asyncio.run(stored_terminals(service(console, "hcall")))[1] == ["vty@71000000"]
+    console.type("poweroff\n")
+    assert console.wait() == 0
+
+
+def test_a_device_is_the_guests_when_it_has_taken_it_and_outlives_a_reboot(run: Run, guests: Guests, initrd: Path) -> None:
+    console = run("--name", "plug", "--kernel", str(guests.kernel), "--initrd", str(initrd), *APPEND)
+    console.expect(PROMPT, BOOT_SECONDS)
+    # Nobody handles the kernel's events yet, and that is what is said.
+    early = splitvisor(console, "vm", "device-add", "plug", "nvram", "--option", "bytes=8192", "--wait", "0.3")
+    assert (early.returncode, "the guest has not taken it within 0.3 s" in early.stderr) == (1, True), early
+    start_handler(console)
+    console.expect("dlpar: added 30000002")
+    assert on_the_bus(console) == ["71000000", "71000001", "71000002"]
+    assert splitvisor(console, "vm", "device-add", "plug", "vty", "--address", "0x71000009").returncode == 0
+    assert splitvisor(console, "vm", "device-remove", "plug", "0x71000002").returncode == 0
+
+    console.type("reboot\n")
+    console.expect(MARKER, BOOT_SECONDS)
+    console.expect(PROMPT)
+    assert on_the_bus(console) == ["71000000", "71000001", "71000009"]
+    kept = splitvisor(console, "vm", "device-remove", "plug", "0x71000009", "--wait", "0.3")
+    assert (kept.returncode, "has not let 0x71000009 go within 0.3 s" in kept.stderr) == (1, True), kept
+    assert "configured, asked to go" in splitvisor(console, "vm", "devices", "plug").stdout
+    start_handler(console)
+    console.expect("dlpar: removed 30000009")
+    assert on_the_bus(console) == ["71000000", "71000001"]
+    console.type("poweroff\n")
+    assert console.wait() == 0
