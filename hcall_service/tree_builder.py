@@ -147,6 +147,8 @@ def _root(request: pb.BuildTreeRequest) -> Node:
         "#address-cells": _cells(2),
         "#size-cells": _cells(2),
         "ibm,partition-name": _text(request.vm),
+        # SLOF gives the controller a phandle of its own in place of ours, but only when something refers to it.
+        "interrupt-parent": _cells(PHANDLE_XICS),
     }
     if request.uuid:
         identity = str(uuid.UUID(bytes=request.uuid))
