@@ -84,6 +84,18 @@ class Console:
         pids: dict[str, int] = json.loads(run_file.read_text())["pids"]
         return pids
 
+    def service(self, name: str) -> str:
+        """The gRPC target of one of this run's services."""
+        [run_file] = self.runtime.glob("splitvisor-*/run.json")
+        address: str = json.loads(run_file.read_text())["services"][name]
+        return address
+
+    def splitvisor(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run another command of splitvisor, as the user of this run."""
+        environment = {**os.environ, "XDG_RUNTIME_DIR": str(self.runtime), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "splitvisor", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=STEP_SECONDS, check=False)
+
     def report(self) -> dict[str, Any]:
         """The account of the run, once it has ended."""
         report: dict[str, Any] = json.loads(self.report_file.read_text())

@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import grpc.aio
@@ -19,7 +16,7 @@ from splitvisor.guests import MARKER, MODULES, cache_directory
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc
 from tests.component.console_harness import Viewer
 from tests.guests.conftest import Run
-from tests.guests.harness import BOOT_SECONDS, ROOT, STEP_SECONDS, Console, Guests
+from tests.guests.harness import BOOT_SECONDS, STEP_SECONDS, Console, Guests
 
 COMPILER = "powerpc64-linux-gnu-gcc"
 FLAGS = """
@@ -47,19 +44,6 @@ def initrd(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def splitvisor(console: Console, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run another command as the user who runs the guest."""
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(console.runtime), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "splitvisor", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=STEP_SECONDS, check=False)
-
-
-def service(console: Console, name: str) -> str:
-    [run_file] = console.runtime.glob("splitvisor-*/run.json")
-    address: str = json.loads(run_file.read_text())["services"][name]
-    return address
-
-
 def on_the_bus(console: Console) -> list[str]:
     console.type(LISTING)
     names = console.expect(r"^([^\n]*)is on the bus\r?$").group(1).split()
@@ -82,7 +66,7 @@ def use_terminal(console: Console) -> None:
     """Write to the new terminal and read a typed line from it, which takes its interrupt."""
 
     async def talk() -> bytes:
-        viewer = Viewer(service(console, "vio"), vm="plug", unit_address=ADDED, writer=True)
+        viewer = Viewer(console.service("vio"), vm="plug", unit_address=ADDED, writer=True)
         async with viewer, asyncio.timeout(STEP_SECONDS):
             await viewer.opened()
             console.type("(echo 'what is it?'; read -r line; echo \"it is $line\") <>/dev/hvc1 >&0 &\n")
@@ -109,24 +93,24 @@ async def stored_terminals(address: str) -> tuple[device_tree_pb2.TreeOrigin, li
 def test_a_terminal_appears_works_and_vanishes(run: Run, guests: Guests, initrd: Path, memory: tuple[str, ...]) -> None:
     console = start_guest(run, guests, initrd, *memory)
     assert on_the_bus(console) == ["71000000", "71000001"]
-    parent = splitvisor(console, "vm", "devices", "plug")
+    parent = console.splitvisor("vm", "devices", "plug")
     assert parent.stdout.count("configured") == 2
 
-    added = splitvisor(console, "vm", "device-add", "plug", "vty")
+    added = console.splitvisor("vm", "device-add", "plug", "vty")
     assert (added.returncode, "interrupt parent 0x1111, from the stored tree" in added.stdout) == (0, True), added
     console.expect("dlpar: added 30000002")
     assert on_the_bus(console) == ["71000000", "71000001", "71000002"]
     console.type("cat /proc/device-tree/vdevice/vty@71000002/compatible; echo\n")
     console.expect("hvterm1")
-    assert asyncio.run(stored_terminals(service(console, "hcall"))) == (
+    assert asyncio.run(stored_terminals(console.service("hcall"))) == (
         device_tree_pb2.TREE_ORIGIN_HOTPLUG, ["vty@71000000", "vty@71000002"]
     )  # fmt: skip
     use_terminal(console)
 
-    removed = splitvisor(console, "vm", "device-remove", "plug", hex(ADDED))
+    removed = console.splitvisor("vm", "device-remove", "plug", hex(ADDED))
     assert (removed.returncode, removed.stdout) == (0, "0x71000002 is gone\n"), removed
     assert on_the_bus(console) == ["71000000", "71000001"]
-    assert asyncio.run(stored_terminals(service(console, "hcall")))[1] == ["vty@71000000"]
+    assert asyncio.run(stored_terminals(console.service("hcall")))[1] == ["vty@71000000"]
     console.type("poweroff\n")
     assert console.wait() == 0
 
@@ -135,21 +119,21 @@ def test_a_device_is_the_guests_when_it_has_taken_it_and_outlives_a_reboot(run: 
     console = run("--name", "plug", "--kernel", str(guests.kernel), "--initrd", str(initrd), *APPEND)
     console.expect(PROMPT, BOOT_SECONDS)
     # Nobody handles the kernel's events yet, and that is what is said.
-    early = splitvisor(console, "vm", "device-add", "plug", "nvram", "--option", "bytes=8192", "--wait", "0.3")
+    early = console.splitvisor("vm", "device-add", "plug", "nvram", "--option", "bytes=8192", "--wait", "0.3")
     assert (early.returncode, "the guest has not taken it within 0.3 s" in early.stderr) == (1, True), early
     start_handler(console)
     console.expect("dlpar: added 30000002")
     assert on_the_bus(console) == ["71000000", "71000001", "71000002"]
-    assert splitvisor(console, "vm", "device-add", "plug", "vty", "--address", "0x71000009").returncode == 0
-    assert splitvisor(console, "vm", "device-remove", "plug", "0x71000002").returncode == 0
+    assert console.splitvisor("vm", "device-add", "plug", "vty", "--address", "0x71000009").returncode == 0
+    assert console.splitvisor("vm", "device-remove", "plug", "0x71000002").returncode == 0
 
     console.type("reboot\n")
     console.expect(MARKER, BOOT_SECONDS)
     console.expect(PROMPT)
     assert on_the_bus(console) == ["71000000", "71000001", "71000009"]
-    kept = splitvisor(console, "vm", "device-remove", "plug", "0x71000009", "--wait", "0.3")
+    kept = console.splitvisor("vm", "device-remove", "plug", "0x71000009", "--wait", "0.3")
     assert (kept.returncode, "has not let 0x71000009 go within 0.3 s" in kept.stderr) == (1, True), kept
-    assert "configured, asked to go" in splitvisor(console, "vm", "devices", "plug").stdout
+    assert "configured, asked to go" in console.splitvisor("vm", "devices", "plug").stdout
     start_handler(console)
     console.expect("dlpar: removed 30000009")
     assert on_the_bus(console) == ["71000000", "71000001"]

@@ -11,14 +11,13 @@ from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, STEP_SECONDS, Guests
-from tests.guests.test_hotplug import service, splitvisor
 
 
 def test_slofs_tree_is_stored_and_its_interrupt_controller_is_the_parent(run: Run, guests: Guests) -> None:
     console = run("--name", "slof", "--firmware", str(resolve("firmware", "slof")), "--kernel", str(guests.kernel))
     console.expect("Quiescing Open Firmware", BOOT_SECONDS)
     console.expect("Booting Linux")
-    with grpc.insecure_channel(service(console, "hcall")) as channel:
+    with grpc.insecure_channel(console.service("hcall")) as channel:
         trees = device_tree_pb2_grpc.DeviceTreeServiceStub(channel)
         head = trees.GetTree(pb.GetTreeRequest(vm="slof"), timeout=STEP_SECONDS)
     assert head.revision.origin == pb.TREE_ORIGIN_UPDATE_DT
@@ -27,5 +26,5 @@ def test_slofs_tree_is_stored_and_its_interrupt_controller_is_the_parent(run: Ru
     phandle = int.from_bytes(controller.properties["phandle"])
     assert phandle != 0x1111, "SLOF numbers nodes itself"
 
-    added = splitvisor(console, "vm", "device-add", "slof", "vty", "--wait", "0")
+    added = console.splitvisor("vm", "device-add", "slof", "vty", "--wait", "0")
     assert f"interrupt parent {phandle:#x}, from the stored tree" in added.stdout, added
