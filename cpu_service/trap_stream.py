@@ -96,6 +96,7 @@ class BackendLink:
         self.offer = pb.Offer()
         self.nodes: Sequence[pb.TreeNode] = ()
         """What the back end describes for the device tree; replaced as a whole when it changes."""
+        self._devices: Sequence[pb.DeviceSpec] = tuple(hello.devices)
         self.attached = False
         self.reconnects = 0
         self._hello, self._ram, self._events = hello, ram, events
@@ -319,6 +320,8 @@ class BackendLink:
             self._batch, self._flush_asked = [], False
             hello = pb.Hello()
             hello.CopyFrom(self._hello)
+            hello.ClearField("devices")
+            hello.devices.extend(self._devices)
             hello.positions.extend(pb.VcpuPosition(vcpu=v, sequence=s) for v, s in self._positions.items())
             first = [pb.AttachRequest(hello=hello)]
             unacknowledged = [posted.trap for waiting in self._unacknowledged.values() for posted in waiting]
@@ -333,7 +336,7 @@ class BackendLink:
         offer = next(iter(call), pb.AttachResponse())
         if not offer.HasField("offer"):
             raise BackendUnavailableError("it did not send an offer first")
-        if self._first_attach.is_set() and list(offer.offer.routes) != list(self.offer.routes):
+        if self._first_attach.is_set() and _calls(offer.offer) != _calls(self.offer):
             call.cancel()
             raise BackendUnavailableError("it came back with other routes; restart the machine to use them")
         self.offer, self.nodes = offer.offer, tuple(offer.offer.nodes)
@@ -357,8 +360,8 @@ class BackendLink:
                     self._events.memory_written(response.dirty.address, response.dirty.length)
                 case "action":
                     self._events.action(response.action)
-                case "nodes":
-                    self.nodes = tuple(response.nodes.nodes)
+                case "inventory":
+                    self.nodes, self._devices = tuple(response.inventory.nodes), tuple(response.inventory.devices)
                 case other:
                     raise BackendUnavailableError(f"it sent an unexpected message: {other}")
 
@@ -387,6 +390,14 @@ class BackendLink:
             self._ram.map[address : address + len(data)] = data
             self._events.memory_written(address, len(data))
         return pb.AttachRequest(memory_result=pb.MemoryResult(id=request.id, ok=ok))
+
+
+def _calls(offer: pb.Offer) -> list[pb.Route]:
+    """The routes of an offer as far as they must not change: the devices whose calls may be posted come and go."""
+    offer = pb.Offer(routes=offer.routes)
+    for route in offer.routes:
+        route.posted.ClearField("key_values")
+    return list(offer.routes)
 
 
 def unavailable(route: pb.Route) -> int:

@@ -176,8 +176,8 @@ class Vm(ABC):
         """Change the machine's state, at any time."""
 
     @abstractmethod
-    def nodes_changed(self) -> None:
-        """Tell that Session.nodes() has changed: the next reset's seed tree gets what it returns now."""
+    def inventory_changed(self) -> None:
+        """Tell that Session.nodes() or inventory() has changed: what they return now is for the next reset, and the next life."""
 
     @abstractmethod
     async def invoke(self, token: int, *arguments: int) -> tuple[int, Sequence[int]]:
@@ -194,8 +194,12 @@ class Session:
         self.vm = vm
 
     def nodes(self) -> Sequence[pb.TreeNode]:
-        """Device-tree nodes that this back end adds to the seed tree, parents first; see Vm.nodes_changed."""
+        """Device-tree nodes that this back end adds to the seed tree, parents first; see Vm.inventory_changed."""
         return ()
+
+    def inventory(self) -> Sequence[pb.DeviceSpec]:
+        """The devices: what Vm.devices must be for a session that takes this one's place, should this process end."""
+        return self.vm.devices
 
     async def reset(self) -> None:
         """Bring devices to their power-on state: at the machine's start and at each reset, before the guest runs."""

@@ -102,6 +102,7 @@ class VmLink(Vm):
         self._backlog: deque[pb.AttachRequest] = deque()
         self.session = factory(self)
         self.calls = self.session.calls
+        self._is_as_configured = True
         # Made once: cpu_service holds a back end to the routes that it offered first, whatever is plugged in later.
         self._routes = [route_message(call, self.session) for call in self.calls]
 
@@ -128,10 +129,14 @@ class VmLink(Vm):
         """See Vm."""
         self._event(pb.AttachResponse(action=pb.MachineAction(kind=kind, reason=reason)))
 
-    def nodes_changed(self) -> None:
-        """See Vm. Without a connection there is nothing to say: the next one begins with an offer."""
+    def inventory_changed(self) -> None:
+        """See Vm."""
+        self._is_as_configured = False
         if self.stream is not None:
-            self.stream.send(pb.AttachResponse(nodes=pb.TreeNodes(nodes=self.session.nodes())))
+            self.stream.send(self._inventory())
+
+    def _inventory(self) -> pb.AttachResponse:
+        return pb.AttachResponse(inventory=pb.Inventory(nodes=self.session.nodes(), devices=self.session.inventory()))
 
     async def invoke(self, token: int, *arguments: int) -> tuple[int, Sequence[int]]:
         """See Vm."""
@@ -188,6 +193,8 @@ class VmLink(Vm):
         old, self.stream = self.stream, stream
         if old is not None:
             old.end("a newer connection took over")
+        if not self._is_as_configured:
+            stream.send(self._inventory())
         for position in hello.positions:
             sequence, _ = self._replies.get(position.vcpu, (0, None))
             if sequence <= position.sequence:

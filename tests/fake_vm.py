@@ -41,7 +41,7 @@ class FakeVm(Vm):
         self.memory = self.ram
         self.interrupts: list[int] = []
         self.actions: list[tuple[pb.MachineActionKind, str]] = []
-        self.node_changes = 0
+        self.inventory_changes = 0
         self.invoked: list[tuple[int, tuple[int, ...]]] = []
         self.answer: Invocation = lambda token, arguments: (0, ())
 
@@ -51,8 +51,8 @@ class FakeVm(Vm):
     def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
         self.actions.append((kind, reason))
 
-    def nodes_changed(self) -> None:
-        self.node_changes += 1
+    def inventory_changed(self) -> None:
+        self.inventory_changes += 1
 
     async def invoke(self, token: int, *arguments: int) -> tuple[int, Sequence[int]]:
         self.invoked.append((token, arguments))

@@ -132,26 +132,37 @@ class VioSession(ConnectorSession):
             node.properties.append(cells_property("ibm,my-drc-index", connector.index))
         return node
 
+    def inventory(self) -> Sequence[trap_pb2.DeviceSpec]:
+        """See Session: what the guest has. A device that it has not taken is not missed, should this process end."""
+        in_slots = {it.unit_address: it.state for it in self.connectors if it.device is not None}
+        return [
+            trap_pb2.DeviceSpec(kind=device.kind, unit_address=address, options=device.options)
+            for address, device in self.devices.items()
+            if in_slots.get(address, State.CONFIGURED) is State.CONFIGURED
+        ]
+
     def plug(self, connector: Connector, device: VioDevice, node: trap_pb2.TreeNode) -> None:
         """Put a device into an empty slot; node is what the guest gets when it asks."""
         self.devices = dict(sorted([*self.devices.items(), (device.unit_address, device)]))
         connector.plug(device, node)
-        self.vm.nodes_changed()
+        self.vm.inventory_changed()
 
     def unplug(self, connector: Connector) -> None:
         """Take a device out of its slot; the guest has given it back or never had it."""
         device = self.devices.pop(connector.unit_address)
         connector.unplug()
         device.close()
-        self.vm.nodes_changed()
+        self.vm.inventory_changed()
 
     def connector_changed(self, connector: Connector, before: State) -> None:
         """The stored tree follows what the guest has; a device goes when the guest gives it back as it was asked to."""
-        if self.platform is not None and connector.node is not None:
-            if connector.state is State.CONFIGURED:
-                self.platform.change_tree(self.vm.name, add=[connector.node])
-            elif before is State.CONFIGURED:
-                self.platform.change_tree(self.vm.name, remove=[connector.node.path])
+        if State.CONFIGURED in (before, connector.state):
+            self.vm.inventory_changed()
+            if self.platform is not None and connector.node is not None:
+                if connector.state is State.CONFIGURED:
+                    self.platform.change_tree(self.vm.name, add=[connector.node])
+                else:
+                    self.platform.change_tree(self.vm.name, remove=[connector.node.path])
         if connector.state is State.UNUSABLE and connector.removal_asked:
             self.unplug(connector)
 

@@ -80,6 +80,7 @@ class VioDevice:
             raise BusError(f"{self.kind} at {unit_address:#x} does not know the option {unknown[0]!r}; it knows: {known}")
         self.vm = vm
         self.unit_address = unit_address
+        self.options = dict(options)
         self.interrupt_source = interrupt_source(unit_address)
         self.signal_state = 0
         self.window = DmaWindow(vm.memory) if self.has_dma else None

@@ -46,7 +46,7 @@ class AttachRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., trap: _Optional[_Union[Trap, _Mapping]] = ..., posted: _Optional[_Union[PostedBatch, _Mapping]] = ..., memory_result: _Optional[_Union[MemoryResult, _Mapping]] = ..., invoke_result: _Optional[_Union[InvokeResult, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ...) -> None: ...
 
 class AttachResponse(_message.Message):
-    __slots__ = ("offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action", "nodes")
+    __slots__ = ("offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action", "inventory")
     OFFER_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
     MEMORY_READ_FIELD_NUMBER: _ClassVar[int]
@@ -57,7 +57,7 @@ class AttachResponse(_message.Message):
     RESET_DONE_FIELD_NUMBER: _ClassVar[int]
     DIRTY_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
-    NODES_FIELD_NUMBER: _ClassVar[int]
+    INVENTORY_FIELD_NUMBER: _ClassVar[int]
     offer: Offer
     reply: Reply
     memory_read: MemoryRead
@@ -68,8 +68,8 @@ class AttachResponse(_message.Message):
     reset_done: ResetDone
     dirty: MemoryRange
     action: MachineAction
-    nodes: TreeNodes
-    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., nodes: _Optional[_Union[TreeNodes, _Mapping]] = ...) -> None: ...
+    inventory: Inventory
+    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions")
@@ -334,11 +334,13 @@ class Detach(_message.Message):
     reason: str
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
-class TreeNodes(_message.Message):
-    __slots__ = ("nodes",)
+class Inventory(_message.Message):
+    __slots__ = ("nodes", "devices")
     NODES_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
     nodes: _containers.RepeatedCompositeFieldContainer[TreeNode]
-    def __init__(self, nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ...) -> None: ...
+    devices: _containers.RepeatedCompositeFieldContainer[DeviceSpec]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ...) -> None: ...
 
 class TreeNode(_message.Message):
     __slots__ = ("path", "properties")

@@ -17,6 +17,7 @@ from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc
 from tests.component.console_harness import Viewer
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, STEP_SECONDS, Console, Guests
+from tests.services import Service
 
 COMPILER = "powerpc64-linux-gnu-gcc"
 FLAGS = """
@@ -139,3 +140,25 @@ def test_a_device_is_the_guests_when_it_has_taken_it_and_outlives_a_reboot(run: 
     assert on_the_bus(console) == ["71000000", "71000001"]
     console.type("poweroff\n")
     assert console.wait() == 0
+
+
+def test_a_device_that_was_added_outlives_a_crash_of_its_service(
+    run: Run, guests: Guests, initrd: Path, short_path: Path
+) -> None:
+    hcall = Service("hcall", short_path, "--store", str(short_path / "trees.sqlite"))
+    vio = Service("vio", short_path, "--device-tree", hcall.address)
+    try:
+        console = start_guest(run, guests, initrd, "--connect", f"hcall={hcall.address},vio={vio.address}")
+        assert console.splitvisor("vm", "device-add", "plug", "vty").returncode == 0
+        vio.kill()
+        vio.start()
+        assert on_the_bus(console) == ["71000000", "71000001", "71000002"]
+        use_terminal(console)
+        assert "0x71000002  vty" in console.splitvisor("vm", "devices", "plug").stdout
+        removed = console.splitvisor("vm", "device-remove", "plug", hex(ADDED))
+        assert (removed.returncode, removed.stdout) == (0, "0x71000002 is gone\n"), removed
+        console.type("poweroff\n")
+        assert console.wait() == 0
+    finally:
+        vio.end()
+        hcall.end()

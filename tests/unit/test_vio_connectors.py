@@ -126,7 +126,7 @@ def test_a_device_that_was_asked_for_goes_when_it_is_given_back() -> None:
     assert ADDRESS not in session.devices
     assert slot(session).device is None
     assert isinstance(session.vm, FakeVm)
-    assert session.vm.node_changes == 2, "plugged and unplugged"
+    assert session.vm.inventory_changes == 4, "plugged, taken, given back, unplugged"
     assert set_indicator(session, 9003, 1) == -3
     assert sense(session) == [0, 2]
 
@@ -153,6 +153,18 @@ def test_each_switch_works_where_papr_has_it(done: list[tuple[int, int]], kind: 
     for step in done:
         assert set_indicator(session, *step) == 0
     assert set_indicator(session, kind, state) == status
+
+
+def test_a_successor_gets_the_devices_that_the_guest_has() -> None:
+    session = make_session()
+    assert [spec.unit_address for spec in session.inventory()] == [0x7100_0000]
+    take(session)
+    assert [(spec.kind, spec.unit_address) for spec in session.inventory()] == [("vty", 0x7100_0000), ("vty", ADDRESS)]
+    successor = VioSession(FakeVm(devices=session.inventory()))
+    assert list(successor.devices) == list(session.devices)
+    assert slot(successor).state is State.CONFIGURED
+    give(session)
+    assert [spec.unit_address for spec in session.inventory()] == [0x7100_0000]
 
 
 def test_an_empty_slot_cannot_be_taken_and_an_unknown_index_is_none() -> None:
