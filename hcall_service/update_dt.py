@@ -121,5 +121,11 @@ async def update_dt(session: TreeUpdateSession, call: Call) -> int:
 
 
 UPDATE_DT_CALLS: tuple[Hypercall, ...] = (
-    Hypercall(Hcall.H_UPDATE_DT, update_dt, arguments=1, section="private to KVM, QEMU and SLOF"),
+    Hypercall(
+        Hcall.H_UPDATE_DT,
+        update_dt,
+        arguments=1,
+        section="private to KVM, QEMU and SLOF",
+        note="at most twice the size of the tree that the guest started from",
+    ),
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import grpc
+import pytest
 
 from splitvisor import fdt
 from splitvisor.guests import resolve
@@ -13,8 +14,12 @@ from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, STEP_SECONDS, Guests
 
 
-def test_slofs_tree_is_stored_and_its_interrupt_controller_is_the_parent(run: Run, guests: Guests) -> None:
-    console = run("--name", "slof", "--firmware", str(resolve("firmware", "slof")), "--kernel", str(guests.kernel))
+@pytest.mark.parametrize("memory", [(), ("--no-shared-memory",)], ids=["shared", "through-streams"])
+def test_slofs_tree_is_stored_and_its_interrupt_controller_is_the_parent(
+    run: Run, guests: Guests, memory: tuple[str, ...]
+) -> None:
+    slof = str(resolve("firmware", "slof"))
+    console = run("--name", "slof", "--firmware", slof, "--kernel", str(guests.kernel), *memory)
     console.expect("Quiescing Open Firmware", BOOT_SECONDS)
     console.expect("Booting Linux")
     with grpc.insecure_channel(console.service("hcall")) as channel:
