@@ -99,7 +99,7 @@ def test_no_tree_is_larger_than_any_blob_may_be(store: Store) -> None:
         (FINAL[:4] + b"\xff\xff\xff\xff" + FINAL[8:], 0, 0, "size"),
         (FINAL[:-1], RAM - len(FINAL) + 1, RAM - len(FINAL) + 1, "blob address"),
         (FINAL[:20] + (99).to_bytes(4) + FINAL[24:], 0, 0, "version"),
-        (padded(FINAL, len(FINAL) + 8)[:8] + (3).to_bytes(4) + FINAL[12:], 0, 0, "structure block"),
+        (FINAL[:12] + (1 << 24).to_bytes(4) + FINAL[16:], 0, 0, "strings block"),
     ],
 )
 def test_a_refused_tree_is_not_stored_and_the_log_names_the_check(
