@@ -160,9 +160,9 @@ class VioSession(ConnectorSession):
             self.vm.inventory_changed()
             if self.platform is not None and connector.node is not None:
                 if connector.state is State.CONFIGURED:
-                    self.platform.change_tree(self.vm.name, add=[connector.node])
+                    self.platform.add_node(self.vm.name, connector.node)
                 else:
-                    self.platform.change_tree(self.vm.name, remove=[connector.node.path])
+                    self.platform.remove_node(self.vm.name, connector.node.path)
         if connector.state is State.UNUSABLE and connector.removal_asked:
             self.unplug(connector)
 

@@ -81,6 +81,10 @@ async def remove_device(session: VioSession, platform: Platform, unit_address: i
     if connector.state is State.UNUSABLE:
         session.unplug(connector)
         return connector
-    connector.removal_asked = True
-    await platform.raise_hotplug(session.vm.name, HOTPLUG_ACTION_REMOVE, connector.index)
+    asked_before, connector.removal_asked = connector.removal_asked, True
+    try:
+        await platform.raise_hotplug(session.vm.name, HOTPLUG_ACTION_REMOVE, connector.index)
+    except PlatformError:
+        connector.removal_asked = asked_before and connector.device is device
+        raise
     return connector

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -21,6 +21,14 @@ class PlatformError(Exception):
     """hcall_service did not do what was asked; the text says where it is, why, and what to do."""
 
 
+@dataclass
+class _Change:
+    """What is to happen to a node of a stored tree: it goes, it comes, or both in this order."""
+
+    remove: bool = False
+    add: trap_pb2.TreeNode | None = None
+
+
 class Platform:
     """An hcall_service at a gRPC target. Made inside a running event loop.
 
@@ -33,8 +41,9 @@ class Platform:
         self._channel = grpc.aio.insecure_channel(target)
         self._trees: Any = device_tree_pb2_grpc.DeviceTreeServiceStub(self._channel)
         self._events: Any = platform_event_pb2_grpc.PlatformEventServiceStub(self._channel)
-        self._changes = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._changes: dict[str, dict[str, _Change]] = {}
+        """What stored trees do not have yet, by VM and path. A guest can make changes faster than a disk takes them."""
+        self._writer: asyncio.Task[None] | None = None
 
     async def interrupt_parent(self, vm: str) -> device_tree_pb2.GetInterruptParentResponse:
         """Return what a new device's `interrupt-parent` must be. Raises PlatformError."""
@@ -49,19 +58,38 @@ class Platform:
         )
         await self._ask(self._events.RaiseHotplug, request)
 
-    def change_tree(self, vm: str, *, remove: Sequence[str] = (), add: Sequence[trap_pb2.TreeNode] = ()) -> None:
-        """Have the stored tree follow what the guest has. Changes are made in order; one that fails is logged."""
-        request = device_tree_pb2.ChangeNodesRequest(vm=vm, remove=remove, add=add)
-        task = asyncio.get_running_loop().create_task(self._change(request))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def add_node(self, vm: str, node: trap_pb2.TreeNode) -> None:
+        """Have the stored tree follow: the guest has a node more."""
+        change = self._changes.setdefault(vm, {}).setdefault(node.path, _Change())
+        change.add = node
+        self._write()
 
-    async def _change(self, request: device_tree_pb2.ChangeNodesRequest) -> None:
-        async with self._changes:
-            try:
-                await self._ask(self._trees.ChangeNodes, request)
-            except PlatformError as error:
-                log.warning("the stored tree does not follow the bus", vm=request.vm, reason=str(error))
+    def remove_node(self, vm: str, path: str) -> None:
+        """Have the stored tree follow: the guest does not have a node any more."""
+        change = self._changes.setdefault(vm, {}).setdefault(path, _Change())
+        change.remove, change.add = True, None
+        self._write()
+
+    def _write(self) -> None:
+        if self._writer is None:
+            self._writer = asyncio.get_running_loop().create_task(self._write_changes())
+
+    async def _write_changes(self) -> None:
+        try:
+            while self._changes:
+                vm = next(iter(self._changes))
+                changes = self._changes.pop(vm)
+                request = device_tree_pb2.ChangeNodesRequest(
+                    vm=vm,
+                    remove=[path for path, change in changes.items() if change.remove],
+                    add=[change.add for change in changes.values() if change.add is not None],
+                )
+                try:
+                    await self._ask(self._trees.ChangeNodes, request)
+                except PlatformError as error:
+                    log.warning("the stored tree does not follow the bus", vm=vm, reason=str(error))
+        finally:
+            self._writer = None
 
     async def _ask(self, method: Any, request: Any) -> Any:
         try:
@@ -73,6 +101,6 @@ class Platform:
 
     async def close(self) -> None:
         """Make the changes that wait, and close the channel."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=DEADLINE_S)
+        if self._writer is not None:
+            await asyncio.wait({self._writer}, timeout=DEADLINE_S)
         await self._channel.close(grace=None)

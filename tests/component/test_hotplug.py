@@ -30,6 +30,7 @@ from splitvisor.rpc import (
 )
 from tests.component.console_harness import DEADLINE, RAM_BYTES, Guest
 from vio_service import service as vio
+from vio_service.platform import Platform
 
 ADDRESS = 0x7100_0002
 SLOT = 0x3000_0002
@@ -179,6 +180,53 @@ def test_a_device_is_added_taken_and_removed_and_the_stored_tree_follows() -> No
     asyncio.run(run())
 
 
+class SlowTrees(device_tree_pb2_grpc.DeviceTreeServiceServicer):
+    """A store whose disk is slow: changes wait until they are let."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.requests: list[dt.ChangeNodesRequest] = []
+
+    async def ChangeNodes(self, request: dt.ChangeNodesRequest, context: Any) -> dt.ChangeNodesResponse:
+        self.requests.append(request)
+        await self.go.wait()
+        return dt.ChangeNodesResponse()
+
+    async def _refuse(self, request: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not asked for here")
+
+    BuildTree = PutTree = GetTree = GetProperty = ListRevisions = LookUpNode = GetInterruptParent = _refuse
+
+
+def test_a_guest_that_takes_and_gives_without_end_fills_no_queue() -> None:
+    async def run() -> None:
+        directory = Path(tempfile.mkdtemp(dir="/tmp"))
+        server, trees = grpc.aio.server(), SlowTrees()
+        device_tree_pb2_grpc.add_DeviceTreeServiceServicer_to_server(trees, server)
+        server.add_insecure_port(f"unix:{directory}/hcall.sock")
+        await server.start()
+        platform = Platform(f"unix:{directory}/hcall.sock")
+        kept, gone = trap_pb2.TreeNode(path="/vdevice/vty@1"), trap_pb2.TreeNode(path="/vdevice/vty@2")
+        async with asyncio.timeout(DEADLINE):
+            platform.add_node("vm", gone)
+            while not trees.requests:
+                await asyncio.sleep(0.01)
+            for _ in range(1000):
+                for node in (kept, gone):
+                    platform.add_node("vm", node)
+                    platform.remove_node("vm", node.path)
+            platform.add_node("vm", kept)
+            trees.go.set()
+            await platform.close()
+        first, rest = trees.requests
+        assert (list(first.remove), list(first.add)) == ([], [gone])
+        assert (sorted(rest.remove), list(rest.add)) == ([kept.path, gone.path], [kept])
+        await server.stop(0)
+        shutil.rmtree(directory)
+
+    asyncio.run(run())
+
+
 def test_the_interrupt_parent_is_that_of_firmwares_tree() -> None:
     async def run() -> None:
         async with machine() as vm:
@@ -256,8 +304,10 @@ def test_what_cannot_be_added_or_removed_is_refused_with_the_reason() -> None:
             await vm.remove(ADDRESS, wait_ms=0)
             code, text = await refused(vm.add(wait_ms=0))
             assert (code, "64 older events" in text) == ("UNAVAILABLE", True)
+            assert (await refused(vm.remove(0x7100_0000)))[0] == "UNAVAILABLE"
             described = await vm.bus.DescribeBus(vio_bus_pb2.DescribeBusRequest(vm="vm"))
             assert len(described.devices) == 63, "what could not be announced is not plugged in"
+            assert not described.devices[0].connector.removal_asked, "nor asked for"
 
     asyncio.run(run())
 
