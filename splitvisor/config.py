@@ -240,8 +240,18 @@ def read_machine_file(path: Path, config: MachineConfig | None = None) -> Machin
     return result
 
 
+def _with_nvram_file(devices: tuple[Device, ...], path: Path) -> tuple[Device, ...]:
+    """Let the first NVRAM, added when there is none, keep its contents in a file."""
+    if not path.parent.is_dir() or path.is_dir():
+        raise ConfigError("splitvisor run", "--nvram", f"{path} cannot be a file", "give a path in a directory that exists")
+    first = next((device for device in devices if device.kind == "nvram"), None)
+    nvram = first if first is not None else Device("nvram")
+    kept = replace(nvram, options={**nvram.options, "path": str(path.absolute())})
+    return (*(kept if device is first else device for device in devices), *(() if first is not None else (kept,)))
+
+
 def apply_flags(config: MachineConfig, flags: Mapping[str, Any]) -> MachineConfig:
-    """Return config with what flags set: keys as in a machine file, and `vty`, a number of terminals. None is not set.
+    """Return config with what flags set: keys as in a machine file; `vty`, a number of terminals; `nvram`, a path. None is not set.
 
     Raises ConfigError.
     """
@@ -254,6 +264,8 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any]) -> MachineConfi
                 raise ConfigError("splitvisor run", flag, f"{value} terminals", f"give 1 to {VTYS_MAX}")
             others = tuple(device for device in config.devices if device.kind != "vty")
             config = replace(config, devices=(*(Device("vty") for _ in range(value)), *others))
+        elif key == "nvram":
+            config = replace(config, devices=_with_nvram_file(config.devices, Path(value)))
         else:
             config = _apply(config, key, value, ("splitvisor run", flag), Path())
     if config.initrd is not None and config.kernel is None and config.firmware is None:

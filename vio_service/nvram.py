@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from splitvisor.backend import Call, Result, RtasCall, Vm
+from splitvisor.backend import Call, Mirrored, Result, RtasCall, Vm
 from splitvisor.papr.codes import RtasStatus
 from splitvisor.rpc import trap_pb2
 from vio_service.device import BusError, BusSession, VioDevice, cells_property
@@ -24,6 +24,7 @@ DEFAULT_BYTES = 64 << 10
 MIN_BYTES = 8 << 10
 """SLOF's partitions need this much."""
 MAX_BYTES = 1 << 20
+FETCH = "nvram-fetch"
 
 log = structlog.get_logger()
 
@@ -128,10 +129,23 @@ async def nvram_store(session: BusSession, call: Call) -> Result:
     except OSError as error:
         log.error("nvram not stored", path=str(nvram.path), reason=error.strerror)
         return Result(returns=(RtasStatus.HARDWARE_ERROR, 0))
+    call.mirror_write(FETCH, offset, data)
     return Result(returns=(RtasStatus.SUCCESS, length))
 
 
+def _contents(session: BusSession) -> bytes:
+    return next((nvram.contents for nvram in session.all(Nvram)), b"")
+
+
 CALLS = (
-    RtasCall("nvram-fetch", nvram_fetch, section="LoPAPR 7.3.1.1", arguments=3, returns=2),
+    RtasCall(
+        FETCH,
+        nvram_fetch,
+        section="LoPAPR 7.3.1.1",
+        arguments=3,
+        returns=2,
+        note="answered from a copy: SLOF reads byte by byte, 6,800 times until its prompt",
+        mirrored=Mirrored(_contents),
+    ),
     RtasCall("nvram-store", nvram_store, section="LoPAPR 7.3.1.2", arguments=3, returns=2),
 )

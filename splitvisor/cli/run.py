@@ -56,6 +56,9 @@ def run(
     ] = None,
     smp: Annotated[int | None, typer.Option(metavar="N", help="vCPUs, 1 to 8 [1]", rich_help_panel=_MACHINE)] = None,
     vty: Annotated[int | None, typer.Option(metavar="N", help="Terminals of the VM [1]", rich_help_panel=_MACHINE)] = None,
+    nvram: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the NVRAM there; made when it is new", rich_help_panel=_MACHINE)
+    ] = None,
     no_shared_memory: Annotated[
         bool, typer.Option("--no-shared-memory", help="Back ends reach RAM through gRPC only", rich_help_panel=_MACHINE)
     ] = False,
@@ -98,6 +101,7 @@ def run(
         "firmware": resolve("firmware", firmware) if firmware is not None else None,
         "shared_memory": False if no_shared_memory else None,
         "vty": vty,
+        "nvram": nvram,
     }
     try:
         config = apply_flags(read_machine_file(machine) if machine is not None else MachineConfig(), flags)
