@@ -9,6 +9,8 @@ A machine file::
     kernel = "vmlinux"         # paths are relative to this file
     initrd = "initramfs.cpio"
     append = "console=hvc0"
+    firmware = "slof.bin"
+    flat_tree = false          # true: a firmware of less than 64 KiB, unlike VOF, wants a flattened tree
     shared_memory = true
 
     [[device]]
@@ -83,6 +85,8 @@ class MachineConfig:
     append: str = ""
     firmware: Path | None = None
     """A raw firmware image; None: Splitvisor's own."""
+    flat_tree: bool = False
+    """The firmware image wants a flattened tree; one of more than 64 KiB gets it anyway."""
     shared_memory: bool = True
     devices: tuple[Device, ...] = DEFAULT_DEVICES
 
@@ -106,6 +110,7 @@ class MachineConfig:
             ],
             backends=[machine_pb2.BackendAddress(name=name, address=address) for name, address in backends.items()],
             private_memory=not self.shared_memory,
+            flat_tree=self.flat_tree,
         )
 
 
@@ -174,6 +179,7 @@ _KEYS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
     "initrd": ("initrd", _file),
     "append": ("append", _append),
     "firmware": ("firmware", _file),
+    "flat_tree": ("flat_tree", _flag),
     "shared_memory": ("shared_memory", _flag),
 }
 """Keys of a machine file (flags have the same names): the field that each sets, and its check."""

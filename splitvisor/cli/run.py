@@ -47,6 +47,9 @@ def run(
     firmware: Annotated[
         str | None, typer.Option(metavar="FILE", help="Raw firmware image to run instead of ours", rich_help_panel=_GUEST)
     ] = None,
+    flat_tree: Annotated[
+        bool, typer.Option("--flat-tree", help="That image, though small, wants a flattened tree in r3", rich_help_panel=_GUEST)
+    ] = False,
     machine: Annotated[
         Path | None, typer.Option(metavar="FILE.toml", help="Machine file; flags override it", rich_help_panel=_MACHINE)
     ] = None,
@@ -99,6 +102,7 @@ def run(
         "initrd": resolve("initrd", initrd) if initrd is not None else None,
         "append": append,
         "firmware": resolve("firmware", firmware) if firmware is not None else None,
+        "flat_tree": True if flat_tree else None,
         "shared_memory": False if no_shared_memory else None,
         "vty": vty,
         "nvram": nvram,
