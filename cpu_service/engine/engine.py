@@ -47,6 +47,7 @@ _DECREMENTER_UNDERFLOW_LEVEL = 1 << 2 | 1 << 4
 _EXCEPTION_PROGRAM, _EXCEPTION_SYSTEM_CALL = 6, 8
 _PRIVILEGED_REGISTER = 0x32
 _INTERRUPT_HARD = 2
+_DECREMENTER_BITS = 32
 _MTSPR_DECR = 0x7C16_03A6
 _MTSPR_MASK = 0xFC1F_FFFF
 
@@ -117,6 +118,7 @@ class Engine:
         self._vmem_read = short.uc_vmem_read
         self._vmem_read.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
         cpu_class = ctypes.c_uint64.from_address(where.cpu + layout.CPU_CLASS).value
+        ctypes.c_uint32.from_address(cpu_class + layout.DECREMENTER_BITS).value = _DECREMENTER_BITS
         do_interrupt = ctypes.c_uint64.from_address(cpu_class + layout.DO_INTERRUPT).value
         self._do_interrupt = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(do_interrupt)
 
