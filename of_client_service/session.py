@@ -88,13 +88,6 @@ class ClientInterfaceSession(Session):
 
     calls = (
         Hypercall(
-            Hcall.H_CAS,
-            client_architecture_support,
-            arguments=3,
-            section="private to QEMU and SLOF",
-            note="for a firmware of the guest's own; a client of ours calls ibm,client-architecture-support",
-        ),
-        Hypercall(
             Hcall.H_OF_CLIENT,
             call_client_interface,
             arguments=1,
@@ -106,5 +99,12 @@ class ClientInterfaceSession(Session):
                 Operand(MAX_PATH, word=(0, 3), string=True),
                 Operand(MAX_NAME, word=(0, 4), string=True),
             ),
+        ),
+        Hypercall(
+            Hcall.H_CAS,
+            client_architecture_support,
+            arguments=3,
+            section="private to QEMU and SLOF",
+            note="for a firmware of the guest's own; a client of ours calls ibm,client-architecture-support",
         ),
     )
