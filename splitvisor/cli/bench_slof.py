@@ -22,23 +22,29 @@ RUN_SECONDS = 120.0
 LIMIT = 1.3
 """How much longer than QEMU the prompt may take."""
 
-_QEMU = shlex.split(
-    "qemu-system-ppc64 -accel tcg,thread=single -smp 1 -nodefaults -display none -vga none -serial stdio -monitor none "
+QEMU = "qemu-system-ppc64"
+_QEMU_OPTIONS = shlex.split(
+    "-accel tcg,thread=single -smp 1 -nodefaults -display none -vga none -serial stdio -monitor none "
     "-M pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off -cpu power8"
 )
 
 
+def qemu_command(program: str = QEMU) -> list[str]:
+    """The fair peer for firmware; memory and firmware image are still to be added."""
+    return [program, *_QEMU_OPTIONS]
+
+
 def measure(runs: int, vs_qemu: bool, memory: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Run, print each figure as it comes, return them all. Raises BenchError."""
-    if vs_qemu and shutil.which(_QEMU[0]) is None:
-        raise BenchError(f"there is no {_QEMU[0]}; install the package qemu-system-ppc")
+    if vs_qemu and shutil.which(QEMU) is None:
+        raise BenchError(f"there is no {QEMU}; install the package qemu-system-ppc")
     try:
         fetch(say)
     except GuestError as error:
         raise BenchError(str(error)) from error
     slof = str(resolve("firmware", "slof"))
     own_command = [sys.executable, "-m", "splitvisor", "run", "--firmware", slof, "--memory", memory]
-    qemu_command = [*_QEMU, "-m", memory, "-bios", slof]
+    qemu_command = [*qemu_command(), "-m", memory, "-bios", slof]
     ours: list[float] = []
     theirs: list[float] = []
     for number in range(1, runs + 1):
