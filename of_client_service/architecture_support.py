@@ -7,8 +7,8 @@ The vector block that the client passes:
     byte n - 1                              number of option vectors
     n times: byte L, then L + 1 bytes       option vectors 1 to n; bytes of a vector count from 1, bits from the most significant
 
-The answer goes into the tree: cpu-version of every CPU, and option vector 5 as agreed, in /chosen. A client of ours finds it there;
-a firmware of its own (SLOF), which asks with H_CAS, gets the whole tree anew.
+The answer goes into the tree: cpu-version of every CPU, and option vector 5 as agreed, in /chosen. A client of ours
+finds it there; a firmware of the guest's own (SLOF), which asks with H_CAS, gets the whole tree anew.
 """
 
 from __future__ import annotations
@@ -158,13 +158,13 @@ async def negotiate_for_firmware(of: ClientInterface, address: int, buffer: int,
     if not isinstance(agreement, Agreement):
         return agreement
     try:
-        answer = UPDATE_HEADER + await of.revise_stored_tree(agreement.write, dt.TREE_ORIGIN_CAS)
+        blob = await of.revise_stored_tree(agreement.write, dt.TREE_ORIGIN_CAS, size - len(UPDATE_HEADER))
     except (TreeStoreError, fdt.FdtError) as error:
         log.error("no tree for the client", vm=of.vm.name, reason=str(error))
         return H.HARDWARE
-    if len(answer) > size:
+    if blob is None:
         return H.PARAMETER
-    await of.vm.memory.write(buffer & LOGICAL_ADDRESS_MASK, answer)
+    await of.vm.memory.write(buffer & LOGICAL_ADDRESS_MASK, UPDATE_HEADER + blob)
     return H.SUCCESS
 
 

@@ -257,9 +257,9 @@ def _with_nvram_file(devices: tuple[Device, ...], path: Path) -> tuple[Device, .
 
 
 def apply_flags(config: MachineConfig, flags: Mapping[str, Any]) -> MachineConfig:
-    """Return config with what flags set: keys as in a machine file; `vty`, a number of terminals; `nvram`, a path. None is not set.
+    """Return config with what flags set: keys as in a machine file; `vty`, a number of terminals; `nvram`, a path.
 
-    Raises ConfigError.
+    None is not set. Raises ConfigError.
     """
     for key, value in flags.items():
         flag = "--" + key.replace("_", "-")

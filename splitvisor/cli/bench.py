@@ -87,7 +87,7 @@ def slof(
     memory: Annotated[str, typer.Option(metavar="SIZE", help="RAM of the guest")] = "512M",
     json_file: JsonOption = None,
 ) -> None:
-    """Start SLOF, unmodified, and wait for its Forth prompt: wall time, services included. Status 1 when over 1.3 times QEMU's."""
+    """Start SLOF, unmodified, and wait for its prompt: wall time, services included. Status 1 when over 1.3 times QEMU's."""
     try:
         figures = bench_slof.measure(runs, vs_qemu, memory, typer.echo)
     except bench_boot.BenchError as error:

@@ -44,13 +44,13 @@ def measure(runs: int, vs_qemu: bool, memory: str, say: Callable[[str], None]) -
         raise BenchError(str(error)) from error
     slof = str(resolve("firmware", "slof"))
     own_command = [sys.executable, "-m", "splitvisor", "run", "--firmware", slof, "--memory", memory]
-    qemu_command = [*qemu_command(), "-m", memory, "-bios", slof]
+    their_command = [*qemu_command(), "-m", memory, "-bios", slof]
     ours: list[float] = []
     theirs: list[float] = []
     for number in range(1, runs + 1):
         ours.append(_seconds_to_prompt(own_command))
         if vs_qemu:
-            theirs.append(_seconds_to_prompt(qemu_command))
+            theirs.append(_seconds_to_prompt(their_command))
         say(f"run {number}: splitvisor {ours[-1]:.2f} s" + (f", qemu {theirs[-1]:.2f} s" if vs_qemu else ""))
     figures: dict[str, Any] = {"memory": memory, "splitvisor_seconds": ours}
     say(f"splitvisor: best {min(ours):.2f} s, median {statistics.median(ours):.2f} s to SLOF's prompt")
