@@ -19,8 +19,6 @@ from splitvisor.vm_link import ContractError, SessionFactory, Stream, TrapContex
 
 MAX_VMS = 256
 """VMs that one back end keeps; the one that was away longest makes room for a new one."""
-LINGER_S = 5.0
-"""How long a session that has ended can still be looked at: a quick guest is done before its terminal is there."""
 
 log = structlog.get_logger()
 
@@ -37,7 +35,6 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         self._backend = backend
         self._factory = factory
         self._links: dict[str, VmLink] = {}
-        self._ended: dict[str, Session] = {}
         self._changed = asyncio.Condition()
         self._attaching = asyncio.Lock()
 
@@ -49,10 +46,6 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         """One VM's session; None when it is not here."""
         link = self._links.get(vm)
         return None if link is None else link.session
-
-    def ended_session(self, vm: str) -> Session | None:
-        """The session of a VM that has just ended, for what it leaves to read; None when there is none."""
-        return self._ended.get(vm)
 
     async def wait_for_session(self, vm: str, timeout: float) -> Session | None:
         """Return a VM's session as soon as it is here; None after timeout seconds."""
@@ -120,20 +113,9 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
                     if self._links.get(link.name) is link:
                         del self._links[link.name]
                     await link.close()
-                    self._linger(link)
                     return
                 case other:
                     raise ContractError(f"unexpected message {other or 'without content'} on a trap stream")
-
-    def _linger(self, link: VmLink) -> None:
-        """Keep an ended session for a moment."""
-        self._ended[link.name] = link.session
-
-        def forget() -> None:
-            if self._ended.get(link.name) is link.session:
-                del self._ended[link.name]
-
-        asyncio.get_running_loop().call_later(LINGER_S, forget)
 
     async def _link(self, hello: pb.Hello) -> VmLink:
         async with self._attaching:

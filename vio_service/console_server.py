@@ -95,9 +95,7 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
         """Return the console that was asked for, waiting for its VM when the terminal wants that."""
         _check_open(first)
         opening = first.open
-        session = self._traps.session(opening.vm) or self._traps.ended_session(opening.vm)
-        if session is None:
-            session = await self._traps.wait_for_session(opening.vm, opening.wait_ms / 1000)
+        session = self._traps.session(opening.vm) or await self._traps.wait_for_session(opening.vm, opening.wait_ms / 1000)
         if not isinstance(session, VioSession):
             raise _RefusedError(f"no VM {opening.vm!r} is attached to this vio_service", grpc.StatusCode.NOT_FOUND)
         consoles = session.consoles()
