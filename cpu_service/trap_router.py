@@ -192,7 +192,7 @@ class TrapRouter:
                     self._invoke_posted(effect.invoke)
                 case "mirror_write":
                     if not call.link.mirror_write(effect.mirror_write):
-                        log.error("back end changed a mirror that it does not have", backend=call.link.name, call=call.name)
+                        log.error("back end changed a mirror behind its end", backend=call.link.name, call=call.name)
 
     def _operands(self, route: pb.Route, arguments: Sequence[int]) -> Sequence[pb.MemoryBlock]:
         """The memory that a route asks for; what is not in RAM is left out with all that hangs on it."""

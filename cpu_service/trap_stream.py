@@ -218,9 +218,11 @@ class BackendLink:
             self._outstanding = None
 
     def mirror_write(self, write: pb.MirrorWrite) -> bool:
-        """Change a copy; False when there is no such place in it."""
+        """Change a copy, if there is one; False when there is no such place in it."""
         contents = self.mirrors.get(write.name)
-        if contents is None or write.offset + len(write.data) > len(contents):
+        if contents is None:
+            return True
+        if write.offset + len(write.data) > len(contents):
             return False
         contents[write.offset : write.offset + len(write.data)] = write.data
         return True

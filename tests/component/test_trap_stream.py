@@ -569,3 +569,11 @@ def test_mirror_is_taken_anew_when_the_back_end_is_attached_again(routed: Routed
     wait_until(lambda: routed.links[0].reconnects == 1, "attached again")
     assert routed.rtas(FETCH, 0, 0x2000, 8, returns=2)[1][:2] == [0, 8]
     assert routed.ram.read(0x2000, 8) == b"replaced"
+
+
+def test_write_behind_a_mirrors_end_changes_nothing(routed: Routed) -> None:
+    [link, other] = routed.links
+    assert not link.mirror_write(pb.MirrorWrite(name="test,fetch", offset=7, data=b"xy"))
+    assert link.mirrors["test,fetch"] == b"mirrored"
+    assert other.mirror_write(pb.MirrorWrite(name="test,fetch", offset=0, data=b"xy")), "without a mirror there is nothing to do"
+    assert not other.mirrors
