@@ -67,7 +67,7 @@ def load_guest(config: mpb.MachineConfig, board: Board) -> BootPlan:
         return BootPlan(firmware.ENTRY, {3: kernel.entry, 4: start, 5: length}, MSR_ME, description)
     with open_image(Path(config.firmware)) as file:
         image = load_firmware(ram, file, config.firmware)
-    if image.size <= CLIENT_FIRMWARE_SIZE:
+    if image.size <= CLIENT_FIRMWARE_SIZE and not config.flat_tree:
         return BootPlan(image.entry, {1: CLIENT_FIRMWARE_STACK, 3: start, 4: length, 5: 0}, MSR_ME, config.firmware)
     flat = min(ram.size, FLAT_TREE_LIMIT) - FLAT_TREE_ROOM
     ram.write(flat, seed)

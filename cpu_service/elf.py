@@ -11,8 +11,9 @@ MAGIC: Final = b"\x7fELF"
 MACHINES: Final = {1: 20, 2: 21}
 """Class (1: 32 bits, 2: 64 bits) to machine: EM_PPC, EM_PPC64."""
 BYTE_ORDERS: Final = {1: "<", 2: ">"}
-EXECUTABLE_TYPES: Final = (2, 3)
-"""ET_EXEC, and ET_DYN for kernels that can relocate themselves."""
+ET_DYN: Final = 3
+EXECUTABLE_TYPES: Final = (2, ET_DYN)
+"""ET_EXEC, and ET_DYN for programs that relocate themselves."""
 PT_LOAD: Final = 1
 MAX_SEGMENTS: Final = 64
 """Kernels have two, boot loaders a handful; more is a broken header."""
@@ -45,6 +46,8 @@ class Elf:
     entry: int
     """Virtual."""
     little_endian: bool
+    relocatable: bool
+    """It runs wherever it is loaded."""
     segments: tuple[Segment, ...]
 
 
@@ -75,7 +78,7 @@ def read_elf(file: BinaryIO) -> Elf:
     segments = tuple(segment for segment in loadable if segment.memory_size)
     if not segments:
         raise ElfError("has nothing to load")
-    return Elf(entry, order == "<", segments)
+    return Elf(entry, order == "<", kind == ET_DYN, segments)
 
 
 def _read(file: BinaryIO, offset: int, length: int, file_size: int, what: str) -> bytes:

@@ -4,7 +4,7 @@
           0  firmware, its stack
     0x10000  free
    0x400000  a Linux kernel, moved there from its linear map at 0xC000000000000000, as QEMU does
-             then the initramfs
+             or a program that is linked at 0 and relocates itself, as test programs do; then the initramfs
 Everything else (zImage, GRUB, the demo guest) is loaded where it is linked.
 """
 
@@ -77,7 +77,8 @@ def load_program(ram: Ram, file: BinaryIO, name: str) -> LoadedImage:
         elf = read_elf(file)
     except ElfError as error:
         raise LoaderError(f"{name}: {error}") from error
-    placed = [(segment, _address(segment)) for segment in elf.segments]
+    moved = KERNEL_ADDRESS if elf.relocatable and min(segment.physical for segment in elf.segments) == 0 else 0
+    placed = [(segment, _address(segment, moved)) for segment in elf.segments]
     for segment, address in placed:
         if address < FIRMWARE_END:
             raise LoaderError(f"{name}: is linked at {address:#x}; what is below {FIRMWARE_END:#x} belongs to the firmware")
@@ -125,11 +126,11 @@ def _is_kernel(segment: Segment) -> bool:
     return segment.virtual >> 60 == KERNEL_MAP_NIBBLE
 
 
-def _address(segment: Segment) -> int:
-    """Where a segment goes."""
+def _address(segment: Segment, moved: int) -> int:
+    """Where a segment goes; a program that is no kernel is moved by so many bytes."""
     if _is_kernel(segment):
         return KERNEL_ADDRESS + (segment.virtual & KERNEL_OFFSET_MASK)
-    return segment.physical
+    return segment.physical + moved
 
 
 def _copy(ram: Ram, file: BinaryIO, offset: int, size: int, address: int, name: str) -> None:

@@ -88,10 +88,12 @@ class VcpuScheduler:
         self.on_attention: Callable[[], None] = lambda: None
         """Called on the vCPU thread when attention was raised."""
         self.on_dispatch: Callable[[Vcpu, bool], None] = lambda vcpu, running: None
-        """Told when a vCPU leaves the engine for another (False), and when it is loaded (True)."""
+        """Told when a vCPU stops to run, for another or because it ceded (False), and when it goes on (True)."""
         self._next: VcpuContext | None = None
         self._ending = False
         self._running = False
+        self._resting = False
+        """No vCPU is dispatched, not even the loaded one."""
         self._paused = False
         self._wake = threading.Condition()
         self._armed_ns: int | None = None
@@ -203,10 +205,14 @@ class VcpuScheduler:
                 self._attend()
                 vcpu = None if self._paused else self._pick()
                 if vcpu is None:
+                    self._rest()
                     self._idle()
                     continue
                 if vcpu is not self.current:
                     self._load(vcpu)
+                elif self._resting:
+                    self.on_dispatch(vcpu, True)
+                self._resting = False
                 self._arm()
                 if not self.attention:
                     self._engine.run(HINTS_PER_TURN if self._others_wait(vcpu) else MANY_HINTS)
@@ -305,6 +311,12 @@ class VcpuScheduler:
         if self._armed_ns is not None and self._armed_ns < self._sleeping_until_ns:
             with self._wake:
                 self._wake.notify_all()
+
+    def _rest(self) -> None:
+        """The loaded vCPU ceded; while the machine is paused it counts as dispatched."""
+        if not self._resting and self.current.run_state is not RunState.RUNNING:
+            self._resting = True
+            self.on_dispatch(self.current, False)
 
     def _idle(self) -> None:
         """No vCPU can run: sleep until something is due or raised."""

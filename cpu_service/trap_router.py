@@ -36,6 +36,8 @@ UNOWNED = 0
 MAX_UNOWNED_LOGGED = 16
 MAX_RTAS_WORDS = 64
 """Argument and return words of an RTAS call, together; PAPR's longest has 17."""
+MIRRORED_ARGUMENTS, MIRRORED_RETURNS = 3, 2
+"""Of a call that is answered from a mirrored array: offset, address, length; status, length."""
 
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -188,6 +190,9 @@ class TrapRouter:
                     self._events.action(effect.action)
                 case "invoke":
                     self._invoke_posted(effect.invoke)
+                case "mirror_write":
+                    if not call.link.mirror_write(effect.mirror_write):
+                        log.error("back end changed a mirror behind its end", backend=call.link.name, call=call.name)
 
     def _operands(self, route: pb.Route, arguments: Sequence[int]) -> Sequence[pb.MemoryBlock]:
         """The memory that a route asks for; what is not in RAM is left out with all that hangs on it."""
@@ -264,10 +269,23 @@ class TrapRouter:
             if len(arguments) != owner.arguments or nret < owner.returns:
                 return (RtasStatus.PARAMETER_ERROR,)
             return owner.handler(self._scheduler.current, arguments, nret)
+        if owner.name in owner.link.mirrors and self._mirrored(owner, arguments, nret):
+            return (RtasStatus.SUCCESS, arguments[2])
         reply = self._ask(owner, arguments, nret)
         if reply is None:
             return (owner.route.unavailable_result or RtasStatus.HARDWARE_ERROR,)
         return None if reply.unknown_call else reply.returns
+
+    def _mirrored(self, owner: RemoteCall, arguments: Sequence[int], nret: int) -> bool:
+        """Make a call that only reads a mirrored array; False when the owner has to answer it."""
+        if len(arguments) != MIRRORED_ARGUMENTS or nret < MIRRORED_RETURNS:
+            return False
+        offset, address, length = arguments
+        contents = owner.link.mirrors[owner.name]
+        if offset + length > len(contents) or address + length > self._ram.size:
+            return False
+        self._ram.write(address, bytes(contents[offset : offset + length]))
+        return True
 
     def call_counts(self) -> list[CallCount]:
         """How often each call was made, the most frequent first."""

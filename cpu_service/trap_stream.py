@@ -31,6 +31,8 @@ BATCH_CALLS = 128
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.01, 0.25
 REQUEST_BYTES = 1 << 20
 """The largest memory_read that is answered."""
+MIRROR_BYTES = 1 << 20
+"""The largest array that is kept a copy of."""
 
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", 4 << 20),
@@ -97,6 +99,8 @@ class BackendLink:
         self.nodes: Sequence[pb.TreeNode] = ()
         """What the back end describes for the device tree; replaced as a whole when it changes."""
         self._devices: Sequence[pb.DeviceSpec] = tuple(hello.devices)
+        self.mirrors: dict[str, bytearray] = {}
+        """Copies of the back end's arrays, by the name of the call that reads them."""
         self.attached = False
         self.reconnects = 0
         self._hello, self._ram, self._events = hello, ram, events
@@ -212,6 +216,16 @@ class BackendLink:
             return None
         finally:
             self._outstanding = None
+
+    def mirror_write(self, write: pb.MirrorWrite) -> bool:
+        """Change a copy, if there is one; False when there is no such place in it."""
+        contents = self.mirrors.get(write.name)
+        if contents is None:
+            return True
+        if write.offset + len(write.data) > len(contents):
+            return False
+        contents[write.offset : write.offset + len(write.data)] = write.data
+        return True
 
     def post(self, route: int, vcpu: int, arguments: Sequence[int], operands: Sequence[pb.MemoryBlock], size: int) -> bool:
         """Make a posted call of so many bytes; False when the route's credit does not allow it."""
@@ -339,6 +353,11 @@ class BackendLink:
         if self._first_attach.is_set() and _calls(offer.offer) != _calls(self.offer):
             call.cancel()
             raise BackendUnavailableError("it came back with other routes; restart the machine to use them")
+        if any(len(mirror.contents) > MIRROR_BYTES for mirror in offer.offer.mirrors):
+            call.cancel()
+            raise BackendUnavailableError(f"it offered a mirror of more than {MIRROR_BYTES} bytes")
+        self.mirrors = {mirror.name: bytearray(mirror.contents) for mirror in offer.offer.mirrors}
+        offer.offer.ClearField("mirrors")
         self.offer, self.nodes = offer.offer, tuple(offer.offer.nodes)
         self.attached = True
 

@@ -107,7 +107,8 @@ def build_tree(request: pb.BuildTreeRequest, random_seed: bytes) -> Tree:
     root.children.append(chosen)
     add_nodes(root, request.nodes)
     chosen.properties = _chosen(request, root, random_seed) | chosen.properties
-    return Tree(root)
+    images = [(image.address, image.length) for image in (request.kernel, request.initrd) if image.length]
+    return Tree(root, reservations=images)
 
 
 def _cells(*words: int) -> bytes:

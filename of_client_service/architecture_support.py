@@ -7,7 +7,8 @@ The vector block that the client passes:
     byte n - 1                              number of option vectors
     n times: byte L, then L + 1 bytes       option vectors 1 to n; bytes of a vector count from 1, bits from the most significant
 
-The answer goes into the tree: cpu-version of every CPU, and option vector 5 as agreed, in /chosen.
+The answer goes into the tree: cpu-version of every CPU, and option vector 5 as agreed, in /chosen. A client of ours
+finds it there; a firmware of the guest's own (SLOF), which asks with H_CAS, gets the whole tree anew.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from dataclasses import dataclass
 import structlog
 
 from of_client_service.client_interface import ClientInterface
+from of_client_service.tree_store import TreeStoreError
+from splitvisor import fdt
+from splitvisor.backend import Vm
 from splitvisor.guest_memory import LOGICAL_ADDRESS_MASK
 from splitvisor.papr.codes import H
 from splitvisor.rpc import device_tree_pb2 as dt
@@ -37,6 +41,8 @@ INTERRUPT_MODE_BYTE, MMU_MODE_BYTE = 23, 24
 MODE_MASK, MODE_LEGACY, MODE_EITHER = 0xC0, 0x00, 0x80
 """Of both bytes: XICS and hash MMU are the legacy modes; 0x40 asks for XIVE or radix only."""
 VECTOR_5_BYTES = 26
+UPDATE_HEADER = (1).to_bytes(4, "big")
+"""What H_CAS puts before the tree: version 1 of this answer, QEMU's and SLOF's only one."""
 
 log = structlog.get_logger()
 
@@ -96,27 +102,69 @@ def _byte(block: bytes, offset: int) -> int:
     return block[offset]
 
 
-async def negotiate(of: ClientInterface, address: int) -> int:
-    """Agree with the client whose vectors are at address, and change the tree. Returns 0, or a code that means refusal."""
+@dataclass(frozen=True)
+class Agreement:
+    """What client and platform agreed on."""
+
+    processor: int
+    """PVR."""
+    vector_5: bytes
+    """With its length byte."""
+
+    def write(self, root: fdt.Node) -> None:
+        """Put it into a tree."""
+        cpus = root.find("/cpus")
+        for node in cpus.children if cpus is not None else ():
+            if node.properties.get("device_type") == b"cpu\0":
+                node.properties["cpu-version"] = self.processor.to_bytes(4, "big")
+        (root.find("/chosen") or root).properties["ibm,architecture-vec-5"] = self.vector_5
+
+
+async def agree(vm: Vm, address: int) -> Agreement | H:
+    """Agree with the client whose vectors are at address. Returns the code of the refusal when that cannot be."""
     address &= LOGICAL_ADDRESS_MASK
-    available = min(MAX_BLOCK_BYTES, max(of.vm.memory.size - address, 0))
+    available = min(MAX_BLOCK_BYTES, max(vm.memory.size - address, 0))
     try:
-        vectors = parse(await of.vm.memory.read(address, available))
+        vectors = parse(await vm.memory.read(address, available))
     except VectorError as error:
-        log.debug("client architecture vectors refused", vm=of.vm.name, reason=str(error))
+        log.debug("client architecture vectors refused", vm=vm.name, reason=str(error))
         return H.PARAMETER
     if len(vectors.options) < 5:
         return H.PARAMETER
     processor = next((pvr for pvr in PROCESSORS if vectors.accepts(pvr)), None)
     modes = [vectors.option(5, byte) & MODE_MASK for byte in (INTERRUPT_MODE_BYTE, MMU_MODE_BYTE)]
     if processor is None or any(mode not in (MODE_LEGACY, MODE_EITHER) for mode in modes):
-        log.info("client cannot run on POWER8 with hash MMU and XICS", vm=of.vm.name, modes=modes)
+        log.info("client cannot run on POWER8 with hash MMU and XICS", vm=vm.name, modes=modes)
         return H.HARDWARE
-    for package in of.tree.packages():
-        if package.text("device_type") == "cpu":
-            package.node.properties["cpu-version"] = processor.to_bytes(4, "big")
-    of.chosen.node.properties["ibm,architecture-vec-5"] = agreed_vector_5(vectors)
+    return Agreement(processor, agreed_vector_5(vectors))
+
+
+async def negotiate(of: ClientInterface, address: int) -> int:
+    """Agree with a client of ours, and change the tree that it sees. Returns 0, or a code that means refusal."""
+    agreement = await agree(of.vm, address)
+    if not isinstance(agreement, Agreement):
+        return agreement
+    agreement.write(of.tree.root.node)
     await of.store_tree(dt.TREE_ORIGIN_CAS)
+    return H.SUCCESS
+
+
+async def negotiate_for_firmware(of: ClientInterface, address: int, buffer: int, size: int) -> int:
+    """H_CAS: agree with a client of the guest's own firmware, which gets the platform's tree anew in size bytes at buffer.
+
+    The tree is the store's: what our client interface has added to its own copy is nothing to another firmware.
+    """
+    agreement = await agree(of.vm, address)
+    if not isinstance(agreement, Agreement):
+        return agreement
+    try:
+        blob = await of.revise_stored_tree(agreement.write, dt.TREE_ORIGIN_CAS, size - len(UPDATE_HEADER))
+    except (TreeStoreError, fdt.FdtError) as error:
+        log.error("no tree for the client", vm=of.vm.name, reason=str(error))
+        return H.HARDWARE
+    if blob is None:
+        return H.PARAMETER
+    await of.vm.memory.write(buffer & LOGICAL_ADDRESS_MASK, UPDATE_HEADER + blob)
     return H.SUCCESS
 
 

@@ -165,3 +165,17 @@ class ClientInterface:
             self._revision = await self._store.put(self.vm.name, origin, self.tree.blob(), self._revision)
         except (TreeStoreError, fdt.FdtError) as error:
             log.error("the tree could not be stored", vm=self.vm.name, origin=dt.TreeOrigin.Name(origin), reason=str(error))
+
+    async def revise_stored_tree(self, change: Callable[[fdt.Node], None], origin: dt.TreeOrigin, room: int) -> bytes | None:
+        """Change the head of the store itself, from its root, and return the new blob.
+
+        None, and no change, when that would have more than room bytes. Raises TreeStoreError or fdt.FdtError.
+        """
+        stored = await self._store.head(self.vm.name)
+        tree = fdt.read(stored.blob)
+        change(tree.root)
+        blob = fdt.emit(tree)
+        if len(blob) > room:
+            return None
+        self._revision = await self._store.put(self.vm.name, origin, blob, stored.revision)
+        return blob

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Sequence
 
 import structlog
 
+from of_client_service.architecture_support import negotiate_for_firmware
 from of_client_service.client_interface import FAILED, MAX_NAME, MAX_PATH, ClientCall, ClientInterface
 from of_client_service.client_services import CLIENT_SERVICES
 from of_client_service.device_tree import TreeFullError
@@ -81,6 +82,10 @@ class ClientInterfaceSession(Session):
         await memory.write_words(returns_at, *words[:returns], *(0,) * (returns - len(words)))
         return H.SUCCESS
 
+    async def client_architecture_support(self, call: Call) -> int:
+        """Negotiate for a client of the guest's own firmware: address of its vectors; address and size of room for the tree."""
+        return await negotiate_for_firmware(self.interface, *call.arguments)
+
     calls = (
         Hypercall(
             Hcall.H_OF_CLIENT,
@@ -94,5 +99,12 @@ class ClientInterfaceSession(Session):
                 Operand(MAX_PATH, word=(0, 3), string=True),
                 Operand(MAX_NAME, word=(0, 4), string=True),
             ),
+        ),
+        Hypercall(
+            Hcall.H_CAS,
+            client_architecture_support,
+            arguments=3,
+            section="private to QEMU and SLOF",
+            note="for a firmware of the guest's own; a client of ours calls ibm,client-architecture-support",
         ),
     )

@@ -65,6 +65,17 @@ class Posted:
     """Given the session, the values of key_argument (unit addresses) that exist."""
 
 
+@dataclass(frozen=True)
+class Mirrored:
+    """Lets cpu_service answer an RTAS call that only copies from a byte array (offset, address, length) from a copy of its own.
+
+    Handlers that change the array tell it with Call.mirror_write(); the array has no other way to change.
+    """
+
+    contents: Callable[[Any], bytes]
+    """Given the session, the whole array; empty when there is none."""
+
+
 @dataclass
 class Result:
     """What a handler answers."""
@@ -96,6 +107,10 @@ class Call:
     def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
         """Change the machine's state together with the reply: power off, reset, crash."""
         self.effects.append(pb.Effect(action=pb.MachineAction(kind=kind, reason=reason)))
+
+    def mirror_write(self, name: str, offset: int, data: bytes) -> None:
+        """Change cpu_service's copy of what a mirrored call reads, together with the reply."""
+        self.effects.append(pb.Effect(mirror_write=pb.MirrorWrite(name=name, offset=offset, data=data)))
 
     def post(self, token: int, *arguments: int) -> None:
         """Make a hypercall of another owner after the reply, without its answer."""
@@ -147,6 +162,7 @@ class RtasCall:
     note: str = ""
     operands: tuple[Operand, ...] = ()
     unavailable_result: int = RtasStatus.HARDWARE_ERROR
+    mirrored: Mirrored | None = None
 
     @property
     def call_name(self) -> str:

@@ -9,6 +9,8 @@ A machine file::
     kernel = "vmlinux"         # paths are relative to this file
     initrd = "initramfs.cpio"
     append = "console=hvc0"
+    firmware = "slof.bin"
+    flat_tree = false          # true: a firmware of less than 64 KiB, unlike VOF, wants a flattened tree
     shared_memory = true
 
     [[device]]
@@ -83,6 +85,8 @@ class MachineConfig:
     append: str = ""
     firmware: Path | None = None
     """A raw firmware image; None: Splitvisor's own."""
+    flat_tree: bool = False
+    """The firmware image wants a flattened tree; one of more than 64 KiB gets it anyway."""
     shared_memory: bool = True
     devices: tuple[Device, ...] = DEFAULT_DEVICES
 
@@ -106,6 +110,7 @@ class MachineConfig:
             ],
             backends=[machine_pb2.BackendAddress(name=name, address=address) for name, address in backends.items()],
             private_memory=not self.shared_memory,
+            flat_tree=self.flat_tree,
         )
 
 
@@ -174,6 +179,7 @@ _KEYS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
     "initrd": ("initrd", _file),
     "append": ("append", _append),
     "firmware": ("firmware", _file),
+    "flat_tree": ("flat_tree", _flag),
     "shared_memory": ("shared_memory", _flag),
 }
 """Keys of a machine file (flags have the same names): the field that each sets, and its check."""
@@ -240,10 +246,20 @@ def read_machine_file(path: Path, config: MachineConfig | None = None) -> Machin
     return result
 
 
-def apply_flags(config: MachineConfig, flags: Mapping[str, Any]) -> MachineConfig:
-    """Return config with what flags set: keys as in a machine file, and `vty`, a number of terminals. None is not set.
+def _with_nvram_file(devices: tuple[Device, ...], path: Path) -> tuple[Device, ...]:
+    """Let the first NVRAM, added when there is none, keep its contents in a file."""
+    if not path.parent.is_dir() or path.is_dir():
+        raise ConfigError("splitvisor run", "--nvram", f"{path} cannot be a file", "give a path in a directory that exists")
+    first = next((device for device in devices if device.kind == "nvram"), None)
+    nvram = first if first is not None else Device("nvram")
+    kept = replace(nvram, options={**nvram.options, "path": str(path.absolute())})
+    return (*(kept if device is first else device for device in devices), *(() if first is not None else (kept,)))
 
-    Raises ConfigError.
+
+def apply_flags(config: MachineConfig, flags: Mapping[str, Any]) -> MachineConfig:
+    """Return config with what flags set: keys as in a machine file; `vty`, a number of terminals; `nvram`, a path.
+
+    None is not set. Raises ConfigError.
     """
     for key, value in flags.items():
         flag = "--" + key.replace("_", "-")
@@ -254,6 +270,8 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any]) -> MachineConfi
                 raise ConfigError("splitvisor run", flag, f"{value} terminals", f"give 1 to {VTYS_MAX}")
             others = tuple(device for device in config.devices if device.kind != "vty")
             config = replace(config, devices=(*(Device("vty") for _ in range(value)), *others))
+        elif key == "nvram":
+            config = replace(config, devices=_with_nvram_file(config.devices, Path(value)))
         else:
             config = _apply(config, key, value, ("splitvisor run", flag), Path())
     if config.initrd is not None and config.kernel is None and config.firmware is None:

@@ -21,6 +21,7 @@ from of_client_service.session import ClientInterfaceSession
 from splitvisor.backend import Hypercall, RtasCall, Session, Support
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import TOKENS
+from splitvisor.peers import OTHER_SERVICES, QEMU_HYPERCALLS, QEMU_RTAS, VOF_SERVICES
 from splitvisor.rpc import machine_pb2, trap_pb2
 from vio_service.bus import VioSession
 
@@ -109,42 +110,63 @@ def _note(call: Hypercall) -> str:
 def pages() -> dict[str, str]:
     """Return the text of each generated page by its file name."""
     local = local_calls()
+    hypercalls, rtas = hypercall_rows(local), rtas_rows(local)
+    missing = {token: name for token, name in QEMU_HYPERCALLS.items() if token not in {row.token for row in hypercalls}}
     return {
         "hypercalls.md": _page(
             "Hypercalls",
-            "Every hypercall that has an owner. Any other token gets H_FUNCTION.",
-            ("Token", "Name", "Owner", "Support", "Defined in", "Note"),
-            [_cells(row, f"{row.token:#x}") for row in hypercall_rows(local)],
-        ),
+            "Every hypercall that has an owner, and whether QEMU's pseries machine has it. Any other token gets H_FUNCTION.",
+            ("Token", "Name", "Owner", "Support", "QEMU", "Defined in", "Note"),
+            [_cells(row, f"{row.token:#x}", row.token in QEMU_HYPERCALLS) for row in hypercalls],
+        )
+        + _missing("QEMU", ("Token", "Name"), [(f"{token:#x}", f"`{name}`") for token, name in missing.items()]),
         "rtas.md": _page(
             "RTAS calls",
-            "Every RTAS call that has an owner. The token is what the device tree publishes; a call without one gets the next "
-            "that is free at run time.",
-            ("Token", "Name", "Owner", "Support", "Defined in", "Note"),
-            [_cells(row, f"{row.token:#x}" if row.token is not None else "") for row in rtas_rows(local)],
-        ),
+            "Every RTAS call that has an owner, and whether QEMU's pseries machine has it. The token is what the device tree "
+            "publishes; a call without one gets the next that is free at run time.",
+            ("Token", "Name", "Owner", "Support", "QEMU", "Defined in", "Note"),
+            [_cells(row, f"{row.token:#x}" if row.token is not None else "", row.name in QEMU_RTAS) for row in rtas],
+        )
+        + _missing("QEMU", ("Name",), [(f"`{name}`",) for name in sorted(QEMU_RTAS - {row.name for row in rtas})]),
         "openfirmware.md": _page(
             "Open Firmware's client interface",
             "The services that of_client_service has (IEEE 1275, chapter 6.3). Arguments and results are 32-bit cells; "
-            "where there is no number, there may be any.",
-            ("Service", "Arguments", "Results", "Support", "Section", "Note"),
+            "where there is no number, there may be any. Support is against IEEE 1275; beside it stands whether VOF has the "
+            "service, and what is different there.",
+            ("Service", "Arguments", "Results", "Support", "VOF", "Section", "Note"),
             [
                 (
                     f"`{service.name}`",
                     _number(service.arguments),
                     _number(service.returns),
                     service.support.value,
+                    _vof(service.name),
                     service.section,
                     service.note,
                 )
                 for service in CLIENT_SERVICES
             ],
+        )
+        + _missing(
+            "others",
+            ("Service", "From"),
+            [(f"`{name}`", origin) for name, origin in OTHER_SERVICES.items()],
         ),
     }
 
 
-def _cells(row: Row, token: str) -> Sequence[str]:
-    return (token, f"`{row.name}`", row.owner, row.support.value, row.section, row.note)
+def _cells(row: Row, token: str, in_qemu: bool) -> Sequence[str]:
+    return (token, f"`{row.name}`", row.owner, row.support.value, "yes" if in_qemu else "no", row.section, row.note)
+
+
+def _vof(service: str) -> str:
+    return ", ".join(filter(None, ("yes", VOF_SERVICES[service]))) if service in VOF_SERVICES else "no"
+
+
+def _missing(peer: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A second table: what a peer has and Splitvisor has not."""
+    lines = [f"\n## Only with {peer}\n", _line(head), _line(["---"] * len(head)), *(_line(row) for row in rows)]
+    return "\n".join(lines) + "\n"
 
 
 def _number(value: int | None) -> str:

@@ -108,9 +108,13 @@ def fetch(say: Callable[[str], None], cache: Path | None = None) -> dict[tuple[s
     with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = cached_guests(directory)
-        if set(found) >= {(kind, name) for name, kind in _NAMES}:
+        complete = set(found) >= {(kind, name) for name, kind in _NAMES}
+        with_grub = GRUB in found or shutil.which(GRUB_TOOL) is None
+        if complete and with_grub:
             return found
-        guests = _build(directory, say)
+        guests = list(found.values()) if complete else _build(directory, say)
+        if not with_grub:
+            guests.append(_build_grub(directory, say))
         index = {"format": FORMAT, "guests": [asdict(guest) for guest in guests]}
         partial = directory / f"{INDEX}.new"
         partial.write_text(json.dumps(index, indent=2) + "\n")
@@ -118,6 +122,10 @@ def fetch(say: Callable[[str], None], cache: Path | None = None) -> dict[tuple[s
     return cached_guests(directory)
 
 
+GRUB = ("kernel", "grub")
+GRUB_TOOL = "grub-mkimage"
+"""From the package grub-common; without it there is no GRUB."""
+GRUB_MODULES = ("normal", "echo", "halt", "ls", "lsmmap", "minicmd", "reboot")
 MODULES = ("rpaphp", "rpadlpar_io")
 """Kernel modules for devices that come and go, in the order in which they are loaded."""
 _NAMES = (
@@ -152,6 +160,19 @@ def _build(cache: Path, say: Callable[[str], None]) -> list[Guest]:
     for name in ("unpacked", "apt"):
         shutil.rmtree(cache / name, ignore_errors=True)
     return guests
+
+
+def _build_grub(cache: Path, say: Callable[[str], None]) -> Guest:
+    """Make a GRUB for Open Firmware from the modules of its package."""
+    apt = ForeignApt(cache / "apt", "ppc64el")
+    apt.update()
+    package = _unpack(apt, "grub-ieee1275-bin", cache, say)
+    path = cache / "grub.elf"
+    modules = package.root / "usr/lib/grub/powerpc-ieee1275"
+    _run([GRUB_TOOL, "-O", "powerpc-ieee1275", "-d", str(modules), "-p", "/boot/grub", "-o", str(path), *GRUB_MODULES])
+    for name in ("unpacked", "apt"):
+        shutil.rmtree(cache / name, ignore_errors=True)
+    return Guest("grub", "kernel", path.name, package.name, package.version, package.sha256)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
 
 from splitvisor.backend import Call, Hypercall, Operand, Result, RtasCall, Session
@@ -36,6 +38,13 @@ def route_message(call: Hypercall | RtasCall, session: Session) -> pb.Route:
             )
         )
     return route
+
+
+def mirror_messages(calls: Sequence[Hypercall | RtasCall], session: Session) -> list[pb.Mirror]:
+    """The contents of every array that cpu_service may answer calls from."""
+    mirrored = [(call.name, call.mirrored) for call in calls if isinstance(call, RtasCall) and call.mirrored is not None]
+    mirrors = [pb.Mirror(name=name, contents=declared.contents(session)) for name, declared in mirrored]
+    return [mirror for mirror in mirrors if mirror.contents]
 
 
 def _operand_message(operand: Operand) -> pb.OperandSpec:

@@ -19,7 +19,7 @@ from splitvisor.backend_memory import BackendMemory, MappedMemory, StreamMemory
 from splitvisor.guest_memory import RamFile
 from splitvisor.logging import trap_in_hand
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.trap_messages import acknowledge_message, counts_fit, failed, reply_message, route_message
+from splitvisor.trap_messages import acknowledge_message, counts_fit, failed, mirror_messages, reply_message, route_message
 
 MAX_PENDING_EVENTS = 1024
 """Interrupt sources and actions that wait for cpu_service to come back."""
@@ -186,6 +186,7 @@ class VmLink(Vm):
             routes=self._routes,
             nodes=self.session.nodes(),
             ram_mapped=isinstance(self._memory, MappedMemory),
+            mirrors=mirror_messages(self.calls, self.session),
         )
 
     def attach(self, stream: Stream, hello: pb.Hello) -> None:

@@ -23,7 +23,6 @@ OUTPUT_CREDIT = 64 << 10
 """Output under way between cpu_service and here."""
 
 _WORD_MASK = 0xFFFF_FFFF
-_CARRIAGE_RETURN = 0x0D
 
 
 class Vty(VioDevice):
@@ -52,22 +51,17 @@ class Vty(VioDevice):
         self.console.end(console_pb2.CONSOLE_END_REASON_VM_ENDED, "the VM has ended")
 
     def read_block(self) -> bytes:
-        """Take up to 16 bytes of input, with a NUL after each CR.
+        """Take up to 16 bytes of input; a block ends before a NUL that follows a CR.
 
-        Other hypervisors insert that NUL and Linux removes what follows a CR if it is one, in the same block; so a CR without
-        room for its NUL waits for the next block.
+        PowerVM once put a NUL after each CR, and Linux still removes one that comes in the same block: so a real one must not.
         """
         block = bytearray()
-        taken = 0
         for byte in self.console.peek_input(BLOCK_BYTES):
-            if len(block) + (2 if byte == _CARRIAGE_RETURN else 1) > BLOCK_BYTES:
+            if not byte and block.endswith(b"\r"):
                 break
             block.append(byte)
-            taken += 1
-            if byte == _CARRIAGE_RETURN:
-                block.append(0)
-        if taken:
-            self.console.drop_input(taken)
+        if block:
+            self.console.drop_input(len(block))
         return bytes(block)
 
 

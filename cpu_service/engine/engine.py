@@ -42,10 +42,12 @@ PENDING_EXTERNAL, PENDING_DECREMENTER = 1 << 3, 1 << 8
 _MSR_HV = 1 << 60
 _LPCR_LPES = 0xC  # Without it an external interrupt wants hypervisor mode and aborts the process.
 _MMU_HASH_2_07 = 0x0001_0004
-_DECREMENTER_UNDERFLOW_TRIGGERED = 1 << 2
+_DECREMENTER_UNDERFLOW_LEVEL = 1 << 2 | 1 << 4
+"""The interrupt stays pending until the guest writes the decrementer anew, as on every 64-bit server processor."""
 _EXCEPTION_PROGRAM, _EXCEPTION_SYSTEM_CALL = 6, 8
 _PRIVILEGED_REGISTER = 0x32
 _INTERRUPT_HARD = 2
+_DECREMENTER_BITS = 32
 _MTSPR_DECR = 0x7C16_03A6
 _MTSPR_MASK = 0xFC1F_FFFF
 
@@ -116,6 +118,7 @@ class Engine:
         self._vmem_read = short.uc_vmem_read
         self._vmem_read.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
         cpu_class = ctypes.c_uint64.from_address(where.cpu + layout.CPU_CLASS).value
+        ctypes.c_uint32.from_address(cpu_class + layout.DECREMENTER_BITS).value = _DECREMENTER_BITS
         do_interrupt = ctypes.c_uint64.from_address(cpu_class + layout.DO_INTERRUPT).value
         self._do_interrupt = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(do_interrupt)
 
@@ -143,7 +146,7 @@ class Engine:
         self._timer = (ctypes.c_uint8 * 64)()
         base = ctypes.addressof(self._tb_env)
         ctypes.c_uint64.from_address(base + layout.TB_ENV_DECR_TIMER).value = ctypes.addressof(self._timer)
-        ctypes.c_uint32.from_address(base + layout.TB_ENV_FLAGS).value = _DECREMENTER_UNDERFLOW_TRIGGERED
+        ctypes.c_uint32.from_address(base + layout.TB_ENV_FLAGS).value = _DECREMENTER_UNDERFLOW_LEVEL
         ctypes.c_uint32.from_address(base + layout.TB_ENV_FREQUENCY).value = TIMEBASE_HZ
         ctypes.c_uint32.from_address(base + layout.TB_ENV_DECR_FREQUENCY).value = TIMEBASE_HZ
         ctypes.c_uint64.from_address(env + layout.TB_ENV).value = base

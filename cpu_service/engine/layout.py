@@ -32,6 +32,8 @@ ENV = 40384
 
 # CPUClass
 DO_INTERRUPT = 16
+DECREMENTER_BITS = 304
+"""Of the large decrementer; with 32 there is none, and reads are not sign-extended."""
 
 # CPUPPCState ("env")
 GPR = 0
@@ -77,6 +79,7 @@ SPR_LPCR = 0x13E
 SPR_PIR = 0x3FF
 
 _POWER10_PVR_FAMILY = 0x0080
+_POWER10_DECREMENTER_BITS = 56
 
 
 class UnsupportedEngineError(Exception):
@@ -121,6 +124,7 @@ def locate(uc: Any) -> EngineAddresses:
         ("the name of the PURR", _text(_u64(env + _callback(SPR_PURR) + SPR_CALLBACK_NAME)), b"PURR"),
         ("the name of the decrementer", _text(_u64(env + _callback(SPR_DECR) + SPR_CALLBACK_NAME)), b"DECR"),
         ("the time base structure", _u64(env + TB_ENV), 0),
+        ("the decrementer's width", _decrementer_bits(cpu), _POWER10_DECREMENTER_BITS),
     ):
         if found != expected:
             raise UnsupportedEngineError(f"{what} is {found!r} and not {expected!r}")
@@ -144,6 +148,11 @@ def _check_registers(uc: Any, env: int) -> None:
 
 def _callback(spr: int) -> int:
     return SPR_CALLBACKS + SPR_CALLBACK_SIZE * spr
+
+
+def _decrementer_bits(cpu: int) -> int:
+    address = _u64(cpu + CPU_CLASS) + DECREMENTER_BITS
+    return ctypes.c_uint32.from_address(address).value if _mapped(address, 4) else 0
 
 
 def _u64(address: int) -> int:

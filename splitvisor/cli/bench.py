@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from splitvisor.cli import bench_boot
+from splitvisor.cli import bench_boot, bench_slof
 
-bench = typer.Typer(help="Measure: whole boots, single traps, the guest's clock.", no_args_is_help=True)
+bench = typer.Typer(help="Measure: whole boots, firmware, single traps, the guest's clock.", no_args_is_help=True)
 
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every figure there")]
 
@@ -77,3 +77,22 @@ def clock(*, json_file: JsonOption = None) -> None:
         f" ({100 * figures.drift:.2f} % off)"
     )
     write_json(json_file, {**asdict(figures), "sleep_error": figures.sleep_error, "drift": figures.drift})
+
+
+@bench.command()
+def slof(
+    *,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Starts of each")] = 3,
+    vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with qemu-system-ppc64, and the ratio")] = False,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="RAM of the guest")] = "512M",
+    json_file: JsonOption = None,
+) -> None:
+    """Start SLOF, unmodified, and wait for its prompt: wall time, services included. Status 1 when over 1.3 times QEMU's."""
+    try:
+        figures = bench_slof.measure(runs, vs_qemu, memory, typer.echo)
+    except bench_boot.BenchError as error:
+        typer.echo(f"splitvisor bench slof: {error}", err=True)
+        raise typer.Exit(1) from None
+    write_json(json_file, figures)
+    if figures.get("ratio", 0.0) > bench_slof.LIMIT:
+        raise typer.Exit(1)

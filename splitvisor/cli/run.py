@@ -47,6 +47,9 @@ def run(
     firmware: Annotated[
         str | None, typer.Option(metavar="FILE", help="Raw firmware image to run instead of ours", rich_help_panel=_GUEST)
     ] = None,
+    flat_tree: Annotated[
+        bool, typer.Option("--flat-tree", help="That image, though small, wants a flattened tree in r3", rich_help_panel=_GUEST)
+    ] = False,
     machine: Annotated[
         Path | None, typer.Option(metavar="FILE.toml", help="Machine file; flags override it", rich_help_panel=_MACHINE)
     ] = None,
@@ -56,6 +59,9 @@ def run(
     ] = None,
     smp: Annotated[int | None, typer.Option(metavar="N", help="vCPUs, 1 to 8 [1]", rich_help_panel=_MACHINE)] = None,
     vty: Annotated[int | None, typer.Option(metavar="N", help="Terminals of the VM [1]", rich_help_panel=_MACHINE)] = None,
+    nvram: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the NVRAM there; made when it is new", rich_help_panel=_MACHINE)
+    ] = None,
     no_shared_memory: Annotated[
         bool, typer.Option("--no-shared-memory", help="Back ends reach RAM through gRPC only", rich_help_panel=_MACHINE)
     ] = False,
@@ -96,8 +102,10 @@ def run(
         "initrd": resolve("initrd", initrd) if initrd is not None else None,
         "append": append,
         "firmware": resolve("firmware", firmware) if firmware is not None else None,
+        "flat_tree": True if flat_tree else None,
         "shared_memory": False if no_shared_memory else None,
         "vty": vty,
+        "nvram": nvram,
     }
     try:
         config = apply_flags(read_machine_file(machine) if machine is not None else MachineConfig(), flags)

@@ -30,7 +30,7 @@ MACHINE_STATE_STOPPED: MachineState
 MACHINE_STATE_FAILED: MachineState
 
 class MachineConfig(_message.Message):
-    __slots__ = ("name", "memory_mib", "vcpus", "kernel", "initrd", "append", "firmware", "devices", "backends", "private_memory", "uuid")
+    __slots__ = ("name", "memory_mib", "vcpus", "kernel", "initrd", "append", "firmware", "devices", "backends", "private_memory", "uuid", "flat_tree")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MEMORY_MIB_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,7 @@ class MachineConfig(_message.Message):
     BACKENDS_FIELD_NUMBER: _ClassVar[int]
     PRIVATE_MEMORY_FIELD_NUMBER: _ClassVar[int]
     UUID_FIELD_NUMBER: _ClassVar[int]
+    FLAT_TREE_FIELD_NUMBER: _ClassVar[int]
     name: str
     memory_mib: int
     vcpus: int
@@ -53,7 +54,8 @@ class MachineConfig(_message.Message):
     backends: _containers.RepeatedCompositeFieldContainer[BackendAddress]
     private_memory: bool
     uuid: str
-    def __init__(self, name: _Optional[str] = ..., memory_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., kernel: _Optional[str] = ..., initrd: _Optional[str] = ..., append: _Optional[str] = ..., firmware: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[_trap_pb2.DeviceSpec, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ..., private_memory: _Optional[bool] = ..., uuid: _Optional[str] = ...) -> None: ...
+    flat_tree: bool
+    def __init__(self, name: _Optional[str] = ..., memory_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., kernel: _Optional[str] = ..., initrd: _Optional[str] = ..., append: _Optional[str] = ..., firmware: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[_trap_pb2.DeviceSpec, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ..., private_memory: _Optional[bool] = ..., uuid: _Optional[str] = ..., flat_tree: _Optional[bool] = ...) -> None: ...
 
 class BackendAddress(_message.Message):
     __slots__ = ("name", "address")

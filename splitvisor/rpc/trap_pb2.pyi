@@ -115,16 +115,36 @@ class VcpuPosition(_message.Message):
     def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("backend", "routes", "nodes", "ram_mapped")
+    __slots__ = ("backend", "routes", "nodes", "ram_mapped", "mirrors")
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     ROUTES_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     RAM_MAPPED_FIELD_NUMBER: _ClassVar[int]
+    MIRRORS_FIELD_NUMBER: _ClassVar[int]
     backend: str
     routes: _containers.RepeatedCompositeFieldContainer[Route]
     nodes: _containers.RepeatedCompositeFieldContainer[TreeNode]
     ram_mapped: bool
-    def __init__(self, backend: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., ram_mapped: _Optional[bool] = ...) -> None: ...
+    mirrors: _containers.RepeatedCompositeFieldContainer[Mirror]
+    def __init__(self, backend: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., ram_mapped: _Optional[bool] = ..., mirrors: _Optional[_Iterable[_Union[Mirror, _Mapping]]] = ...) -> None: ...
+
+class Mirror(_message.Message):
+    __slots__ = ("name", "contents")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONTENTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    contents: bytes
+    def __init__(self, name: _Optional[str] = ..., contents: _Optional[bytes] = ...) -> None: ...
+
+class MirrorWrite(_message.Message):
+    __slots__ = ("name", "offset", "data")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    offset: int
+    data: bytes
+    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Route(_message.Message):
     __slots__ = ("kind", "token", "name", "arguments", "operands", "posted", "unavailable_result")
@@ -239,14 +259,16 @@ class Reply(_message.Message):
     def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ..., result: _Optional[int] = ..., outputs: _Optional[_Iterable[int]] = ..., returns: _Optional[_Iterable[int]] = ..., writes: _Optional[_Iterable[_Union[MemoryBlock, _Mapping]]] = ..., dirty: _Optional[_Iterable[_Union[MemoryRange, _Mapping]]] = ..., effects: _Optional[_Iterable[_Union[Effect, _Mapping]]] = ..., unknown_call: _Optional[bool] = ...) -> None: ...
 
 class Effect(_message.Message):
-    __slots__ = ("interrupt", "action", "invoke")
+    __slots__ = ("interrupt", "action", "invoke", "mirror_write")
     INTERRUPT_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     INVOKE_FIELD_NUMBER: _ClassVar[int]
+    MIRROR_WRITE_FIELD_NUMBER: _ClassVar[int]
     interrupt: Interrupt
     action: MachineAction
     invoke: Invoke
-    def __init__(self, interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ...) -> None: ...
+    mirror_write: MirrorWrite
+    def __init__(self, interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., mirror_write: _Optional[_Union[MirrorWrite, _Mapping]] = ...) -> None: ...
 
 class Interrupt(_message.Message):
     __slots__ = ("source",)

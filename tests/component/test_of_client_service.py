@@ -178,7 +178,7 @@ def test_a_client_walks_the_tree_prints_and_quiesces(shared: bool) -> None:
     async def test() -> None:
         async with running(shared, trees) as machine:
             assert machine.offer.ram_mapped == shared
-            assert [route.token for route in machine.offer.routes] == [Hcall.H_OF_CLIENT]
+            assert [route.token for route in machine.offer.routes] == [Hcall.H_OF_CLIENT, Hcall.H_CAS]
             assert await machine.reset() == []
             (chosen,) = await machine.call("finddevice", "/chosen")
             assert await machine.call("getprop", chosen, "stdout", BUFFER, 4) == [4]

@@ -537,3 +537,43 @@ def test_rtas_counts_without_bound_are_refused(routed: Routed) -> None:
         words = FIRST_FREE_TOKEN, nargs, nret
         routed.ram.map[0x100:0x10C] = b"".join(word.to_bytes(4, "big") for word in words)
         assert routed.hypercall(Hcall.H_RTAS, 0x100) == H.PARAMETER
+
+
+FETCH, STORE = FIRST_FREE_TOKEN + 1, FIRST_FREE_TOKEN + 2
+
+
+def test_mirrored_array_is_read_here_and_what_is_stored_is_read_next(routed: Routed, backend: ThreadBackend) -> None:
+    assert routed.rtas(FETCH, 2, 0x2000, 4, returns=2) == (H.SUCCESS, [0, 4, 0xDEAD_BEEF])
+    assert routed.ram.read(0x2000, 5) == b"rror\0"
+    assert routed.rtas(STORE, 3, 0x21, returns=1) == (H.SUCCESS, [0, 0xDEAD_BEEF])
+    assert routed.rtas(FETCH, 0, 0x2000, 8, returns=2) == (H.SUCCESS, [0, 8, 0xDEAD_BEEF])
+    assert routed.ram.read(0x2000, 8) == b"mir!ored"
+    assert backend.session().fetches == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [((4, 0x2000, 5), -3), ((0xFFFF_FFFF, 0x2000, 1), -3), ((0, RAM_BYTES - 4, 8), -3)]
+)
+def test_read_that_a_mirror_cannot_answer_goes_to_its_owner(
+    routed: Routed, backend: ThreadBackend, arguments: tuple[int, ...], status: int
+) -> None:
+    result, (word, _, untouched) = routed.rtas(FETCH, *arguments, returns=2)
+    assert (result, word, untouched) == (H.SUCCESS, status & 0xFFFF_FFFF, 0xDEAD_BEEF)
+    assert backend.session().fetches == 1
+    assert not any(routed.ram.read(0x2000, 8))
+
+
+def test_mirror_is_taken_anew_when_the_back_end_is_attached_again(routed: Routed, backend: ThreadBackend) -> None:
+    backend.session().array[:] = b"replaced"
+    backend.drop()
+    wait_until(lambda: routed.links[0].reconnects == 1, "attached again")
+    assert routed.rtas(FETCH, 0, 0x2000, 8, returns=2)[1][:2] == [0, 8]
+    assert routed.ram.read(0x2000, 8) == b"replaced"
+
+
+def test_write_behind_a_mirrors_end_changes_nothing(routed: Routed) -> None:
+    [link, other] = routed.links
+    assert not link.mirror_write(pb.MirrorWrite(name="test,fetch", offset=7, data=b"xy"))
+    assert link.mirrors["test,fetch"] == b"mirrored"
+    assert other.mirror_write(pb.MirrorWrite(name="test,fetch", offset=0, data=b"xy")), "without a mirror there is nothing to do"
+    assert not other.mirrors

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import grpc
 import grpc.aio
 
-from splitvisor.backend import Call, Hypercall, Posted, Result, RtasCall, Session, Vm
-from splitvisor.papr.codes import H
+from splitvisor.backend import Call, Hypercall, Mirrored, Posted, Result, RtasCall, Session, Vm
+from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import trap_pb2_grpc
 from splitvisor.service import SERVER_OPTIONS
 from splitvisor.trap_server import TrapServicer
@@ -39,6 +39,9 @@ class RecordingSession(Session):
         self.gate = asyncio.Event()
         self.started = 0
         self.resets = 0
+        self.array = bytearray(b"mirrored")
+        self.fetches = 0
+        """Reads of the array that came here."""
 
     async def reset(self) -> None:
         self.resets += 1
@@ -81,6 +84,20 @@ class RecordingSession(Session):
     def rtas(self, call: Call) -> Result:
         return Result(returns=(0, sum(call.arguments) & 0xFFFF_FFFF))
 
+    async def fetch(self, call: Call) -> Result:
+        self.fetches += 1
+        offset, address, length = call.arguments
+        if offset + length > len(self.array):
+            return Result(returns=(RtasStatus.PARAMETER_ERROR, 0))
+        await self.vm.memory.write(address, bytes(self.array[offset : offset + length]))
+        return Result(returns=(RtasStatus.SUCCESS, length))
+
+    def store(self, call: Call) -> int:
+        offset, value = call.arguments
+        self.array[offset] = value
+        call.mirror_write("test,fetch", offset, bytes((value,)))
+        return RtasStatus.SUCCESS
+
     posted = Posted(CREDIT, key_argument=0, size_argument=1, max_size=MAX_SIZE, key_values=lambda _session: (UNIT,))
     calls: ClassVar[tuple[Hypercall | RtasCall, ...]] = (
         Hypercall(H_ADD, add, arguments=1, section="tests", name="H_ADD"),
@@ -92,6 +109,10 @@ class RecordingSession(Session):
         Hypercall(H_INVOKE, invoke, arguments=2, section="tests", name="H_INVOKE"),
         Hypercall(H_FAIL, fail, arguments=0, section="tests", name="H_FAIL"),
         RtasCall("test,sum", rtas, section="tests", arguments=2, returns=2),
+        RtasCall(
+            "test,fetch", fetch, section="tests", arguments=3, returns=2, mirrored=Mirrored(lambda session: bytes(session.array))
+        ),
+        RtasCall("test,store", store, section="tests", arguments=2, returns=1),
     )
 
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from splitvisor.guests import GuestError, fetch, resolve
+from splitvisor.cli.bench_slof import QEMU
+from splitvisor.guests import GRUB, GuestError, fetch, resolve
 from tests.guests.harness import Console, Guests
 
 Run = Callable[..., Console]
@@ -20,7 +22,14 @@ def guests() -> Guests:
         fetch(print)
     except GuestError as error:
         pytest.skip(f"no real guests: {error}")
-    return Guests(resolve("kernel", "debian"), resolve("initrd", "debian"), resolve("initrd", "debian-poweroff"))
+    return Guests(
+        resolve("kernel", "debian"),
+        resolve("initrd", "debian"),
+        resolve("initrd", "debian-poweroff"),
+        resolve("firmware", "slof"),
+        resolve("firmware", "vof"),
+        resolve(*GRUB),
+    )
 
 
 @pytest.fixture
@@ -36,3 +45,11 @@ def run(short_path: Path) -> Iterator[Run]:
     for console in consoles:
         console.close()
     assert list(short_path.glob("splitvisor-*")) == []
+
+
+@pytest.fixture
+def qemu() -> str:
+    found = shutil.which(QEMU)
+    if found is None:
+        pytest.skip("there is no qemu-system-ppc64 to compare with; it is in the package qemu-system-ppc")
+    return found

@@ -142,3 +142,7 @@ class Guests:
     """An initramfs whose /init prints a marker and starts a shell."""
     poweroff: Path
     """One that prints the marker and powers off."""
+    slof: Path
+    vof: Path
+    grub: Path
+    """Not there when the machine has no grub-mkimage."""

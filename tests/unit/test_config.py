@@ -127,3 +127,24 @@ def test_an_initrd_needs_a_kernel(tmp_path: Path) -> None:
     path.touch()
     with pytest.raises(ConfigError, match="no kernel"):
         apply_flags(MachineConfig(), {"initrd": path})
+
+
+def test_an_nvram_file_goes_to_the_machines_nvram(tmp_path: Path) -> None:
+    path = tmp_path / "nvram"
+    changed = apply_flags(MachineConfig(), {"nvram": path})
+    assert changed.devices == (Device("vty"), Device("nvram", 0, {"path": str(path)}))
+    sized = MachineConfig(devices=(Device("nvram", 0x71000009, {"bytes": "8192"}), Device("vty")))
+    changed = apply_flags(sized, {"nvram": path})
+    assert changed.devices == (Device("nvram", 0x71000009, {"bytes": "8192", "path": str(path)}), Device("vty"))
+    assert apply_flags(MachineConfig(devices=()), {"nvram": path}).devices == (Device("nvram", 0, {"path": str(path)}),)
+
+
+def test_an_nvram_file_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none" / "nvram"):
+        with pytest.raises(ConfigError, match=r"--nvram: .* cannot be a file"):
+            apply_flags(MachineConfig(), {"nvram": path})
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_the_tree_that_a_firmware_gets_is_part_of_the_machine(flat: bool) -> None:
+    assert apply_flags(MachineConfig(), {"flat_tree": flat}).message({}).flat_tree is flat

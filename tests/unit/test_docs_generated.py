@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from of_client_service.client_services import SERVICES as CLIENT_SERVICES
 from splitvisor import docs
+from splitvisor.peers import OTHER_SERVICES, VOF_SERVICES
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
@@ -20,6 +22,12 @@ def pages() -> dict[str, str]:
 @pytest.mark.parametrize("name", ["hypercalls.md", "rtas.md", "openfirmware.md"])
 def test_a_generated_page_is_what_the_tables_say(pages: dict[str, str], name: str) -> None:
     assert (DOCS / name).read_text() == pages[name], "run ./dev docs and commit what it changes"
+
+
+def test_what_vof_has_is_here_and_what_is_listed_as_missing_is_not() -> None:
+    ours = {service.name for service in CLIENT_SERVICES}
+    assert VOF_SERVICES.keys() <= ours
+    assert not OTHER_SERVICES.keys() & ours
 
 
 def test_no_call_has_two_owners() -> None:

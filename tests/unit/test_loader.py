@@ -126,6 +126,19 @@ def test_a_kernel_moves_from_its_linear_map_to_4_mib(order: str, little: bool, k
     assert ram.count(b"\0") == RAM - 2 * (len(TEXT) - TEXT.count(b"\0"))
 
 
+def test_a_program_linked_at_0_that_relocates_itself_goes_to_4_mib() -> None:
+    program = Program(0x10, (Segment(0, 0), Segment(0x20000, 0x20000)), kind=3)
+    image, ram = load(program)
+    assert (image.entry, image.base) == (0x40_0010, 0x40_0000)
+    assert ram[0x40_0000:0x40_0300] == ram[0x42_0000:0x42_0300] == TEXT
+    assert not any(ram[:0x40_0000])
+
+
+def test_a_program_linked_at_0_that_cannot_move_is_refused() -> None:
+    with pytest.raises(LoaderError, match="belongs to the firmware"):
+        load(Program(0x10, (Segment(0, 0),)))
+
+
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_client_program_stays_where_it_is_linked_with_room_above(bits: int, order: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 
 import pytest
@@ -18,6 +19,8 @@ from of_client_service.architecture_support import (
     parse,
 )
 from splitvisor import fdt
+from splitvisor.backend import Call
+from splitvisor.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import device_tree_pb2 as dt
 from tests.unit.of_machine import BUFFER, RAM_BYTES, Client, cells
@@ -128,3 +131,47 @@ def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
         return
     assert 1 <= len(vectors.options) <= 256
     assert sum(len(option) + 1 for option in vectors.options) + 8 * len(vectors.processors) + 1 <= len(data)
+
+
+ROOM = 0x40000
+
+
+def ask_for_firmware(client: Client, data: bytes, size: int = 1 << 16, buffer: int = BUFFER + ROOM) -> int:
+    """H_CAS, as SLOF makes it; return r3."""
+    client.poke(BUFFER, data)
+    return asyncio.run(client.session.client_architecture_support(Call(0, (BUFFER, buffer, size))))
+
+
+def test_a_firmware_of_the_guests_own_gets_the_platforms_tree_with_what_was_agreed() -> None:
+    client = Client()
+    assert client.call("setprop", client.find("/chosen"), "ours-only", BUFFER, 4) == 4
+    assert ask_for_firmware(client, block(POWER8, LEVEL_2_07)) == H.SUCCESS
+    answer = client.peek(BUFFER + ROOM, 1 << 16)
+    assert answer[:4] == cells(1), "the version of the answer"
+    tree = fdt.read(answer[4 : 4 + int.from_bytes(answer[8:12], "big")])
+    cpus, chosen = tree.root.find("/cpus"), tree.root.find("/chosen")
+    assert cpus is not None
+    assert chosen is not None
+    for cpu in cpus.children:
+        assert cpu.properties["cpu-version"] == cells(ARCHITECTURE_2_07)
+    assert len(chosen.properties["ibm,architecture-vec-5"]) == 27
+    assert not {"stdin", "stdout", "ours-only"} & chosen.properties.keys(), "our client interface is not the guest's"
+    assert client.store.revisions[-1][0] == dt.TREE_ORIGIN_CAS
+    assert client.store.revisions[-1][1] == answer[4 : 4 + len(client.store.revisions[-1][1])]
+
+
+def test_without_room_for_the_tree_nothing_is_written() -> None:
+    client = Client()
+    assert ask_for_firmware(client, block(POWER8), size=100) == H.PARAMETER
+    assert client.peek(BUFFER + ROOM, 100) == bytes(100)
+    assert len(client.store.revisions) == 1
+
+
+def test_h_cas_refuses_what_the_method_refuses() -> None:
+    client = Client()
+    assert ask_for_firmware(client, block(POWER9)) == H.HARDWARE
+    assert ask_for_firmware(client, b"\0" * 20) == H.PARAMETER
+    with pytest.raises(GuestAddressError):
+        ask_for_firmware(client, block(POWER8), buffer=RAM_BYTES - 8)
+    client.store.revisions.clear()
+    assert ask_for_firmware(client, block(POWER8)) == H.HARDWARE

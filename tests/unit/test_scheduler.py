@@ -200,6 +200,27 @@ def test_ceded_vcpu_sleeps_until_its_decrementer() -> None:
     assert used < 0.1, "it spun"
 
 
+def test_decrementer_that_was_not_written_interrupts_again() -> None:
+    rig = Rig()
+    rig.place(0x900, *call(REPORT), ppc.addi(4, 4, 1), ppc.mtspr(ppc.SPR_SRR1, 7), ppc.RFID)
+    registers = ppc.li(4, 1), *ppc.li64(6, ENABLED), *ppc.li64(7, MSR_SF | MSR_ME)
+    enable = ppc.mtmsrd(6)
+    rig.begin(
+        *registers, *set_decrementer(-1), enable, enable, *set_decrementer(3), enable, *call(END), msr=MSR_SF | MSR_ME
+    )
+    rig.run()
+    assert [value for _, value, _ in rig.reports] == [1, 2]
+
+
+def test_ceded_vcpu_is_not_dispatched_until_it_goes_on() -> None:
+    rig = Rig()
+    told: list[tuple[int, bool]] = []
+    rig.begin(*set_decrementer(0.05), *call(Hcall.H_CEDE), *call(END))
+    rig.scheduler.on_dispatch = lambda vcpu, running: told.append((vcpu.index, running))
+    rig.run()
+    assert told == [(0, False), (0, True)]
+
+
 def test_ceded_vcpu_sleeps_until_its_line_rises() -> None:
     rig = Rig()
     rig.begin(*call(REPORT), *call(Hcall.H_CEDE), ppc.branch(0), msr=MSR_SF | MSR_ME)

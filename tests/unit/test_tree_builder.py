@@ -136,6 +136,16 @@ def test_chosen_says_what_to_boot_and_with_what() -> None:
     assert value(root, "/chosen", "ibm,arch-vec-5-platform-support") == bytes.fromhex("1700180019001a00")
 
 
+def test_what_the_machine_has_loaded_is_reserved() -> None:
+    request = make_request()
+    request.kernel.CopyFrom(MemoryRange(address=0x400000, length=0x123456))
+    request.initrd.CopyFrom(MemoryRange(address=0x600000, length=0x1000))
+    assert build_tree(request, bytes(32)).reservations == [(0x400000, 0x123456), (0x600000, 0x1000)]
+    request.ClearField("initrd")
+    request.ClearField("kernel")
+    assert build_tree(request, bytes(32)).reservations == []
+
+
 def test_without_initrd_and_console_chosen_names_none() -> None:
     chosen = build(make_request()).child("chosen")
     assert chosen is not None

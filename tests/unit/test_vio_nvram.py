@@ -11,10 +11,11 @@ from splitvisor.backend import Result
 from splitvisor.guest_memory import GuestAddressError
 from splitvisor.papr.codes import RtasStatus
 from splitvisor.rpc import trap_pb2
+from splitvisor.trap_messages import mirror_messages
 from tests.fake_vm import FakeVm, make_call
 from vio_service.bus import VioSession
 from vio_service.device import BusError
-from vio_service.nvram import nvram_fetch, nvram_store
+from vio_service.nvram import Nvram, nvram_fetch, nvram_store
 
 SIZE = 65536
 
@@ -83,6 +84,34 @@ def test_a_store_is_in_the_file_when_it_returns_and_is_there_for_the_next_life(t
     again, vm = make_session(path=str(path), bytes="8192")
     assert fetch(again, 100, 0x100, 4) == [RtasStatus.SUCCESS, 4]
     assert vm.ram.data[0x100:0x104] == b"boot"
+
+
+def test_every_later_store_is_in_the_same_file_and_a_closed_device_lets_go_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "nvram"
+    session, vm = make_session(path=str(path), bytes="8192")
+    [nvram] = session.all(Nvram)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for offset in range(100):
+        vm.ram.data[0] = offset + 1
+        assert store(session, offset, 0, 1) == [RtasStatus.SUCCESS, 1]
+        assert path.read_bytes()[offset] == offset + 1
+    nvram.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert path.read_bytes() == bytes(range(1, 101)) + bytes(8192 - 100)
+
+
+def test_a_store_changes_what_fetch_is_answered_from() -> None:
+    session, vm = make_session()
+    vm.ram.data[0x1000:0x1005] = b"hello"
+    _, call = make_call(session, nvram_store, 7, 0x1000, 5, returns=2)
+    assert [effect.mirror_write for effect in call.effects] == [
+        trap_pb2.MirrorWrite(name="nvram-fetch", offset=7, data=b"hello")
+    ]
+    _, call = make_call(session, nvram_store, SIZE, 0x1000, 5, returns=2)
+    assert call.effects == []
+    [mirror] = mirror_messages(session.calls, session)
+    assert (mirror.name, mirror.contents[:12]) == ("nvram-fetch", bytes(7) + b"hello")
+    assert mirror_messages(session.calls, VioSession(FakeVm())) == []
 
 
 def test_a_store_that_cannot_be_written_fails_and_changes_nothing(tmp_path: Path) -> None:
