@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import subprocess
@@ -94,8 +95,10 @@ def test_slofs_variables_are_kept_over_reset_and_power_off(run: Run, guests: Gue
     console.expect("Current: kept-by-splitvisor")
 
 
-def test_slof_boots_a_kernel_that_the_machine_loads(run: Run, guests: Guests) -> None:
-    console = run("--firmware", str(guests.slof), "--kernel", str(guests.kernel), "--initrd", str(guests.poweroff), *APPEND)
+def test_slof_boots_a_kernel_that_the_machine_loads(run: Run, guests: Guests, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    images = "--firmware", str(guests.slof), "--kernel", str(guests.kernel), "--initrd", str(guests.poweroff)
+    console = run(*images, *APPEND, "--log-file", str(log))
     console.expect("Detected RAM kernel at 400000", BOOT_SECONDS)
     console.expect(r"Calling ibm,client-architecture-support\.\.\. done", BOOT_SECONDS)
     console.expect("Quiescing Open Firmware", BOOT_SECONDS)
@@ -103,7 +106,10 @@ def test_slof_boots_a_kernel_that_the_machine_loads(run: Run, guests: Guests) ->
     assert console.wait(BOOT_SECONDS) == 0
     made = calls(console)
     assert made["H_CAS"] == {**made["H_CAS"], "owner": "of_client_service", "count": 1}
-    assert made["quiesce"]["count"] == 1
+    assert made["quiesce"]["count"] == made["H_UPDATE_DT"]["count"] == 1
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    [stored] = [event for event in events if event["event"] == "H_UPDATE_DT stored"]
+    assert stored["revision"] == 3, "after the seed and what was agreed with the client"
     assert "H_OF_CLIENT" not in made, "SLOF has a client interface of its own"
 
 
