@@ -4,8 +4,6 @@
 import asyncio
 import hashlib
 import shutil
-import struct
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,14 +16,11 @@ import pytest
 from hcall_service import service
 from splitvisor import fdt
 from splitvisor.papr.codes import H
-from splitvisor.papr.hcall import Hcall
-from splitvisor.papr.rtas import TOKENS
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2, trap_pb2_grpc
+from tests.real_trees import RAM, UUID, build_request, qemu_blob
 
 DEADLINE_S = 10.0
-UUID = bytes(range(16))
-RAM = 512 << 20
 LIMITS = [("grpc.max_receive_message_length", 4 << 20), ("grpc.max_send_message_length", 4 << 20)]
 
 OPTIONAL_IN_QEMU = {"pci@800000020000000", "ibm,persistent-memory", "hypervisor"}
@@ -57,23 +52,6 @@ async def code_of(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value.code(), caught.value.details() or ""
-
-
-def build_request(vm: str = "test") -> pb.BuildTreeRequest:
-    vty = trap_pb2.TreeNode(
-        path="/vdevice/vty@71000000", properties=[trap_pb2.TreeProperty(name="reg", value=b"\x71\0\0\0")]
-    )
-    return pb.BuildTreeRequest(
-        vm=vm,
-        ram_bytes=RAM,
-        vcpus=2,
-        hash_table_shift=22,
-        bootargs="console=hvc0",
-        rtas_calls=[pb.RtasToken(name=name, token=token) for name, token in TOKENS.items()],
-        hypercalls=list(Hcall),
-        nodes=[trap_pb2.TreeNode(path="/vdevice"), vty],
-        uuid=UUID,
-    )
 
 
 def test_a_built_tree_is_the_head_and_its_properties_can_be_read() -> None:
@@ -261,32 +239,8 @@ def test_traps_are_answered_through_the_stream() -> None:
     asyncio.run(run())
 
 
-_ELF_HEADER = (
-    struct.pack(">16sHHIQQQIHHHHHH", b"\x7fELF\2\2\1", 2, 21, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    + struct.pack(">IIQQQQQQ", 1, 5, 120, 0, 0, 0x100, 0x100, 8)
-)
-"""A PowerPC program with one segment: QEMU builds no tree without a kernel."""
-
-
-def _qemu_tree(directory: Path) -> fdt.Tree:
-    """The tree that QEMU gives the same machine, or skip."""
-    if shutil.which("qemu-system-ppc64") is None:
-        pytest.skip("needs qemu-system-ppc64")
-    path, kernel = directory / "qemu.dtb", directory / "kernel"
-    kernel.write_bytes(_ELF_HEADER + bytes(0x100))
-    machine = f"pseries,x-vof=on,dumpdtb={path},cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken"
-    command = ["qemu-system-ppc64", "-M", machine, "-cpu", "power8", "-smp", "2", "-m", "512M", "-nodefaults", "-display", "none"]
-    subprocess.run(
-        [*command, "-serial", "null", "-append", "console=hvc0", "-kernel", str(kernel)],
-        capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False,
-    )  # fmt: skip
-    if not path.exists():
-        pytest.skip("this qemu-system-ppc64 does not dump a tree")
-    return fdt.read(path.read_bytes())
-
-
 def test_processors_memory_and_interrupts_are_described_as_qemu_does(tmp_path: Path) -> None:
-    qemu = _qemu_tree(tmp_path).root
+    qemu = fdt.read(qemu_blob(tmp_path)).root
 
     async def run() -> fdt.Node:
         async with running() as channel:
