@@ -60,6 +60,10 @@ class Store(ABC):
         """Return a revision, 0 for the head, and its bytes. Raises UnknownRevisionError, StoreError."""
 
     @abstractmethod
+    def head(self, vm: str) -> int:
+        """Return the head's number, 0 for a VM without a tree. Raises StoreError."""
+
+    @abstractmethod
     def revisions(self, vm: str) -> Sequence[Revision]:
         """Return what is kept, the newest first. Raises UnknownRevisionError, StoreError."""
 
