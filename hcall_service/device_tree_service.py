@@ -7,7 +7,8 @@ import asyncio
 import os
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -20,6 +21,9 @@ from splitvisor import fdt
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2
 
+MAX_WATCHERS = 64
+WATCH_SECONDS = 1.0
+"""How often a watcher looks for revisions that other services have put into the same database."""
 SEED_BYTES = 32
 """Random bytes for /chosen/rng-seed."""
 
@@ -34,6 +38,9 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lookup = TreeLookup(store)
+        self._changed = asyncio.Condition()
+        self._puts = 0
+        self._watchers = 0
 
     async def identity(self, vm: str) -> bytes:
         """Return a VM's UUID (16 bytes) as its tree has it; nothing when there is none. Raises StoreError."""
@@ -51,7 +58,7 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
             blob = fdt.emit(build_tree(request, os.urandom(SEED_BYTES)))
         except (TreeBuildError, fdt.FdtError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        revision = await self._run(context, lambda: self._store.put(request.vm, pb.TREE_ORIGIN_SEED, blob))
+        revision = await self._put(context, request.vm, pb.TREE_ORIGIN_SEED, blob)
         return pb.BuildTreeResponse(revision=revision, blob=blob)
 
     async def PutTree(self, request: pb.PutTreeRequest, context: _Context) -> pb.PutTreeResponse:
@@ -66,9 +73,7 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
             await asyncio.to_thread(fdt.read, request.blob)
         except fdt.FdtError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        revision = await self._run(
-            context, lambda: self._store.put(request.vm, request.origin, request.blob, request.expected_revision)
-        )
+        revision = await self._put(context, request.vm, request.origin, request.blob, request.expected_revision)
         return pb.PutTreeResponse(revision=revision)
 
     async def GetTree(self, request: pb.GetTreeRequest, context: _Context) -> pb.GetTreeResponse:
@@ -123,6 +128,41 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         """See the contract."""
         revision = await self._run(context, lambda: change_head(self._store, request.vm, request.remove, request.add))
         return pb.ChangeNodesResponse(revision=revision)
+
+    async def WatchRevisions(
+        self, request: pb.WatchRevisionsRequest, context: _Context
+    ) -> AsyncIterator[pb.WatchRevisionsResponse]:
+        """See the contract."""
+        await _check_vm(request.vm, context)
+        if self._watchers == MAX_WATCHERS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} streams watch trees already")
+        self._watchers += 1
+        try:
+            known = request.after_revision
+            while True:
+                seen = self._puts
+                if await self._run(context, lambda: self._store.head(request.vm)) > known:
+                    kept = await self._run(context, lambda: self._store.revisions(request.vm))
+                    for revision in reversed(kept):
+                        if revision.number > known:
+                            known = revision.number
+                            yield pb.WatchRevisionsResponse(revision=_to_message(revision))
+                await self._wait_for_put(seen)
+        finally:
+            self._watchers -= 1
+
+    async def _wait_for_put(self, seen: int) -> None:
+        """Wait until there were more puts than those seen, or until it is time to look what others did."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_SECONDS), self._changed:
+                await self._changed.wait_for(lambda: self._puts != seen)
+
+    async def _put(self, context: _Context, vm: str, origin: int, blob: bytes, expected: int = 0) -> int:
+        revision = await self._run(context, lambda: self._store.put(vm, origin, blob, expected))
+        async with self._changed:
+            self._puts += 1
+            self._changed.notify_all()
+        return revision
 
     async def _run(self, context: _Context, call: Callable[[], _T]) -> _T:
         """Call the store; its errors end the rpc with the code that the contract has for them."""
