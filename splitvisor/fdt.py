@@ -14,8 +14,10 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from pyfdt.pyfdt import Fdt, FdtNode, FdtProperty, FdtPropertyBytes
+if TYPE_CHECKING:
+    from pyfdt.pyfdt import FdtNode
 
 MAGIC = 0xD00DFEED
 MAX_SIZE = 2 << 20
@@ -338,6 +340,8 @@ def emit(tree: Tree) -> bytes:
             raise FdtError(Check.RESERVATION, f"{address:#x}+{size:#x}")
     if not 0 <= tree.boot_cpu < 1 << 32:
         raise FdtError(Check.BOOT_CPU, f"{tree.boot_cpu}")
+    from pyfdt.pyfdt import Fdt  # noqa: PLC0415  # slow to load, and who only reads does without
+
     blob = Fdt(version=17, last_comp_version=16, boot_cpuid_phys=tree.boot_cpu)
     blob.add_rootnode(_to_pyfdt(tree.root))
     blob.add_reserve_entries([{"address": address, "size": size} for address, size in tree.reservations])
@@ -349,6 +353,8 @@ def emit(tree: Tree) -> bytes:
 
 def _to_pyfdt(root: Node) -> FdtNode:
     """Check a tree and return it as pyfdt has it, whose name for the root is "/"."""
+    from pyfdt.pyfdt import FdtNode, FdtProperty, FdtPropertyBytes  # noqa: PLC0415  # as above
+
     if root.name:
         raise FdtError(Check.ROOT, f"is named {root.name!r}")
     top = FdtNode("/")

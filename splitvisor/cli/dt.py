@@ -106,7 +106,8 @@ def show(
 ) -> None:
     """Print a tree, or a node of it with all below, as [bold]dtc[/] does."""
     if vm is not None and vm.startswith("/"):
-        vm, path = None, vm
+        path = vm
+        vm = None
     with _trees("show", vm, address) as trees:
         found, tree = trees.read(revision)
         node = _node(trees, tree, found, path)
