@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Device trees as text, as dtc 1.6 prints what it has read from a blob (Devicetree Specification 0.4, chapter 6).
 
-A blob does not say what kind a value is, so that is guessed the way dtc does: text when it is printable and ends with a NUL, and
-is not mostly NULs; else 32-bit cells when its length allows; else bytes.
+A blob does not say what kind a value is, so that is guessed the way dtc does: text when it is printable and ends with a NUL and
+has no more NULs than other bytes; else 32-bit cells when its length allows; else bytes.
 """
 
 from __future__ import annotations
@@ -64,4 +64,4 @@ def format_value(value: bytes) -> str:
 
 def is_text(value: bytes) -> bool:
     """Tell whether a value is one or more texts, each with a NUL behind it."""
-    return value[-1:] == b"\0" and 2 * value.count(0) < len(value) and _TEXT.issuperset(value)
+    return value[-1:] == b"\0" and 2 * value.count(0) <= len(value) and _TEXT.issuperset(value)

@@ -64,7 +64,7 @@ class Listening:
 
 
 async def serve(name: ServiceName, options: Any, listening: Listening) -> None:
-    """Run a service until SIGTERM, SIGINT or the end of its parent. Raises AddressError, SettingError, and what its start raises."""
+    """Run a service until SIGTERM, SIGINT or the end of its parent. Raises SettingError and what its start raises."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
