@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Services by the hundred: a process that has loaded everything forks one per line of stdin, its arguments as JSON.
+"""Services by the hundred: a process that has loaded everything forks one per line of stdin.
+
+A line has, as JSON, the service's arguments and a FIFO that is told when it listens.
 
 Loading a service's libraries takes most of its start. The fork happens before gRPC has made a thread, so what comes after it is
 what `splitvisor service` does. stdout gets each one's pid.
@@ -28,7 +30,9 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os._exit(service_main.main(json.loads(line)))
+            work = json.loads(line)
+            ready = os.open(work["ready"], os.O_WRONLY)
+            os._exit(service_main.main([*work["arguments"], "--ready-fd", str(ready)]))
         print(pid, flush=True)
 
 

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,17 +36,12 @@ WRITERS = 2
 """For each VM."""
 LONGEST_LIFE_S = 0.030
 """After the first acknowledgement."""
-EARLY_LIFE_S = 0.060
-"""Of every eighth service, from its very start: it dies while it opens the store or before it listens."""
+EARLY_LIFE_S = 0.030
+"""Of every eighth service, from its very start: it dies while it loads, opens the store, or begins to listen."""
 DEADLINE_S = 20.0
 KEEP = 1_000_000
 
-_CHANNEL = [
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 10),
-    ("grpc.min_reconnect_backoff_ms", 10),
-    ("grpc.max_reconnect_backoff_ms", 20),
-]
+_CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
 _MARK = b"splitvisor,mark\0"
 _TREE = fdt.read(seed_blob())
 _TREE.root.properties["splitvisor,mark"] = _MARK
@@ -96,6 +92,9 @@ class Services:
 
     def __init__(self, directory: Path) -> None:
         self._socket = directory / "s"
+        self._fifo = directory / "ready"
+        os.mkfifo(self._fifo)
+        self._ready = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK)
         self._log = (directory / "log").open("wb")
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tests.service_forks"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
@@ -108,16 +107,28 @@ class Services:
         assert self._process.stdout is not None
         address = f"unix:{self._socket}"
         self._socket.unlink(missing_ok=True)
+        with suppress(BlockingIOError):
+            os.read(self._ready, 1 << 16)  # What the service before said.
         arguments = ["hcall", "--listen", address, "--store", store, "--retention", str(KEEP), "--log-level", "error"]
-        print(json.dumps(arguments), file=self._process.stdin)
+        print(json.dumps({"arguments": arguments, "ready": str(self._fifo)}), file=self._process.stdin)
         return os.pidfd_open(int(self._process.stdout.readline())), address
+
+    async def wait_ready(self) -> None:
+        """Wait until the service listens."""
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(self._ready, ready.set)
+        try:
+            await asyncio.wait_for(ready.wait(), DEADLINE_S)
+        finally:
+            loop.remove_reader(self._ready)
 
     @staticmethod
     def kill(process: int) -> None:
-        """Kill, and wait for the end."""
-        signal.pidfd_send_signal(process, signal.SIGKILL)
+        """Kill, and wait for the end; no harm when it has ended."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGKILL)
         assert select.select([process], [], [], DEADLINE_S)[0], "it does not die"
-        os.close(process)
 
     def close(self) -> None:
         """End the process that forks."""
@@ -125,28 +136,33 @@ class Services:
             assert pipe is not None
             pipe.close()
         self._process.wait(DEADLINE_S)
+        os.close(self._ready)
         self._log.close()
 
 
 async def life(services: Services, store: str, ledger: Ledger, seconds: float, *, early: bool) -> None:
-    """Start a service, write to it as fast as it takes it, and kill it in the midst."""
+    """Start a service, write to it as fast as it takes it, and kill it in the midst; early: before or while it comes up."""
     process, address = services.start(store)
-    first = asyncio.Event()
-    async with grpc.aio.insecure_channel(address, options=_CHANNEL) as channel:
-        stub: Any = device_tree_pb2_grpc.DeviceTreeServiceStub(channel)
-        writers = [asyncio.create_task(write(stub, vm, ledger, first)) for vm in VMS for _ in range(WRITERS)]
-        try:
-            if not early:
-                await asyncio.wait_for(first.wait(), DEADLINE_S)
+    outcomes: list[object] = []
+    try:
+        if early:
+            await asyncio.sleep(seconds)
+            return
+        await services.wait_ready()
+        async with grpc.aio.insecure_channel(address, options=_CHANNEL) as channel:
+            stub: Any = device_tree_pb2_grpc.DeviceTreeServiceStub(channel)
+            first = asyncio.Event()
+            writers = [asyncio.create_task(write(stub, vm, ledger, first)) for vm in VMS for _ in range(WRITERS)]
+            await asyncio.wait_for(first.wait(), DEADLINE_S)
             # Not a wait for a condition: the moment of the kill is the experiment.
             await asyncio.sleep(seconds)
-        finally:
             services.kill(process)
-            for writer in writers:
-                writer.cancel()
-            outcomes = await asyncio.gather(*writers, return_exceptions=True)
+            outcomes += await asyncio.wait_for(asyncio.gather(*writers, return_exceptions=True), DEADLINE_S)
+    finally:
+        services.kill(process)
+        os.close(process)
     for outcome in outcomes:
-        assert isinstance(outcome, asyncio.CancelledError | grpc.aio.AioRpcError), outcome
+        assert isinstance(outcome, grpc.aio.AioRpcError), outcome
 
 
 async def write(stub: Any, vm: str, ledger: Ledger, first: asyncio.Event) -> None:
@@ -156,7 +172,7 @@ async def write(stub: Any, vm: str, ledger: Ledger, first: asyncio.Event) -> Non
         digest = hashlib.sha256(blob).digest()
         ledger.sent[vm].add(digest)
         request = pb.PutTreeRequest(vm=vm, origin=pb.TREE_ORIGIN_UPDATE_DT, blob=blob)
-        answer = await stub.PutTree(request, timeout=DEADLINE_S, wait_for_ready=not first.is_set())
+        answer = await stub.PutTree(request, timeout=DEADLINE_S)
         ledger.acknowledged[vm][answer.revision] = digest
         first.set()
 
