@@ -41,6 +41,13 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         self._changed = asyncio.Condition()
         self._puts = 0
         self._watchers = 0
+        self._closing = False
+
+    async def close(self) -> None:
+        """End the streams of watchers, for which the server would wait."""
+        self._closing = True
+        async with self._changed:
+            self._changed.notify_all()
 
     async def identity(self, vm: str) -> bytes:
         """Return a VM's UUID (16 bytes) as its tree has it; nothing when there is none. Raises StoreError."""
@@ -139,7 +146,7 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         self._watchers += 1
         try:
             known = request.after_revision
-            while True:
+            while not self._closing:
                 seen = self._puts
                 if await self._run(context, lambda: self._store.head(request.vm)) > known:
                     kept = await self._run(context, lambda: self._store.revisions(request.vm))
@@ -155,7 +162,7 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         """Wait until there were more puts than those seen, or until it is time to look what others did."""
         with suppress(TimeoutError):
             async with asyncio.timeout(WATCH_SECONDS), self._changed:
-                await self._changed.wait_for(lambda: self._puts != seen)
+                await self._changed.wait_for(lambda: self._puts != seen or self._closing)
 
     async def _put(self, context: _Context, vm: str, origin: int, blob: bytes, expected: int = 0) -> int:
         revision = await self._run(context, lambda: self._store.put(vm, origin, blob, expected))

@@ -52,6 +52,7 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
     platform_event_pb2_grpc.add_PlatformEventServiceServicer_to_server(PlatformEventServicer(traps), server)
 
     async def stop() -> None:
+        await trees.close()
         await traps.close()
         await asyncio.to_thread(store.close)
 

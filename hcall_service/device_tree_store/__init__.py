@@ -42,5 +42,6 @@ def open_store(location: str, retention: int = DEFAULT_RETENTION) -> Store:
             raise StoreError(f"device-tree store: no PostgreSQL client ({error}); install psycopg[binary]") from error
         return PostgresqlStore(location, retention)
     if not location or (separator and (scheme != "sqlite" or not rest.startswith("/") or rest == "/")):
-        raise StoreError(f"device-tree store {location!r}: give a path, sqlite:///PATH or postgresql://USER@HOST:PORT/DATABASE")
+        remedy = "give a path, sqlite:///PATH or postgresql://USER@HOST:PORT/DATABASE"
+        raise StoreError(f"device-tree store {location!r}: not a place that is known; {remedy}")
     return SqliteStore(rest[1:] if separator else location, retention)

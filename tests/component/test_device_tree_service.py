@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 from hcall_service import service
+from hcall_service.device_tree_service import MAX_WATCHERS
 from splitvisor import fdt
 from splitvisor.papr.codes import H
 from splitvisor.rpc import device_tree_pb2 as pb
@@ -88,6 +89,92 @@ def test_put_moves_the_head_by_compare_and_swap_and_history_is_newest_first() ->
             assert [(entry.number, entry.origin) for entry in history] == [(2, pb.TREE_ORIGIN_CAS), (1, pb.TREE_ORIGIN_SEED)]
             old = await stub.GetTree(pb.GetTreeRequest(vm="test", revision=1))
             assert old.blob == seed.blob
+
+    asyncio.run(run())
+
+
+def test_a_watcher_gets_what_is_kept_and_then_what_is_put_each_once() -> None:
+    async def run() -> None:
+        async with running() as channel:
+            stub = trees(channel)
+
+            async def put(vm: str) -> None:
+                await stub.PutTree(put_request(blob, vm=vm))
+
+            blob = (await stub.BuildTree(build_request())).blob
+            await put("test")
+            everything = stub.WatchRevisions(pb.WatchRevisionsRequest(vm="test"))
+            new = stub.WatchRevisions(pb.WatchRevisionsRequest(vm="test", after_revision=2))
+            other = stub.WatchRevisions(pb.WatchRevisionsRequest(vm="other"))
+            async with asyncio.timeout(DEADLINE_S):
+                assert [(await everything.read()).revision.number for _ in range(2)] == [1, 2]
+                await put("test")
+                await put("other")
+                await put("test")
+                assert [(await everything.read()).revision.number for _ in range(2)] == [3, 4]
+                first = (await new.read()).revision
+                assert (first.number, first.origin, first.size) == (3, pb.TREE_ORIGIN_CAS, len(blob))
+                assert (await other.read()).revision.number == 1
+            for stream in (everything, new, other):
+                stream.cancel()
+
+    asyncio.run(run())
+
+
+def test_a_watcher_sees_what_another_service_puts_into_the_same_store(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/trees.sqlite"
+
+    async def run() -> None:
+        async with running(store) as one, running(store) as other, asyncio.timeout(DEADLINE_S):
+            stream = trees(one).WatchRevisions(pb.WatchRevisionsRequest(vm="test"))
+            await trees(other).BuildTree(build_request())
+            assert (await stream.read()).revision.number == 1
+            await trees(other).BuildTree(build_request())
+            assert (await stream.read()).revision.number == 2
+            stream.cancel()
+
+    asyncio.run(run())
+
+
+def test_a_service_that_stops_ends_its_watchers_streams() -> None:
+    async def run() -> None:
+        server = grpc.aio.server()
+        stop = await service.start(server, service.Options(":memory:"))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel, asyncio.timeout(DEADLINE_S):
+            await trees(channel).BuildTree(build_request())
+            stream = trees(channel).WatchRevisions(pb.WatchRevisionsRequest(vm="test"))
+            assert (await stream.read()).revision.number == 1
+            await stop()
+            assert await stream.read() is grpc.aio.EOF
+        await server.stop(None)
+
+    asyncio.run(run())
+
+
+def test_watchers_are_bounded_and_one_that_goes_makes_room() -> None:
+    async def run() -> None:
+        async with running() as channel, asyncio.timeout(DEADLINE_S):
+            stub = trees(channel)
+            await stub.BuildTree(build_request())
+            watch = pb.WatchRevisionsRequest(vm="test")
+            streams = [stub.WatchRevisions(watch) for _ in range(MAX_WATCHERS)]
+            for stream in streams:
+                await stream.read()
+            code, text = await code_of(stub.WatchRevisions(watch).read())
+            assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert str(MAX_WATCHERS) in text
+            streams.pop().cancel()
+            while True:  # Until the service has noticed; the deadline is above.
+                streams.append(stub.WatchRevisions(watch))
+                try:
+                    await streams[-1].read()
+                except grpc.aio.AioRpcError:
+                    continue
+                break
+            for stream in streams:
+                stream.cancel()
 
     asyncio.run(run())
 
