@@ -144,10 +144,10 @@ def test_a_service_that_stops_ends_its_watchers_streams() -> None:
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel, asyncio.timeout(DEADLINE_S):
             await trees(channel).BuildTree(build_request())
-            stream = trees(channel).WatchRevisions(pb.WatchRevisionsRequest(vm="test"))
-            assert (await stream.read()).revision.number == 1
+            responses = aiter(trees(channel).WatchRevisions(pb.WatchRevisionsRequest(vm="test")))
+            assert (await anext(responses)).revision.number == 1
             await stop()
-            assert await stream.read() is grpc.aio.EOF
+            assert [response async for response in responses] == []
         await server.stop(None)
 
     asyncio.run(run())
