@@ -38,16 +38,24 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lookup = TreeLookup(store)
-        self._changed = asyncio.Condition()
-        self._puts = 0
-        self._watchers = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watchers: set[asyncio.Event] = set()
         self._closing = False
+        store.subscribe(self._stored)
+
+    def _stored(self) -> None:
+        """Somebody has put a revision; in any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake_watchers)
+
+    def _wake_watchers(self) -> None:
+        for watcher in self._watchers:
+            watcher.set()
 
     async def close(self) -> None:
         """End the streams of watchers, for which the server would wait."""
         self._closing = True
-        async with self._changed:
-            self._changed.notify_all()
+        self._wake_watchers()
 
     async def identity(self, vm: str) -> bytes:
         """Return a VM's UUID (16 bytes) as its tree has it; nothing when there is none. Raises StoreError."""
@@ -65,7 +73,7 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
             blob = fdt.emit(build_tree(request, os.urandom(SEED_BYTES)))
         except (TreeBuildError, fdt.FdtError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        revision = await self._put(context, request.vm, pb.TREE_ORIGIN_SEED, blob)
+        revision = await self._run(context, lambda: self._store.put(request.vm, pb.TREE_ORIGIN_SEED, blob))
         return pb.BuildTreeResponse(revision=revision, blob=blob)
 
     async def PutTree(self, request: pb.PutTreeRequest, context: _Context) -> pb.PutTreeResponse:
@@ -80,7 +88,9 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
             await asyncio.to_thread(fdt.read, request.blob)
         except fdt.FdtError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        revision = await self._put(context, request.vm, request.origin, request.blob, request.expected_revision)
+        revision = await self._run(
+            context, lambda: self._store.put(request.vm, request.origin, request.blob, request.expected_revision)
+        )
         return pb.PutTreeResponse(revision=revision)
 
     async def GetTree(self, request: pb.GetTreeRequest, context: _Context) -> pb.GetTreeResponse:
@@ -141,35 +151,25 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
     ) -> AsyncIterator[pb.WatchRevisionsResponse]:
         """See the contract."""
         await _check_vm(request.vm, context)
-        if self._watchers == MAX_WATCHERS:
+        if len(self._watchers) == MAX_WATCHERS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} streams watch trees already")
-        self._watchers += 1
+        self._loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+        self._watchers.add(woken)
         try:
             known = request.after_revision
             while not self._closing:
-                seen = self._puts
+                woken.clear()
                 if await self._run(context, lambda: self._store.head(request.vm)) > known:
                     kept = await self._run(context, lambda: self._store.revisions(request.vm))
                     for revision in reversed(kept):
                         if revision.number > known:
                             known = revision.number
                             yield pb.WatchRevisionsResponse(revision=_to_message(revision))
-                await self._wait_for_put(seen)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(woken.wait(), WATCH_SECONDS)
         finally:
-            self._watchers -= 1
-
-    async def _wait_for_put(self, seen: int) -> None:
-        """Wait until there were more puts than those seen, or until it is time to look what others did."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(WATCH_SECONDS), self._changed:
-                await self._changed.wait_for(lambda: self._puts != seen or self._closing)
-
-    async def _put(self, context: _Context, vm: str, origin: int, blob: bytes, expected: int = 0) -> int:
-        revision = await self._run(context, lambda: self._store.put(vm, origin, blob, expected))
-        async with self._changed:
-            self._puts += 1
-            self._changed.notify_all()
-        return revision
+            self._watchers.discard(woken)
 
     async def _run(self, context: _Context, call: Callable[[], _T]) -> _T:
         """Call the store; its errors end the rpc with the code that the contract has for them."""

@@ -59,6 +59,7 @@ class SqlStore(Store):
     def __init__(self, name: str, retention: int) -> None:
         self._name = name
         self._retention = retention
+        self._subscribers: list[Callable[[], None]] = []
 
     @abstractmethod
     def _transaction(self, *, write: bool) -> AbstractContextManager[Execute]:
@@ -97,7 +98,13 @@ class SqlStore(Store):
                 size=len(blob), blob=blob,
             )  # fmt: skip
             execute(_PRUNE, vm=vm, head=number, seed=int(pb.TREE_ORIGIN_SEED), retention=self._retention)
+        for tell in self._subscribers:
+            tell()
         return head + 1
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """See Store."""
+        self._subscribers.append(callback)
 
     def get(self, vm: str, number: int = 0) -> tuple[Revision, bytes]:
         """See Store."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 DEFAULT_RETENTION = 256
@@ -66,6 +66,10 @@ class Store(ABC):
     @abstractmethod
     def revisions(self, vm: str) -> Sequence[Revision]:
         """Return what is kept, the newest first. Raises UnknownRevisionError, StoreError."""
+
+    @abstractmethod
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """Have callback called after each put() of this object, in the thread that put. Other processes' puts are not told."""
 
     @abstractmethod
     def close(self) -> None:

@@ -16,6 +16,7 @@ import typer
 from splitvisor import fdt
 from splitvisor.cli import dt_output as output
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
+from splitvisor.cli.dt_parent import parent
 from splitvisor.dts import format_node, format_tree
 from splitvisor.fdt import FdtError, Node, Tree
 from splitvisor.running_vms import running_vms
@@ -27,6 +28,7 @@ dt = typer.Typer(
     "[bold]head[/], or an origin for the newest of that kind: seed, cas, quiesce, update-dt, hotplug.",
     no_args_is_help=True,
 )
+dt.command()(parent)
 
 VmArgument = Annotated[str | None, typer.Argument(metavar="[VM]", help="The VM's name", show_default=False)]
 AddressOption = Annotated[
