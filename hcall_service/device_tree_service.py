@@ -7,7 +7,8 @@ import asyncio
 import os
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -20,6 +21,9 @@ from splitvisor import fdt
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2
 
+MAX_WATCHERS = 64
+WATCH_SECONDS = 1.0
+"""How often a watcher looks for revisions that other services have put into the same database."""
 SEED_BYTES = 32
 """Random bytes for /chosen/rng-seed."""
 
@@ -34,6 +38,24 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lookup = TreeLookup(store)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watchers: set[asyncio.Event] = set()
+        self._closing = False
+        store.subscribe(self._stored)
+
+    def _stored(self) -> None:
+        """Somebody has put a revision; in any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake_watchers)
+
+    def _wake_watchers(self) -> None:
+        for watcher in self._watchers:
+            watcher.set()
+
+    async def close(self) -> None:
+        """End the streams of watchers, for which the server would wait."""
+        self._closing = True
+        self._wake_watchers()
 
     async def identity(self, vm: str) -> bytes:
         """Return a VM's UUID (16 bytes) as its tree has it; nothing when there is none. Raises StoreError."""
@@ -123,6 +145,31 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         """See the contract."""
         revision = await self._run(context, lambda: change_head(self._store, request.vm, request.remove, request.add))
         return pb.ChangeNodesResponse(revision=revision)
+
+    async def WatchRevisions(
+        self, request: pb.WatchRevisionsRequest, context: _Context
+    ) -> AsyncIterator[pb.WatchRevisionsResponse]:
+        """See the contract."""
+        await _check_vm(request.vm, context)
+        if len(self._watchers) == MAX_WATCHERS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} streams watch trees already")
+        self._loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+        self._watchers.add(woken)
+        try:
+            known = request.after_revision
+            while not self._closing:
+                woken.clear()
+                if await self._run(context, lambda: self._store.head(request.vm)) > known:
+                    kept = await self._run(context, lambda: self._store.revisions(request.vm))
+                    for revision in reversed(kept):
+                        if revision.number > known:
+                            known = revision.number
+                            yield pb.WatchRevisionsResponse(revision=_to_message(revision))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(woken.wait(), WATCH_SECONDS)
+        finally:
+            self._watchers.discard(woken)
 
     async def _run(self, context: _Context, call: Callable[[], _T]) -> _T:
         """Call the store; its errors end the rpc with the code that the contract has for them."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 
 from hcall_service.device_tree_service import DeviceTreeServicer
-from hcall_service.device_tree_store import DEFAULT_RETENTION, open_store
+from hcall_service.device_tree_store import DEFAULT_RETENTION, StoreError, open_store
 from hcall_service.platform_events import PlatformEventServicer
 from hcall_service.session import PlatformSession
 from hcall_service.update_dt import TreeUpdates
 from splitvisor.rpc import device_tree_pb2_grpc, platform_event_pb2_grpc, trap_pb2_grpc
+from splitvisor.service import SettingError
 from splitvisor.trap_server import TrapServicer
 
 BACKEND = "hcall_service"
@@ -25,15 +26,24 @@ SERVICES: tuple[str, ...] = ("splitvisor.v1.TrapService", "splitvisor.v1.DeviceT
 class Options:
     """What `splitvisor service hcall` may set."""
 
-    store: str
-    """Where device trees are kept: a path, "sqlite:///PATH", or ":memory:" for what need not outlive the process."""
-    retention: int = DEFAULT_RETENTION
-    """Revisions to keep of each VM."""
+    store: str = field(
+        metadata={
+            "help": "where device trees are kept: a path, sqlite:///PATH, postgresql://USER@HOST:PORT/DATABASE, or :memory: for "
+            "what need not outlive the process; a password belongs into ~/.pgpass or PGPASSWORD, not here"
+        }
+    )
+    retention: int = field(
+        default=DEFAULT_RETENTION,
+        metadata={"help": f"revisions to keep of each VM, at least 2 (default: {DEFAULT_RETENTION})"},
+    )
 
 
 async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Awaitable[None]]:
-    """Add the servicers to a server that has not been started. Returns what stops them. Raises StoreError."""
-    store = await asyncio.to_thread(open_store, options.store, options.retention)
+    """Add the servicers to a server that has not been started. Returns what stops them. Raises SettingError."""
+    try:
+        store = await asyncio.to_thread(open_store, options.store, options.retention)
+    except StoreError as error:
+        raise SettingError(str(error)) from error
     trees = DeviceTreeServicer(store)
     updates = TreeUpdates(store)
     traps = TrapServicer(BACKEND, lambda vm: PlatformSession(vm, trees.identity, updates))
@@ -42,6 +52,7 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
     platform_event_pb2_grpc.add_PlatformEventServiceServicer_to_server(PlatformEventServicer(traps), server)
 
     async def stop() -> None:
+        await trees.close()
         await traps.close()
         await asyncio.to_thread(store.close)
 

@@ -49,6 +49,8 @@ class RunRequest:
     """Seconds."""
     report: Path | None = None
     """Gets a JSON account of the run."""
+    store: str | None = None
+    """Where hcall_service keeps device trees; None: where they go with the run."""
     progress: Progress = lambda _step: None
     """Told what is being done; an empty text when the guest runs."""
 
@@ -110,7 +112,7 @@ def _commands(request: RunRequest, runtime: Path, ram: Path) -> list[ServiceComm
 
     own_arguments = {
         "cpu": ("--ram-dir", str(ram)),
-        "hcall": ("--store", str(runtime / "device-trees.sqlite")),
+        "hcall": ("--store", request.store or str(runtime / "device-trees.sqlite")),
         "vio": ("--device-tree", address("hcall")),
         "of-client": ("--device-tree", address("hcall")),
     }
@@ -146,6 +148,9 @@ async def _run_services(
             _write_report(request.report, outcome, processes, time.monotonic() - started)
         return RunResult(outcome.status, outcome.message)
     except ServiceFailedError as error:
+        if error.status == ExitStatus.USAGE and error.last_lines:
+            # A setting of ours that it cannot start with; it has said which, in one line.
+            return RunResult(ExitStatus.USAGE, error.last_lines[-1])
         lines = (f"  {line}" for line in error.last_lines[-SHOWN_LINES:])
         return RunResult(ExitStatus.SERVICE_FAILED, "\n".join((str(error), *lines)))
     finally:

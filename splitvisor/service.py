@@ -46,6 +46,10 @@ _health_aio: Any = vars(health)["aio"]  # grpc-stubs does not have it.
 _log = get_logger(__name__)
 
 
+class SettingError(ValueError):
+    """A service cannot start with a setting that it was given; the message says which, why, and what to give instead."""
+
+
 @dataclass(frozen=True)
 class Listening:
     """How a service is reached and how it ends."""
@@ -60,7 +64,7 @@ class Listening:
 
 
 async def serve(name: ServiceName, options: Any, listening: Listening) -> None:
-    """Run a service until SIGTERM, SIGINT or the end of its parent. Raises AddressError, and what its start raises."""
+    """Run a service until SIGTERM, SIGINT or the end of its parent. Raises SettingError and what its start raises."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

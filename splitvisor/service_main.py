@@ -20,7 +20,7 @@ import uvloop
 
 from splitvisor.addresses import AddressError
 from splitvisor.logging import LogLevel, configure, get_logger
-from splitvisor.service import Listening, serve
+from splitvisor.service import Listening, SettingError, serve
 from splitvisor.service_names import SERVICE_NAMES, ServiceName
 
 EXIT_USAGE = 2
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str]) -> int:
     listening = Listening(addresses, not parsed.no_health, not parsed.no_reflection, parsed.ready_fd, parsed.parent_fd)
     try:
         uvloop.run(serve(name, options, listening))
-    except AddressError as error:
+    except (AddressError, SettingError) as error:
         print(f"splitvisor service {name.command}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except Exception:

@@ -42,11 +42,12 @@ class ServiceCommand:
 
 
 class ServiceFailedError(Exception):
-    """A service ended or did not start. The message has one line; last_lines, what it logged."""
+    """A service ended or did not start. The message has one line; last_lines, what it logged; status, how it exited."""
 
-    def __init__(self, message: str, last_lines: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, last_lines: Sequence[str] = (), status: int | None = None) -> None:
         super().__init__(message)
         self.last_lines = last_lines
+        self.status = status
 
 
 class ServiceProcess:
@@ -152,7 +153,7 @@ class ServiceProcess:
 
     def _failed(self, how: str) -> ServiceFailedError:
         lines = [line.decode(errors="replace") for line in (*self._lines, self._partial) if line]
-        return ServiceFailedError(f"{self.command.package} {how}", lines)
+        return ServiceFailedError(f"{self.command.package} {how}", lines, self._process.returncode)
 
     def _read_log(self) -> None:
         try:

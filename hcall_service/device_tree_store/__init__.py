@@ -18,19 +18,30 @@ from hcall_service.device_tree_store.store import (
 
 __all__ = ["DEFAULT_RETENTION", "HeadMovedError", "Revision", "Store", "StoreError", "UnknownRevisionError", "open_store"]
 
+_POSTGRESQL = ("postgresql", "postgres")
+
 
 def open_store(location: str, retention: int = DEFAULT_RETENTION) -> Store:
-    """Open the store at a path, "sqlite:///PATH" or ":memory:", and bring its schema up to date.
+    """Open a store and bring its schema up to date.
 
     Args:
-        location: where it is; a file that does not exist is made.
+        location: a path, "sqlite:///PATH", "postgresql://USER@HOST:PORT/DATABASE", or ":memory:"; a file that does not exist is
+            made, a database is not.
         retention: revisions to keep of each VM, at least 2.
 
     Raises StoreError, with the location and what to do.
     """
+    if retention < 2:
+        raise StoreError(f"device-tree store: {retention} revisions of each VM are too few to keep; give at least 2")
     scheme, separator, rest = location.partition("://")
-    if separator and (scheme != "sqlite" or not rest.startswith("/") or rest == "/"):
-        raise StoreError(f"device-tree store {location!r}: give a path or sqlite:///PATH")
-    if not location or retention < 2:
-        raise StoreError(f"device-tree store {location!r}: needs a location, and at least 2 revisions to keep")
+    if separator and scheme in _POSTGRESQL:
+        try:
+            # psycopg is slow to load, and needs what a system may not have.
+            from hcall_service.device_tree_store.postgresql import PostgresqlStore  # noqa: PLC0415
+        except ImportError as error:
+            raise StoreError(f"device-tree store: no PostgreSQL client ({error}); install psycopg[binary]") from error
+        return PostgresqlStore(location, retention)
+    if not location or (separator and (scheme != "sqlite" or not rest.startswith("/") or rest == "/")):
+        remedy = "give a path, sqlite:///PATH or postgresql://USER@HOST:PORT/DATABASE"
+        raise StoreError(f"device-tree store {location!r}: not a place that is known; {remedy}")
     return SqliteStore(rest[1:] if separator else location, retention)

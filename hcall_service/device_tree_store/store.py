@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 DEFAULT_RETENTION = 256
@@ -60,8 +60,16 @@ class Store(ABC):
         """Return a revision, 0 for the head, and its bytes. Raises UnknownRevisionError, StoreError."""
 
     @abstractmethod
+    def head(self, vm: str) -> int:
+        """Return the head's number, 0 for a VM without a tree. Raises StoreError."""
+
+    @abstractmethod
     def revisions(self, vm: str) -> Sequence[Revision]:
         """Return what is kept, the newest first. Raises UnknownRevisionError, StoreError."""
+
+    @abstractmethod
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """Have callback called after each put() of this object, in the thread that put. Other processes' puts are not told."""
 
     @abstractmethod
     def close(self) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from splitvisor import __version__
 from splitvisor.cli.bench import bench
+from splitvisor.cli.dt import dt
 from splitvisor.cli.run import run
 from splitvisor.cli.vm_devices import vm
 from splitvisor.guests import GuestError, cache_directory, fetch
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command()(run)
 app.add_typer(bench, name="bench")
 app.add_typer(vm, name="vm")
+app.add_typer(dt, name="dt")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -85,6 +85,13 @@ def run(
     log_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Append the services' logs to FILE", rich_help_panel=_RUN)
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE", help="Keep device trees there: a file, or postgresql://...; without, they go with the run",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write an account of the run: calls, times", rich_help_panel=_RUN)
     ] = None,
@@ -118,6 +125,7 @@ def run(
             exit_on=exit_on.encode() if exit_on else None,
             timeout=timeout,
             report=report,
+            store=store,
             progress=_progress_line() if sys.stderr.isatty() else lambda _step: None,
         )
     except ConfigError as error:

@@ -142,6 +142,20 @@ class ListRevisionsResponse(_message.Message):
     revisions: _containers.RepeatedCompositeFieldContainer[TreeRevision]
     def __init__(self, revisions: _Optional[_Iterable[_Union[TreeRevision, _Mapping]]] = ...) -> None: ...
 
+class WatchRevisionsRequest(_message.Message):
+    __slots__ = ("vm", "after_revision")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    AFTER_REVISION_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    after_revision: int
+    def __init__(self, vm: _Optional[str] = ..., after_revision: _Optional[int] = ...) -> None: ...
+
+class WatchRevisionsResponse(_message.Message):
+    __slots__ = ("revision",)
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    revision: TreeRevision
+    def __init__(self, revision: _Optional[_Union[TreeRevision, _Mapping]] = ...) -> None: ...
+
 class TreeRevision(_message.Message):
     __slots__ = ("number", "time_ns", "origin", "sha256", "size")
     NUMBER_FIELD_NUMBER: _ClassVar[int]

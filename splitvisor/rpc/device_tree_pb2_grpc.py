@@ -75,6 +75,11 @@ class DeviceTreeServiceStub:
                 request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesRequest.SerializeToString,
                 response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesResponse.FromString,
                 _registered_method=True)
+        self.WatchRevisions = channel.unary_stream(
+                '/splitvisor.v1.DeviceTreeService/WatchRevisions',
+                request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.WatchRevisionsRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.WatchRevisionsResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceTreeServiceServicer:
@@ -144,6 +149,16 @@ class DeviceTreeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchRevisions(self, request, context):
+        """Sends every revision that is newer than after_revision, in order and each once: what is kept first, then what is stored, by
+        this service at once, by others that share its database within a second. Does not end by itself; a VM that has no tree yet
+        is waited for. To go on after a lost connection, repeat with the last number that came. Errors. RESOURCE_EXHAUSTED: there
+        are 64 such streams already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceTreeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +201,11 @@ def add_DeviceTreeServiceServicer_to_server(servicer, server):
                     servicer.ChangeNodes,
                     request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesRequest.FromString,
                     response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesResponse.SerializeToString,
+            ),
+            'WatchRevisions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRevisions,
+                    request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.WatchRevisionsRequest.FromString,
+                    response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.WatchRevisionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -405,6 +425,33 @@ class DeviceTreeService:
             '/splitvisor.v1.DeviceTreeService/ChangeNodes',
             splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesRequest.SerializeToString,
             splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/splitvisor.v1.DeviceTreeService/WatchRevisions',
+            splitvisor_dot_v1_dot_device__tree__pb2.WatchRevisionsRequest.SerializeToString,
+            splitvisor_dot_v1_dot_device__tree__pb2.WatchRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

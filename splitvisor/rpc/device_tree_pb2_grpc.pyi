@@ -61,6 +61,12 @@ class DeviceTreeServiceStub:
     or there already in this very form are left as they are, so it is safe to repeat. Errors. NOT_FOUND: no such VM.
     INVALID_ARGUMENT: a node cannot stand in the tree; the text names it. ABORTED: the head moves faster than we can follow.
     """
+    WatchRevisions: _grpc.UnaryStreamMultiCallable[_device_tree_pb2.WatchRevisionsRequest, _device_tree_pb2.WatchRevisionsResponse]
+    """Sends every revision that is newer than after_revision, in order and each once: what is kept first, then what is stored, by
+    this service at once, by others that share its database within a second. Does not end by itself; a VM that has no tree yet
+    is waited for. To go on after a lost connection, repeat with the last number that came. Errors. RESOURCE_EXHAUSTED: there
+    are 64 such streams already.
+    """
 
 @_typing.type_check_only
 class DeviceTreeServiceAsyncStub(DeviceTreeServiceStub):
@@ -94,6 +100,12 @@ class DeviceTreeServiceAsyncStub(DeviceTreeServiceStub):
     """Stores the head with nodes taken away and added, in this order, as a new revision with origin HOTPLUG. Nodes that are gone
     or there already in this very form are left as they are, so it is safe to repeat. Errors. NOT_FOUND: no such VM.
     INVALID_ARGUMENT: a node cannot stand in the tree; the text names it. ABORTED: the head moves faster than we can follow.
+    """
+    WatchRevisions: _aio.UnaryStreamMultiCallable[_device_tree_pb2.WatchRevisionsRequest, _device_tree_pb2.WatchRevisionsResponse]  # type: ignore[assignment]
+    """Sends every revision that is newer than after_revision, in order and each once: what is kept first, then what is stored, by
+    this service at once, by others that share its database within a second. Does not end by itself; a VM that has no tree yet
+    is waited for. To go on after a lost connection, repeat with the last number that came. Errors. RESOURCE_EXHAUSTED: there
+    are 64 such streams already.
     """
 
 class DeviceTreeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -173,6 +185,18 @@ class DeviceTreeServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stores the head with nodes taken away and added, in this order, as a new revision with origin HOTPLUG. Nodes that are gone
         or there already in this very form are left as they are, so it is safe to repeat. Errors. NOT_FOUND: no such VM.
         INVALID_ARGUMENT: a node cannot stand in the tree; the text names it. ABORTED: the head moves faster than we can follow.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchRevisions(
+        self,
+        request: _device_tree_pb2.WatchRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_device_tree_pb2.WatchRevisionsResponse], _abc.AsyncIterator[_device_tree_pb2.WatchRevisionsResponse]]:
+        """Sends every revision that is newer than after_revision, in order and each once: what is kept first, then what is stored, by
+        this service at once, by others that share its database within a second. Does not end by itself; a VM that has no tree yet
+        is waited for. To go on after a lost connection, repeat with the last number that came. Errors. RESOURCE_EXHAUSTED: there
+        are 64 such streams already.
         """
 
 def add_DeviceTreeServiceServicer_to_server(servicer: DeviceTreeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

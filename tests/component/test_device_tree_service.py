@@ -4,8 +4,6 @@
 import asyncio
 import hashlib
 import shutil
-import struct
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,16 +14,14 @@ import grpc
 import pytest
 
 from hcall_service import service
+from hcall_service.device_tree_service import MAX_WATCHERS
 from splitvisor import fdt
 from splitvisor.papr.codes import H
-from splitvisor.papr.hcall import Hcall
-from splitvisor.papr.rtas import TOKENS
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2, trap_pb2_grpc
+from tests.real_trees import RAM, UUID, build_request, qemu_blob
 
 DEADLINE_S = 10.0
-UUID = bytes(range(16))
-RAM = 512 << 20
 LIMITS = [("grpc.max_receive_message_length", 4 << 20), ("grpc.max_send_message_length", 4 << 20)]
 
 OPTIONAL_IN_QEMU = {"pci@800000020000000", "ibm,persistent-memory", "hypervisor"}
@@ -57,23 +53,6 @@ async def code_of(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value.code(), caught.value.details() or ""
-
-
-def build_request(vm: str = "test") -> pb.BuildTreeRequest:
-    vty = trap_pb2.TreeNode(
-        path="/vdevice/vty@71000000", properties=[trap_pb2.TreeProperty(name="reg", value=b"\x71\0\0\0")]
-    )
-    return pb.BuildTreeRequest(
-        vm=vm,
-        ram_bytes=RAM,
-        vcpus=2,
-        hash_table_shift=22,
-        bootargs="console=hvc0",
-        rtas_calls=[pb.RtasToken(name=name, token=token) for name, token in TOKENS.items()],
-        hypercalls=list(Hcall),
-        nodes=[trap_pb2.TreeNode(path="/vdevice"), vty],
-        uuid=UUID,
-    )
 
 
 def test_a_built_tree_is_the_head_and_its_properties_can_be_read() -> None:
@@ -110,6 +89,92 @@ def test_put_moves_the_head_by_compare_and_swap_and_history_is_newest_first() ->
             assert [(entry.number, entry.origin) for entry in history] == [(2, pb.TREE_ORIGIN_CAS), (1, pb.TREE_ORIGIN_SEED)]
             old = await stub.GetTree(pb.GetTreeRequest(vm="test", revision=1))
             assert old.blob == seed.blob
+
+    asyncio.run(run())
+
+
+def test_a_watcher_gets_what_is_kept_and_then_what_is_put_each_once() -> None:
+    async def run() -> None:
+        async with running() as channel:
+            stub = trees(channel)
+
+            async def put(vm: str) -> None:
+                await stub.PutTree(put_request(blob, vm=vm))
+
+            blob = (await stub.BuildTree(build_request())).blob
+            await put("test")
+            everything = stub.WatchRevisions(pb.WatchRevisionsRequest(vm="test"))
+            new = stub.WatchRevisions(pb.WatchRevisionsRequest(vm="test", after_revision=2))
+            other = stub.WatchRevisions(pb.WatchRevisionsRequest(vm="other"))
+            async with asyncio.timeout(DEADLINE_S):
+                assert [(await everything.read()).revision.number for _ in range(2)] == [1, 2]
+                await put("test")
+                await put("other")
+                await put("test")
+                assert [(await everything.read()).revision.number for _ in range(2)] == [3, 4]
+                first = (await new.read()).revision
+                assert (first.number, first.origin, first.size) == (3, pb.TREE_ORIGIN_CAS, len(blob))
+                assert (await other.read()).revision.number == 1
+            for stream in (everything, new, other):
+                stream.cancel()
+
+    asyncio.run(run())
+
+
+def test_a_watcher_sees_what_another_service_puts_into_the_same_store(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/trees.sqlite"
+
+    async def run() -> None:
+        async with running(store) as one, running(store) as other, asyncio.timeout(DEADLINE_S):
+            stream = trees(one).WatchRevisions(pb.WatchRevisionsRequest(vm="test"))
+            await trees(other).BuildTree(build_request())
+            assert (await stream.read()).revision.number == 1
+            await trees(other).BuildTree(build_request())
+            assert (await stream.read()).revision.number == 2
+            stream.cancel()
+
+    asyncio.run(run())
+
+
+def test_a_service_that_stops_ends_its_watchers_streams() -> None:
+    async def run() -> None:
+        server = grpc.aio.server()
+        stop = await service.start(server, service.Options(":memory:"))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel, asyncio.timeout(DEADLINE_S):
+            await trees(channel).BuildTree(build_request())
+            responses = aiter(trees(channel).WatchRevisions(pb.WatchRevisionsRequest(vm="test")))
+            assert (await anext(responses)).revision.number == 1
+            await stop()
+            assert [response async for response in responses] == []
+        await server.stop(None)
+
+    asyncio.run(run())
+
+
+def test_watchers_are_bounded_and_one_that_goes_makes_room() -> None:
+    async def run() -> None:
+        async with running() as channel, asyncio.timeout(DEADLINE_S):
+            stub = trees(channel)
+            await stub.BuildTree(build_request())
+            watch = pb.WatchRevisionsRequest(vm="test")
+            streams = [stub.WatchRevisions(watch) for _ in range(MAX_WATCHERS)]
+            for stream in streams:
+                await stream.read()
+            code, text = await code_of(stub.WatchRevisions(watch).read())
+            assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert str(MAX_WATCHERS) in text
+            streams.pop().cancel()
+            while True:  # Until the service has noticed; the deadline is above.
+                streams.append(stub.WatchRevisions(watch))
+                try:
+                    await streams[-1].read()
+                except grpc.aio.AioRpcError:
+                    continue
+                break
+            for stream in streams:
+                stream.cancel()
 
     asyncio.run(run())
 
@@ -261,32 +326,8 @@ def test_traps_are_answered_through_the_stream() -> None:
     asyncio.run(run())
 
 
-_ELF_HEADER = (
-    struct.pack(">16sHHIQQQIHHHHHH", b"\x7fELF\2\2\1", 2, 21, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    + struct.pack(">IIQQQQQQ", 1, 5, 120, 0, 0, 0x100, 0x100, 8)
-)
-"""A PowerPC program with one segment: QEMU builds no tree without a kernel."""
-
-
-def _qemu_tree(directory: Path) -> fdt.Tree:
-    """The tree that QEMU gives the same machine, or skip."""
-    if shutil.which("qemu-system-ppc64") is None:
-        pytest.skip("needs qemu-system-ppc64")
-    path, kernel = directory / "qemu.dtb", directory / "kernel"
-    kernel.write_bytes(_ELF_HEADER + bytes(0x100))
-    machine = f"pseries,x-vof=on,dumpdtb={path},cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken"
-    command = ["qemu-system-ppc64", "-M", machine, "-cpu", "power8", "-smp", "2", "-m", "512M", "-nodefaults", "-display", "none"]
-    subprocess.run(
-        [*command, "-serial", "null", "-append", "console=hvc0", "-kernel", str(kernel)],
-        capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False,
-    )  # fmt: skip
-    if not path.exists():
-        pytest.skip("this qemu-system-ppc64 does not dump a tree")
-    return fdt.read(path.read_bytes())
-
-
 def test_processors_memory_and_interrupts_are_described_as_qemu_does(tmp_path: Path) -> None:
-    qemu = _qemu_tree(tmp_path).root
+    qemu = fdt.read(qemu_blob(tmp_path)).root
 
     async def run() -> fdt.Node:
         async with running() as channel:

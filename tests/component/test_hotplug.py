@@ -195,6 +195,9 @@ class SlowTrees(device_tree_pb2_grpc.DeviceTreeServiceServicer):
     async def _refuse(self, request: Any, context: Any) -> Any:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not asked for here")
 
+    def WatchRevisions(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
     BuildTree = PutTree = GetTree = GetProperty = ListRevisions = LookUpNode = GetInterruptParent = _refuse
 
 

@@ -56,6 +56,10 @@ class TreeService(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         self.origins.append(request.origin)
         return dt.PutTreeResponse(revision=len(self.blobs))
 
+    def WatchRevisions(self, request: Any, context: Any) -> Any:
+        """of_client_service does not use this."""
+        raise NotImplementedError
+
     async def _refuse(self, request: Any, context: Any) -> Any:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "of_client_service does not use this")
 

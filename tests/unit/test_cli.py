@@ -33,6 +33,7 @@ def splitvisor(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         (["--help"], "guests"),
         (["run", "--help"], "--no-shared-memory"),
+        (["dt", "--help"], "history"),
         (["bench", "boot", "--help"], "--vs-qemu"),
         (["service", "--help"], "of-client"),
         (["version"], "splitvisor "),
@@ -51,6 +52,12 @@ def test_help_is_there(arguments: list[str], expected: str) -> None:
         ["run", "--kernel", "/nonexistent"],
         ["run", "--connect", "disk=unix:/x"],
         ["run", "--machine", "/nonexistent.toml"],
+        ["run", "--store", "/nonexistent/trees.sqlite"],
+        ["service", "hcall", "--store", "/nonexistent/trees.sqlite"],
+        ["service", "hcall", "--store", "postgresql:///trees?host=/nonexistent"],
+        ["service", "hcall", "--store", "postgresql://x:y/z"],
+        ["service", "hcall", "--store", "mysql://host/trees"],
+        ["service", "hcall", "--store", ":memory:", "--retention", "1"],
     ],
 )
 def test_a_bad_setting_is_one_line_and_status_2(arguments: list[str]) -> None:

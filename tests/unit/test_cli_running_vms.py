@@ -78,6 +78,7 @@ class Trees(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "not asked for here")
 
     BuildTree = PutTree = GetTree = GetProperty = ListRevisions = LookUpNode = ChangeNodes = _refuse
+    WatchRevisions = _refuse
 
 
 @pytest.mark.parametrize(
