@@ -33,3 +33,8 @@ def test_slofs_tree_is_stored_and_its_interrupt_controller_is_the_parent(
 
     added = console.splitvisor("vm", "device-add", "slof", "vty", "--wait", "0")
     assert f"interrupt parent {phandle:#x}, from the stored tree" in added.stdout, added
+
+    changes = console.splitvisor("dt", "diff", "slof", "seed..head")
+    assert changes.returncode == 0, changes
+    assert "/interrupt-controller" in changes.stdout
+    assert console.splitvisor("dt", "validate", "slof").returncode == 0
