@@ -98,8 +98,10 @@ class Xics:
             source = self._sources.get(number)
             if source is None:
                 return False
-            self._icps[source.server].waiting.add(number)
-            self._deliver(source.server)
+            icp = self._icps[source.server]
+            if icp.xisr != number:
+                icp.waiting.add(number)
+                self._deliver(source.server)
             return True
 
     def _deliver(self, server: int) -> None:

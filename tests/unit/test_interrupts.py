@@ -228,6 +228,19 @@ SERVER = st.integers(0, 1)
 PRIORITY = st.sampled_from([0, 1, 2, 3, 0xFF])
 
 
+def test_an_edge_of_what_is_presented_already_is_the_same_edge() -> None:
+    machine = Machine()
+    machine.call(Hcall.H_CPPR, OPEN, server=0)
+    machine.rtas("ibm,set-xive", FIRST_SOURCE, 0, 5)
+    machine.xics.pulse(FIRST_SOURCE)
+    machine.xics.pulse(FIRST_SOURCE)
+    assert machine.accept(0)[1] == FIRST_SOURCE
+    machine.call(Hcall.H_EOI, OPEN << 24 | FIRST_SOURCE, server=0)
+    assert not machine.lines[0]
+    machine.xics.pulse(FIRST_SOURCE)
+    assert machine.accept(0)[1] == FIRST_SOURCE
+
+
 class AnyGuest(RuleBasedStateMachine):
     """Any sequence of calls and edges, against what must hold in every state: no model of how the controller gets there."""
 
