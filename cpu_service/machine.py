@@ -18,7 +18,7 @@ import structlog
 from cpu_service.board import Board
 from cpu_service.boot import BootPlan, load_guest
 from cpu_service.crash_report import crash_report
-from cpu_service.engine.engine import GuestFault
+from cpu_service.engine.engine import GuestFaultError
 from cpu_service.trap_router import CallCount
 from cpu_service.trap_stream import BackendLink, BackendUnavailableError
 from splitvisor.rpc import machine_pb2 as mpb
@@ -140,7 +140,7 @@ class Machine:
             self._change(mpb.MACHINE_STATE_RUNNING)
             self._running.set()
             self._run(plan)
-        except GuestFault as error:
+        except GuestFaultError as error:
             assert self.board is not None
             self._end(mpb.MACHINE_STATE_CRASHED, crash_report(str(error), self.board))
         except BackendUnavailableError as error:

@@ -195,7 +195,7 @@ class VcpuScheduler:
         self._engine.stop()
 
     def run(self) -> None:
-        """Run vCPUs until end(). Raises what the engine raises: GuestFault, or a failure of a hypercall."""
+        """Run vCPUs until end(). Raises what the engine raises: GuestFaultError, or a failure of a hypercall."""
         self._running = True
         self._thread_id = threading.get_ident()
         timer = threading.Thread(target=self._tick, name="timer", daemon=True)

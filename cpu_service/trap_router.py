@@ -30,6 +30,8 @@ CALL_TIMEOUT_S = 30.0
 """How long a guest waits for a back end, reconnects included, before it is told that the hardware failed."""
 CREDIT_TIMEOUT_S = 10.0
 """How long an effect waits for the credit of a posted route."""
+CREDIT_RETRY_S = 0.02
+"""After which such an effect is tried again even if nothing was acknowledged: H_BUSY can be the owner's own answer."""
 RECENT_TRAPS = 16
 UNOWNED = 0
 """Stands for all hypercalls without an owner in `counts`, of which a guest could make 2**64."""
@@ -228,13 +230,11 @@ class TrapRouter:
     def _invoke_posted(self, invoke: pb.Invoke) -> None:
         """The same without an answer; waits for credit, so that nothing is lost while the owner is slow."""
         deadline = time.monotonic() + CREDIT_TIMEOUT_S
-        pause = 0.0005
         while self._invoke(invoke).result == H.BUSY:
             if time.monotonic() > deadline:
                 log.warning("a call was dropped: its owner gives no credit", call=hcall_name(invoke.token))
                 return
-            time.sleep(pause)
-            pause = min(2 * pause, 0.02)
+            self._registry.remote[invoke.token].link.wait_for_credit(CREDIT_RETRY_S)
 
     # RTAS.
 

@@ -107,6 +107,7 @@ class BackendLink:
         self._outgoing: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[pb.AttachResponse] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._acknowledged = threading.Condition(self._lock)
         self._sequences: dict[int, int] = {}
         self._positions: dict[int, int] = {}
         self._batch: list[pb.Trap] = []
@@ -244,6 +245,12 @@ class BackendLink:
                 self._flush_asked = True
                 self._outgoing.put(_FLUSH)
         return True
+
+    def wait_for_credit(self, timeout: float) -> None:
+        """Wait until the back end acknowledges posted calls, timeout seconds at most."""
+        with self._lock:
+            if not self._abandoned:
+                self._acknowledged.wait(timeout)
 
     def reset(self, count: int, timeout: float) -> None:
         """Reset the back end's devices and wait for it. Raises BackendUnavailableError after timeout seconds."""
@@ -390,6 +397,7 @@ class BackendLink:
             while waiting and waiting[0].trap.sequence <= done.sequence:
                 posted = waiting.popleft()
                 self._credit_used[posted.trap.route] -= posted.size
+            self._acknowledged.notify_all()
             self._positions[done.vcpu] = max(done.sequence, self._positions.get(done.vcpu, 0))
 
     def _memory_read(self, request: pb.MemoryRead) -> pb.AttachRequest:

@@ -3,7 +3,7 @@
 
 import os
 
-# gRPC's event engine costs a synchronous round trip 60 to 90 us (docs/performance.md); read when grpc is first imported.
+# gRPC's event engine makes a synchronous round trip half as long again (docs/performance.md); read at grpc's first import.
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
 
 __version__ = "0.1.0"

@@ -340,7 +340,7 @@ def emit(tree: Tree) -> bytes:
             raise FdtError(Check.RESERVATION, f"{address:#x}+{size:#x}")
     if not 0 <= tree.boot_cpu < 1 << 32:
         raise FdtError(Check.BOOT_CPU, f"{tree.boot_cpu}")
-    from pyfdt.pyfdt import Fdt  # noqa: PLC0415  # slow to load, and who only reads does without
+    from pyfdt.pyfdt import Fdt  # slow to load, and who only reads does without
 
     blob = Fdt(version=17, last_comp_version=16, boot_cpuid_phys=tree.boot_cpu)
     blob.add_rootnode(_to_pyfdt(tree.root))
@@ -353,7 +353,7 @@ def emit(tree: Tree) -> bytes:
 
 def _to_pyfdt(root: Node) -> FdtNode:
     """Check a tree and return it as pyfdt has it, whose name for the root is "/"."""
-    from pyfdt.pyfdt import FdtNode, FdtProperty, FdtPropertyBytes  # noqa: PLC0415  # as above
+    from pyfdt.pyfdt import FdtNode, FdtProperty, FdtPropertyBytes  # as above
 
     if root.name:
         raise FdtError(Check.ROOT, f"is named {root.name!r}")

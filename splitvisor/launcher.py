@@ -133,7 +133,7 @@ async def _run_services(
         processes.extend(ServiceProcess(command, request.log_level, log) for command in commands)
         for process in processes:
             process.watch()
-        from splitvisor.machine_run import run_machine  # noqa: PLC0415  # gRPC loads while the services do
+        from splitvisor.machine_run import run_machine  # gRPC loads while the services do
 
         addresses = dict(request.connect) | {command.name: command.address for command in commands}
         _write_run_file(runtime / "run.json", request.config.name, addresses, processes)

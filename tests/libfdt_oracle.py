@@ -15,7 +15,7 @@ WORD = struct.Struct("<i")
 
 def main() -> None:
     """Answer until stdin ends."""
-    import libfdt  # noqa: PLC0415  # the one who starts this program may not have it
+    import libfdt  # the one who starts this program may not have it
 
     stdin = sys.stdin.buffer
     if sys.argv[1:] == ["--present"]:

@@ -65,7 +65,7 @@ _FillType = ctypes.CFUNCTYPE(
 )
 
 
-class GuestFault(Exception):  # noqa: N818  (the guest's fault, not an error of ours)
+class GuestFaultError(Exception):
     """The guest did what no exception vector covers, such as an access to an address with nothing behind it."""
 
 
@@ -100,7 +100,7 @@ class Engine:
         self.hints = 0
         """HMT priority hints so far; a vCPU that spins gives many."""
         self._bind(where)
-        self._become_papr_cpu(where.env, len(table))
+        self._become_papr_cpu(where.handle, where.env, len(table))
         self._pristine = SavedState()
         self._pristine.copy_from(self.state)
         self._hook()
@@ -122,9 +122,9 @@ class Engine:
         do_interrupt = ctypes.c_uint64.from_address(cpu_class + layout.DO_INTERRUPT).value
         self._do_interrupt = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(do_interrupt)
 
-    def _become_papr_cpu(self, env: int, table_size: int) -> None:
+    def _become_papr_cpu(self, handle: int, env: int, table_size: int) -> None:
         """POWER8 without hypervisor mode: real addresses are guest-physical, the page table comes from SDR1."""
-        ctypes.c_uint8.from_address(self._handle.value + layout.NO_EXIT_REQUEST).value = 1  # type: ignore[operator]
+        ctypes.c_uint8.from_address(handle + layout.NO_EXIT_REQUEST).value = 1
         self._uc.ctl_exits_enabled(True)
         ctypes.c_uint64.from_address(env + layout.MSR_MASK).value &= ~_MSR_HV
         ctypes.c_uint8.from_address(env + layout.HAS_HV_MODE).value = 0
@@ -272,7 +272,7 @@ class Engine:
     def run(self, hints: int) -> None:
         """Execute the loaded vCPU until stop(), or until it has given so many HMT hints.
 
-        Raises GuestFault when the guest cannot go on, and whatever on_hypercall or on_decrementer raised.
+        Raises GuestFaultError when the guest cannot go on, and whatever on_hypercall or on_decrementer raised.
         """
         emu_start, handle, nip = self._emu_start, self._handle, self.state.nip
         self._stopping = False
@@ -296,7 +296,7 @@ class Engine:
             self._virtual_tlb = False
             self.flush_tlb()
             return
-        raise GuestFault(f"{binding.uclib.uc_strerror(code).decode()} at {self.state.nip.value:#x}")
+        raise GuestFaultError(f"{binding.uclib.uc_strerror(code).decode()} at {self.state.nip.value:#x}")
 
 
 def _unconnected() -> None:

@@ -37,7 +37,7 @@ def open_store(location: str, retention: int = DEFAULT_RETENTION) -> Store:
     if separator and scheme in _POSTGRESQL:
         try:
             # psycopg is slow to load, and needs what a system may not have.
-            from hcall_service.device_tree_store.postgresql import PostgresqlStore  # noqa: PLC0415
+            from hcall_service.device_tree_store.postgresql import PostgresqlStore
         except ImportError as error:
             raise StoreError(f"device-tree store: no PostgreSQL client ({error}); install psycopg[binary]") from error
         return PostgresqlStore(location, retention)

@@ -8,9 +8,9 @@ def main() -> None:
     """Run the command line and exit."""
     if sys.argv[1:2] == ["service"]:
         # Without the libraries that only people's commands need.
-        from splitvisor.service_main import main as service_main  # noqa: PLC0415
+        from splitvisor.service_main import main as service_main
 
         sys.exit(service_main(sys.argv[2:]))
-    from splitvisor.cli.app import app  # noqa: PLC0415  # not for services, see above
+    from splitvisor.cli.app import app  # not for services, see above
 
     app(prog_name="splitvisor")

@@ -47,7 +47,7 @@ def trap(
     json_file: JsonOption = None,
 ) -> None:
     """Time single synchronous traps of a guest, inside the engine's hook, and bare unix-socket exchanges between them."""
-    from splitvisor.cli.bench_trap import measure_traps  # noqa: PLC0415  # the engine is slow to load
+    from splitvisor.cli.bench_trap import measure_traps  # the engine is slow to load
 
     try:
         figures = measure_traps(count)
@@ -63,7 +63,7 @@ def trap(
 @bench.command()
 def clock(*, json_file: JsonOption = None) -> None:
     """Compare the guest's clock with the host's, asleep and computing, and tell what an idle guest costs."""
-    from splitvisor.cli.bench_clock import SLEEP_S, measure_clock  # noqa: PLC0415  # as above: only what a command needs
+    from splitvisor.cli.bench_clock import SLEEP_S, measure_clock  # as above: only what a command needs
 
     try:
         figures = measure_clock(typer.echo)

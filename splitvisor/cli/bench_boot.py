@@ -25,7 +25,7 @@ _QEMU = shlex.split(
     "qemu-system-ppc64 -accel tcg,thread=single -smp 1 -nodefaults -display none -vga none -serial stdio -monitor none "
     "-M pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off -cpu power8"
 )
-"""The fair peer: one vCPU in one thread, firmware without its own boot time, no mitigations that Splitvisor does not have."""
+"""The peer: one vCPU in one thread, firmware without its own boot time. Linux uses software flushes there, and none here."""
 
 
 class BenchError(Exception):

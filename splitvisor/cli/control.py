@@ -33,7 +33,7 @@ def service_stub(command: str, vm: str, service: str, address: str | None, stub:
         address: where it is; None: as the run that has the VM says.
         stub: makes the stub of a channel.
     """
-    import grpc  # noqa: PLC0415  # slow to load, and most commands do without
+    import grpc  # slow to load, and most commands do without
 
     try:
         target = address or service_address(vm, service)

@@ -78,7 +78,7 @@ class _Trees:
 
 @contextmanager
 def _trees(command: str, vm: str | None, address: str | None) -> Iterator[_Trees]:
-    from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc  # noqa: PLC0415  # slow to load
+    from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc  # slow to load
 
     command = f"dt {command}"
     name = vm or _only_vm(command, address)

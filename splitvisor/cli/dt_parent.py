@@ -18,7 +18,7 @@ def parent(
     as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
 ) -> None:
     """Tell the interrupt parent of a device that is added to a running guest: from its stored tree, or the fixed fallback."""
-    from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc  # noqa: PLC0415  # slow to load
+    from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc  # slow to load
 
     with service_stub("dt parent", vm, "hcall", hcall, device_tree_pb2_grpc.DeviceTreeServiceStub) as trees:
         answer = trees.GetInterruptParent(device_tree_pb2.GetInterruptParentRequest(vm=vm), timeout=DEADLINE_S)

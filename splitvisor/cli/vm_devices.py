@@ -19,7 +19,7 @@ Wait = Annotated[float, typer.Option("--wait", metavar="S", min=0, max=60, help=
 @vm.command("devices")
 def devices(vm: Vm, *, vio: Vio = None) -> None:
     """List the devices on a VM's VIO bus."""
-    from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # noqa: PLC0415  # slow to load
+    from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # slow to load
 
     with service_stub("vm devices", vm, "vio", vio, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
         answer = bus.DescribeBus(vio_bus_pb2.DescribeBusRequest(vm=vm), timeout=DEADLINE_S)
@@ -41,8 +41,8 @@ def device_add(
 
     Exit status: 0 the guest has it, 1 it is plugged in and the guest has not taken it yet, or the device could not be added.
     """
-    from splitvisor.rpc import trap_pb2, vio_bus_pb2, vio_bus_pb2_grpc  # noqa: PLC0415  # slow to load
-    from splitvisor.rpc.device_tree_pb2 import INTERRUPT_PARENT_SOURCE_STORED_TREE  # noqa: PLC0415
+    from splitvisor.rpc import trap_pb2, vio_bus_pb2, vio_bus_pb2_grpc  # slow to load
+    from splitvisor.rpc.device_tree_pb2 import INTERRUPT_PARENT_SOURCE_STORED_TREE
 
     command = "vm device-add"
     spec = trap_pb2.DeviceSpec(kind=kind, unit_address=_address(command, address), options=_options(command, option or []))
@@ -68,7 +68,7 @@ def device_remove(
 
     Exit status: 0 the device is gone, 1 the guest still has it, or could not be asked.
     """
-    from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # noqa: PLC0415  # slow to load
+    from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # slow to load
 
     command = "vm device-remove"
     request = vio_bus_pb2.RemoveDeviceRequest(vm=vm, unit_address=_address(command, address), wait_ms=int(wait * 1000))
@@ -80,7 +80,7 @@ def device_remove(
 
 
 def _line(device: Any) -> str:
-    from splitvisor.rpc import vio_bus_pb2  # noqa: PLC0415  # slow to load
+    from splitvisor.rpc import vio_bus_pb2  # slow to load
 
     line = f"{device.unit_address:#x}  {device.kind}  interrupt {device.interrupt_source:#x}"
     if not device.HasField("connector"):

@@ -24,7 +24,7 @@ from cpu_service.engine.engine import (
     PVR_POWER8,
     TIMEBASE_HZ,
     Engine,
-    GuestFault,
+    GuestFaultError,
 )
 from cpu_service.hash_page_table import MIN_SHIFT, HashPageTable
 from cpu_service.ram import GuestRam
@@ -229,13 +229,13 @@ def test_a_guests_own_stores_to_code_are_noticed() -> None:
 
 def test_access_to_nothing_is_a_fault_with_its_place() -> None:
     machine = ppc.BareMachine()
-    with pytest.raises(GuestFault, match=r"at 0x1014$"):
+    with pytest.raises(GuestFaultError, match=r"at 0x1014$"):
         machine.execute(*ppc.li64(5, 1 << 32), ppc.ld(4, 0, 5))
 
 
 def test_hash_table_above_ram_is_out_of_the_guests_reach() -> None:
     machine = ppc.BareMachine()
-    with pytest.raises(GuestFault):
+    with pytest.raises(GuestFaultError):
         machine.execute(*ppc.li64(5, 1 << 36), ppc.std(4, 0, 5))
     assert machine.table[:64] == bytes(64)
 

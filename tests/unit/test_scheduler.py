@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from cpu_service.engine import layout
-from cpu_service.engine.engine import MSR_ME, MSR_SF, TIMEBASE_HZ, Engine, GuestFault
+from cpu_service.engine.engine import MSR_ME, MSR_SF, TIMEBASE_HZ, Engine, GuestFaultError
 from cpu_service.hash_page_table import MIN_SHIFT
 from cpu_service.ram import GuestRam
 from cpu_service.scheduler import VcpuContext, VcpuScheduler
@@ -415,7 +415,7 @@ def test_attention_between_turns_is_never_lost() -> None:
 def test_fault_of_the_guest_comes_out_of_run() -> None:
     rig = Rig()
     rig.begin(*ppc.li64(5, 1 << 40), ppc.ld(4, 0, 5))
-    with pytest.raises(GuestFault, match="at 0x1014"):
+    with pytest.raises(GuestFaultError, match="at 0x1014"):
         rig.run()
 
 
