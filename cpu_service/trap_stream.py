@@ -19,6 +19,7 @@ import grpc
 import structlog
 
 from cpu_service.ram import GuestRam
+from splitvisor.channels import open_channel
 from splitvisor.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
@@ -119,7 +120,7 @@ class BackendLink:
         self._abandoned = False
         self._first_attach = threading.Event()
         self._failure = ""
-        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._channel = open_channel(address, CHANNEL_OPTIONS)
         self._call: grpc.CallIterator[pb.AttachResponse] | None = None
         self._thread = threading.Thread(target=self._run, name=f"link-{name}", daemon=True)
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from splitvisor.addresses import check_address
+from splitvisor.channels import open_aio_channel
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc
 
@@ -55,7 +55,7 @@ class RemoteTreeStore:
     def __init__(self, target: str, deadline: float = DEADLINE_S) -> None:
         self._target = target
         self._deadline = deadline
-        self._channel = grpc.aio.insecure_channel(check_address(target), options=[("grpc.max_receive_message_length", 4 << 20)])
+        self._channel = open_aio_channel(target, [("grpc.max_receive_message_length", 4 << 20)])
         self._stub: Any = device_tree_pb2_grpc.DeviceTreeServiceStub(self._channel)
 
     async def head(self, vm: str) -> StoredTree:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
+from splitvisor.channels import open_aio_channel
 from splitvisor.exit_status import ExitStatus
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
@@ -58,7 +59,7 @@ async def run_machine(
 ) -> Outcome:
     """Run the machine on services at addresses (by flag name). failures: tasks that raise when a service ends early."""
     backends = {name.package: addresses[name.command] for name in SERVICE_NAMES if name.command != "cpu"}
-    async with grpc.aio.insecure_channel(addresses["cpu"]) as channel:
+    async with open_aio_channel(addresses["cpu"]) as channel:
         stub = machine_pb2_grpc.MachineServiceStub(channel)
         started = asyncio.Event()
         ended = asyncio.create_task(_watch(stub, started, request.progress))

@@ -22,6 +22,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from splitvisor.channels import open_aio_channel
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 from splitvisor.terminal_io import EscapeFilter, OutputClosedError, TextWatch, raw_mode, read_some, write_all
@@ -197,7 +198,7 @@ class _Terminal:
                 loop.add_signal_handler(signal.SIGWINCH, self._resize)
                 resize_handler = True
         jobs: list[Coroutine[Any, Any, TerminalResult | None]] = [self._read_input(), self._write_output()]
-        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        async with open_aio_channel(address, CHANNEL_OPTIONS) as channel:
             tasks = [loop.create_task(job) for job in (*jobs, self._connect(channel))]
             try:
                 return await _first_result(tasks)

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import structlog
 
+from splitvisor.channels import open_aio_channel
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc, platform_event_pb2, platform_event_pb2_grpc, trap_pb2
 
 DEADLINE_S = 5.0
@@ -38,7 +39,7 @@ class Platform:
 
     def __init__(self, target: str) -> None:
         self._target = target
-        self._channel = grpc.aio.insecure_channel(target)
+        self._channel = open_aio_channel(target)
         self._trees: Any = device_tree_pb2_grpc.DeviceTreeServiceStub(self._channel)
         self._events: Any = platform_event_pb2_grpc.PlatformEventServiceStub(self._channel)
         self._changes: dict[str, dict[str, _Change]] = {}

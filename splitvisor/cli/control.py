@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from splitvisor.addresses import AddressError
 from splitvisor.running_vms import NoSuchVmError, service_address
 
 DEADLINE_S = 10.0
@@ -35,11 +36,14 @@ def service_stub(command: str, vm: str, service: str, address: str | None, stub:
     """
     import grpc  # slow to load, and most commands do without
 
+    from splitvisor.channels import open_channel
+
     try:
         target = address or service_address(vm, service)
-    except NoSuchVmError as error:
+        channel = open_channel(target)
+    except (NoSuchVmError, AddressError) as error:
         fail(command, str(error), USAGE)
-    with grpc.insecure_channel(target) as channel:
+    with channel:
         try:
             yield stub(channel)
         except grpc.RpcError as error:
