@@ -88,6 +88,8 @@ def test_the_terminal_is_restored_when_a_signal_kills(terminal: tuple[int, int],
     before = termios.tcgetattr(slave)
     program = (
         "import os, signal, sys\nfrom splitvisor.terminal_io import raw_mode\n"
+        # Under nohup, SIGHUP is ignored from the start, and stays so.
+        f"signal.signal({int(number)}, signal.SIG_DFL)\n"
         "with raw_mode(0):\n    sys.stdout.write('raw\\n')\n    sys.stdout.flush()\n    signal.pause()\n"
     )
     root = Path(__file__).parents[2]
@@ -96,7 +98,10 @@ def test_the_terminal_is_restored_when_a_signal_kills(terminal: tuple[int, int],
         assert child.stdout.readline() == b"raw\n"
         assert termios.tcgetattr(slave) != before
         child.send_signal(number)
-        assert child.wait(10) == -number
+        try:
+            assert child.wait(10) == -number
+        finally:
+            child.kill()
     assert termios.tcgetattr(slave) == before
 
 
