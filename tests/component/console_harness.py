@@ -126,9 +126,14 @@ class Guest:
         return trap_pb2.Trap(sequence=self._sequence, route=self.routes[name], arguments=arguments, returns=returns)
 
     async def call(self, name: str, *arguments: int, returns: int = 0) -> trap_pb2.Reply:
-        """Make a synchronous call."""
+        """Make a synchronous call. Raises what ended the connection when there is no reply."""
         self._outgoing.put_nowait(trap_pb2.AttachRequest(trap=self._trap(name, arguments, returns)))
-        return await self._replies.get()
+        reply = asyncio.create_task(self._replies.get())
+        await asyncio.wait({reply, self._reader}, return_when=asyncio.FIRST_COMPLETED)
+        if not reply.done():
+            reply.cancel()
+            self._reader.result()
+        return await reply
 
     async def reset(self, count: int = 1) -> None:
         """Reset the machine."""

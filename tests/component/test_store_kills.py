@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""hcall_service under kill -9: what it acknowledged is there afterwards, and nothing is there that is not whole."""
+"""hcall_service under kill -9: what it acknowledged is there afterwards, and nothing is there that is not whole.
+
+Each VM has two writers: a service that puts trees, and a guest that makes H_UPDATE_DT.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,14 @@ from hcall_service.device_tree_store import UnknownRevisionError, open_store
 from splitvisor import fdt
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc
+from tests.component.console_harness import Guest
 from tests.postgresql_server import PostgresqlServer
 from tests.real_trees import seed_blob
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VMS = ("a", "b")
-WRITERS = 2
-"""For each VM."""
+BLOB_ADDRESS = 0x1000
+"""Where the guests have their trees."""
 LONGEST_LIFE_S = 0.030
 """After the first acknowledgement."""
 EARLY_LIFE_S = 0.030
@@ -62,7 +66,16 @@ class Ledger:
     sent: dict[str, set[bytes]] = field(default_factory=lambda: {vm: set() for vm in VMS})
     """Digests, by VM."""
     acknowledged: dict[str, dict[int, bytes]] = field(default_factory=lambda: {vm: {} for vm in VMS})
-    """Digests by revision, by VM."""
+    """Digests by revision, by VM: of PutTree."""
+    updated: dict[str, set[bytes]] = field(default_factory=lambda: {vm: set() for vm in VMS})
+    """Digests for which H_UPDATE_DT returned H_SUCCESS, by VM."""
+
+    def next_blob(self, vm: str) -> tuple[bytes, bytes]:
+        """Return a tree that was never sent, and its digest."""
+        blob = marked(next(self.numbers))
+        digest = hashlib.sha256(blob).digest()
+        self.sent[vm].add(digest)
+        return blob, digest
 
     def check(self, location: str) -> None:
         """Hold a store against it."""
@@ -82,7 +95,9 @@ class Ledger:
                     found, blob = store.get(vm, revision.number)  # Checks the digest.
                     assert found == revision
                     assert len(blob) == len(_BLOB) == revision.size
-                assert {revision.sha256 for revision in revisions.values()} <= self.sent[vm]
+                stored = {revision.sha256 for revision in revisions.values()}
+                assert stored <= self.sent[vm]
+                assert self.updated[vm] <= stored, f"{vm}: H_UPDATE_DT returned H_SUCCESS and its revision is lost"
         finally:
             store.close()
 
@@ -152,7 +167,11 @@ async def life(services: Services, store: str, ledger: Ledger, seconds: float, *
         async with grpc.aio.insecure_channel(address, options=_CHANNEL) as channel:
             stub: Any = device_tree_pb2_grpc.DeviceTreeServiceStub(channel)
             first = asyncio.Event()
-            writers = [asyncio.create_task(write(stub, vm, ledger, first)) for vm in VMS for _ in range(WRITERS)]
+            for vm in VMS:
+                if not ledger.acknowledged[vm]:
+                    await put(stub, vm, ledger, pb.TREE_ORIGIN_SEED)  # It limits the size of what guests may give.
+            writing = [coroutine for vm in VMS for coroutine in (write(stub, vm, ledger), update(address, vm, ledger, first))]
+            writers = [asyncio.create_task(coroutine) for coroutine in writing]
             await asyncio.wait_for(first.wait(), DEADLINE_S)
             # Not a wait for a condition: the moment of the kill is the experiment.
             await asyncio.sleep(seconds)
@@ -165,16 +184,29 @@ async def life(services: Services, store: str, ledger: Ledger, seconds: float, *
         assert isinstance(outcome, grpc.aio.AioRpcError), outcome
 
 
-async def write(stub: Any, vm: str, ledger: Ledger, first: asyncio.Event) -> None:
-    """Put trees until the service is gone; note what was sent before, and what was acknowledged after."""
+async def put(stub: Any, vm: str, ledger: Ledger, origin: pb.TreeOrigin) -> None:
+    """Put a tree; note what is sent before, and what is acknowledged after."""
+    blob, digest = ledger.next_blob(vm)
+    answer = await stub.PutTree(pb.PutTreeRequest(vm=vm, origin=origin, blob=blob), timeout=DEADLINE_S)
+    ledger.acknowledged[vm][answer.revision] = digest
+
+
+async def write(stub: Any, vm: str, ledger: Ledger) -> None:
+    """Put trees until the service is gone."""
     while True:
-        blob = marked(next(ledger.numbers))
-        digest = hashlib.sha256(blob).digest()
-        ledger.sent[vm].add(digest)
-        request = pb.PutTreeRequest(vm=vm, origin=pb.TREE_ORIGIN_UPDATE_DT, blob=blob)
-        answer = await stub.PutTree(request, timeout=DEADLINE_S)
-        ledger.acknowledged[vm][answer.revision] = digest
-        first.set()
+        await put(stub, vm, ledger, pb.TREE_ORIGIN_CAS)
+
+
+async def update(address: str, vm: str, ledger: Ledger, first: asyncio.Event) -> None:
+    """Be a guest that makes H_UPDATE_DT until the service is gone."""
+    async with Guest(address, vm=vm) as guest:
+        while True:
+            blob, digest = ledger.next_blob(vm)
+            guest.ram[BLOB_ADDRESS : BLOB_ADDRESS + len(blob)] = blob
+            reply = await asyncio.wait_for(guest.call("H_UPDATE_DT", BLOB_ADDRESS), DEADLINE_S)
+            assert reply.result == 0
+            ledger.updated[vm].add(digest)
+            first.set()
 
 
 @pytest.fixture
@@ -196,7 +228,8 @@ def kill_often(services: Services, locations: list[str], kills: int) -> Ledger:
             if number % 2:  # Else the next service is the first to see what the dead one left.
                 ledger.check(location)
         ledger.check(location)
-        assert all(len(ledger.acknowledged[vm]) > kills // len(locations) // 4 for vm in VMS)
+        for confirmed in (ledger.acknowledged, ledger.updated):
+            assert all(len(confirmed[vm]) > kills // len(locations) // 4 for vm in VMS)
     return ledger
 
 
