@@ -78,6 +78,10 @@ QEMU_FUNCTION_SETS: dict[str, tuple[Hcall, ...]] = {"hcall-memop1": (Hcall.H_LOG
 """The same for qemu,hypertas-functions, where SLOF looks."""
 
 
+ROOT_CONNECTOR = 0x2000_0000
+"""A host bridge's connector; the slots of the VIO bus have indexes from 0x30000000."""
+
+
 class TreeBuildError(ValueError):
     """A tree cannot be built from a request; the text names what is wrong."""
 
@@ -147,6 +151,11 @@ def _root(request: pb.BuildTreeRequest) -> Node:
         "compatible": _text("qemu,pseries"),
         "#address-cells": _cells(2),
         "#size-cells": _cells(2),
+        # drmgr looks for slots only below a root that has a connector itself. Nothing is ever plugged into this one.
+        "ibm,drc-indexes": _cells(1, ROOT_CONNECTOR),
+        "ibm,drc-power-domains": _cells(1, 0xFFFF_FFFF),
+        "ibm,drc-names": _cells(1) + _text("PHB 0"),
+        "ibm,drc-types": _cells(1) + _text("PHB"),
         "ibm,partition-name": _text(request.vm),
         # SLOF gives the controller a phandle of its own in place of ours, but only when something refers to it.
         "interrupt-parent": _cells(PHANDLE_XICS),

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -128,10 +128,16 @@ GRUB_TOOL = "grub-mkimage"
 GRUB_MODULES = ("normal", "echo", "halt", "ls", "lsmmap", "minicmd", "reboot")
 MODULES = ("rpaphp", "rpadlpar_io")
 """Kernel modules for devices that come and go, in the order in which they are loaded."""
+SLOT_TOOLS = ("powerpc-ibm-utils", "librtas2", "libnuma1", "libc6")
+"""The package of drmgr and lsslot, with which an administrator adds and removes devices, and what they are linked with."""
+_SLOT_PROGRAMS = ("usr/sbin/drmgr", "usr/sbin/lsslot")
+_SLOT_LIBRARIES = ("ld64.so.2", "libc.so.6", "librtas.so.2", "libnuma.so.1")
+_LIBRARY_DIRECTORY = "lib/powerpc64le-linux-gnu"
 _NAMES = (
     ("debian", "kernel"),
     ("debian", "initrd"),
     ("debian-poweroff", "initrd"),
+    ("debian-slots", "initrd"),
     ("slof", "firmware"),
     ("vof", "firmware"),
     *((name, "module") for name in MODULES),
@@ -157,9 +163,19 @@ def _build(cache: Path, say: Callable[[str], None]) -> list[Guest]:
     guests += [_take(qemu, name, "firmware", f"usr/share/qemu/{name}.bin", cache) for name in ("slof", "vof")]
     modules = "lib/modules/*/kernel/drivers/pci/hotplug"
     guests += [_take(kernel, name, "module", f"{modules}/{name}.ko", cache) for name in MODULES]
+    guests.append(_build_slots(apt, program, cache, say))
     for name in ("unpacked", "apt"):
         shutil.rmtree(cache / name, ignore_errors=True)
     return guests
+
+
+def _build_slots(apt: ForeignApt, program: bytes, cache: Path, say: Callable[[str], None]) -> Guest:
+    """Make the shell's archive with the modules and tools for devices that come and go."""
+    packages = [_unpack(apt, name, cache, say) for name in SLOT_TOOLS]
+    data = archive(_slots_archive(program, [package.root for package in packages], cache))
+    path = cache / "debian-slots.cpio"
+    path.write_bytes(data)
+    return Guest("debian-slots", "initrd", path.name, packages[0].name, packages[0].version, hashlib.sha256(data).hexdigest())
 
 
 def _build_grub(cache: Path, say: Callable[[str], None]) -> Guest:
@@ -221,6 +237,26 @@ def _shell_archive(program: bytes) -> list[Entry]:
         *_base(_INIT_SHELL, program),
         *(Entry.link(f"bin/{applet}", "busybox") for applet in _APPLETS.split()),
         Entry.program("shellrc", _SHELLRC.encode()),
+    ]
+
+
+def _slots_archive(program: bytes, roots: Sequence[Path], cache: Path) -> list[Entry]:
+    def find(pattern: str) -> bytes:
+        found = [path for root in roots for path in sorted(root.glob(pattern)) if path.is_file()]
+        if not found:
+            raise GuestError(f"none of {', '.join(SLOT_TOOLS)} has {pattern}; please report it")
+        return found[0].read_bytes()
+
+    directories = ("lib", "lib64", _LIBRARY_DIRECTORY, "usr", "usr/sbin", "var", "var/lock", "var/log")
+    libraries = {name: find(f"**/{_LIBRARY_DIRECTORY}/{name}") for name in _SLOT_LIBRARIES}
+    return [
+        *_shell_archive(program),
+        *(Entry.directory(name) for name in directories),
+        *(Entry.program(f"{name}.ko", (cache / f"{name}.ko").read_bytes()) for name in MODULES),
+        Entry.link("bin/insmod", "busybox"),
+        *(Entry.program(name, find(name)) for name in _SLOT_PROGRAMS),
+        *(Entry.program(f"{_LIBRARY_DIRECTORY}/{name}", data) for name, data in libraries.items()),
+        Entry.link("lib64/ld64.so.2", f"/{_LIBRARY_DIRECTORY}/ld64.so.2"),
     ]
 
 

@@ -26,6 +26,7 @@ def guests() -> Guests:
         resolve("kernel", "debian"),
         resolve("initrd", "debian"),
         resolve("initrd", "debian-poweroff"),
+        resolve("initrd", "debian-slots"),
         resolve("firmware", "slof"),
         resolve("firmware", "vof"),
         resolve(*GRUB),

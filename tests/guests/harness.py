@@ -142,6 +142,8 @@ class Guests:
     """An initramfs whose /init prints a marker and starts a shell."""
     poweroff: Path
     """One that prints the marker and powers off."""
+    slots: Path
+    """The shell's with Debian's tools and modules for devices that come and go."""
     slof: Path
     vof: Path
     grub: Path

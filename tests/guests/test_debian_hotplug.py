@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 
 from splitvisor.cpio import Entry, archive
-from splitvisor.guests import MARKER, MODULES, cache_directory
+from splitvisor.guests import MARKER, MODULES
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc
 from tests.component.console_harness import Viewer
 from tests.guests.conftest import Run
@@ -32,16 +32,15 @@ LISTING = "echo $(ls /sys/bus/vio/devices) is on the 'bus'\n"
 
 @pytest.fixture(scope="session")
 def initrd(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shell's initramfs with the kernel's modules for slots, and a program that does what drmgr does on a full system."""
+    """The initramfs for slots, with a program that takes what an event names at once; Debian's rtas_errd does so for PCI only."""
     if shutil.which(COMPILER) is None:
         pytest.skip(f"needs {COMPILER}")
     directory = tmp_path_factory.mktemp("dlpar")
     program = directory / "dlpar"
     subprocess.run([COMPILER, *FLAGS.split(), "-o", program, Path(__file__).with_name("dlpar.c")], check=True)
-    modules = [Entry.program(f"{name}.ko", (cache_directory() / f"{name}.ko").read_bytes()) for name in MODULES]
-    extra = archive([*modules, Entry.program("bin/dlpar", program.read_bytes()), Entry.link("bin/insmod", "busybox")])
     path = directory / "initrd.cpio"
-    path.write_bytes(guests.shell.read_bytes() + extra)  # The kernel unpacks archives one after the other.
+    extra = archive([Entry.program("bin/dlpar", program.read_bytes())])
+    path.write_bytes(guests.slots.read_bytes() + extra)  # The kernel unpacks archives one after the other.
     return path
 
 
@@ -51,8 +50,11 @@ def on_the_bus(console: Console) -> list[str]:
     return [name for name in names if name.startswith("71")]
 
 
+LOAD_MODULES = " && ".join(f"insmod /{name}.ko" for name in MODULES)
+
+
 def start_handler(console: Console) -> None:
-    console.type(" && ".join(f"insmod /{name}.ko" for name in MODULES) + " && dlpar &\n")
+    console.type(f"{LOAD_MODULES} && dlpar &\n")
     console.expect("dlpar: ready")
 
 
@@ -112,6 +114,39 @@ def test_a_terminal_appears_works_and_vanishes(run: Run, guests: Guests, initrd:
     assert (removed.returncode, removed.stdout) == (0, "0x71000002 is gone\n"), removed
     assert on_the_bus(console) == ["71000000", "71000001"]
     assert asyncio.run(stored_terminals(console.service("hcall")))[1] == ["vty@71000000"]
+    console.type("poweroff\n")
+    assert console.wait() == 0
+
+
+def slots(console: Console) -> list[str]:
+    """What lsslot lists: each slot in use and its device."""
+    console.type("/usr/sbin/lsslot -c slot; echo that is 'all'\n")
+    listing = console.expect(r"^# Slot.*\n((?:.*\n)*?)that is all\r?$").group(1)
+    return [" ".join(line.split()[:5]) for line in listing.splitlines()]
+
+
+def drmgr(console: Console, action: str) -> None:
+    console.type(f"/usr/sbin/drmgr -w 1 -c slot -s V1-C2 {action}; echo drmgr said $?.\n")
+    assert console.expect(r"^drmgr said (\d+)\.").group(1) == "0"
+
+
+def test_debians_own_tools_add_a_device_list_it_and_remove_it(run: Run, guests: Guests) -> None:
+    console = run("--name", "plug", "--kernel", str(guests.kernel), "--initrd", str(guests.slots), *APPEND)
+    console.expect(PROMPT, BOOT_SECONDS)
+    console.type(f"{LOAD_MODULES}; echo 'loaded'\n")
+    console.expect("^loaded")
+    before = ["V1-C0 Virtual I/O Slot 71000000", "V1-C1 Virtual I/O Slot 71000001"]
+    assert slots(console) == before
+    added = console.splitvisor("vm", "device-add", "plug", "vty", "--wait", "0.1")
+    assert "plugged in" in added.stderr, added  # The guest takes it when its administrator says so.
+    drmgr(console, "-a")
+    assert slots(console) == [*before, "V1-C2 Virtual I/O Slot 71000002"]
+    use_terminal(console)
+    asked = console.splitvisor("vm", "device-remove", "plug", hex(ADDED), "--wait", "0.1")
+    assert "has not let" in asked.stderr, asked
+    drmgr(console, "-r")
+    assert slots(console) == before
+    assert "0x71000002" not in console.splitvisor("vm", "devices", "plug").stdout
     console.type("poweroff\n")
     assert console.wait() == 0
 
