@@ -197,6 +197,7 @@ def _wrong(config: pb.MachineConfig) -> str:
         (not 1 <= config.vcpus <= 8, "vcpus: give 1 to 8"),
         (len(config.append.encode()) > 2047, "append: give at most 2047 bytes"),
         (not names or len(set(names)) != len(names), "backends: give each back end a name of its own"),
+        (len(names) > 32, "backends: give at most 32"),
         (len(config.devices) > 64, "devices: give at most 64"),
     )
     for backend in config.backends:

@@ -139,7 +139,7 @@ class BackendLink:
             self.close("not attached")
             raise BackendUnavailableError(
                 f"back end {self.name} at {self.address}: {self._failure or 'no answer'}; "
-                f"start it with `splitvisor service` or correct its address"
+                f"start it or correct its address"
             )
         return self.offer
 

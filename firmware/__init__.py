@@ -2,16 +2,20 @@
 """The few instructions that run inside the guest, built from the assembly in this directory by build.py.
 
 FIRMWARE is loaded at address 0 and entered at ENTRY; RTAS_SHIM is what instantiate-rtas gives the guest; DEMO is an ELF client
-program that is started when there is no kernel. Each is read when it is first used.
+program that is started when there is no kernel. Each is read when it is first used. SCRIPT_GUEST, another such program, is what
+tests written with splitvisor.testing run.
 """
 
 from importlib import resources
+from pathlib import Path
 
 ENTRY = 0x100
 """Where FIRMWARE is entered: 32 bit, big endian, MSR = ME, r3 = the kernel's entry, r4, r5 = initrd's address and size."""
 FIRMWARE: bytes
 RTAS_SHIM: bytes
 DEMO: bytes
+
+SCRIPT_GUEST = Path(__file__).with_name("script_guest.elf")
 
 _FILES = {"FIRMWARE": "of_entry.bin", "RTAS_SHIM": "rtas_shim.bin", "DEMO": "demo.elf"}
 

@@ -14,22 +14,31 @@ A device in short::
 
         calls = (Hypercall(0xF100, count, arguments=1, section="an example", name="H_COUNT"),)
 
+    if __name__ == "__main__":
+        Backend("counter", Counter).serve()
+
 A handler is a function of (session, call), plain or `async` (it must be async to use guest memory). It returns a Result, or an
 int alone: the value for r3, or the status of an RTAS call. Handlers of one VM never overlap.
 """
 
 from __future__ import annotations
 
+import struct
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from splitvisor.guest_memory import GuestMemory
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import hcall_name
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.service_names import BACKEND_NAME
+
+if TYPE_CHECKING:
+    from splitvisor.trap_server import TrapServicer
 
 
 class Support(Enum):
@@ -225,3 +234,69 @@ class Session:
 
     async def close(self) -> None:
         """The VM has ended; what must outlive it is made durable before this returns."""
+
+
+PropertyValue = bytes | str | int | Sequence[int]
+
+
+def tree_node(path: str, properties: Mapping[str, PropertyValue]) -> pb.TreeNode:
+    """Describe a device-tree node for Session.nodes().
+
+    Args:
+        path: the full path, such as "/vdevice/echo@30000000"; its parent is there, or comes before it.
+        properties: by name, in order. A text gets its NUL, a number is one cell (32 bits, big-endian), numbers are as many cells,
+            bytes are taken as they are.
+
+    Raises struct.error for a number that does not fit a cell.
+    """
+    encoded = [pb.TreeProperty(name=name, value=_property_value(value)) for name, value in properties.items()]
+    return pb.TreeNode(path=path, properties=encoded)
+
+
+def _property_value(value: PropertyValue) -> bytes:
+    match value:
+        case bytes():
+            return value
+        case str():
+            return value.encode() + b"\0"
+        case int():
+            return struct.pack(">I", value)
+        case _:
+            return struct.pack(f">{len(value)}I", *value)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A back end: what serves a kind of session to any number of VMs.
+
+    Raises ValueError for a name that is not 1 to 63 of a-z, 0-9, '-' and '_', a letter first.
+    """
+
+    name: str
+    """In logs and errors, and as `splitvisor run --backend NAME=ADDRESS` calls it."""
+    factory: Callable[[Vm], Session]
+    """Makes the session of a VM; a Session class, most often. A ValueError that it raises refuses the VM and says why."""
+
+    def __post_init__(self) -> None:
+        if not BACKEND_NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is no name of a back end; give 1 to 63 of a-z, 0-9, '-' and '_', a letter first")
+
+    def servicer(self) -> TrapServicer:
+        """Return the gRPC servicer of TrapService, for programs that have a server of their own; they must close() it."""
+        from splitvisor.trap_server import TrapServicer  # gRPC is slow to load, and a module that only declares does not need it
+
+        return TrapServicer(self.name, self.factory)
+
+    def serve(self, arguments: Sequence[str] | None = None) -> NoReturn:
+        """Be a service until SIGTERM or SIGINT, then exit: 0, 2 bad usage, 4 it could not start.
+
+        It listens at --listen, or at unix:$XDG_RUNTIME_DIR/splitvisor-NAME.sock, with health checking, reflection and logs as
+        every service of Splitvisor has them; --help lists the flags.
+
+        Args:
+            arguments: the flags; those of this process when not given.
+        """
+        from splitvisor.backend_service import BackendService
+        from splitvisor.service_main import run
+
+        sys.exit(run(BackendService(self), sys.argv[1:] if arguments is None else arguments))

@@ -20,18 +20,24 @@ A machine file::
     [[device]]
     kind = "nvram"
     bytes = 65536              # any further key is an option of the device
+
+    [[backend]]                # besides the services of Splitvisor
+    name = "echo"
+    address = "unix:/run/echo.sock"
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from splitvisor.addresses import AddressError, check_address
 from splitvisor.rpc import machine_pb2, trap_pb2
+from splitvisor.service_names import BACKEND_NAME, SERVICE_NAMES
 
 MIB = 1 << 20
 MEMORY_MIN = 256 * MIB
@@ -43,6 +49,8 @@ VTYS_MAX = 16
 DEVICES_MAX = 64
 APPEND_BYTES = 2047
 """Linux's COMMAND_LINE_SIZE on powerpc is 2048, its NUL included."""
+BACKENDS_MAX = 16
+"""Back ends besides the services of Splitvisor."""
 NAME_PATTERN = re.compile(r"[a-z0-9-]{1,63}")
 UNIT_ADDRESSES = range(0x3000_0000, 0x8000_0000)
 """PAPR's virtual devices; QEMU's default addresses start at 0x71000000."""
@@ -68,6 +76,15 @@ class Device:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class BackendAddress:
+    """A back end besides the services of Splitvisor, which runs already."""
+
+    name: str
+    address: str
+    """A gRPC target."""
+
+
 DEFAULT_DEVICES = (Device("vty"), Device("nvram"))
 
 
@@ -89,9 +106,10 @@ class MachineConfig:
     """The firmware image wants a flattened tree; one of more than 64 KiB gets it anyway."""
     shared_memory: bool = True
     devices: tuple[Device, ...] = DEFAULT_DEVICES
+    backends: tuple[BackendAddress, ...] = ()
 
-    def message(self, backends: Mapping[str, str]) -> machine_pb2.MachineConfig:
-        """Return it as cpu_service takes it. backends: the gRPC target of each back end, by name."""
+    def message(self, services: Mapping[str, str]) -> machine_pb2.MachineConfig:
+        """Return it as cpu_service takes it. services: the gRPC target of each back end of Splitvisor's own, by name."""
 
         def path(value: Path | None) -> str:
             return str(value.absolute()) if value is not None else ""
@@ -108,7 +126,11 @@ class MachineConfig:
                 trap_pb2.DeviceSpec(kind=device.kind, unit_address=device.unit_address, options=dict(device.options))
                 for device in self.devices
             ],
-            backends=[machine_pb2.BackendAddress(name=name, address=address) for name, address in backends.items()],
+            # Own services first: a node of another back end may stand below one of theirs.
+            backends=[
+                *(machine_pb2.BackendAddress(name=name, address=address) for name, address in services.items()),
+                *(machine_pb2.BackendAddress(name=each.name, address=each.address) for each in self.backends),
+            ],
             private_memory=not self.shared_memory,
             flat_tree=self.flat_tree,
         )
@@ -226,6 +248,37 @@ def _devices(value: Any, where: str) -> tuple[Device, ...]:
     return devices
 
 
+def check_backends(backends: Sequence[BackendAddress], where: tuple[str, str]) -> tuple[BackendAddress, ...]:
+    """Return back ends that stand at where (file and key, or command and flag), checked. Raises ConfigError."""
+    if len(backends) > BACKENDS_MAX:
+        raise ConfigError(*where, f"{len(backends)} back ends are too many", f"give at most {BACKENDS_MAX}")
+    taken = {name.package for name in SERVICE_NAMES}
+    for backend in backends:
+        if not BACKEND_NAME.fullmatch(backend.name):
+            raise ConfigError(*where, f"{backend.name!r} is no name", "give 1 to 63 of a-z, 0-9, '-' and '_', a letter first")
+        if backend.name in taken:
+            raise ConfigError(*where, f"{backend.name} is there already", "give each back end a name of its own")
+        taken.add(backend.name)
+        if not backend.address:
+            raise ConfigError(*where, f"{backend.name} has no address", "give unix:/path or host:port")
+        try:
+            check_address(backend.address)
+        except AddressError as error:
+            text, _, remedy = str(error).rpartition("; ")
+            raise ConfigError(*where, text, remedy) from None
+    return tuple(backends)
+
+
+def _backends(value: Any, where: str) -> tuple[BackendAddress, ...]:
+    tables = value if isinstance(value, list) else [value]
+    for number, table in enumerate(tables):
+        known = isinstance(table, dict) and table.keys() == {"name", "address"}
+        if not known or not all(isinstance(text, str) for text in table.values()):
+            raise ConfigError(where, f"backend[{number}]", "is not a name and an address",
+                              'start it with [[backend]], then name = "..." and address = "..."')
+    return check_backends([BackendAddress(**table) for table in tables], (where, "backend"))
+
+
 def read_machine_file(path: Path, config: MachineConfig | None = None) -> MachineConfig:
     """Return config (default: a machine with all defaults) with what a TOML file sets. Raises ConfigError."""
     where = str(path)
@@ -239,10 +292,12 @@ def read_machine_file(path: Path, config: MachineConfig | None = None) -> Machin
     for key, value in table.items():
         if key == "device":
             result = replace(result, devices=_devices(value, where))
+        elif key == "backend":
+            result = replace(result, backends=_backends(value, where))
         elif key in _KEYS:
             result = _apply(result, key, value, (where, key), path.parent)
         else:
-            raise ConfigError(where, key, "is not a setting", f"known: {', '.join((*_KEYS, 'device'))}")
+            raise ConfigError(where, key, "is not a setting", f"known: {', '.join((*_KEYS, 'device', 'backend'))}")
     return result
 
 
@@ -257,7 +312,7 @@ def _with_nvram_file(devices: tuple[Device, ...], path: Path) -> tuple[Device, .
 
 
 def apply_flags(config: MachineConfig, flags: Mapping[str, Any]) -> MachineConfig:
-    """Return config with what flags set: keys as in a machine file; `vty`, a number of terminals; `nvram`, a path.
+    """Return config with what flags set: keys as in a machine file; `vty`, a number; `nvram`, a path; `backend`, a list of more.
 
     None is not set. Raises ConfigError.
     """
@@ -272,6 +327,9 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any]) -> MachineConfi
             config = replace(config, devices=(*(Device("vty") for _ in range(value)), *others))
         elif key == "nvram":
             config = replace(config, devices=_with_nvram_file(config.devices, Path(value)))
+        elif key == "backend":
+            backends = check_backends((*config.backends, *value), ("splitvisor run", flag))
+            config = replace(config, backends=backends)
         else:
             config = _apply(config, key, value, ("splitvisor run", flag), Path())
     if config.initrd is not None and config.kernel is None and config.firmware is None:

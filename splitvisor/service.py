@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs one of the four services: a gRPC server with health checking and reflection that stops cleanly.
+"""Runs a service, one of the four or somebody else's back end: a gRPC server with health checking and reflection that stops
+cleanly.
 
 What a service is: splitvisor/service_names.py.
 """
@@ -23,7 +24,7 @@ from grpc_reflection.v1alpha import reflection
 
 from splitvisor.addresses import AddressError, check_address
 from splitvisor.logging import get_logger
-from splitvisor.service_names import ServiceName
+from splitvisor.service_names import Servable
 
 MESSAGE_BYTES = 4 << 20
 """Largest message in either direction; the contracts promise it."""
@@ -63,7 +64,7 @@ class Listening:
     """A pipe whose other end the parent holds: its end of file stops the service."""
 
 
-async def serve(name: ServiceName, options: Any, listening: Listening) -> None:
+async def serve(name: Servable, options: Any, listening: Listening) -> None:
     """Run a service until SIGTERM, SIGINT or the end of its parent. Raises SettingError and what its start raises."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -122,7 +123,7 @@ def _add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
     reflection.enable_server_reflection(names, server)
 
 
-def _tell_ready(descriptor: int, name: ServiceName, addresses: Sequence[str]) -> None:
+def _tell_ready(descriptor: int, name: Servable, addresses: Sequence[str]) -> None:
     line = json.dumps({"service": name.command, "pid": os.getpid(), "addresses": addresses})
     try:
         os.write(descriptor, line.encode() + b"\n")

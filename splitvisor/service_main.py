@@ -21,15 +21,15 @@ import uvloop
 from splitvisor.addresses import AddressError
 from splitvisor.logging import LogLevel, configure, get_logger
 from splitvisor.service import Listening, SettingError, serve
-from splitvisor.service_names import SERVICE_NAMES, ServiceName
+from splitvisor.service_names import SERVICE_NAMES, Servable
 
 EXIT_USAGE = 2
 EXIT_FAILED = 4
 
 
-def _parser(name: ServiceName, options: type[Any]) -> argparse.ArgumentParser:
+def _parser(name: Servable, options: type[Any]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"splitvisor service {name.command}",
+        prog=name.program,
         description=f"Run {name.package}: {name.summary}.",
         epilog="SIGTERM or SIGINT stops it; calls under way get 3 seconds.",
     )
@@ -92,7 +92,7 @@ def _fields(options: type[Any]) -> list[_Option]:
     return found
 
 
-def default_address(name: ServiceName) -> str:
+def default_address(name: Servable) -> str:
     """Return where a service listens when it is not told."""
     directory = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
     return f"unix:{directory}/splitvisor-{name.command}.sock"
@@ -106,9 +106,13 @@ def main(arguments: Sequence[str]) -> int:
         wanted = bool(arguments) and arguments[0] in ("-h", "--help")
         print(f"usage: splitvisor service NAME [--help] [OPTIONS]\n\n{listing}", file=sys.stdout if wanted else sys.stderr)
         return 0 if wanted else EXIT_USAGE
-    name = names[arguments[0]]
+    return run(names[arguments[0]], arguments[1:])
+
+
+def run(name: Servable, arguments: Sequence[str]) -> int:
+    """Run a service with the flags that follow its name; return the exit status as main() does."""
     options_class = name.load().Options
-    parsed = _parser(name, options_class).parse_args(arguments[1:])
+    parsed = _parser(name, options_class).parse_args(arguments)
     configure(parsed.log_level, name.package)
     options = options_class(**{option.name: getattr(parsed, option.name) for option in _fields(options_class)})
     addresses = list(parsed.listen or [default_address(name)])
@@ -118,7 +122,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         uvloop.run(serve(name, options, listening))
     except (AddressError, SettingError) as error:
-        print(f"splitvisor service {name.command}: {error}", file=sys.stderr)
+        print(f"{name.program}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except Exception:
         get_logger(__name__).exception("failed")

@@ -10,12 +10,16 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     import grpc.aio
+
+BACKEND_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+"""What a back end may be called."""
 
 
 class ServiceModule(Protocol):
@@ -28,6 +32,29 @@ class ServiceModule(Protocol):
         """Add the servicers; the result is awaited when the service ends."""
 
 
+class Servable(Protocol):
+    """What can be run as a service: one of ours, or a back end of somebody else's."""
+
+    @property
+    def command(self) -> str:
+        """The stem of its socket."""
+
+    @property
+    def package(self) -> str:
+        """Its name in logs, offers and errors."""
+
+    @property
+    def summary(self) -> str:
+        """What it is, in a few words for its help."""
+
+    @property
+    def program(self) -> str:
+        """How it was called, for its help and its errors."""
+
+    def load(self) -> ServiceModule:
+        """Its module, or what stands for one."""
+
+
 @dataclass(frozen=True)
 class ServiceName:
     """One of the services."""
@@ -37,6 +64,11 @@ class ServiceName:
     package: str
     """The Python package, which is also its name in logs, offers and errors."""
     summary: str
+
+    @property
+    def program(self) -> str:
+        """How it was called, for its help and its errors."""
+        return f"splitvisor service {self.command}"
 
     def load(self) -> ServiceModule:
         """Import it."""

@@ -89,6 +89,11 @@ class ServiceProcess:
         """The process."""
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended, as far as is known; it must be watched."""
+        return not self._exited.is_set()
+
     def watch(self) -> None:
         """Begin to collect its log and its end; needs the running event loop."""
         loop = asyncio.get_running_loop()

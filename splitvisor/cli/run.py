@@ -14,7 +14,7 @@ import uvloop
 
 from splitvisor import launcher
 from splitvisor.addresses import AddressError, check_address
-from splitvisor.config import ConfigError, MachineConfig, apply_flags, read_machine_file
+from splitvisor.config import BackendAddress, ConfigError, MachineConfig, apply_flags, read_machine_file
 from splitvisor.exit_status import ExitStatus
 from splitvisor.guests import resolve
 from splitvisor.service_names import SERVICE_NAMES
@@ -79,6 +79,13 @@ def run(
             rich_help_panel=_RUN,
         ),
     ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=ADDRESS", help="Add a back end of your own, which runs already; may be repeated, or a list with commas",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = None,
     log_level: Annotated[
         LogLevel, typer.Option(metavar="LEVEL", help="Of the services; debug shows their logs on stderr", rich_help_panel=_RUN)
     ] = LogLevel.INFO,
@@ -113,6 +120,7 @@ def run(
         "shared_memory": False if no_shared_memory else None,
         "vty": vty,
         "nvram": nvram,
+        "backend": parse_backends(backend) if backend else None,
     }
     try:
         config = apply_flags(read_machine_file(machine) if machine is not None else MachineConfig(), flags)
@@ -158,6 +166,12 @@ def parse_connect(values: list[str]) -> dict[str, str]:
             text, _, remedy = str(error).rpartition("; ")
             raise ConfigError("splitvisor run", "--connect", text, remedy) from None
     return targets
+
+
+def parse_backends(values: list[str]) -> list[BackendAddress]:
+    """Return back ends from "NAME=ADDRESS,NAME=ADDRESS" texts; splitvisor.config checks them."""
+    parts = (item.strip().partition("=") for item in ",".join(values).split(","))
+    return [BackendAddress(name, address) for name, _, address in parts]
 
 
 def _progress_line() -> launcher.Progress:

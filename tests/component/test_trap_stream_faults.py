@@ -141,7 +141,7 @@ def test_newer_incarnation_takes_over_and_older_ones_are_refused(client: Client,
 
 def test_nobody_at_the_address_is_one_clear_error(directory: Path) -> None:
     client = Client(f"unix:{directory}/nobody")
-    with pytest.raises(BackendUnavailableError, match=r"back end backend at unix:.*nobody.*start it with") as raised:
+    with pytest.raises(BackendUnavailableError, match=r"back end backend at unix:.*nobody.*start it") as raised:
         client.link.wait_attached(0.5)
     assert "\n" not in str(raised.value)
     client.close()

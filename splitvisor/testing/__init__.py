@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of back ends with pytest: a real machine, the back end under test, and a guest that makes any call from Python.
+
+A test module asks for it with ``pytest_plugins = ["splitvisor.testing"]`` and says what it tests::
+
+    @pytest.fixture
+    def backends():
+        return [Backend("counter", Counter)]
+
+    def test_the_sum_comes_in_r4(guest, traps):
+        assert guest.hcall(0xF100, 5).outputs[0] == 5
+        assert [trap.name for trap in traps] == ["H_COUNT"]
+
+Fixtures: `machine`, `guest`, `backend`, `traps`, and `start_machine` for machines of another kind. docs/backends.md has them all.
+
+PYTEST_DONT_REWRITE: test modules import this before pytest does, and its own assertions have their messages.
+"""
+
+from splitvisor.testing.guest import HcallResult, ScriptedGuest, ScriptedMemory
+from splitvisor.testing.machine import SCRIPTED, MachineStartError, RunningMachine
+from splitvisor.testing.plugin import (
+    StartMachine,
+    backend,
+    backends,
+    guest,
+    machine,
+    machine_config,
+    splitvisor_loop,
+    splitvisor_services,
+    start_machine,
+    traps,
+)
+from splitvisor.testing.script import GuestError
+from splitvisor.testing.served import BackendProgram, RunningProgram, ServedBackend
+from splitvisor.testing.traps import Trap, Traps
+
+__all__ = [
+    "SCRIPTED",
+    "BackendProgram",
+    "GuestError",
+    "HcallResult",
+    "MachineStartError",
+    "RunningMachine",
+    "RunningProgram",
+    "ScriptedGuest",
+    "ScriptedMemory",
+    "ServedBackend",
+    "StartMachine",
+    "Trap",
+    "Traps",
+    "backend",
+    "backends",
+    "guest",
+    "machine",
+    "machine_config",
+    "splitvisor_loop",
+    "splitvisor_services",
+    "start_machine",
+    "traps",
+]

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine that runs for a test: the four services as processes, the back ends under test, and the scripted guest."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import grpc
+
+import firmware
+from splitvisor.backend import Backend, Session
+from splitvisor.channels import open_channel
+from splitvisor.config import MIB, BackendAddress, MachineConfig
+from splitvisor.rpc import machine_pb2 as pb
+from splitvisor.rpc import machine_pb2_grpc
+from splitvisor.testing.guest import ScriptedGuest
+from splitvisor.testing.loop import DEADLINE_S, LoopThread
+from splitvisor.testing.script import SCRIPT, ScriptSession
+from splitvisor.testing.served import BackendProgram, RunningProgram, ServedBackend, serve
+from splitvisor.testing.services import Services
+from splitvisor.testing.traps import Traps
+
+SCRIPTED = MachineConfig(memory=256 * MIB, kernel=firmware.SCRIPT_GUEST)
+"""The machine that tests get: as small as a machine may be, with a terminal, an NVRAM, and the scripted guest."""
+START_S = 60.0
+STATE_POLL_S = 0.005
+
+_numbers = itertools.count(1)
+
+
+class MachineStartError(Exception):
+    """The machine does not start; the message is what cpu_service says, code its gRPC status."""
+
+    def __init__(self, message: str, code: grpc.StatusCode) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RunningMachine:
+    """A machine that has started.
+
+    Args:
+        services: run it.
+        loop: runs the handlers of back ends in this process.
+        backends: besides Splitvisor's own; their addresses are theirs to have in config.backends too.
+        config: the machine. Its name is replaced by one that no other machine of the process has.
+
+    Raises MachineStartError.
+    """
+
+    def __init__(
+        self, services: Services, loop: LoopThread, backends: Sequence[Backend | BackendProgram], config: MachineConfig
+    ) -> None:
+        services.ensure()
+        self.services = services
+        self.name = f"test-{next(_numbers)}"
+        self.traps = Traps()
+        """The calls to those of the back ends that this process serves."""
+        self._loop = loop
+        self._guest: ScriptedGuest | None = None
+        self._script = ServedBackend(SCRIPT, services.directory, loop, Traps())
+        self._backends: list[ServedBackend | RunningProgram] = []
+        self._channel = open_channel(services.addresses["cpu"])
+        self._stub = machine_pb2_grpc.MachineServiceStub(self._channel)
+        try:
+            self._backends = serve(backends, services.directory, loop, self.traps)
+            served = (BackendAddress(each.name, each.address) for each in (*self._backends, self._script))
+            self.config = replace(config, name=self.name, backends=(*config.backends, *served))
+            self._stub.StartMachine(pb.StartMachineRequest(config=self.config.message(services.backends)), timeout=START_S)
+        except grpc.RpcError as error:
+            self.close()
+            raise MachineStartError(error.details() or "no reason given", error.code()) from None
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def guest(self) -> ScriptedGuest:
+        """The scripted guest. Raises TimeoutError when another guest runs."""
+        if self._guest is None:
+            session = self._script.session(self.name)
+            assert isinstance(session, ScriptSession)
+            self._guest = ScriptedGuest(session, self._loop)
+        return self._guest
+
+    def backend(self, name: str) -> ServedBackend | RunningProgram:
+        """Return one of the back ends under test. Raises KeyError."""
+        return {each.name: each for each in self._backends}[name]
+
+    def session(self, name: str = "") -> Session:
+        """Return this machine's session at a back end in this process, the first of them by default."""
+        served = [each for each in self._backends if isinstance(each, ServedBackend) and name in ("", each.name)]
+        if not served:
+            raise KeyError(f"this process serves no back end {name}".rstrip())
+        return served[0].session(self.name)
+
+    # The machine.
+
+    def status(self) -> pb.GetStatusResponse:
+        """Return what the machine does."""
+        return self._stub.GetStatus(pb.GetStatusRequest(), timeout=DEADLINE_S)
+
+    def calls(self) -> Mapping[str, int]:
+        """Return how often each call was made so far, whoever owns it, by name."""
+        counts: dict[str, int] = {}
+        for row in self.status().calls:
+            counts[row.name] = counts.get(row.name, 0) + row.count
+        return counts
+
+    def wait_for_state(self, state: pb.MachineState, timeout: float = DEADLINE_S) -> str:
+        """Wait until the machine is in a state, such as pb.MACHINE_STATE_POWERED_OFF; return what is said about it.
+
+        Raises AssertionError after timeout seconds, with the state that it is in.
+        """
+        deadline = time.monotonic() + timeout
+        pause = threading.Event()
+        while (status := self.status()).state != state:
+            if time.monotonic() > deadline:
+                found, wanted = pb.MachineState.Name(status.state), pb.MachineState.Name(state)
+                raise AssertionError(f"the machine is {found}, not {wanted}: {status.detail}")
+            pause.wait(STATE_POLL_S)
+        return status.detail
+
+    def reset(self) -> None:
+        """Reset it, as the guest's own reboot would, and wait until its back ends were told."""
+        before = self.status().resets
+        self._stub.ResetMachine(pb.ResetMachineRequest(), timeout=DEADLINE_S)
+        deadline = time.monotonic() + DEADLINE_S
+        pause = threading.Event()
+        while self.status().resets == before:
+            assert time.monotonic() < deadline, "the machine does not reset"
+            pause.wait(STATE_POLL_S)
+
+    def pause(self) -> None:
+        """Stop the vCPU."""
+        self._stub.PauseMachine(pb.PauseMachineRequest(), timeout=DEADLINE_S)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._stub.ResumeMachine(pb.ResumeMachineRequest(), timeout=DEADLINE_S)
+
+    def close(self) -> None:
+        """End it, and stop the back ends."""
+        try:
+            if self.services.alive("cpu"):
+                self._stub.StopMachine(pb.StopMachineRequest(), timeout=DEADLINE_S)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:  # No machine was ever started there.
+                raise
+        finally:
+            self._channel.close()
+            for each in (*self._backends, self._script):
+                each.stop()

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The pytest fixtures of splitvisor.testing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from splitvisor.backend import Backend
+from splitvisor.config import MachineConfig
+from splitvisor.runtime_directory import private_directory, socket_parents
+from splitvisor.testing.guest import ScriptedGuest
+from splitvisor.testing.loop import LoopThread
+from splitvisor.testing.machine import SCRIPTED, RunningMachine
+from splitvisor.testing.served import BackendProgram, RunningProgram, ServedBackend
+from splitvisor.testing.services import Services
+from splitvisor.testing.traps import Traps
+
+StartMachine = Callable[..., RunningMachine]
+
+
+@pytest.fixture(scope="session")
+def splitvisor_loop() -> Iterator[LoopThread]:
+    """The event loop on which handlers of the back ends under test run."""
+    loop = LoopThread()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def splitvisor_services(splitvisor_loop: LoopThread) -> Iterator[Services]:
+    """The four services as processes, for all tests of the session."""
+    with private_directory(socket_parents()) as directory:
+        services = Services(directory, splitvisor_loop)
+        try:
+            yield services
+        finally:
+            services.stop()
+
+
+@pytest.fixture
+def backends() -> Sequence[Backend | BackendProgram]:
+    """The back ends under test: override it in the test's module. None here."""
+    return ()
+
+
+@pytest.fixture
+def machine_config() -> MachineConfig:
+    """The machine of the fixture `machine`: override it for another; splitvisor.testing.SCRIPTED is a good start."""
+    return SCRIPTED
+
+
+@pytest.fixture
+def start_machine(splitvisor_services: Services, splitvisor_loop: LoopThread) -> Iterator[StartMachine]:
+    """Start a machine: `start_machine(backends, config)`. One at a time; it is ended with the test, or by the next one."""
+    with ExitStack() as stack:
+
+        def start(backends: Sequence[Backend | BackendProgram] = (), config: MachineConfig = SCRIPTED) -> RunningMachine:
+            stack.close()
+            return stack.enter_context(_running(splitvisor_services, splitvisor_loop, backends, config))
+
+        yield start
+
+
+@contextmanager
+def _running(*arguments: Any) -> Iterator[RunningMachine]:
+    machine = RunningMachine(*arguments)
+    try:
+        yield machine
+    finally:
+        machine.close()
+
+
+@pytest.fixture
+def machine(
+    start_machine: StartMachine, backends: Sequence[Backend | BackendProgram], machine_config: MachineConfig
+) -> RunningMachine:
+    """A running machine: the services, the back ends of the fixture `backends`, and the scripted guest."""
+    return start_machine(backends, machine_config)
+
+
+@pytest.fixture
+def guest(machine: RunningMachine) -> ScriptedGuest:
+    """The machine's guest, which makes the calls that the test tells it."""
+    return machine.guest
+
+
+@pytest.fixture
+def backend(machine: RunningMachine, backends: Sequence[Backend | BackendProgram]) -> ServedBackend | RunningProgram:
+    """The first back end under test."""
+    if not backends:
+        pytest.fail("there is no back end under test: override the fixture `backends`", pytrace=False)
+    return machine.backend(backends[0].name)
+
+
+@pytest.fixture
+def traps(machine: RunningMachine) -> Traps:
+    """The calls that the back ends under test have answered, as far as this process serves them."""
+    return machine.traps

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The back end behind the scripted guest (firmware/script_guest.S): it gives the guest calls to make and takes their results."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from splitvisor.backend import Backend, Call, Hypercall, Result, Session, Vm
+from splitvisor.papr.codes import H
+
+SCRIPT_BACKEND = "script"
+H_SCRIPT_NEXT = 0xF7F0
+RECORD = struct.Struct(">10Q")
+"""One call: r3 to r12, before and after."""
+IDLE_S = 2.0
+"""How long a guest waits for the script before it asks again; cpu_service takes a call that lasts 30 s for lost."""
+
+
+class GuestError(Exception):
+    """The scripted guest cannot do what it was asked; the message says why."""
+
+
+@dataclass
+class Batch:
+    """Calls that the guest makes one after the other."""
+
+    table: bytes
+    """Records."""
+    decrementer: int
+    """What the decrementer starts from before each; 0 leaves it alone."""
+    done: asyncio.Future[bytes]
+    """The table with the results."""
+
+
+class ScriptSession(Session):
+    """The scripted guest of one VM."""
+
+    def __init__(self, vm: Vm) -> None:
+        super().__init__(vm)
+        self.area: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+        """Address and bytes of the memory that the guest gives to the script, once it runs."""
+        self._waiting: deque[Batch] = deque()
+        self._added = asyncio.Event()
+        self._running: Batch | None = None
+
+    async def run(self, table: bytes, decrementer: int) -> bytes:
+        """Let the guest make the calls of a table; return it with the results.
+
+        Raises GuestError when the guest ends or starts anew meanwhile.
+        """
+        batch = Batch(table, decrementer, asyncio.get_running_loop().create_future())
+        self._waiting.append(batch)
+        self._added.set()
+        return await batch.done
+
+    async def next(self, call: Call) -> Result:
+        """H_SCRIPT_NEXT(area, size): what was to be done is done; returns the number of calls and the decrementer's start."""
+        area, size = call.arguments
+        if not self.area.done():
+            self.area.set_result((area, size))
+        if self._running is not None:
+            batch, self._running = self._running, None
+            if not batch.done.done():
+                batch.done.set_result(await self.vm.memory.read(area, len(batch.table)))
+        try:
+            async with asyncio.timeout(IDLE_S):
+                batch = await self._next_batch()
+        except TimeoutError:
+            return Result(H.BUSY)
+        await self.vm.memory.write(area, batch.table)
+        self._running = batch
+        return Result(outputs=(len(batch.table) // RECORD.size, batch.decrementer))
+
+    async def _next_batch(self) -> Batch:
+        while True:
+            while self._waiting:
+                batch = self._waiting.popleft()
+                if not batch.done.done():  # Else the script has given up on it.
+                    return batch
+            self._added.clear()
+            await self._added.wait()
+
+    async def reset(self) -> None:
+        """The guest starts anew: what it was doing has no results."""
+        if self._running is not None:
+            self._fail([self._running], "the machine was reset before the call returned")
+            self._running = None
+
+    async def close(self) -> None:
+        """The guest is gone."""
+        running = [] if self._running is None else [self._running]
+        self._fail([*running, *self._waiting], "the machine ended before the call returned")
+
+    @staticmethod
+    def _fail(batches: Sequence[Batch], why: str) -> None:
+        for batch in batches:
+            if not batch.done.done():
+                batch.done.set_exception(GuestError(why))
+
+    calls = (Hypercall(H_SCRIPT_NEXT, next, arguments=2, section="splitvisor.testing", name="H_SCRIPT_NEXT"),)
+
+
+SCRIPT = Backend(SCRIPT_BACKEND, ScriptSession)
