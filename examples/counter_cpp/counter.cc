@@ -16,6 +16,7 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
 
 #include "splitvisor/v1/trap.grpc.pb.h"
 
@@ -219,6 +220,7 @@ int main(int argc, char** argv) {
     std::cerr << "counter: cannot listen at " << argv[2] << "; is another service running at it?\n";
     return 4;
   }
+  server->GetHealthCheckService()->SetServingStatus("splitvisor.v1.TrapService", true);
   int number;
   sigwait(&ends, &number);
   server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));

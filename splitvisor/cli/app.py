@@ -10,6 +10,7 @@ import typer
 from splitvisor import __version__
 from splitvisor.cli.bench import bench
 from splitvisor.cli.dt import dt
+from splitvisor.cli.new_device import new_device
 from splitvisor.cli.run import run
 from splitvisor.cli.vm_devices import vm
 from splitvisor.guests import GuestError, cache_directory, fetch
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 
 app.command()(run)
+app.command()(new_device)
 app.add_typer(bench, name="bench")
 app.add_typer(vm, name="vm")
 app.add_typer(dt, name="dt")

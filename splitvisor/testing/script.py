@@ -16,8 +16,8 @@ SCRIPT_BACKEND = "script"
 H_SCRIPT_NEXT = 0xF7F0
 RECORD = struct.Struct(">10Q")
 """One call: r3 to r12, before and after."""
-IDLE_S = 2.0
-"""How long a guest waits for the script before it asks again; cpu_service takes a call that lasts 30 s for lost."""
+IDLE_S = 0.1
+"""How long a guest waits for the script before it asks again: a machine that is paused or reset waits for the call's end."""
 
 
 class GuestError(Exception):
