@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -30,7 +29,6 @@ pytest_plugins = ["splitvisor.testing"]
 
 H_SUM, H_LOG, H_FAIL = 0xF180, 0xF184, 0xF188
 UNIT = 1
-RANDOM_CALLS = 20_000
 
 
 class ProbeSession(Session):
@@ -189,19 +187,3 @@ def test_a_program_that_ends_at_once_is_told_with_its_words(start_machine: Start
     program = BackendProgram("broken", ["/bin/sh", "-c", "echo no such luck >&2; exit 3", "sh"])
     with pytest.raises(AssertionError, match="broken ended with 3:\nno such luck"):
         start_machine([program])
-
-
-def test_random_calls_all_return(guest: ScriptedGuest, machine: RunningMachine) -> None:
-    """Addresses stay in memory that is the script's, so that the guest does not overwrite itself."""
-    source = random.Random(5)
-    sandbox = guest.allocate(1 << 20)
-    tokens = [token for token in range(0, 0x500, 4) if token not in (Hcall.H_JOIN, Hcall.H_CONFER)]
-
-    def argument() -> int:
-        return source.choice((source.getrandbits(64), source.randrange(0x2000), sandbox + source.randrange(1 << 14) * 64))
-
-    calls = [(source.choice(tokens), *(argument() for _ in range(9))) for _ in range(RANDOM_CALLS)]
-    answers = guest.hcalls(calls, decrementer=0x4000)
-    assert len(answers) == RANDOM_CALLS
-    assert any(answer.result == H.SUCCESS for answer in answers)
-    assert all(machine.services.alive(name) for name in machine.services.addresses)
