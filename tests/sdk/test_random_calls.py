@@ -31,7 +31,9 @@ TOKENS = [*range(0, 0x500, 4), *range(0xF000, 0xF010)]
 WITH_BLOCKS = (Hcall.H_RTAS, Hcall.H_OF_CLIENT)
 SLEEP = frozenset({Hcall.H_CEDE, Hcall.H_JOIN, Hcall.H_CONFER})
 """These wait for somebody, and nobody is there."""
-END = frozenset({"power-off", "system-reboot", "ibm,os-term", "stop-self", "exit", "boot", "quiesce", "enter", "splitvisor,exception"})
+END = frozenset(
+    ("power-off", "system-reboot", "ibm,os-term", "stop-self", "exit", "boot", "quiesce", "enter", "splitvisor,exception")
+)
 """These end the machine, or what is tested."""
 RTAS = [call.name for session in (PlatformSession, VioSession) for call in session.calls if isinstance(call, RtasCall)]
 BLOCKS, BLOCK_BYTES = 1024, 64
@@ -61,7 +63,8 @@ def parameter_blocks(source: random.Random, address: int, rtas_tokens: list[int]
     made = b""
     for number in range(BLOCKS):
         if number % 2 == 0:
-            made += source.choice((*services, *RTAS, "/", "/vdevice", "/chosen", "reg", "stdout")).encode().ljust(BLOCK_BYTES, b"\0")
+            name = source.choice((*services, *RTAS, "/", "/vdevice", "/chosen", "reg", "stdout"))
+            made += name.encode().ljust(BLOCK_BYTES, b"\0")
             continue
         first = source.choice(rtas_tokens) if source.random() < 0.5 else address + source.randrange(0, BLOCKS, 2) * BLOCK_BYTES
         words = (argument(source, address) & 0xFFFF_FFFF for _ in range(13))
