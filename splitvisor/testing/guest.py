@@ -116,7 +116,9 @@ class ScriptedGuest:
     def hcalls(
         self, calls: Sequence[Sequence[int]], *, decrementer: int = 0, timeout: float = DEADLINE_S
     ) -> list[HcallResult]:
-        """Make any number of hypercalls, (token, arguments...) each, in a loop inside the guest: tens of thousands a second.
+        """Make any number of hypercalls, (token, arguments...) each, in a loop inside the guest.
+
+        The test is asked once for all of them, so that a million random calls take minutes, not an hour.
 
         Args:
             calls: registers from r3.

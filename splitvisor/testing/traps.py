@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 
 from splitvisor.backend import Call, Hypercall, Result, RtasCall, Session, Vm
+from splitvisor.guest_memory import GuestAddressError
 from splitvisor.testing.loop import DEADLINE_S
 
 
@@ -26,7 +27,7 @@ class Trap:
     outputs: tuple[int, ...] = ()
     """r4 and up; of an RTAS call, the return words after the status."""
     error: Exception | None = None
-    """What the handler raised; result is then what the handler's VM was told."""
+    """What the handler raised; result is what the guest gets for it."""
 
 
 class Traps:
@@ -95,14 +96,14 @@ def _recorded(backend: str, vm: Vm, declared: Hypercall | RtasCall, traps: Traps
         try:
             return note(call, await answer)
         except Exception as error:
-            note(call, declared.failure(parameter=False), error)
+            note(call, declared.failure(parameter=isinstance(error, GuestAddressError)), error)
             raise
 
     def handler(session: Session, call: Call) -> Result | int | Awaitable[Result | int]:
         try:
             answer = declared.handler(session, call)
         except Exception as error:
-            note(call, declared.failure(parameter=False), error)
+            note(call, declared.failure(parameter=isinstance(error, GuestAddressError)), error)
             raise
         return note(call, answer) if isinstance(answer, Result | int) else finish(call, answer)
 

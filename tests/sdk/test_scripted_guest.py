@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from splitvisor.backend import Backend, Call, Hypercall, Posted, Result, RtasCall, Session, Vm
+from splitvisor.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import machine_pb2
@@ -27,7 +28,7 @@ from splitvisor.testing import (
 
 pytest_plugins = ["splitvisor.testing"]
 
-H_SUM, H_LOG, H_FAIL = 0xF180, 0xF184, 0xF188
+H_SUM, H_LOG, H_FAIL, H_PEEK = 0xF180, 0xF184, 0xF188, 0xF18C
 UNIT = 1
 
 
@@ -47,6 +48,9 @@ class ProbeSession(Session):
     async def fail(self, _call: Call) -> int:
         raise RuntimeError("on purpose")
 
+    async def peek(self, call: Call) -> Result:
+        return Result(outputs=await self.vm.memory.read_words(call.arguments[0], 1))
+
     def swap(self, call: Call) -> Result:
         return Result(returns=(0, *reversed(call.arguments)))
 
@@ -58,6 +62,7 @@ class ProbeSession(Session):
         Hypercall(H_SUM, sum, arguments=9, section="tests", name="H_SUM"),
         Hypercall(H_LOG, log, arguments=3, section="tests", name="H_LOG", posted=posted),
         Hypercall(H_FAIL, fail, arguments=0, section="tests", name="H_FAIL"),
+        Hypercall(H_PEEK, peek, arguments=1, section="tests", name="H_PEEK"),
         RtasCall("test,swap", swap, section="tests", arguments=2, returns=3),
     )
 
@@ -145,6 +150,23 @@ def test_a_back_end_that_starts_anew_is_attached_again(
     backend.start()
     assert guest.hcall(H_SUM, 2).outputs[0] == 2
     assert machine.session() is not first
+
+
+def test_a_service_that_is_killed_is_started_again_and_the_guest_goes_on(guest: ScriptedGuest, machine: RunningMachine) -> None:
+    assert guest.rtas("get-time-of-day", returns=8)[0] == 0
+    machine.services.kill("hcall")
+    assert not machine.services.alive("hcall")
+    machine.services.ensure()
+    assert guest.rtas("get-time-of-day", returns=8)[0] == 0
+    reconnects = {each.name: each.reconnects for each in machine.status().backends}
+    assert reconnects == {"hcall_service": 1, "vio_service": 0, "of_client_service": 0, "probe": 0, "script": 0}
+    assert machine.calls()["get-time-of-day"] == 2
+
+
+def test_an_address_outside_ram_is_told_as_the_guest_gets_it(guest: ScriptedGuest, traps: Traps) -> None:
+    assert guest.hcall(H_PEEK, SCRIPTED.memory).result == H.PARAMETER
+    assert traps[0].result == H.PARAMETER
+    assert isinstance(traps[0].error, GuestAddressError)
 
 
 def test_calls_that_do_not_come_back_say_why(guest: ScriptedGuest, machine: RunningMachine) -> None:
