@@ -118,7 +118,7 @@ class ScriptedGuest:
     ) -> list[HcallResult]:
         """Make any number of hypercalls, (token, arguments...) each, in a loop inside the guest.
 
-        The test is asked once for all of them, so that a million random calls take minutes, not an hour.
+        The test is asked once for all of them.
 
         Args:
             calls: registers from r3.
