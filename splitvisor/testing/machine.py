@@ -46,7 +46,7 @@ class RunningMachine:
     Args:
         services: run it.
         loop: runs the handlers of back ends in this process.
-        backends: besides Splitvisor's own; their addresses are theirs to have in config.backends too.
+        backends: besides Splitvisor's own; config.backends may name more, which run already.
         config: the machine. Its name is replaced by one that no other machine of the process has.
 
     Raises MachineStartError.
@@ -126,7 +126,7 @@ class RunningMachine:
         return status.detail
 
     def reset(self) -> None:
-        """Reset it, as the guest's own reboot would, and wait until its back ends were told."""
+        """Reset it, as the guest's own reboot would; the guest's next call comes after that, with RAM as it was at the start."""
         before = self.status().resets
         self._stub.ResetMachine(pb.ResetMachineRequest(), timeout=DEADLINE_S)
         deadline = time.monotonic() + DEADLINE_S

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Protocol
 
 import pytest
 
@@ -19,7 +19,14 @@ from splitvisor.testing.served import BackendProgram, RunningProgram, ServedBack
 from splitvisor.testing.services import Services
 from splitvisor.testing.traps import Traps
 
-StartMachine = Callable[..., RunningMachine]
+BackendsUnderTest = Sequence[Backend | BackendProgram]
+
+
+class StartMachine(Protocol):
+    """Starts a machine with back ends under test; raises MachineStartError, or AssertionError for a program that does not start."""
+
+    def __call__(self, backends: BackendsUnderTest = (), config: MachineConfig = SCRIPTED) -> RunningMachine:
+        """Return it once it runs."""
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +49,7 @@ def splitvisor_services(splitvisor_loop: LoopThread) -> Iterator[Services]:
 
 
 @pytest.fixture
-def backends() -> Sequence[Backend | BackendProgram]:
+def backends() -> BackendsUnderTest:
     """The back ends under test: override it in the test's module. None here."""
     return ()
 
@@ -58,25 +65,18 @@ def start_machine(splitvisor_services: Services, splitvisor_loop: LoopThread) ->
     """Start a machine: `start_machine(backends, config)`. One at a time; it is ended with the test, or by the next one."""
     with ExitStack() as stack:
 
-        def start(backends: Sequence[Backend | BackendProgram] = (), config: MachineConfig = SCRIPTED) -> RunningMachine:
+        def start(backends: BackendsUnderTest = (), config: MachineConfig = SCRIPTED) -> RunningMachine:
             stack.close()
-            return stack.enter_context(_running(splitvisor_services, splitvisor_loop, backends, config))
+            machine = RunningMachine(splitvisor_services, splitvisor_loop, backends, config)
+            stack.callback(machine.close)
+            return machine
 
         yield start
 
 
-@contextmanager
-def _running(*arguments: Any) -> Iterator[RunningMachine]:
-    machine = RunningMachine(*arguments)
-    try:
-        yield machine
-    finally:
-        machine.close()
-
-
 @pytest.fixture
 def machine(
-    start_machine: StartMachine, backends: Sequence[Backend | BackendProgram], machine_config: MachineConfig
+    start_machine: StartMachine, backends: BackendsUnderTest, machine_config: MachineConfig
 ) -> RunningMachine:
     """A running machine: the services, the back ends of the fixture `backends`, and the scripted guest."""
     return start_machine(backends, machine_config)
@@ -89,7 +89,7 @@ def guest(machine: RunningMachine) -> ScriptedGuest:
 
 
 @pytest.fixture
-def backend(machine: RunningMachine, backends: Sequence[Backend | BackendProgram]) -> ServedBackend | RunningProgram:
+def backend(machine: RunningMachine, backends: BackendsUnderTest) -> ServedBackend | RunningProgram:
     """The first back end under test."""
     if not backends:
         pytest.fail("there is no back end under test: override the fixture `backends`", pytrace=False)
