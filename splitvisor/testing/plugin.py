@@ -23,7 +23,7 @@ BackendsUnderTest = Sequence[Backend | BackendProgram]
 
 
 class StartMachine(Protocol):
-    """Starts a machine with back ends under test; raises MachineStartError, or AssertionError for a program that does not start."""
+    """Starts a machine with back ends under test. Raises MachineStartError; AssertionError when a program does not start."""
 
     def __call__(self, backends: BackendsUnderTest = (), config: MachineConfig = SCRIPTED) -> RunningMachine:
         """Return it once it runs."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -34,8 +33,7 @@ def test_one_that_is_not_there_is_named_with_its_address_and_status_4(run: Run, 
     missing = f"unix:{short_path}/nobody.sock"
     console = run("--backend", f"echo={missing}")
     assert console.wait() == 4
-    assert isinstance(console.process, subprocess.Popen)
     assert console.process.stderr is not None
     [line] = console.process.stderr.read().decode().splitlines()
-    assert line.startswith(f"splitvisor run: back end echo at {missing}: unavailable")
+    assert line.startswith(f"splitvisor run: back end echo at {missing}: ")
     assert line.endswith("; start it or correct its address")
