@@ -194,6 +194,14 @@ def test_two_back_ends_that_claim_a_call_are_both_named(start_machine: StartMach
     assert raised.value.code is grpc.StatusCode.FAILED_PRECONDITION
 
 
+def test_a_back_end_may_refuse_a_vm_and_say_why(start_machine: StartMachine) -> None:
+    def refuse(vm: Vm) -> Session:
+        raise ValueError(f"{vm.name} has {vm.vcpus} vCPU; this device wants two")
+
+    with pytest.raises(MachineStartError, match=r"back end picky at unix:.*: test-\d+ has 1 vCPU; this device wants two"):
+        start_machine([Backend("picky", refuse)])
+
+
 def test_as_many_back_ends_as_a_machine_may_have(start_machine: StartMachine) -> None:
     def session_with(token: int) -> Callable[[Vm], Session]:
         answer = Result(outputs=(token,))
