@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A guest that calls anything with anything: every call returns, and every service lives.
 
-SPLITVISOR_RANDOM_CALLS sets how many (30,000), SPLITVISOR_RANDOM_SEED where they start.
+SPLITVISOR_RANDOM_CALLS sets how many (20,000), SPLITVISOR_RANDOM_SEED where they start.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vio_service.bus import VioSession
 
 pytest_plugins = ["splitvisor.testing"]
 
-CALLS = int(os.environ.get("SPLITVISOR_RANDOM_CALLS", "30000"))
+CALLS = int(os.environ.get("SPLITVISOR_RANDOM_CALLS", "20000"))
 SEED = int(os.environ.get("SPLITVISOR_RANDOM_SEED", "1"))
 BATCH = 5000
 TOKENS = [*range(0, 0x500, 4), *range(0xF000, 0xF010)]

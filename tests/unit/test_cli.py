@@ -51,6 +51,7 @@ def test_help_is_there(arguments: list[str], expected: str) -> None:
         ["run", "--memory", "1T"],
         ["run", "--kernel", "/nonexistent"],
         ["run", "--connect", "disk=unix:/x"],
+        ["run", "--backend", "disk"],
         ["run", "--machine", "/nonexistent.toml"],
         ["run", "--store", "/nonexistent/trees.sqlite"],
         ["service", "hcall", "--store", "/nonexistent/trees.sqlite"],
