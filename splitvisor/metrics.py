@@ -115,7 +115,7 @@ CONSOLE_DROPPED = Metric(
 )  # fmt: skip
 CONSOLE_READERS = Metric("splitvisor_console_readers", Kind.GAUGE, ("vm", "console"), "Terminals attached to a console.", _VIO)
 REVISIONS = Metric(
-    "splitvisor_store_revisions_total", Kind.COUNTER, ("vm", "origin"), "Device-tree revisions stored from here, by origin.", _HCALL
+    "splitvisor_store_revisions_total", Kind.COUNTER, ("vm", "origin"), "Device-tree revisions stored from here.", _HCALL
 )
 HEAD = Metric("splitvisor_store_head_revision", Kind.GAUGE, ("vm",), "The newest revision that was stored from here.", _HCALL)
 
