@@ -8,7 +8,6 @@ import os
 import re
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +38,6 @@ WATCH_BATCH = 256
 """Calls in one response of WatchTraps."""
 WATCH_PAUSE_S = 0.01
 """Between two responses to one watcher."""
-STATE_CHECK_S = 1.0
-"""How soon a watcher of traps hears that the machine has ended."""
 SHARED_MEMORY_DIR = Path("/dev/shm")
 
 _NAME = re.compile(r"[a-z0-9-]{1,63}")
@@ -81,6 +78,8 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         self._watchers: set[asyncio.Queue[pb.WatchEventsResponse | None]] = set()
         self._starting = asyncio.Lock()
         self._tracing: Tracing | None = None
+        self._trap_watchers: set[asyncio.Event] = set()
+        """Set when calls have arrived, or when the machine has ended."""
 
     async def StartMachine(self, request: pb.StartMachineRequest, context: _Context) -> pb.StartMachineResponse:
         """See the contract."""
@@ -163,6 +162,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except TooManyWatchersError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        self._trap_watchers.add(arrived)
         try:
             await context.send_initial_metadata(())  # From here on, no call is missed unseen.
             while True:
@@ -170,11 +170,11 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
                     yield response
                 if machine.state in FINAL_STATES:
                     return
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(arrived.wait(), STATE_CHECK_S)
+                await arrived.wait()
                 arrived.clear()
         finally:
             trace.remove(watcher)
+            self._trap_watchers.discard(arrived)
 
     def trace_with(self, tracing: Tracing) -> None:
         """Record the remote calls of machines that are started from now on."""
@@ -215,6 +215,9 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
             self._loop.call_soon_threadsafe(self._publish, event)
 
     def _publish(self, event: pb.WatchEventsResponse) -> None:
+        if event.state.state in FINAL_STATES:
+            for arrived in self._trap_watchers:
+                arrived.set()
         for events in list(self._watchers):
             if events.full():
                 self._watchers.discard(events)

@@ -11,6 +11,8 @@ from splitvisor import __version__
 from splitvisor.cli.bench import bench
 from splitvisor.cli.dt import dt
 from splitvisor.cli.run import run
+from splitvisor.cli.top import top
+from splitvisor.cli.trace import trace
 from splitvisor.cli.vm_devices import vm
 from splitvisor.guests import GuestError, cache_directory, fetch
 
@@ -25,6 +27,8 @@ app = typer.Typer(
 )
 
 app.command()(run)
+app.command()(top)
+app.command()(trace)
 app.add_typer(bench, name="bench")
 app.add_typer(vm, name="vm")
 app.add_typer(dt, name="dt")
