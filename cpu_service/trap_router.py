@@ -186,10 +186,10 @@ class TrapRouter:
         self._waiting_for.pop()
         result = _reply_class(call, reply)
         self.times.observe(call.name, result, time.perf_counter() - began)
-        if span is not None:
-            span.end(result)
         if reply is not None:
             self._apply(reply, call)
+        if span is not None:
+            span.end(result)
         return reply
 
     def _apply(self, reply: pb.Reply, call: RemoteCall) -> None:

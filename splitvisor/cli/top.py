@@ -66,6 +66,7 @@ def top(
             for each in _views(look, interval, _sleep):
                 Console().print(render(each))
                 return
+            fail("top", "the machine has just ended")
         else:
             _live(look, interval)
 
@@ -133,7 +134,7 @@ def _views(look: Callable[[], Look], interval: float, wait: Callable[[float], bo
         try:
             now = look()
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                 raise
             return
         seen = view(before, now)
