@@ -7,6 +7,7 @@ import asyncio
 import http.client
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -79,17 +80,18 @@ def scrape(service: Service) -> Values:
     return parse(text)
 
 
-@pytest.fixture
-def measured(short_path: Path) -> Iterator[dict[str, Service]]:
-    """The four services with metrics, and the demo guest on them, which waits for input."""
-    services = start_services(short_path, "--metrics", "0")
-    try:
-        with machine_stub(services) as stub:
-            start_demo(stub, services)
-            yield services
-    finally:
-        for service in services.values():
-            service.end()
+@pytest.fixture(scope="module")
+def measured() -> Iterator[dict[str, Service]]:
+    """The four services with metrics, and the demo guest on them; for all tests here."""
+    with tempfile.TemporaryDirectory(prefix="sv-", dir="/tmp") as directory:
+        services = start_services(Path(directory), "--metrics", "0")
+        try:
+            with machine_stub(services) as stub:
+                start_demo(stub, services)
+                yield services
+        finally:
+            for service in services.values():
+                service.end()
 
 
 def test_services_export_what_the_table_lists(measured: dict[str, Service]) -> None:
@@ -118,9 +120,12 @@ def test_services_export_what_the_table_lists(measured: dict[str, Service]) -> N
     assert hcall[HEAD.name, ("demo",)] >= 1
     assert cpu[POSTED] == vio[CONSOLE_OUTPUT.name, ("demo", "0x71000000")] > 0
     calls = cpu[CALLS.name, ("demo", "H_OF_CLIENT", "of_client_service")]
-    waited = [value for key, value in cpu.items() if key[0] == f"{REMOTE_CALL.name}_count" and key[1][1] == "H_OF_CLIENT"]
-    handled = [value for key, value in found["of-client"].items() if key[0] == f"{HANDLER.name}_count" and key[1][1] == "H_OF_CLIENT"]
-    assert sum(waited) == sum(handled) == calls > 0
+    assert timed(cpu, REMOTE_CALL, "H_OF_CLIENT") == timed(found["of-client"], HANDLER, "H_OF_CLIENT") == calls > 0
+
+
+def timed(values: Values, metric: Metric, call: str) -> float:
+    """How many calls of a name were timed, whatever came of them."""
+    return sum(value for (name, labels), value in values.items() if name == f"{metric.name}_count" and labels[1] == call)
 
 
 def test_a_back_end_that_came_back_is_counted(measured: dict[str, Service]) -> None:
@@ -144,7 +149,7 @@ def test_without_the_flags_nothing_is_measured_or_loaded() -> None:
 
 def test_an_address_that_is_taken_is_an_error_in_one_line(measured: dict[str, Service], short_path: Path) -> None:
     taken = measured["cpu"].ready["metrics"]
-    command = [sys.executable, "-m", "splitvisor.service_main", "vio", "--listen", f"unix:{short_path}/x.sock", "--metrics", taken]
+    command = [sys.executable, "-m", "splitvisor.service_main", "vio", "--listen", f"unix:{short_path}/x", "--metrics", taken]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS)
     assert done.returncode == 2
     assert f"--metrics {taken}: cannot listen there" in done.stderr.splitlines()[-1]

@@ -81,7 +81,7 @@ def test_hypercalls_are_seen_with_arguments_result_and_owner(routed: Routed, tra
     assert watching.woken == 1, "one wake for what waits together"
 
 
-def test_a_call_without_credit_is_seen_as_busy_and_not_as_posted(routed: Routed, trace: TrapTrace, backend: ThreadBackend) -> None:
+def test_a_call_without_credit_is_seen_as_busy(routed: Routed, trace: TrapTrace, backend: ThreadBackend) -> None:
     watching = watch(trace)
     for tag in range(5):
         routed.hypercall(H_LOG_HELD, UNIT, MAX_SIZE, tag)

@@ -46,7 +46,8 @@ def look(uptime: float, calls: int, *, vm: str = "vm", latencies: tuple[pb.Laten
 
 
 def seen() -> MachineView:
-    return view(look(10, 100, latencies=(latency(2, 100, 1.0),)), look(12, 120, latencies=(latency(2, 100, 1.0), latency(9, 20, 0.1))))
+    before = latency(2, 100, 1.0)
+    return view(look(10, 100, latencies=(before,)), look(12, 120, latencies=(before, latency(9, 20, 0.1))))
 
 
 def test_rates_and_latencies_are_of_the_interval() -> None:
