@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from splitvisor.call_times import quantile
@@ -73,7 +73,7 @@ class MachineView:
     backends: Sequence[BackendRate] = ()
     calls: Sequence[CallRate] = ()
     """The most frequent first."""
-    consoles: Sequence[ConsoleRate] = field(default=())
+    consoles: Sequence[ConsoleRate] = ()
 
     def as_object(self) -> dict[str, Any]:
         """Return what json.dumps takes."""

@@ -106,7 +106,7 @@ async def serve(name: ServiceName, options: Any, listening: Listening) -> None:
 
 async def _let_watch(name: ServiceName, started: object, listening: Listening, watching: AsyncExitStack) -> dict[str, str]:
     """Begin to export metrics and spans as far as they are asked for. Returns what there is to tell; raises SettingError."""
-    parts = started if isinstance(started, Started) else Started(stop=_nothing)
+    measures, traces = (started.measure, started.trace) if isinstance(started, Started) else ((), ())
     told = {}
     if listening.otel is not None:
         from splitvisor.tracing import TracingError, start_tracing  # and an extra's libraries
@@ -119,22 +119,18 @@ async def _let_watch(name: ServiceName, started: object, listening: Listening, w
             _log.warning("no spans are recorded", reason=str(error))
         else:
             watching.push_async_callback(tracing.close)
-            for take in parts.trace:
+            for take in traces:
                 take(tracing)
     if listening.metrics is not None:
         from splitvisor.metrics_endpoint import MetricsAddressError, MetricsEndpoint  # and prometheus_client
 
-        endpoint = MetricsEndpoint(name.command, [measure() for measure in parts.measure])
+        endpoint = MetricsEndpoint(name.command, [measure() for measure in measures])
         try:
             told["metrics"] = await endpoint.start(listening.metrics)
         except MetricsAddressError as error:
             raise SettingError(str(error)) from None
         watching.push_async_callback(endpoint.close)
     return told
-
-
-async def _nothing() -> None:
-    """Stops what needs no stopping."""
 
 
 def _bind(server: grpc.aio.Server, address: str) -> str:
