@@ -25,6 +25,7 @@ from cpu_service.scheduler import VcpuScheduler
 from cpu_service.timebase import Timebase
 from cpu_service.trap_router import TrapRouter
 from cpu_service.trap_stream import BackendLink
+from cpu_service.trap_trace import TrapTrace
 from cpu_service.virtual_processor_area import VirtualProcessorAreas
 from splitvisor.guest_memory import RamFile
 from splitvisor.rpc import machine_pb2 as mpb
@@ -82,6 +83,8 @@ class Board:
         self.registry = Registry()
         self.router: TrapRouter | None = None
         """None until the back ends are attached."""
+        self.trace: TrapTrace | None = None
+        """As the router."""
         areas = VirtualProcessorAreas(self.scheduler.vcpus, self.ram)
         self.scheduler.on_dispatch = areas.dispatched
         for part in (
@@ -116,6 +119,7 @@ class Board:
             self.registry.add_offer(link, link.wait_attached(ATTACH_TIMEOUT_S))
         self.router = TrapRouter(self.registry, self.scheduler, self.ram, self)
         self.engine.on_hypercall = self.router.dispatch
+        self.trace = TrapTrace(self.engine, self.registry, self.scheduler, self.ram)
 
     def power_on(self) -> None:
         """Bring RAM, page table and interrupt controller to their power-on state; links and vCPUs are reset by the machine."""

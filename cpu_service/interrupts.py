@@ -8,6 +8,7 @@ processor priority (CPPR) lets pass; `Xics._deliver` restores that rule after ev
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
@@ -82,6 +83,8 @@ class Xics:
         self._lock = Lock()
         self._icps = tuple(_Presenter() for _ in range(servers))
         self._sources: dict[int, _Source] = {}
+        self.pulses: Counter[int] = Counter()
+        """Edges so far, by source."""
         self.reset()
 
     def reset(self) -> None:
@@ -98,6 +101,7 @@ class Xics:
             source = self._sources.get(number)
             if source is None:
                 return False
+            self.pulses[number] += 1
             icp = self._icps[source.server]
             if icp.xisr != number:
                 icp.waiting.add(number)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -23,6 +24,9 @@ from cpu_service.trap_router import CallCount
 from cpu_service.trap_stream import BackendLink, BackendUnavailableError
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
+
+if TYPE_CHECKING:
+    from splitvisor.tracing import Tracing
 
 FINAL_STATES = frozenset(
     {mpb.MACHINE_STATE_POWERED_OFF, mpb.MACHINE_STATE_CRASHED, mpb.MACHINE_STATE_STOPPED, mpb.MACHINE_STATE_FAILED}
@@ -57,15 +61,20 @@ class Machine:
         config: checked already.
         runtime_dir: where the file of guest RAM is made.
         observer: told of events.
+        tracing: records each call that goes to a back end.
     """
 
-    def __init__(self, config: mpb.MachineConfig, runtime_dir: Path, observer: MachineObserver) -> None:
+    def __init__(
+        self, config: mpb.MachineConfig, runtime_dir: Path, observer: MachineObserver, tracing: Tracing | None = None
+    ) -> None:
         self.config = config
         self.state = mpb.MACHINE_STATE_STARTING
         self.detail = ""
         self.resets = 0
         self.board: Board | None = None
-        self._runtime_dir, self._observer = runtime_dir, observer
+        self._runtime_dir, self._observer, self._tracing = runtime_dir, observer, tracing
+        self._cpu_clock: int | None = None
+        self._cpu_seconds = 0.0
         self._began = time.monotonic()
         self._running = threading.Event()
         self._ended = threading.Event()
@@ -114,6 +123,15 @@ class Machine:
         """Seconds since the machine was started."""
         return time.monotonic() - self._began
 
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of the vCPU thread so far."""
+        clock = self._cpu_clock
+        if clock is not None:
+            with suppress(OSError):  # It has just ended, and left its account.
+                return time.clock_gettime(clock)
+        return self._cpu_seconds
+
     def call_counts(self) -> Sequence[CallCount]:
         """How often each call was made."""
         return self.board.router.call_counts() if self.board is not None and self.board.router is not None else ()
@@ -135,6 +153,7 @@ class Machine:
 
     def _life(self) -> None:
         structlog.contextvars.bind_contextvars(vm=self.config.name)
+        self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
         try:
             plan = self._build()
             self._change(mpb.MACHINE_STATE_RUNNING)
@@ -149,6 +168,7 @@ class Machine:
             log.exception("machine failed")
             self._fail(error)
         finally:
+            self._cpu_seconds, self._cpu_clock = time.thread_time(), None
             self._running.set()
             self._ended.set()
 
@@ -156,6 +176,8 @@ class Machine:
         self._observer.progress("attaching back ends")
         self.board = Board(self.config, self._runtime_dir, self)
         self.board.attach()
+        if self._tracing is not None and self.board.router is not None:
+            self.board.router.spans = self._tracing.remote_calls(self.config.name)
         self._observer.progress("loading the guest")
         return self._reset()
 

@@ -89,6 +89,10 @@ class VcpuScheduler:
         """Called on the vCPU thread when attention was raised."""
         self.on_dispatch: Callable[[Vcpu, bool], None] = lambda vcpu, running: None
         """Told when a vCPU stops to run, for another or because it ceded (False), and when it goes on (True)."""
+        self.idle_ns = 0
+        """How long no vCPU had anything to do, so far."""
+        self.decrementer_interrupts = 0
+        """That became due, so far."""
         self._next: VcpuContext | None = None
         self._ending = False
         self._running = False
@@ -242,6 +246,7 @@ class VcpuScheduler:
             value = pending.value & ~PENDING_EXTERNAL | (PENDING_EXTERNAL if context.external else 0)
             if context.decrementer_ns is not None and context.decrementer_ns <= now and context.run_state is not RunState.STOPPED:
                 context.decrementer_ns = None
+                self.decrementer_interrupts += 1
                 value |= PENDING_DECREMENTER
             if value != pending.value:
                 pending.value = value
@@ -256,6 +261,7 @@ class VcpuScheduler:
         self._engine.decrementer_zero_ns.value = zero
         if value & 1 << 31:
             context.decrementer_ns = None
+            self.decrementer_interrupts += 1
             context.state.pending_interrupts.value |= PENDING_DECREMENTER
         else:
             context.state.pending_interrupts.value &= ~PENDING_DECREMENTER
@@ -327,7 +333,9 @@ class VcpuScheduler:
             self._armed_ns = None  # There is nothing to stop.
             if not self.attention:
                 due = self._earliest()
-                self._wake.wait(1.0 if due is None else max(0.0, (due - time.monotonic_ns()) / 1e9))
+                began = time.monotonic_ns()
+                self._wake.wait(1.0 if due is None else max(0.0, (due - began) / 1e9))
+                self.idle_ns += time.monotonic_ns() - began
 
     def _hold(self) -> None:
         """Stand still until resumed: the guest's time does too."""

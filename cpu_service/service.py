@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
@@ -18,14 +18,26 @@ import structlog
 from cpu_service.engine.layout import UnsupportedEngineError
 from cpu_service.loader import LoaderError
 from cpu_service.machine import FINAL_STATES, Machine
+from cpu_service.metrics import machine_samples
 from cpu_service.registry import RegistryError
+from cpu_service.status import backend_status, machine_status
 from cpu_service.trap_stream import BackendLink, BackendUnavailableError
+from cpu_service.trap_trace import TooManyWatchersError, Watcher, WatchError
 from splitvisor.addresses import AddressError, check_address
+from splitvisor.metrics import Source
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
+from splitvisor.service_names import Started
+
+if TYPE_CHECKING:
+    from splitvisor.tracing import Tracing
 
 SERVICES = ("splitvisor.v1.MachineService",)
 EVENT_BACKLOG = 1000
+WATCH_BATCH = 256
+"""Calls in one response of WatchTraps."""
+WATCH_PAUSE_S = 0.01
+"""Between two responses to one watcher."""
 SHARED_MEMORY_DIR = Path("/dev/shm")
 
 _NAME = re.compile(r"[a-z0-9-]{1,63}")
@@ -49,7 +61,7 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
     directory = options.ram_dir or (SHARED_MEMORY_DIR if os.access(SHARED_MEMORY_DIR, os.W_OK) else Path(tempfile.gettempdir()))
     servicer = MachineServicer(directory)
     machine_pb2_grpc.add_MachineServiceServicer_to_server(servicer, server)
-    return servicer.close
+    return Started(servicer.close, measure=(servicer.measure,), trace=(servicer.trace_with,))
 
 
 class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
@@ -65,6 +77,9 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         self._loop = asyncio.get_running_loop()
         self._watchers: set[asyncio.Queue[pb.WatchEventsResponse | None]] = set()
         self._starting = asyncio.Lock()
+        self._tracing: Tracing | None = None
+        self._trap_watchers: set[asyncio.Event] = set()
+        """Set when calls have arrived, or when the machine has ended."""
 
     async def StartMachine(self, request: pb.StartMachineRequest, context: _Context) -> pb.StartMachineResponse:
         """See the contract."""
@@ -75,7 +90,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
             if self._machine is not None and self._machine.state not in FINAL_STATES:
                 running = self._machine.config.name
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"machine {running!r} runs here already")
-            machine = self._machine = Machine(request.config, self._ram_dir, self)
+            machine = self._machine = Machine(request.config, self._ram_dir, self, self._tracing)
             try:
                 await asyncio.to_thread(machine.start)
             except BackendUnavailableError as error:
@@ -108,20 +123,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: _Context) -> pb.GetStatusResponse:
         """See the contract."""
-        machine = self._machine
-        if machine is None:
-            return pb.GetStatusResponse(state=pb.MACHINE_STATE_NONE)
-        counts = machine.call_counts()
-        return pb.GetStatusResponse(
-            vm=machine.config.name,
-            state=machine.state,
-            detail=machine.detail,
-            uptime_seconds=machine.uptime_seconds,
-            backends=[_backend_status(link) for link in (machine.board.links if machine.board is not None else ())],
-            calls=[pb.CallCount(name=row.name, owner=row.owner, count=row.count, seconds=row.seconds) for row in counts],
-            waiting_seconds=sum(row.seconds for row in counts),
-            resets=machine.resets,
-        )
+        return machine_status(self._machine)
 
     async def WatchEvents(self, request: pb.WatchEventsRequest, context: _Context) -> AsyncIterator[pb.WatchEventsResponse]:
         """See the contract."""
@@ -140,6 +142,47 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {EVENT_BACKLOG} events behind; watch again")
         finally:
             self._watchers.discard(events)
+
+    async def WatchTraps(self, request: pb.WatchTrapsRequest, context: _Context) -> AsyncIterator[pb.WatchTrapsResponse]:
+        """See the contract."""
+        machine = await self._require(context)
+        trace = machine.board.trace if machine.board is not None else None
+        if trace is None or machine.state in FINAL_STATES:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no machine runs here")
+        assert trace is not None
+        arrived = asyncio.Event()
+
+        def wake() -> None:
+            self._loop.call_soon_threadsafe(arrived.set)
+
+        try:
+            watcher = Watcher(request, wake)
+            trace.add(watcher)
+        except WatchError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except TooManyWatchersError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        self._trap_watchers.add(arrived)
+        try:
+            await context.send_initial_metadata(())  # From here on, no call is missed unseen.
+            while True:
+                async for response in _watched(watcher):
+                    yield response
+                if machine.state in FINAL_STATES:
+                    return
+                await arrived.wait()
+                arrived.clear()
+        finally:
+            trace.remove(watcher)
+            self._trap_watchers.discard(arrived)
+
+    def trace_with(self, tracing: Tracing) -> None:
+        """Record the remote calls of machines that are started from now on."""
+        self._tracing = tracing
+
+    def measure(self) -> Source:
+        """See Started.measure: everything is counted anyway."""
+        return lambda: machine_samples(self._machine)
 
     async def close(self) -> None:
         """Stop the machine."""
@@ -161,7 +204,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
 
     def backend_changed(self, link: BackendLink) -> None:
         """A back end went away or came back."""
-        self._tell(pb.WatchEventsResponse(backend=_backend_status(link)))
+        self._tell(pb.WatchEventsResponse(backend=backend_status(link)))
 
     def progress(self, step: str) -> None:
         """A step of starting up."""
@@ -172,6 +215,9 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
             self._loop.call_soon_threadsafe(self._publish, event)
 
     def _publish(self, event: pb.WatchEventsResponse) -> None:
+        if event.state.state in FINAL_STATES:
+            for arrived in self._trap_watchers:
+                arrived.set()
         for events in list(self._watchers):
             if events.full():
                 self._watchers.discard(events)
@@ -182,10 +228,14 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
                 events.put_nowait(event)
 
 
-def _backend_status(link: BackendLink) -> pb.BackendStatus:
-    return pb.BackendStatus(
-        name=link.name, address=link.address, attached=link.attached, reconnects=link.reconnects, ram_mapped=link.offer.ram_mapped
-    )
+async def _watched(watcher: Watcher) -> AsyncIterator[pb.WatchTrapsResponse]:
+    """What waits for a watcher, in pieces; between them there is time for others, for the encoding takes the vCPU's."""
+    while True:
+        seen, missed = watcher.take(WATCH_BATCH)
+        if not seen and not missed:
+            return
+        yield pb.WatchTrapsResponse(traps=[each.message() for each in seen], missed=missed)
+        await asyncio.sleep(WATCH_PAUSE_S)
 
 
 def _wrong(config: pb.MachineConfig) -> str:

@@ -7,10 +7,10 @@ Everything here runs on the vCPU thread, inside the hook, while the guest's hype
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -20,11 +20,15 @@ from cpu_service.ram import GuestRam
 from cpu_service.registry import LOCAL, RegisteredRtas, Registry, RemoteCall
 from cpu_service.scheduler import VcpuScheduler
 from cpu_service.trap_stream import BackendLink, unavailable
+from splitvisor.call_times import CallTimes, ResultClass, hypercall_class, rtas_class
 from splitvisor.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall, hcall_name
 from splitvisor.papr.rtas import DISPLAY_CHARACTER_EARLY_TOKEN, TOKENS
 from splitvisor.rpc import trap_pb2 as pb
+
+if TYPE_CHECKING:
+    from splitvisor.tracing import RemoteSpans
 
 CALL_TIMEOUT_S = 30.0
 """How long a guest waits for a back end, reconnects included, before it is told that the hardware failed."""
@@ -89,8 +93,10 @@ class TrapRouter:
         """Hypercalls so far by token."""
         self.rtas_counts: Counter[int] = Counter()
         """RTAS calls so far by token."""
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        """Time that vCPUs waited for back ends, by call name."""
+        self.times = CallTimes()
+        """How long vCPUs waited for back ends."""
+        self.spans: RemoteSpans | None = None
+        """Records each call that goes to a back end."""
         self._waiting_for: list[BackendLink] = []
         """Back ends that work on the present call, each for the one before."""
         self._recent: deque[tuple[int, int, int]] = deque(maxlen=RECENT_TRAPS)
@@ -160,20 +166,30 @@ class TrapRouter:
         if arguments[policy.key_argument] not in call.posted_keys or size > policy.max_size:
             return None
         operands = self._operands(call.route, arguments)
-        return H.SUCCESS if call.link.post(call.index, self._scheduler.current.index, arguments, operands, size) else H.BUSY
+        vcpu = self._scheduler.current.index
+        if self.spans is None:
+            return H.SUCCESS if call.link.post(call.index, vcpu, arguments, operands, size) else H.BUSY
+        span = self.spans.begin(call.name, call.link.name, vcpu, posted=True)
+        result = H.SUCCESS if call.link.post(call.index, vcpu, arguments, operands, size, span.traceparent) else H.BUSY
+        span.end(hypercall_class(result))
+        return result
 
     def _ask(self, call: RemoteCall, arguments: Sequence[int], returns: int) -> pb.Reply | None:
         """Make a synchronous call and apply what its reply carries beside registers."""
         operands = () if call.link.offer.ram_mapped else self._operands(call.route, arguments)
+        vcpu = self._scheduler.current.index
+        span = None if self.spans is None else self.spans.begin(call.name, call.link.name, vcpu)
+        traceparent = "" if span is None else span.traceparent
         began = time.perf_counter()
         self._waiting_for.append(call.link)
-        reply = call.link.call(
-            call.index, self._scheduler.current.index, arguments, returns, operands, CALL_TIMEOUT_S, self._invoke
-        )
+        reply = call.link.call(call.index, vcpu, arguments, returns, operands, CALL_TIMEOUT_S, self._invoke, traceparent)
         self._waiting_for.pop()
-        self.seconds[call.name] += time.perf_counter() - began
+        result = _reply_class(call, reply)
+        self.times.observe(call.name, result, time.perf_counter() - began)
         if reply is not None:
             self._apply(reply, call)
+        if span is not None:
+            span.end(result)
         return reply
 
     def _apply(self, reply: pb.Reply, call: RemoteCall) -> None:
@@ -287,17 +303,23 @@ class TrapRouter:
         self._ram.write(address, bytes(contents[offset : offset + length]))
         return True
 
+    def owner(self, call: str) -> str:
+        """Return the back end that owns a call of this name; "local" when none does."""
+        remote = (owner for owner in self._registry.remote.values() if owner.name == call)
+        rtas = (known.owner for known in self._registry.rtas.values() if known.name == call)
+        return next((owner.link.name for owner in (*remote, *rtas) if isinstance(owner, RemoteCall)), LOCAL)
+
     def call_counts(self) -> list[CallCount]:
         """How often each call was made, the most frequent first."""
         rows = []
         for token, count in self.counts.copy().items():
             call = self._registry.remote.get(token)
             name = hcall_name(token) if token != UNOWNED else "without an owner"
-            rows.append(CallCount(name, LOCAL if call is None else call.link.name, count, self.seconds.get(name, 0.0)))
+            rows.append(CallCount(name, LOCAL if call is None else call.link.name, count, self.times.seconds(name)))
         for token, count in self.rtas_counts.copy().items():
             known = self._registry.rtas[token]
             owner = known.owner.link.name if isinstance(known.owner, RemoteCall) else LOCAL
-            rows.append(CallCount(known.name, owner, count, self.seconds.get(known.name, 0.0)))
+            rows.append(CallCount(known.name, owner, count, self.times.seconds(known.name)))
         return sorted(rows, key=lambda row: -row.count)
 
 
@@ -309,6 +331,16 @@ class CallCount:
     owner: str
     count: int
     seconds: float
+
+
+def _reply_class(call: RemoteCall, reply: pb.Reply | None) -> ResultClass:
+    if reply is None:
+        return ResultClass.UNAVAILABLE
+    if call.route.kind != pb.CALL_KIND_RTAS:
+        return hypercall_class(reply.result)
+    if reply.unknown_call:
+        return ResultClass.ERROR
+    return rtas_class(reply.returns[0]) if reply.returns else ResultClass.SUCCESS
 
 
 def _words(data: bytes) -> tuple[int, ...]:

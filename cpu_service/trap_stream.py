@@ -104,6 +104,10 @@ class BackendLink:
         """Copies of the back end's arrays, by the name of the call that reads them."""
         self.attached = False
         self.reconnects = 0
+        self.posted_calls = self.posted_bytes = 0
+        """What went out without a vCPU's waiting."""
+        self.credit_stalls = 0
+        """Calls that were not posted for want of credit."""
         self._hello, self._ram, self._events = hello, ram, events
         self._outgoing: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[pb.AttachResponse] = queue.SimpleQueue()
@@ -176,6 +180,7 @@ class BackendLink:
         operands: Sequence[pb.MemoryBlock],
         timeout: float,
         invoke: Callable[[pb.Invoke], pb.InvokeResult],
+        traceparent: str = "",
     ) -> pb.Reply | None:
         """Make a synchronous call and wait for its reply; None after timeout seconds.
 
@@ -187,10 +192,12 @@ class BackendLink:
             operands: the memory that the route asks for.
             timeout: seconds; reconnects take place within it.
             invoke: carries out hypercalls that the back end makes on behalf of this vCPU.
+            traceparent: the span that the call is in; empty: none.
         """
         trap = pb.Trap(
-            vcpu=vcpu, sequence=self._next(vcpu), route=route, arguments=arguments, returns=returns, operands=operands
-        )
+            vcpu=vcpu, sequence=self._next(vcpu), route=route, arguments=arguments, returns=returns, operands=operands,
+            traceparent=traceparent,
+        )  # fmt: skip
         request = pb.AttachRequest(trap=trap)
         with self._lock:
             batch, self._batch = self._batch, []
@@ -229,14 +236,27 @@ class BackendLink:
         contents[write.offset : write.offset + len(write.data)] = write.data
         return True
 
-    def post(self, route: int, vcpu: int, arguments: Sequence[int], operands: Sequence[pb.MemoryBlock], size: int) -> bool:
+    def post(
+        self,
+        route: int,
+        vcpu: int,
+        arguments: Sequence[int],
+        operands: Sequence[pb.MemoryBlock],
+        size: int,
+        traceparent: str = "",
+    ) -> bool:
         """Make a posted call of so many bytes; False when the route's credit does not allow it."""
         with self._lock:
             used = self._credit_used.get(route, 0)
             if used + size > self.offer.routes[route].posted.credit_bytes:
+                self.credit_stalls += 1
                 return False
             self._credit_used[route] = used + size
-            trap = pb.Trap(vcpu=vcpu, sequence=self._next(vcpu), route=route, arguments=arguments, operands=operands)
+            self.posted_calls += 1
+            self.posted_bytes += size
+            trap = pb.Trap(
+                vcpu=vcpu, sequence=self._next(vcpu), route=route, arguments=arguments, operands=operands, traceparent=traceparent
+            )
             self._unacknowledged.setdefault(vcpu, deque()).append(_Posted(trap, size))
             self._batch.append(trap)
             if len(self._batch) >= BATCH_CALLS:

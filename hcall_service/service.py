@@ -16,6 +16,7 @@ from hcall_service.session import PlatformSession
 from hcall_service.update_dt import TreeUpdates
 from splitvisor.rpc import device_tree_pb2_grpc, platform_event_pb2_grpc, trap_pb2_grpc
 from splitvisor.service import SettingError
+from splitvisor.service_names import Started
 from splitvisor.trap_server import TrapServicer
 
 BACKEND = "hcall_service"
@@ -56,4 +57,4 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
         await traps.close()
         await asyncio.to_thread(store.close)
 
-    return stop
+    return Started(stop, measure=(traps.measure, lambda: store.counts.samples), trace=(traps.observe,))

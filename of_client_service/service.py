@@ -11,6 +11,7 @@ import grpc
 from of_client_service.session import ClientInterfaceSession
 from of_client_service.tree_store import RemoteTreeStore
 from splitvisor.rpc import trap_pb2_grpc
+from splitvisor.service_names import Started
 from splitvisor.trap_server import TrapServicer
 
 BACKEND = "of_client_service"
@@ -35,4 +36,4 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
         await servicer.close()
         await store.close()
 
-    return stop
+    return Started(stop, measure=(servicer.measure,), trace=(servicer.observe,))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Makes docs/hypercalls.md, docs/rtas.md and docs/openfirmware.md from the tables beside the handlers: `./dev docs`.
+"""Makes docs/hypercalls.md, docs/rtas.md, docs/openfirmware.md and docs/metrics.md from the tables in the code: `./dev docs`.
 
 The local calls are those that a real machine's parts register; the others, those that the back ends' sessions own.
 """
@@ -19,6 +19,7 @@ from hcall_service.session import PlatformSession
 from of_client_service.client_services import SERVICES as CLIENT_SERVICES
 from of_client_service.session import ClientInterfaceSession
 from splitvisor.backend import Hypercall, RtasCall, Session, Support
+from splitvisor.metrics import METRICS
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import TOKENS
 from splitvisor.peers import OTHER_SERVICES, QEMU_HYPERCALLS, QEMU_RTAS, VOF_SERVICES
@@ -110,6 +111,7 @@ def _note(call: Hypercall) -> str:
 def pages() -> dict[str, str]:
     """Return the text of each generated page by its file name."""
     local = local_calls()
+    metrics = [(f"`{each.name}`", each.kind.value, ", ".join(each.labels), each.services, each.help) for each in METRICS]
     hypercalls, rtas = hypercall_rows(local), rtas_rows(local)
     missing = {token: name for token, name in QEMU_HYPERCALLS.items() if token not in {row.token for row in hypercalls}}
     return {
@@ -151,6 +153,13 @@ def pages() -> dict[str, str]:
             "others",
             ("Service", "From"),
             [(f"`{name}`", origin) for name, origin in OTHER_SERVICES.items()],
+        ),
+        "metrics.md": _page(
+            "Metrics",
+            "What a service that was started with `--metrics` exports; [observability.md](observability.md) tells how to use it. "
+            "Beside these there are prometheus_client's `process_*`.",
+            ("Name", "Kind", "Labels", "Services", "Meaning"),
+            metrics,
         ),
     }
 

@@ -11,8 +11,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from grpc_reflection.v1alpha import reflection
 
 from splitvisor.addresses import AddressError, check_address
 from splitvisor.logging import get_logger
-from splitvisor.service_names import Servable
+from splitvisor.service_names import Servable, Started
 
 MESSAGE_BYTES = 4 << 20
 """Largest message in either direction; the contracts promise it."""
@@ -59,9 +59,15 @@ class Listening:
     health: bool = True
     reflection: bool = True
     ready_descriptor: int | None = None
-    """Gets one line of JSON once the service listens: its name, pid and addresses. Closed after."""
+    """Gets one line of JSON once the service listens: its name, pid, addresses, and where metrics are. Closed after."""
     parent_descriptor: int | None = None
     """A pipe whose other end the parent holds: its end of file stops the service."""
+    metrics: str | None = None
+    """Where Prometheus finds the metrics: HOST:PORT, or PORT for loopback."""
+    otel: str | None = None
+    """The OTLP collector that gets spans: a URL."""
+    otel_optional: bool = False
+    """True: go on without spans when they cannot be recorded."""
 
 
 async def serve(name: Servable, options: Any, listening: Listening) -> None:
@@ -76,15 +82,17 @@ async def serve(name: Servable, options: Any, listening: Listening) -> None:
     module = name.load()
     server = grpc.aio.server(options=SERVER_OPTIONS)
     stop = await module.start(server, options)
+    watching = AsyncExitStack()
     try:
         health_servicer = await _add_health(server, module.SERVICES) if listening.health else None
         if listening.reflection:
             _add_reflection(server, module.SERVICES)
         bound = [_bind(server, address) for address in listening.addresses]
+        told = await _let_watch(name, stop, listening, watching)
         await server.start()
         if listening.ready_descriptor is not None:
-            _tell_ready(listening.ready_descriptor, name, bound)
-        _log.info("listening", addresses=bound, pid=os.getpid())
+            _tell_ready(listening.ready_descriptor, name, bound, told)
+        _log.info("listening", addresses=bound, pid=os.getpid(), **told)
         await stopping.wait()
         _log.info("stopping")
         if health_servicer is not None:
@@ -94,6 +102,36 @@ async def serve(name: Servable, options: Any, listening: Listening) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(stop(), STOP_SECONDS)
         await server.stop(grace=STOP_SECONDS)
+        await watching.aclose()
+
+
+async def _let_watch(name: Servable, started: object, listening: Listening, watching: AsyncExitStack) -> dict[str, str]:
+    """Begin to export metrics and spans as far as they are asked for. Returns what there is to tell; raises SettingError."""
+    measures, traces = (started.measure, started.trace) if isinstance(started, Started) else ((), ())
+    told = {}
+    if listening.otel is not None:
+        from splitvisor.tracing import TracingError, start_tracing  # and an extra's libraries
+
+        try:
+            tracing = start_tracing(name.package, listening.otel)
+        except TracingError as error:
+            if not listening.otel_optional:
+                raise SettingError(str(error)) from None
+            _log.warning("no spans are recorded", reason=str(error))
+        else:
+            watching.push_async_callback(tracing.close)
+            for take in traces:
+                take(tracing)
+    if listening.metrics is not None:
+        from splitvisor.metrics_endpoint import MetricsAddressError, MetricsEndpoint  # and prometheus_client
+
+        endpoint = MetricsEndpoint(name.command, [measure() for measure in measures])
+        try:
+            told["metrics"] = await endpoint.start(listening.metrics)
+        except MetricsAddressError as error:
+            raise SettingError(str(error)) from None
+        watching.push_async_callback(endpoint.close)
+    return told
 
 
 def _bind(server: grpc.aio.Server, address: str) -> str:
@@ -123,8 +161,8 @@ def _add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
     reflection.enable_server_reflection(names, server)
 
 
-def _tell_ready(descriptor: int, name: Servable, addresses: Sequence[str]) -> None:
-    line = json.dumps({"service": name.command, "pid": os.getpid(), "addresses": addresses})
+def _tell_ready(descriptor: int, name: Servable, addresses: Sequence[str], told: Mapping[str, str]) -> None:
+    line = json.dumps({"service": name.command, "pid": os.getpid(), "addresses": addresses, **told})
     try:
         os.write(descriptor, line.encode() + b"\n")
     finally:

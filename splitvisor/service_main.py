@@ -44,6 +44,11 @@ def _parser(name: Servable, options: type[Any]) -> argparse.ArgumentParser:
     parser.add_argument("--no-health", action="store_true", help="do not serve grpc.health.v1.Health")
     parser.add_argument("--no-reflection", action="store_true", help="do not serve gRPC reflection")
     parser.add_argument("--health", metavar="ADDRESS", help="also listen there, for health checks from outside")
+    parser.add_argument("--metrics", metavar="HOST:PORT",
+                        help="serve Prometheus metrics there over HTTP to whoever can reach it; PORT alone: on loopback")
+    parser.add_argument("--otel", metavar="URL",
+                        help="send OpenTelemetry spans to this OTLP collector, such as http://127.0.0.1:4317 "
+                             "(default: OTEL_EXPORTER_OTLP_ENDPOINT of the environment)")
     parser.add_argument("--ready-fd", type=int, metavar="N", help="write a line of JSON there once listening")
     parser.add_argument("--parent-fd", type=int, metavar="N", help="a pipe; stop at its end of file")
     own = parser.add_argument_group(f"options of {name.package}")
@@ -118,7 +123,8 @@ def run(name: Servable, arguments: Sequence[str]) -> int:
     addresses = list(parsed.listen or [default_address(name)])
     if parsed.health:
         addresses.append(parsed.health)
-    listening = Listening(addresses, not parsed.no_health, not parsed.no_reflection, parsed.ready_fd, parsed.parent_fd)
+    listening = Listening(addresses, not parsed.no_health, not parsed.no_reflection, parsed.ready_fd, parsed.parent_fd,
+                          parsed.metrics, parsed.otel or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"), parsed.otel is None)
     try:
         uvloop.run(serve(name, options, listening))
     except (AddressError, SettingError) as error:

@@ -5,18 +5,23 @@
     SERVICES: tuple[str, ...]                     # full names of its gRPC services
     @dataclass(frozen=True) class Options         # what its command line may set; each field becomes a flag
     async def start(server, options) -> stop      # adds servicers; the result is awaited when the service ends
+
+What start() returns is a Started when the service can be measured or traced.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     import grpc.aio
+
+    from splitvisor.metrics import Source
+    from splitvisor.tracing import Tracing
 
 BACKEND_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 """What a back end may be called."""
@@ -53,6 +58,21 @@ class Servable(Protocol):
 
     def load(self) -> ServiceModule:
         """Its module, or what stands for one."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A service that runs: how to stop it, and how to look into it. What nobody wants to see is not measured."""
+
+    stop: Callable[[], Awaitable[None]]
+    measure: Sequence[Callable[[], Source]] = ()
+    """Each begins to measure and returns what is read at every scrape; called at most once, before the server starts."""
+    trace: Sequence[Callable[[Tracing], None]] = ()
+    """Each is given what records spans; called at most once, before the server starts."""
+
+    async def __call__(self) -> None:
+        """Stop."""
+        await self.stop()
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ See proto/splitvisor/v1/trap.proto for the contract; VmLink keeps what must outl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import grpc
 import structlog
 
 from splitvisor.backend import Session
+from splitvisor.handler_times import HandlerObserver, HandlerTimes
+from splitvisor.metrics import ATTACHED_VMS, Sample, Source
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
 from splitvisor.vm_link import ContractError, SessionFactory, Stream, TrapContext, VmLink
@@ -37,6 +39,22 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         self._links: dict[str, VmLink] = {}
         self._changed = asyncio.Condition()
         self._attaching = asyncio.Lock()
+        self._observers: list[HandlerObserver] = []
+
+    def observe(self, observer: HandlerObserver) -> None:
+        """Let an observer see every call of VMs that attach from now on."""
+        self._observers.append(observer)
+
+    def measure(self) -> Source:
+        """Begin to take times, see Started.measure."""
+        times = HandlerTimes()
+        self.observe(times)
+
+        def samples() -> Iterator[Sample]:
+            yield Sample(ATTACHED_VMS, (), sum(link.stream is not None for link in self._links.values()))
+            yield from times.samples()
+
+        return samples
 
     def sessions(self) -> dict[str, Session]:
         """Every VM's session by name."""
@@ -134,6 +152,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             elif len(self._links) >= MAX_VMS:
                 await self._make_room()
             link = self._links[hello.vm] = VmLink(hello, self._factory)
+            link.observers = tuple(self._observers)
         async with self._changed:
             self._changed.notify_all()
         return link

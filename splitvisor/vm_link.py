@@ -16,7 +16,9 @@ import structlog
 
 from splitvisor.backend import Call, Hypercall, Result, RtasCall, Session, Vm
 from splitvisor.backend_memory import BackendMemory, MappedMemory, StreamMemory
+from splitvisor.call_times import ResultClass
 from splitvisor.guest_memory import RamFile
+from splitvisor.handler_times import Ended, HandlerObserver, answer_class
 from splitvisor.logging import trap_in_hand
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap_messages import acknowledge_message, counts_fit, failed, mirror_messages, reply_message, route_message
@@ -102,6 +104,8 @@ class VmLink(Vm):
         self._backlog: deque[pb.AttachRequest] = deque()
         self.session = factory(self)
         self.calls = self.session.calls
+        self.observers: Sequence[HandlerObserver] = ()
+        """See each call begin and end."""
         self._is_as_configured = True
         # Made once: cpu_service holds a back end to the routes that it offered first, whatever is plugged in later.
         self._routes = [route_message(call, self.session) for call in self.calls]
@@ -297,6 +301,18 @@ class VmLink(Vm):
 
     def _handle(self, trap: pb.Trap, call: Call, declared: Hypercall | RtasCall) -> Result | int | Awaitable[Result | int]:
         """Call a handler: to its end when it is plain, to the thing to wait for when it is async."""
+        if not self.observers:
+            return self._run_handler(trap, call, declared)
+        ended = [observer.begin(self.name, declared, trap) for observer in self.observers]
+        answer = self._run_handler(trap, call, declared)
+        if not isinstance(answer, Result | int):
+            return _observed(declared, answer, ended)
+        _tell(ended, answer_class(declared, answer))
+        return answer
+
+    def _run_handler(
+        self, trap: pb.Trap, call: Call, declared: Hypercall | RtasCall
+    ) -> Result | int | Awaitable[Result | int]:
         if isinstance(declared, RtasCall) and not counts_fit(declared, call):
             return declared.failure(parameter=True)
         trap_in_hand.set((trap.vcpu, trap.sequence))
@@ -373,6 +389,22 @@ class VmLink(Vm):
         await self.session.close()
         if isinstance(self._memory, MappedMemory):
             self._memory.close()
+
+
+async def _observed(declared: Hypercall | RtasCall, answer: Awaitable[Result | int], ended: Sequence[Ended]) -> Result | int:
+    """What an async handler answers, and its observers are told."""
+    result = ResultClass.ERROR
+    try:
+        finished = await answer
+        result = answer_class(declared, finished)
+        return finished
+    finally:
+        _tell(ended, result)
+
+
+def _tell(ended: Sequence[Ended], result: ResultClass) -> None:
+    for tell in ended:
+        tell(result)
 
 
 async def _finished(trap: pb.Trap, declared: Hypercall | RtasCall, answer: Awaitable[Result | int]) -> Result | int:

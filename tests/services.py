@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.guests.harness import ROOT, STEP_SECONDS
 
@@ -28,7 +30,10 @@ class Service:
         self.process = subprocess.Popen(command, cwd=ROOT, pass_fds=(ready_write,), stderr=subprocess.DEVNULL)
         os.close(ready_write)
         with os.fdopen(ready_read, "rb") as ready:
-            assert ready.readline(), f"{self._command} did not start"
+            line = ready.readline()
+            assert line, f"{self._command} did not start"
+        self.ready: dict[str, Any] = json.loads(line)
+        """What it told once it listened."""
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -42,12 +47,12 @@ class Service:
         self.process.wait(STEP_SECONDS)
 
 
-def start_services(directory: Path) -> dict[str, Service]:
-    """Start all four, by their flag names."""
-    hcall = Service("hcall", directory, "--store", str(directory / "trees.sqlite"))
+def start_services(directory: Path, *arguments: str) -> dict[str, Service]:
+    """Start all four, by their flag names, each with these arguments beside its own."""
+    hcall = Service("hcall", directory, "--store", str(directory / "trees.sqlite"), *arguments)
     return {
         "hcall": hcall,
-        "vio": Service("vio", directory),
-        "of-client": Service("of-client", directory, "--device-tree", hcall.address),
-        "cpu": Service("cpu", directory, "--ram-dir", str(directory)),
+        "vio": Service("vio", directory, *arguments),
+        "of-client": Service("of-client", directory, "--device-tree", hcall.address, *arguments),
+        "cpu": Service("cpu", directory, "--ram-dir", str(directory), *arguments),
     }

@@ -91,6 +91,8 @@ class Attachment:
         log = self.console.output
         if self.position < log.start:
             lost = log.start - self.position
+            if self.end is None or self.end.reason != console_pb2.CONSOLE_END_REASON_SLOW_READER:
+                self.console.dropped_bytes += lost
             text = f"reading was too slow: {lost} bytes of output are lost"
             self.finish(console_pb2.CONSOLE_END_REASON_SLOW_READER, text, self.position)
             return b""
@@ -137,6 +139,8 @@ class Console:
         self.writer: Attachment | None = None
         self.input_received = 0
         """Input bytes taken from writers."""
+        self.dropped_bytes = 0
+        """Output that readers were too slow for, all together."""
         self._on_input = on_input
         self._input = bytearray()
         self._room = asyncio.Event()

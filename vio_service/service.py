@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import grpc.aio
 
 from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2_grpc, vio_bus_pb2_grpc
+from splitvisor.service_names import Started
 from splitvisor.trap_server import TrapServicer
 from vio_service.bus import VioSession
 from vio_service.bus_server import VioBusServicer
+from vio_service.console_metrics import console_samples
 from vio_service.console_server import ConsoleServicer
 from vio_service.platform import Platform
 
@@ -43,4 +45,4 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
         if platform is not None:
             await platform.close()
 
-    return stop
+    return Started(stop, measure=(traps.measure, lambda: lambda: console_samples(traps)), trace=(traps.observe,))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +100,8 @@ class Engine:
         self._virtual_tlb = False
         self.hints = 0
         """HMT priority hints so far; a vCPU that spins gives many."""
+        self.exceptions: Counter[int] = Counter()
+        """Exceptions that instructions raised so far, by the engine's number; hypercalls are not among them."""
         self._bind(where)
         self._become_papr_cpu(where.handle, where.env, len(table))
         self._pristine = SavedState()
@@ -183,7 +186,7 @@ class Engine:
     def _make_handler(self) -> Callable[[Any, int, Any], None]:
         """The exception hook, as a closure: it runs some 110,000 times while Linux boots."""
         error_code, nip, exception_index = self.state.error_code, self.state.nip, self._exception_index
-        do_interrupt, cpu = self._do_interrupt, self._cpu
+        do_interrupt, cpu, exceptions = self._do_interrupt, self._cpu, self.exceptions
 
         def handle(_uc: Any, number: int, _data: Any) -> None:
             try:
@@ -192,6 +195,7 @@ class Engine:
                 elif not (
                     number == _EXCEPTION_PROGRAM and error_code.value == _PRIVILEGED_REGISTER and self._decrementer_written()
                 ):
+                    exceptions[number] += 1
                     nip.value -= 4
                     exception_index.value = number
                     do_interrupt(cpu)
@@ -200,6 +204,12 @@ class Engine:
                 self.stop()
 
         return handle
+
+    def vector(self, exception: int) -> int:
+        """Return the address that an exception of the engine's number goes to; 0 when there is none."""
+        if exception >= layout.EXCP_VECTORS_COUNT:
+            return 0
+        return ctypes.c_uint64.from_address(self.state.address + layout.EXCP_VECTORS + 8 * exception).value
 
     def _decrementer_written(self) -> bool:
         """Carry out a supervisor's mtspr DEC; False when the exception is about something else."""

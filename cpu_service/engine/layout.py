@@ -52,6 +52,8 @@ MMU_MODEL = 77688
 ERROR_CODE = 77728
 PENDING_INTERRUPTS = 77732
 EXCP_VECTORS = 77752
+EXCP_VECTORS_COUNT = 96
+"""Exception numbers below it can come from a guest without hypervisor mode."""
 HAS_HV_MODE = 78609
 ENV_SIZE = 80032
 

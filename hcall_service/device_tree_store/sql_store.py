@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+from hcall_service.device_tree_store.revision_counts import RevisionCounts
 from hcall_service.device_tree_store.store import HeadMovedError, Revision, Store, StoreError, UnknownRevisionError
 from splitvisor.rpc import device_tree_pb2 as pb
 
@@ -60,6 +61,7 @@ class SqlStore(Store):
         self._name = name
         self._retention = retention
         self._subscribers: list[Callable[[], None]] = []
+        self.counts = RevisionCounts()
 
     @abstractmethod
     def _transaction(self, *, write: bool) -> AbstractContextManager[Execute]:
@@ -98,6 +100,7 @@ class SqlStore(Store):
                 size=len(blob), blob=blob,
             )  # fmt: skip
             execute(_PRUNE, vm=vm, head=number, seed=int(pb.TREE_ORIGIN_SEED), retention=self._retention)
+        self.counts.add(vm, int(origin), head + 1)
         for tell in self._subscribers:
             tell()
         return head + 1

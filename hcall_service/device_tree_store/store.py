@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from hcall_service.device_tree_store.revision_counts import RevisionCounts
+
 DEFAULT_RETENTION = 256
 """Revisions that are kept of each VM."""
 
@@ -39,6 +41,9 @@ class Revision:
 
 class Store(ABC):
     """Revisions of any number of VMs. Methods block and may be called from any thread; each is one transaction."""
+
+    counts: RevisionCounts
+    """What this object has put."""
 
     @abstractmethod
     def put(self, vm: str, origin: int, blob: bytes, expected: int = 0) -> int:

@@ -12,6 +12,8 @@ from splitvisor.cli.bench import bench
 from splitvisor.cli.dt import dt
 from splitvisor.cli.new_device import new_device
 from splitvisor.cli.run import run
+from splitvisor.cli.top import top
+from splitvisor.cli.trace import trace
 from splitvisor.cli.vm_devices import vm
 from splitvisor.guests import GuestError, cache_directory, fetch
 
@@ -27,6 +29,8 @@ app = typer.Typer(
 
 app.command()(run)
 app.command()(new_device)
+app.command()(top)
+app.command()(trace)
 app.add_typer(bench, name="bench")
 app.add_typer(vm, name="vm")
 app.add_typer(dt, name="dt")

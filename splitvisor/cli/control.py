@@ -30,7 +30,7 @@ def service_stub(command: str, vm: str, service: str, address: str | None, stub:
     Args:
         command: for messages.
         vm: the VM.
-        service: "hcall" or "vio".
+        service: "cpu", "hcall" or "vio".
         address: where it is; None: as the run that has the VM says.
         stub: makes the stub of a channel.
     """

@@ -25,15 +25,21 @@ _sym_db = _symbol_database.Default()
 from splitvisor.rpc import trap_pb2 as splitvisor_dot_v1_dot_trap__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsplitvisor/v1/machine.proto\x12\rsplitvisor.v1\x1a\x18splitvisor/v1/trap.proto\"\x98\x02\n\rMachineConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmemory_mib\x18\x02 \x01(\r\x12\r\n\x05vcpus\x18\x03 \x01(\r\x12\x0e\n\x06kernel\x18\x04 \x01(\t\x12\x0e\n\x06initrd\x18\x05 \x01(\t\x12\x0e\n\x06\x61ppend\x18\x06 \x01(\t\x12\x10\n\x08\x66irmware\x18\x07 \x01(\t\x12*\n\x07\x64\x65vices\x18\x08 \x03(\x0b\x32\x19.splitvisor.v1.DeviceSpec\x12/\n\x08\x62\x61\x63kends\x18\t \x03(\x0b\x32\x1d.splitvisor.v1.BackendAddress\x12\x16\n\x0eprivate_memory\x18\n \x01(\x08\x12\x0c\n\x04uuid\x18\x0b \x01(\t\x12\x11\n\tflat_tree\x18\x0c \x01(\x08\"/\n\x0e\x42\x61\x63kendAddress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"C\n\x13StartMachineRequest\x12,\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.splitvisor.v1.MachineConfig\"\x16\n\x14StartMachineResponse\"\x15\n\x13PauseMachineRequest\"\x16\n\x14PauseMachineResponse\"\x16\n\x14ResumeMachineRequest\"\x17\n\x15ResumeMachineResponse\"\x15\n\x13ResetMachineRequest\"\x16\n\x14ResetMachineResponse\"\x14\n\x12StopMachineRequest\"\x15\n\x13StopMachineResponse\"\x12\n\x10GetStatusRequest\"\xf5\x01\n\x11GetStatusResponse\x12\n\n\x02vm\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.splitvisor.v1.MachineState\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x04 \x01(\x01\x12.\n\x08\x62\x61\x63kends\x18\x05 \x03(\x0b\x32\x1c.splitvisor.v1.BackendStatus\x12\'\n\x05\x63\x61lls\x18\x06 \x03(\x0b\x32\x18.splitvisor.v1.CallCount\x12\x17\n\x0fwaiting_seconds\x18\x07 \x01(\x01\x12\x0e\n\x06resets\x18\x08 \x01(\r\"h\n\rBackendStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08\x61ttached\x18\x03 \x01(\x08\x12\x12\n\nreconnects\x18\x04 \x01(\r\x12\x12\n\nram_mapped\x18\x05 \x01(\x08\"H\n\tCallCount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\"\x14\n\x12WatchEventsRequest\"\xaa\x01\n\x13WatchEventsResponse\x12,\n\x05state\x18\x01 \x01(\x0b\x32\x1b.splitvisor.v1.StateChangedH\x00\x12/\n\x07\x62\x61\x63kend\x18\x02 \x01(\x0b\x32\x1c.splitvisor.v1.BackendStatusH\x00\x12+\n\x08progress\x18\x03 \x01(\x0b\x32\x17.splitvisor.v1.ProgressH\x00\x42\x07\n\x05\x65vent\"J\n\x0cStateChanged\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.splitvisor.v1.MachineState\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x18\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\t*\x85\x02\n\x0cMachineState\x12\x1d\n\x19MACHINE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MACHINE_STATE_NONE\x10\x01\x12\x1a\n\x16MACHINE_STATE_STARTING\x10\x02\x12\x19\n\x15MACHINE_STATE_RUNNING\x10\x03\x12\x18\n\x14MACHINE_STATE_PAUSED\x10\x04\x12\x1d\n\x19MACHINE_STATE_POWERED_OFF\x10\x05\x12\x19\n\x15MACHINE_STATE_CRASHED\x10\x06\x12\x19\n\x15MACHINE_STATE_STOPPED\x10\x07\x12\x18\n\x14MACHINE_STATE_FAILED\x10\x08\x32\xf5\x04\n\x0eMachineService\x12W\n\x0cStartMachine\x12\".splitvisor.v1.StartMachineRequest\x1a#.splitvisor.v1.StartMachineResponse\x12W\n\x0cPauseMachine\x12\".splitvisor.v1.PauseMachineRequest\x1a#.splitvisor.v1.PauseMachineResponse\x12Z\n\rResumeMachine\x12#.splitvisor.v1.ResumeMachineRequest\x1a$.splitvisor.v1.ResumeMachineResponse\x12W\n\x0cResetMachine\x12\".splitvisor.v1.ResetMachineRequest\x1a#.splitvisor.v1.ResetMachineResponse\x12T\n\x0bStopMachine\x12!.splitvisor.v1.StopMachineRequest\x1a\".splitvisor.v1.StopMachineResponse\x12N\n\tGetStatus\x12\x1f.splitvisor.v1.GetStatusRequest\x1a .splitvisor.v1.GetStatusResponse\x12V\n\x0bWatchEvents\x12!.splitvisor.v1.WatchEventsRequest\x1a\".splitvisor.v1.WatchEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsplitvisor/v1/machine.proto\x12\rsplitvisor.v1\x1a\x18splitvisor/v1/trap.proto\"\x98\x02\n\rMachineConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmemory_mib\x18\x02 \x01(\r\x12\r\n\x05vcpus\x18\x03 \x01(\r\x12\x0e\n\x06kernel\x18\x04 \x01(\t\x12\x0e\n\x06initrd\x18\x05 \x01(\t\x12\x0e\n\x06\x61ppend\x18\x06 \x01(\t\x12\x10\n\x08\x66irmware\x18\x07 \x01(\t\x12*\n\x07\x64\x65vices\x18\x08 \x03(\x0b\x32\x19.splitvisor.v1.DeviceSpec\x12/\n\x08\x62\x61\x63kends\x18\t \x03(\x0b\x32\x1d.splitvisor.v1.BackendAddress\x12\x16\n\x0eprivate_memory\x18\n \x01(\x08\x12\x0c\n\x04uuid\x18\x0b \x01(\t\x12\x11\n\tflat_tree\x18\x0c \x01(\x08\"/\n\x0e\x42\x61\x63kendAddress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"C\n\x13StartMachineRequest\x12,\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.splitvisor.v1.MachineConfig\"\x16\n\x14StartMachineResponse\"\x15\n\x13PauseMachineRequest\"\x16\n\x14PauseMachineResponse\"\x16\n\x14ResumeMachineRequest\"\x17\n\x15ResumeMachineResponse\"\x15\n\x13ResetMachineRequest\"\x16\n\x14ResetMachineResponse\"\x14\n\x12StopMachineRequest\"\x15\n\x13StopMachineResponse\"\x12\n\x10GetStatusRequest\"\x82\x03\n\x11GetStatusResponse\x12\n\n\x02vm\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.splitvisor.v1.MachineState\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x04 \x01(\x01\x12.\n\x08\x62\x61\x63kends\x18\x05 \x03(\x0b\x32\x1c.splitvisor.v1.BackendStatus\x12\'\n\x05\x63\x61lls\x18\x06 \x03(\x0b\x32\x18.splitvisor.v1.CallCount\x12\x17\n\x0fwaiting_seconds\x18\x07 \x01(\x01\x12\x0e\n\x06resets\x18\x08 \x01(\r\x12\x16\n\x0elatency_bounds\x18\t \x03(\x01\x12\x11\n\tram_bytes\x18\n \x01(\x04\x12-\n\x08\x61\x63tivity\x18\x0b \x01(\x0b\x32\x1b.splitvisor.v1.VcpuActivity\x12\x31\n\ninterrupts\x18\x0c \x03(\x0b\x32\x1d.splitvisor.v1.InterruptCount\"\xab\x01\n\rBackendStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08\x61ttached\x18\x03 \x01(\x08\x12\x12\n\nreconnects\x18\x04 \x01(\r\x12\x12\n\nram_mapped\x18\x05 \x01(\x08\x12\x14\n\x0cposted_calls\x18\x06 \x01(\x04\x12\x14\n\x0cposted_bytes\x18\x07 \x01(\x04\x12\x15\n\rcredit_stalls\x18\x08 \x01(\x04\"|\n\tCallCount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x32\n\tlatencies\x18\x05 \x03(\x0b\x32\x1f.splitvisor.v1.LatencyHistogram\"_\n\x10LatencyHistogram\x12*\n\x06result\x18\x01 \x01(\x0e\x32\x1a.splitvisor.v1.ResultClass\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"\xa4\x01\n\x0cVcpuActivity\x12\x13\n\x0b\x63pu_seconds\x18\x01 \x01(\x01\x12\x14\n\x0cidle_seconds\x18\x02 \x01(\x01\x12\x16\n\x0epriority_hints\x18\x03 \x01(\x04\x12\x1e\n\x16\x64\x65\x63rementer_interrupts\x18\x04 \x01(\x04\x12\x31\n\nexceptions\x18\x05 \x03(\x0b\x32\x1d.splitvisor.v1.ExceptionCount\"-\n\x0e\x45xceptionCount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"/\n\x0eInterruptCount\x12\x0e\n\x06source\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\x14\n\x12WatchEventsRequest\"\xaa\x01\n\x13WatchEventsResponse\x12,\n\x05state\x18\x01 \x01(\x0b\x32\x1b.splitvisor.v1.StateChangedH\x00\x12/\n\x07\x62\x61\x63kend\x18\x02 \x01(\x0b\x32\x1c.splitvisor.v1.BackendStatusH\x00\x12+\n\x08progress\x18\x03 \x01(\x0b\x32\x17.splitvisor.v1.ProgressH\x00\x42\x07\n\x05\x65vent\"J\n\x0cStateChanged\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.splitvisor.v1.MachineState\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x18\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\t\"x\n\x11WatchTrapsRequest\x12\r\n\x05\x63\x61lls\x18\x01 \x03(\t\x12\x0e\n\x06owners\x18\x02 \x03(\t\x12\r\n\x05vcpus\x18\x03 \x03(\r\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x08\x12\x16\n\x0eslower_than_ns\x18\x05 \x01(\x04\x12\r\n\x05local\x18\x06 \x01(\x08\"O\n\x12WatchTrapsResponse\x12)\n\x05traps\x18\x01 \x03(\x0b\x32\x1a.splitvisor.v1.WatchedTrap\x12\x0e\n\x06missed\x18\x02 \x01(\x04\"\xc6\x02\n\x0bWatchedTrap\x12\x0f\n\x07time_ns\x18\x01 \x01(\x06\x12\x13\n\x0b\x64uration_ns\x18\x02 \x01(\x04\x12\x0c\n\x04vcpu\x18\x03 \x01(\r\x12(\n\x04kind\x18\x04 \x01(\x0e\x32\x1a.splitvisor.v1.WatchedKind\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\r\n\x05owner\x18\x06 \x01(\t\x12\x0e\n\x06posted\x18\x07 \x01(\x08\x12\x11\n\targuments\x18\x08 \x03(\x06\x12\x38\n\x07strings\x18\t \x03(\x0b\x32\'.splitvisor.v1.WatchedTrap.StringsEntry\x12\x0e\n\x06result\x18\n \x01(\x12\x12\x0f\n\x07returns\x18\x0b \x03(\x07\x12\x0e\n\x06\x66\x61iled\x18\x0c \x01(\x08\x1a.\n\x0cStringsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01*\x85\x02\n\x0cMachineState\x12\x1d\n\x19MACHINE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MACHINE_STATE_NONE\x10\x01\x12\x1a\n\x16MACHINE_STATE_STARTING\x10\x02\x12\x19\n\x15MACHINE_STATE_RUNNING\x10\x03\x12\x18\n\x14MACHINE_STATE_PAUSED\x10\x04\x12\x1d\n\x19MACHINE_STATE_POWERED_OFF\x10\x05\x12\x19\n\x15MACHINE_STATE_CRASHED\x10\x06\x12\x19\n\x15MACHINE_STATE_STOPPED\x10\x07\x12\x18\n\x14MACHINE_STATE_FAILED\x10\x08*\xaa\x01\n\x0bResultClass\x12\x1c\n\x18RESULT_CLASS_UNSPECIFIED\x10\x00\x12\x18\n\x14RESULT_CLASS_SUCCESS\x10\x01\x12\x15\n\x11RESULT_CLASS_BUSY\x10\x02\x12\x16\n\x12RESULT_CLASS_OTHER\x10\x03\x12\x16\n\x12RESULT_CLASS_ERROR\x10\x04\x12\x1c\n\x18RESULT_CLASS_UNAVAILABLE\x10\x05*\x7f\n\x0bWatchedKind\x12\x1c\n\x18WATCHED_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16WATCHED_KIND_HYPERCALL\x10\x01\x12\x15\n\x11WATCHED_KIND_RTAS\x10\x02\x12\x1f\n\x1bWATCHED_KIND_CLIENT_SERVICE\x10\x03\x32\xca\x05\n\x0eMachineService\x12W\n\x0cStartMachine\x12\".splitvisor.v1.StartMachineRequest\x1a#.splitvisor.v1.StartMachineResponse\x12W\n\x0cPauseMachine\x12\".splitvisor.v1.PauseMachineRequest\x1a#.splitvisor.v1.PauseMachineResponse\x12Z\n\rResumeMachine\x12#.splitvisor.v1.ResumeMachineRequest\x1a$.splitvisor.v1.ResumeMachineResponse\x12W\n\x0cResetMachine\x12\".splitvisor.v1.ResetMachineRequest\x1a#.splitvisor.v1.ResetMachineResponse\x12T\n\x0bStopMachine\x12!.splitvisor.v1.StopMachineRequest\x1a\".splitvisor.v1.StopMachineResponse\x12N\n\tGetStatus\x12\x1f.splitvisor.v1.GetStatusRequest\x1a .splitvisor.v1.GetStatusResponse\x12V\n\x0bWatchEvents\x12!.splitvisor.v1.WatchEventsRequest\x1a\".splitvisor.v1.WatchEventsResponse0\x01\x12S\n\nWatchTraps\x12 .splitvisor.v1.WatchTrapsRequest\x1a!.splitvisor.v1.WatchTrapsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'splitvisor.rpc.machine_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MACHINESTATE']._serialized_start=1431
-  _globals['_MACHINESTATE']._serialized_end=1692
+  _globals['_WATCHEDTRAP_STRINGSENTRY']._loaded_options = None
+  _globals['_WATCHEDTRAP_STRINGSENTRY']._serialized_options = b'8\001'
+  _globals['_MACHINESTATE']._serialized_start=2584
+  _globals['_MACHINESTATE']._serialized_end=2845
+  _globals['_RESULTCLASS']._serialized_start=2848
+  _globals['_RESULTCLASS']._serialized_end=3018
+  _globals['_WATCHEDKIND']._serialized_start=3020
+  _globals['_WATCHEDKIND']._serialized_end=3147
   _globals['_MACHINECONFIG']._serialized_start=73
   _globals['_MACHINECONFIG']._serialized_end=353
   _globals['_BACKENDADDRESS']._serialized_start=355
@@ -61,19 +67,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=685
   _globals['_GETSTATUSREQUEST']._serialized_end=703
   _globals['_GETSTATUSRESPONSE']._serialized_start=706
-  _globals['_GETSTATUSRESPONSE']._serialized_end=951
-  _globals['_BACKENDSTATUS']._serialized_start=953
-  _globals['_BACKENDSTATUS']._serialized_end=1057
-  _globals['_CALLCOUNT']._serialized_start=1059
-  _globals['_CALLCOUNT']._serialized_end=1131
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1133
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1153
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1156
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1326
-  _globals['_STATECHANGED']._serialized_start=1328
-  _globals['_STATECHANGED']._serialized_end=1402
-  _globals['_PROGRESS']._serialized_start=1404
-  _globals['_PROGRESS']._serialized_end=1428
-  _globals['_MACHINESERVICE']._serialized_start=1695
-  _globals['_MACHINESERVICE']._serialized_end=2324
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1092
+  _globals['_BACKENDSTATUS']._serialized_start=1095
+  _globals['_BACKENDSTATUS']._serialized_end=1266
+  _globals['_CALLCOUNT']._serialized_start=1268
+  _globals['_CALLCOUNT']._serialized_end=1392
+  _globals['_LATENCYHISTOGRAM']._serialized_start=1394
+  _globals['_LATENCYHISTOGRAM']._serialized_end=1489
+  _globals['_VCPUACTIVITY']._serialized_start=1492
+  _globals['_VCPUACTIVITY']._serialized_end=1656
+  _globals['_EXCEPTIONCOUNT']._serialized_start=1658
+  _globals['_EXCEPTIONCOUNT']._serialized_end=1703
+  _globals['_INTERRUPTCOUNT']._serialized_start=1705
+  _globals['_INTERRUPTCOUNT']._serialized_end=1752
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1754
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1774
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1777
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1947
+  _globals['_STATECHANGED']._serialized_start=1949
+  _globals['_STATECHANGED']._serialized_end=2023
+  _globals['_PROGRESS']._serialized_start=2025
+  _globals['_PROGRESS']._serialized_end=2049
+  _globals['_WATCHTRAPSREQUEST']._serialized_start=2051
+  _globals['_WATCHTRAPSREQUEST']._serialized_end=2171
+  _globals['_WATCHTRAPSRESPONSE']._serialized_start=2173
+  _globals['_WATCHTRAPSRESPONSE']._serialized_end=2252
+  _globals['_WATCHEDTRAP']._serialized_start=2255
+  _globals['_WATCHEDTRAP']._serialized_end=2581
+  _globals['_WATCHEDTRAP_STRINGSENTRY']._serialized_start=2535
+  _globals['_WATCHEDTRAP_STRINGSENTRY']._serialized_end=2581
+  _globals['_MACHINESERVICE']._serialized_start=3150
+  _globals['_MACHINESERVICE']._serialized_end=3864
 # @@protoc_insertion_point(module_scope)

@@ -19,6 +19,22 @@ class MachineState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MACHINE_STATE_CRASHED: _ClassVar[MachineState]
     MACHINE_STATE_STOPPED: _ClassVar[MachineState]
     MACHINE_STATE_FAILED: _ClassVar[MachineState]
+
+class ResultClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RESULT_CLASS_UNSPECIFIED: _ClassVar[ResultClass]
+    RESULT_CLASS_SUCCESS: _ClassVar[ResultClass]
+    RESULT_CLASS_BUSY: _ClassVar[ResultClass]
+    RESULT_CLASS_OTHER: _ClassVar[ResultClass]
+    RESULT_CLASS_ERROR: _ClassVar[ResultClass]
+    RESULT_CLASS_UNAVAILABLE: _ClassVar[ResultClass]
+
+class WatchedKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WATCHED_KIND_UNSPECIFIED: _ClassVar[WatchedKind]
+    WATCHED_KIND_HYPERCALL: _ClassVar[WatchedKind]
+    WATCHED_KIND_RTAS: _ClassVar[WatchedKind]
+    WATCHED_KIND_CLIENT_SERVICE: _ClassVar[WatchedKind]
 MACHINE_STATE_UNSPECIFIED: MachineState
 MACHINE_STATE_NONE: MachineState
 MACHINE_STATE_STARTING: MachineState
@@ -28,6 +44,16 @@ MACHINE_STATE_POWERED_OFF: MachineState
 MACHINE_STATE_CRASHED: MachineState
 MACHINE_STATE_STOPPED: MachineState
 MACHINE_STATE_FAILED: MachineState
+RESULT_CLASS_UNSPECIFIED: ResultClass
+RESULT_CLASS_SUCCESS: ResultClass
+RESULT_CLASS_BUSY: ResultClass
+RESULT_CLASS_OTHER: ResultClass
+RESULT_CLASS_ERROR: ResultClass
+RESULT_CLASS_UNAVAILABLE: ResultClass
+WATCHED_KIND_UNSPECIFIED: WatchedKind
+WATCHED_KIND_HYPERCALL: WatchedKind
+WATCHED_KIND_RTAS: WatchedKind
+WATCHED_KIND_CLIENT_SERVICE: WatchedKind
 
 class MachineConfig(_message.Message):
     __slots__ = ("name", "memory_mib", "vcpus", "kernel", "initrd", "append", "firmware", "devices", "backends", "private_memory", "uuid", "flat_tree")
@@ -112,7 +138,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("vm", "state", "detail", "uptime_seconds", "backends", "calls", "waiting_seconds", "resets")
+    __slots__ = ("vm", "state", "detail", "uptime_seconds", "backends", "calls", "waiting_seconds", "resets", "latency_bounds", "ram_bytes", "activity", "interrupts")
     VM_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -121,6 +147,10 @@ class GetStatusResponse(_message.Message):
     CALLS_FIELD_NUMBER: _ClassVar[int]
     WAITING_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RESETS_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_BOUNDS_FIELD_NUMBER: _ClassVar[int]
+    RAM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ACTIVITY_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPTS_FIELD_NUMBER: _ClassVar[int]
     vm: str
     state: MachineState
     detail: str
@@ -129,33 +159,85 @@ class GetStatusResponse(_message.Message):
     calls: _containers.RepeatedCompositeFieldContainer[CallCount]
     waiting_seconds: float
     resets: int
-    def __init__(self, vm: _Optional[str] = ..., state: _Optional[_Union[MachineState, str]] = ..., detail: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., backends: _Optional[_Iterable[_Union[BackendStatus, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[CallCount, _Mapping]]] = ..., waiting_seconds: _Optional[float] = ..., resets: _Optional[int] = ...) -> None: ...
+    latency_bounds: _containers.RepeatedScalarFieldContainer[float]
+    ram_bytes: int
+    activity: VcpuActivity
+    interrupts: _containers.RepeatedCompositeFieldContainer[InterruptCount]
+    def __init__(self, vm: _Optional[str] = ..., state: _Optional[_Union[MachineState, str]] = ..., detail: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., backends: _Optional[_Iterable[_Union[BackendStatus, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[CallCount, _Mapping]]] = ..., waiting_seconds: _Optional[float] = ..., resets: _Optional[int] = ..., latency_bounds: _Optional[_Iterable[float]] = ..., ram_bytes: _Optional[int] = ..., activity: _Optional[_Union[VcpuActivity, _Mapping]] = ..., interrupts: _Optional[_Iterable[_Union[InterruptCount, _Mapping]]] = ...) -> None: ...
 
 class BackendStatus(_message.Message):
-    __slots__ = ("name", "address", "attached", "reconnects", "ram_mapped")
+    __slots__ = ("name", "address", "attached", "reconnects", "ram_mapped", "posted_calls", "posted_bytes", "credit_stalls")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
     RECONNECTS_FIELD_NUMBER: _ClassVar[int]
     RAM_MAPPED_FIELD_NUMBER: _ClassVar[int]
+    POSTED_CALLS_FIELD_NUMBER: _ClassVar[int]
+    POSTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_STALLS_FIELD_NUMBER: _ClassVar[int]
     name: str
     address: str
     attached: bool
     reconnects: int
     ram_mapped: bool
-    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., attached: _Optional[bool] = ..., reconnects: _Optional[int] = ..., ram_mapped: _Optional[bool] = ...) -> None: ...
+    posted_calls: int
+    posted_bytes: int
+    credit_stalls: int
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., attached: _Optional[bool] = ..., reconnects: _Optional[int] = ..., ram_mapped: _Optional[bool] = ..., posted_calls: _Optional[int] = ..., posted_bytes: _Optional[int] = ..., credit_stalls: _Optional[int] = ...) -> None: ...
 
 class CallCount(_message.Message):
-    __slots__ = ("name", "owner", "count", "seconds")
+    __slots__ = ("name", "owner", "count", "seconds", "latencies")
     NAME_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LATENCIES_FIELD_NUMBER: _ClassVar[int]
     name: str
     owner: str
     count: int
     seconds: float
-    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., count: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
+    latencies: _containers.RepeatedCompositeFieldContainer[LatencyHistogram]
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., count: _Optional[int] = ..., seconds: _Optional[float] = ..., latencies: _Optional[_Iterable[_Union[LatencyHistogram, _Mapping]]] = ...) -> None: ...
+
+class LatencyHistogram(_message.Message):
+    __slots__ = ("result", "counts", "seconds")
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    result: ResultClass
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    seconds: float
+    def __init__(self, result: _Optional[_Union[ResultClass, str]] = ..., counts: _Optional[_Iterable[int]] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class VcpuActivity(_message.Message):
+    __slots__ = ("cpu_seconds", "idle_seconds", "priority_hints", "decrementer_interrupts", "exceptions")
+    CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    IDLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_HINTS_FIELD_NUMBER: _ClassVar[int]
+    DECREMENTER_INTERRUPTS_FIELD_NUMBER: _ClassVar[int]
+    EXCEPTIONS_FIELD_NUMBER: _ClassVar[int]
+    cpu_seconds: float
+    idle_seconds: float
+    priority_hints: int
+    decrementer_interrupts: int
+    exceptions: _containers.RepeatedCompositeFieldContainer[ExceptionCount]
+    def __init__(self, cpu_seconds: _Optional[float] = ..., idle_seconds: _Optional[float] = ..., priority_hints: _Optional[int] = ..., decrementer_interrupts: _Optional[int] = ..., exceptions: _Optional[_Iterable[_Union[ExceptionCount, _Mapping]]] = ...) -> None: ...
+
+class ExceptionCount(_message.Message):
+    __slots__ = ("name", "count")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    count: int
+    def __init__(self, name: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class InterruptCount(_message.Message):
+    __slots__ = ("source", "count")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    source: int
+    count: int
+    def __init__(self, source: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class WatchEventsRequest(_message.Message):
     __slots__ = ()
@@ -184,3 +266,62 @@ class Progress(_message.Message):
     STEP_FIELD_NUMBER: _ClassVar[int]
     step: str
     def __init__(self, step: _Optional[str] = ...) -> None: ...
+
+class WatchTrapsRequest(_message.Message):
+    __slots__ = ("calls", "owners", "vcpus", "failed", "slower_than_ns", "local")
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    OWNERS_FIELD_NUMBER: _ClassVar[int]
+    VCPUS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    SLOWER_THAN_NS_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    calls: _containers.RepeatedScalarFieldContainer[str]
+    owners: _containers.RepeatedScalarFieldContainer[str]
+    vcpus: _containers.RepeatedScalarFieldContainer[int]
+    failed: bool
+    slower_than_ns: int
+    local: bool
+    def __init__(self, calls: _Optional[_Iterable[str]] = ..., owners: _Optional[_Iterable[str]] = ..., vcpus: _Optional[_Iterable[int]] = ..., failed: _Optional[bool] = ..., slower_than_ns: _Optional[int] = ..., local: _Optional[bool] = ...) -> None: ...
+
+class WatchTrapsResponse(_message.Message):
+    __slots__ = ("traps", "missed")
+    TRAPS_FIELD_NUMBER: _ClassVar[int]
+    MISSED_FIELD_NUMBER: _ClassVar[int]
+    traps: _containers.RepeatedCompositeFieldContainer[WatchedTrap]
+    missed: int
+    def __init__(self, traps: _Optional[_Iterable[_Union[WatchedTrap, _Mapping]]] = ..., missed: _Optional[int] = ...) -> None: ...
+
+class WatchedTrap(_message.Message):
+    __slots__ = ("time_ns", "duration_ns", "vcpu", "kind", "name", "owner", "posted", "arguments", "strings", "result", "returns", "failed")
+    class StringsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: bytes
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
+    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    DURATION_NS_FIELD_NUMBER: _ClassVar[int]
+    VCPU_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    POSTED_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    RETURNS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    time_ns: int
+    duration_ns: int
+    vcpu: int
+    kind: WatchedKind
+    name: str
+    owner: str
+    posted: bool
+    arguments: _containers.RepeatedScalarFieldContainer[int]
+    strings: _containers.ScalarMap[int, bytes]
+    result: int
+    returns: _containers.RepeatedScalarFieldContainer[int]
+    failed: bool
+    def __init__(self, time_ns: _Optional[int] = ..., duration_ns: _Optional[int] = ..., vcpu: _Optional[int] = ..., kind: _Optional[_Union[WatchedKind, str]] = ..., name: _Optional[str] = ..., owner: _Optional[str] = ..., posted: _Optional[bool] = ..., arguments: _Optional[_Iterable[int]] = ..., strings: _Optional[_Mapping[int, bytes]] = ..., result: _Optional[int] = ..., returns: _Optional[_Iterable[int]] = ..., failed: _Optional[bool] = ...) -> None: ...

@@ -70,6 +70,11 @@ class MachineServiceStub:
                 request_serializer=splitvisor_dot_v1_dot_machine__pb2.WatchEventsRequest.SerializeToString,
                 response_deserializer=splitvisor_dot_v1_dot_machine__pb2.WatchEventsResponse.FromString,
                 _registered_method=True)
+        self.WatchTraps = channel.unary_stream(
+                '/splitvisor.v1.MachineService/WatchTraps',
+                request_serializer=splitvisor_dot_v1_dot_machine__pb2.WatchTrapsRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.WatchTrapsResponse.FromString,
+                _registered_method=True)
 
 
 class MachineServiceServicer:
@@ -130,6 +135,19 @@ class MachineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchTraps(self, request, context):
+        """Streams the guest's calls as they return, from now on and in order, until the caller cancels or the machine ends. The guest
+        does not wait for a watcher: one that is slower than the guest misses calls and is told how many.
+
+        Limits. 8 watchers; 8,192 calls wait for each.
+
+        Errors. FAILED_PRECONDITION: there is no machine. INVALID_ARGUMENT: more than 32 patterns, or one longer than 64 bytes.
+        RESOURCE_EXHAUSTED: there are 8 watchers already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MachineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -167,6 +185,11 @@ def add_MachineServiceServicer_to_server(servicer, server):
                     servicer.WatchEvents,
                     request_deserializer=splitvisor_dot_v1_dot_machine__pb2.WatchEventsRequest.FromString,
                     response_serializer=splitvisor_dot_v1_dot_machine__pb2.WatchEventsResponse.SerializeToString,
+            ),
+            'WatchTraps': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTraps,
+                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.WatchTrapsRequest.FromString,
+                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.WatchTrapsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -359,6 +382,33 @@ class MachineService:
             '/splitvisor.v1.MachineService/WatchEvents',
             splitvisor_dot_v1_dot_machine__pb2.WatchEventsRequest.SerializeToString,
             splitvisor_dot_v1_dot_machine__pb2.WatchEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTraps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/splitvisor.v1.MachineService/WatchTraps',
+            splitvisor_dot_v1_dot_machine__pb2.WatchTrapsRequest.SerializeToString,
+            splitvisor_dot_v1_dot_machine__pb2.WatchTrapsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,15 @@ class MachineServiceStub:
     """Streams events from now on, the current state first. Ends after a final state (POWERED_OFF, CRASHED, STOPPED, FAILED). A
     watcher that falls 1,000 events behind is ended with RESOURCE_EXHAUSTED.
     """
+    WatchTraps: _grpc.UnaryStreamMultiCallable[_machine_pb2.WatchTrapsRequest, _machine_pb2.WatchTrapsResponse]
+    """Streams the guest's calls as they return, from now on and in order, until the caller cancels or the machine ends. The guest
+    does not wait for a watcher: one that is slower than the guest misses calls and is told how many.
+
+    Limits. 8 watchers; 8,192 calls wait for each.
+
+    Errors. FAILED_PRECONDITION: there is no machine. INVALID_ARGUMENT: more than 32 patterns, or one longer than 64 bytes.
+    RESOURCE_EXHAUSTED: there are 8 watchers already.
+    """
 
 @_typing.type_check_only
 class MachineServiceAsyncStub(MachineServiceStub):
@@ -82,6 +91,15 @@ class MachineServiceAsyncStub(MachineServiceStub):
     WatchEvents: _aio.UnaryStreamMultiCallable[_machine_pb2.WatchEventsRequest, _machine_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """Streams events from now on, the current state first. Ends after a final state (POWERED_OFF, CRASHED, STOPPED, FAILED). A
     watcher that falls 1,000 events behind is ended with RESOURCE_EXHAUSTED.
+    """
+    WatchTraps: _aio.UnaryStreamMultiCallable[_machine_pb2.WatchTrapsRequest, _machine_pb2.WatchTrapsResponse]  # type: ignore[assignment]
+    """Streams the guest's calls as they return, from now on and in order, until the caller cancels or the machine ends. The guest
+    does not wait for a watcher: one that is slower than the guest misses calls and is told how many.
+
+    Limits. 8 watchers; 8,192 calls wait for each.
+
+    Errors. FAILED_PRECONDITION: there is no machine. INVALID_ARGUMENT: more than 32 patterns, or one longer than 64 bytes.
+    RESOURCE_EXHAUSTED: there are 8 watchers already.
     """
 
 class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -149,6 +167,21 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_machine_pb2.WatchEventsResponse], _abc.AsyncIterator[_machine_pb2.WatchEventsResponse]]:
         """Streams events from now on, the current state first. Ends after a final state (POWERED_OFF, CRASHED, STOPPED, FAILED). A
         watcher that falls 1,000 events behind is ended with RESOURCE_EXHAUSTED.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchTraps(
+        self,
+        request: _machine_pb2.WatchTrapsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_machine_pb2.WatchTrapsResponse], _abc.AsyncIterator[_machine_pb2.WatchTrapsResponse]]:
+        """Streams the guest's calls as they return, from now on and in order, until the caller cancels or the machine ends. The guest
+        does not wait for a watcher: one that is slower than the guest misses calls and is told how many.
+
+        Limits. 8 watchers; 8,192 calls wait for each.
+
+        Errors. FAILED_PRECONDITION: there is no machine. INVALID_ARGUMENT: more than 32 patterns, or one longer than 64 bytes.
+        RESOURCE_EXHAUSTED: there are 8 watchers already.
         """
 
 def add_MachineServiceServicer_to_server(servicer: MachineServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

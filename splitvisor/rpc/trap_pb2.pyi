@@ -199,20 +199,22 @@ class OperandWord(_message.Message):
     def __init__(self, operand: _Optional[int] = ..., index: _Optional[int] = ...) -> None: ...
 
 class Trap(_message.Message):
-    __slots__ = ("vcpu", "sequence", "route", "arguments", "returns", "operands")
+    __slots__ = ("vcpu", "sequence", "route", "arguments", "returns", "operands", "traceparent")
     VCPU_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     RETURNS_FIELD_NUMBER: _ClassVar[int]
     OPERANDS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     vcpu: int
     sequence: int
     route: int
     arguments: _containers.RepeatedScalarFieldContainer[int]
     returns: int
     operands: _containers.RepeatedCompositeFieldContainer[MemoryBlock]
-    def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ..., route: _Optional[int] = ..., arguments: _Optional[_Iterable[int]] = ..., returns: _Optional[int] = ..., operands: _Optional[_Iterable[_Union[MemoryBlock, _Mapping]]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ..., route: _Optional[int] = ..., arguments: _Optional[_Iterable[int]] = ..., returns: _Optional[int] = ..., operands: _Optional[_Iterable[_Union[MemoryBlock, _Mapping]]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class PostedBatch(_message.Message):
     __slots__ = ("traps",)

@@ -11,6 +11,7 @@ import pytest
 
 from cpu_service.engine.engine import MSR_ME, MSR_PR, MSR_SF, Engine
 from cpu_service.hash_page_table import MIN_SHIFT
+from cpu_service.local_calls import LocalHypercall
 from cpu_service.ram import GuestRam
 from cpu_service.registry import Registry
 from cpu_service.scheduler import VcpuScheduler
@@ -41,10 +42,11 @@ class Routed:
         self.events = Events()
         ram = mmap.mmap(-1, RAM_BYTES)
         self.ram = GuestRam(ram)
-        engine = Engine(ram, mmap.mmap(-1, 1 << MIN_SHIFT))
+        engine = self.engine = Engine(ram, mmap.mmap(-1, 1 << MIN_SHIFT))
         self.scheduler = VcpuScheduler(engine, Timebase(engine), 1)
         self.scheduler.reset(0x1000, {}, MSR_SF | MSR_ME)
-        registry = Registry()
+        registry = self.registry = Registry()
+        registry.add_local([LocalHypercall(Hcall.H_CEDE, lambda _vcpu: H.SUCCESS, "tests")])
         self.links = []
         for backend in backends:
             hello = pb.Hello(vm="vm", incarnation=1, vcpus=1, ram_bytes=RAM_BYTES)
@@ -53,13 +55,14 @@ class Routed:
             registry.add_offer(link, link.wait_attached(DEADLINE_S))
             self.links.append(link)
         self.router = TrapRouter(registry, self.scheduler, self.ram, self.events)
+        engine.on_hypercall = self.router.dispatch
 
     def hypercall(self, token: int, *arguments: int) -> int:
         gpr = self.scheduler.loaded.gpr
         gpr[3] = token
         for number, value in enumerate(arguments, 4):
             gpr[number] = value
-        self.router.dispatch()
+        self.engine.on_hypercall()
         return gpr[3] - (1 << 64) if gpr[3] >> 63 else gpr[3]
 
     def rtas(self, token: int, *arguments: int, returns: int) -> tuple[int, list[int]]:

@@ -19,7 +19,7 @@ def pages() -> dict[str, str]:
     return docs.pages()
 
 
-@pytest.mark.parametrize("name", ["hypercalls.md", "rtas.md", "openfirmware.md"])
+@pytest.mark.parametrize("name", ["hypercalls.md", "rtas.md", "openfirmware.md", "metrics.md"])
 def test_a_generated_page_is_what_the_tables_say(pages: dict[str, str], name: str) -> None:
     assert (DOCS / name).read_text() == pages[name], "run ./dev docs and commit what it changes"
 

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`splitvisor top VM`: what a machine does, again and again."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
+from splitvisor.running_vms import NoSuchVmError, service_address
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from splitvisor.machine_view import Look, MachineView
+
+CONSOLE_SECONDS = 1.0
+"""How long vio_service may take; without it consoles are left out."""
+SHOWN_CALLS = 20
+FIRST_LOOK_SECONDS = 0.2
+"""The first view of a terminal covers this time only, so that there is something to see."""
+ENDED = frozenset({"powered_off", "crashed", "stopped", "failed"})
+
+
+def top(
+    vm: Annotated[str, typer.Argument(metavar="VM", help="The VM's name")],
+    *,
+    interval: Annotated[float, typer.Option(metavar="S", min=0.1, max=60, help="Seconds between two views")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="One view over one interval, then end")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Views as JSON, one object per line")] = False,
+    cpu: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cpu_service [that of the run that has the VM]")] = None,
+    vio: Annotated[str | None, typer.Option(metavar="ADDRESS", help="vio_service, for consoles [that of the same run]")] = None,
+) -> None:
+    """Show what a machine does: its state, calls with their rates and latencies, back ends, interrupts, consoles. q ends it.
+
+    Exit status: 0 ended as asked or with the machine, 1 no answer, 2 wrong usage.
+    """
+    if not (once or as_json or sys.stdout.isatty()):
+        fail("top", "the output is not a terminal; give --once or --json", USAGE)
+    from splitvisor.rpc import console_pb2_grpc, machine_pb2_grpc  # slow to load
+
+    with (
+        suppress(KeyboardInterrupt, BrokenPipeError),
+        service_stub("top", vm, "cpu", cpu, machine_pb2_grpc.MachineServiceStub) as machine,
+        _optional_stub(vio or _vio_of(vm), console_pb2_grpc.ConsoleServiceStub) as consoles,
+    ):
+        look = _looker(vm, machine, consoles)
+        if as_json:
+            for each in _views(look, interval, _sleep):
+                print(json.dumps(each.as_object()), flush=True)
+                if once:
+                    return
+        elif once:
+            from rich.console import Console  # slow to load
+
+            for each in _views(look, interval, _sleep):
+                Console().print(render(each))
+                return
+            fail("top", "the machine has just ended")
+        else:
+            _live(look, interval)
+
+
+def _vio_of(vm: str) -> str | None:
+    try:
+        return service_address(vm, "vio")
+    except NoSuchVmError:
+        return None
+
+
+@contextmanager
+def _optional_stub(address: str | None, stub: Callable[[Any], Any]) -> Iterator[Any]:
+    """Yield a stub, or None when there is no address."""
+    from splitvisor.addresses import AddressError
+    from splitvisor.channels import open_channel
+
+    if address is None:
+        yield None
+        return
+    try:
+        channel = open_channel(address)
+    except AddressError as error:
+        fail("top", str(error), USAGE)
+    with channel:
+        yield stub(channel)
+
+
+def _looker(vm: str, machine: Any, consoles: Any) -> Callable[[], Look]:
+    """Return what asks the services."""
+    import grpc
+
+    from splitvisor.machine_view import Look
+    from splitvisor.rpc import console_pb2, machine_pb2
+
+    def look() -> Look:
+        status = machine.GetStatus(machine_pb2.GetStatusRequest(), timeout=DEADLINE_S)
+        if status.state == machine_pb2.MACHINE_STATE_NONE:
+            fail("top", "no machine was started there")
+        if status.vm != vm:
+            fail("top", f"the machine there is {status.vm!r}, not {vm!r}", USAGE)
+        found = ()
+        if consoles is not None:
+            with suppress(grpc.RpcError):
+                request = console_pb2.ListConsolesRequest(vm=vm)
+                found = consoles.ListConsoles(request, timeout=CONSOLE_SECONDS).consoles
+        return Look(status, tuple(found))
+
+    return look
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return True
+
+
+def _views(look: Callable[[], Look], interval: float, wait: Callable[[float], bool]) -> Iterator[MachineView]:
+    """Yield a view for each interval until wait() says that it is enough, or the machine or its service has ended."""
+    import grpc
+
+    from splitvisor.machine_view import view
+
+    before = look()
+    while wait(interval):
+        try:
+            now = look()
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                raise
+            return
+        seen = view(before, now)
+        yield seen
+        if seen.state in ENDED:
+            return
+        before = now
+
+
+def _live(look: Callable[[], Look], interval: float) -> None:
+    from rich.live import Live  # slow to load
+
+    from splitvisor.machine_view import view
+
+    with _keys() as quit_within:
+        first = look()
+        if not quit_within(FIRST_LOOK_SECONDS):
+            return
+        last = view(first, look())
+        with Live(render(last), screen=True, auto_refresh=False) as live:
+            for last in _views(look, interval, quit_within):
+                live.update(render(last), refresh=True)
+    if last.state in ENDED:
+        typer.echo(f"{last.vm}: {last.state.replace('_', ' ')} after {_time(last.uptime_seconds)}")
+
+
+@contextmanager
+def _keys() -> Iterator[Callable[[float], bool]]:
+    """Yield what waits so many seconds and says whether to go on: False once q was typed."""
+    if not sys.stdin.isatty():
+        yield _sleep
+        return
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    tty.setcbreak(descriptor)
+
+    def go_on(seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([descriptor], [], [], left)[0] and os.read(descriptor, 1) in (b"q", b"Q", b""):
+                return False
+        return True
+
+    try:
+        yield go_on
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def render(view: MachineView) -> RenderableType:
+    """Return a view as rich shows it."""
+    from rich.console import Group  # slow to load
+    from rich.table import Table
+    from rich.text import Text
+
+    head = Text.assemble(
+        (view.vm, "bold"), f"  {view.state}  up {_time(view.uptime_seconds)}  resets {view.resets}  "
+        f"RAM {view.ram_bytes >> 20} MiB\n"
+        f"vCPU thread: {view.cpu_percent:.0f} % of a host CPU, waiting {view.waiting_percent:.0f} %, "
+        f"idle {view.idle_percent:.0f} %  calls {view.calls_per_second:,.0f}/s\n"
+        f"interrupts/s: {_rates(view.interrupts_per_second)}\n"
+        f"exceptions/s: {_rates(view.exceptions_per_second)}",
+    )  # fmt: skip
+    backends = _table(Table, "Back end", "State", ">Reconnects", ">Posted B/s", ">Credit stalls")
+    for backend in view.backends:
+        state = Text("attached") if backend.attached else Text("away", "bold red")
+        backends.add_row(
+            backend.name, state, str(backend.reconnects), f"{backend.posted_bytes_per_second:,.0f}", str(backend.credit_stalls)
+        )
+    calls = _table(Table, "Call", "Owner", ">Calls/s", ">Mean ms", ">p99 ms", ">Total")
+    for call in view.calls[:SHOWN_CALLS]:
+        calls.add_row(
+            Text(call.name), call.owner, f"{call.per_second:,.0f}", _ms(call.mean_ms), _ms(call.p99_ms), f"{call.total:,}"
+        )
+    parts: list[RenderableType] = [head, backends, calls]
+    if view.consoles:
+        consoles = _table(Table, "Console", ">Output B/s", ">Output", ">Input", ">Readers", "Writer")
+        for each in view.consoles:
+            consoles.add_row(
+                each.console, f"{each.output_bytes_per_second:,.0f}", f"{each.output_bytes:,}", f"{each.input_bytes:,}",
+                str(each.readers), Text(each.writer),
+            )  # fmt: skip
+        parts.append(consoles)
+    return Group(*parts)
+
+
+def _table(make: Callable[..., Any], *columns: str) -> Any:
+    """A table; a column whose name starts with > has numbers."""
+    table = make(box=None, pad_edge=False, header_style="bold", expand=False)
+    for column in columns:
+        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
+    return table
+
+
+def _rates(rates: Any) -> str:
+    return ", ".join(f"{name} {rate:,.0f}" for name, rate in sorted(rates.items(), key=lambda item: -item[1])) or "none"
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`splitvisor trace VM`: the guest's calls as they return."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import typer
+
+from splitvisor.cli.control import FAILED, USAGE, fail, service_stub
+
+Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
+
+
+def trace(
+    vm: Vm,
+    *,
+    call: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Calls of this name: 'H_PUT_*', getprop")] = None,
+    owner: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Calls of this owner: vio_service, local")] = None,
+    vcpu: Annotated[list[int] | None, typer.Option(metavar="N", min=0, max=7, help="Calls of this vCPU")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Calls that failed")] = False,
+    slower: Annotated[float, typer.Option(metavar="MS", min=0, help="Calls that took longer, in milliseconds")] = 0.0,
+    local: Annotated[bool, typer.Option("--local", help="Also calls that cpu_service carries out itself: most of them")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line")] = False,
+    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after so many calls")] = None,
+    seconds: Annotated[float | None, typer.Option(metavar="S", min=0.001, help="End after this time")] = None,
+    cpu: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cpu_service [that of the run that has the VM]")] = None,
+) -> None:
+    """Show a guest's hypercalls, RTAS calls and Open Firmware services as they return: name, arguments, result, time.
+
+    Options of one kind are alternatives; those of different kinds must all fit. The guest does not wait: calls that come faster
+    than they can be shown are left out and counted. ^C ends it.
+
+    Exit status: 0 ended as asked or with the guest, 1 no answer, 2 wrong usage.
+    """
+    import grpc  # slow to load
+
+    from splitvisor.rpc import machine_pb2, machine_pb2_grpc
+    from splitvisor.trap_text import as_line, as_object
+
+    request = machine_pb2.WatchTrapsRequest(
+        calls=call or (), owners=owner or (), vcpus=vcpu or (), failed=failed, slower_than_ns=int(slower * 1e6),
+        local=local or "local" in (owner or ()),
+    )  # fmt: skip
+    write: Callable[[Any], str] = (lambda each: json.dumps(as_object(each))) if as_json else as_line
+    missed: Callable[[int], None] = _missed_as_json if as_json else _missed_as_line
+    try:
+        with service_stub("trace", vm, "cpu", cpu, machine_pb2_grpc.MachineServiceStub) as machine:
+            responses = machine.WatchTraps(request, timeout=seconds)
+            watching = False
+            try:
+                watching = responses.initial_metadata() is not None
+                _show(_calls(responses, missed), write, count)
+            except grpc.RpcError as error:
+                code = error.code()
+                if code is grpc.StatusCode.INVALID_ARGUMENT:
+                    fail("trace", str(error.details()), USAGE)
+                ended = watching and code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # with its cpu_service
+                if code is not grpc.StatusCode.DEADLINE_EXCEEDED and not ended:
+                    raise
+            finally:
+                responses.cancel()
+    except KeyboardInterrupt:
+        return
+    except BrokenPipeError:  # Whoever read has seen enough; nothing may be written when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(FAILED) from None
+
+
+def _calls(responses: Any, missed: Callable[[int], None]) -> Iterator[Any]:
+    for response in responses:
+        if response.missed:
+            missed(response.missed)
+        yield from response.traps
+
+
+def _show(calls: Iterator[Any], write: Callable[[Any], str], count: int | None) -> None:
+    for number, each in enumerate(calls, 1):
+        print(write(each), flush=True)
+        if number == count:
+            return
+
+
+def _missed_as_line(missed: int) -> None:
+    print(f"splitvisor trace: {missed} calls came too fast and are not shown", file=sys.stderr, flush=True)
+
+
+def _missed_as_json(missed: int) -> None:
+    print(json.dumps({"missed": missed}), flush=True)
