@@ -22,58 +22,73 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from splitvisor.rpc import access_pb2 as splitvisor_dot_v1_dot_access__pb2
 from splitvisor.rpc import trap_pb2 as splitvisor_dot_v1_dot_trap__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsplitvisor/v1/machine.proto\x12\rsplitvisor.v1\x1a\x18splitvisor/v1/trap.proto\"\x98\x02\n\rMachineConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmemory_mib\x18\x02 \x01(\r\x12\r\n\x05vcpus\x18\x03 \x01(\r\x12\x0e\n\x06kernel\x18\x04 \x01(\t\x12\x0e\n\x06initrd\x18\x05 \x01(\t\x12\x0e\n\x06\x61ppend\x18\x06 \x01(\t\x12\x10\n\x08\x66irmware\x18\x07 \x01(\t\x12*\n\x07\x64\x65vices\x18\x08 \x03(\x0b\x32\x19.splitvisor.v1.DeviceSpec\x12/\n\x08\x62\x61\x63kends\x18\t \x03(\x0b\x32\x1d.splitvisor.v1.BackendAddress\x12\x16\n\x0eprivate_memory\x18\n \x01(\x08\x12\x0c\n\x04uuid\x18\x0b \x01(\t\x12\x11\n\tflat_tree\x18\x0c \x01(\x08\"/\n\x0e\x42\x61\x63kendAddress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"C\n\x13StartMachineRequest\x12,\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.splitvisor.v1.MachineConfig\"\x16\n\x14StartMachineResponse\"\x15\n\x13PauseMachineRequest\"\x16\n\x14PauseMachineResponse\"\x16\n\x14ResumeMachineRequest\"\x17\n\x15ResumeMachineResponse\"\x15\n\x13ResetMachineRequest\"\x16\n\x14ResetMachineResponse\"\x14\n\x12StopMachineRequest\"\x15\n\x13StopMachineResponse\"\x12\n\x10GetStatusRequest\"\xf5\x01\n\x11GetStatusResponse\x12\n\n\x02vm\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.splitvisor.v1.MachineState\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x04 \x01(\x01\x12.\n\x08\x62\x61\x63kends\x18\x05 \x03(\x0b\x32\x1c.splitvisor.v1.BackendStatus\x12\'\n\x05\x63\x61lls\x18\x06 \x03(\x0b\x32\x18.splitvisor.v1.CallCount\x12\x17\n\x0fwaiting_seconds\x18\x07 \x01(\x01\x12\x0e\n\x06resets\x18\x08 \x01(\r\"h\n\rBackendStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08\x61ttached\x18\x03 \x01(\x08\x12\x12\n\nreconnects\x18\x04 \x01(\r\x12\x12\n\nram_mapped\x18\x05 \x01(\x08\"H\n\tCallCount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\"\x14\n\x12WatchEventsRequest\"\xaa\x01\n\x13WatchEventsResponse\x12,\n\x05state\x18\x01 \x01(\x0b\x32\x1b.splitvisor.v1.StateChangedH\x00\x12/\n\x07\x62\x61\x63kend\x18\x02 \x01(\x0b\x32\x1c.splitvisor.v1.BackendStatusH\x00\x12+\n\x08progress\x18\x03 \x01(\x0b\x32\x17.splitvisor.v1.ProgressH\x00\x42\x07\n\x05\x65vent\"J\n\x0cStateChanged\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.splitvisor.v1.MachineState\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x18\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\t*\x85\x02\n\x0cMachineState\x12\x1d\n\x19MACHINE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MACHINE_STATE_NONE\x10\x01\x12\x1a\n\x16MACHINE_STATE_STARTING\x10\x02\x12\x19\n\x15MACHINE_STATE_RUNNING\x10\x03\x12\x18\n\x14MACHINE_STATE_PAUSED\x10\x04\x12\x1d\n\x19MACHINE_STATE_POWERED_OFF\x10\x05\x12\x19\n\x15MACHINE_STATE_CRASHED\x10\x06\x12\x19\n\x15MACHINE_STATE_STOPPED\x10\x07\x12\x18\n\x14MACHINE_STATE_FAILED\x10\x08\x32\xf5\x04\n\x0eMachineService\x12W\n\x0cStartMachine\x12\".splitvisor.v1.StartMachineRequest\x1a#.splitvisor.v1.StartMachineResponse\x12W\n\x0cPauseMachine\x12\".splitvisor.v1.PauseMachineRequest\x1a#.splitvisor.v1.PauseMachineResponse\x12Z\n\rResumeMachine\x12#.splitvisor.v1.ResumeMachineRequest\x1a$.splitvisor.v1.ResumeMachineResponse\x12W\n\x0cResetMachine\x12\".splitvisor.v1.ResetMachineRequest\x1a#.splitvisor.v1.ResetMachineResponse\x12T\n\x0bStopMachine\x12!.splitvisor.v1.StopMachineRequest\x1a\".splitvisor.v1.StopMachineResponse\x12N\n\tGetStatus\x12\x1f.splitvisor.v1.GetStatusRequest\x1a .splitvisor.v1.GetStatusResponse\x12V\n\x0bWatchEvents\x12!.splitvisor.v1.WatchEventsRequest\x1a\".splitvisor.v1.WatchEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsplitvisor/v1/machine.proto\x12\rsplitvisor.v1\x1a\x1asplitvisor/v1/access.proto\x1a\x18splitvisor/v1/trap.proto\"\x98\x02\n\rMachineConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmemory_mib\x18\x02 \x01(\r\x12\r\n\x05vcpus\x18\x03 \x01(\r\x12\x0e\n\x06kernel\x18\x04 \x01(\t\x12\x0e\n\x06initrd\x18\x05 \x01(\t\x12\x0e\n\x06\x61ppend\x18\x06 \x01(\t\x12\x10\n\x08\x66irmware\x18\x07 \x01(\t\x12*\n\x07\x64\x65vices\x18\x08 \x03(\x0b\x32\x19.splitvisor.v1.DeviceSpec\x12/\n\x08\x62\x61\x63kends\x18\t \x03(\x0b\x32\x1d.splitvisor.v1.BackendAddress\x12\x16\n\x0eprivate_memory\x18\n \x01(\x08\x12\x0c\n\x04uuid\x18\x0b \x01(\t\x12\x11\n\tflat_tree\x18\x0c \x01(\x08\"/\n\x0e\x42\x61\x63kendAddress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"C\n\x13StartMachineRequest\x12,\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.splitvisor.v1.MachineConfig\"\x16\n\x14StartMachineResponse\"\x15\n\x13PauseMachineRequest\"\x16\n\x14PauseMachineResponse\"\x16\n\x14ResumeMachineRequest\"\x17\n\x15ResumeMachineResponse\"\x15\n\x13ResetMachineRequest\"\x16\n\x14ResetMachineResponse\"\x14\n\x12StopMachineRequest\"\x15\n\x13StopMachineResponse\"\x12\n\x10GetStatusRequest\"\xf5\x01\n\x11GetStatusResponse\x12\n\n\x02vm\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.splitvisor.v1.MachineState\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x04 \x01(\x01\x12.\n\x08\x62\x61\x63kends\x18\x05 \x03(\x0b\x32\x1c.splitvisor.v1.BackendStatus\x12\'\n\x05\x63\x61lls\x18\x06 \x03(\x0b\x32\x18.splitvisor.v1.CallCount\x12\x17\n\x0fwaiting_seconds\x18\x07 \x01(\x01\x12\x0e\n\x06resets\x18\x08 \x01(\r\"h\n\rBackendStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08\x61ttached\x18\x03 \x01(\x08\x12\x12\n\nreconnects\x18\x04 \x01(\r\x12\x12\n\nram_mapped\x18\x05 \x01(\x08\"H\n\tCallCount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\"\x14\n\x12WatchEventsRequest\"\xaa\x01\n\x13WatchEventsResponse\x12,\n\x05state\x18\x01 \x01(\x0b\x32\x1b.splitvisor.v1.StateChangedH\x00\x12/\n\x07\x62\x61\x63kend\x18\x02 \x01(\x0b\x32\x1c.splitvisor.v1.BackendStatusH\x00\x12+\n\x08progress\x18\x03 \x01(\x0b\x32\x17.splitvisor.v1.ProgressH\x00\x42\x07\n\x05\x65vent\"J\n\x0cStateChanged\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.splitvisor.v1.MachineState\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x18\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\t*\x85\x02\n\x0cMachineState\x12\x1d\n\x19MACHINE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MACHINE_STATE_NONE\x10\x01\x12\x1a\n\x16MACHINE_STATE_STARTING\x10\x02\x12\x19\n\x15MACHINE_STATE_RUNNING\x10\x03\x12\x18\n\x14MACHINE_STATE_PAUSED\x10\x04\x12\x1d\n\x19MACHINE_STATE_POWERED_OFF\x10\x05\x12\x19\n\x15MACHINE_STATE_CRASHED\x10\x06\x12\x19\n\x15MACHINE_STATE_STOPPED\x10\x07\x12\x18\n\x14MACHINE_STATE_FAILED\x10\x08\x32\xcd\x05\n\x0eMachineService\x12m\n\x0cStartMachine\x12\".splitvisor.v1.StartMachineRequest\x1a#.splitvisor.v1.StartMachineResponse\"\x14\xa2\xbb\x18\x10\n\x01\x05\x12\x0b\x63onfig.name\x12\x62\n\x0cPauseMachine\x12\".splitvisor.v1.PauseMachineRequest\x1a#.splitvisor.v1.PauseMachineResponse\"\t\xa2\xbb\x18\x05\n\x01\x05\x18\x01\x12\x65\n\rResumeMachine\x12#.splitvisor.v1.ResumeMachineRequest\x1a$.splitvisor.v1.ResumeMachineResponse\"\t\xa2\xbb\x18\x05\n\x01\x05\x18\x01\x12\x62\n\x0cResetMachine\x12\".splitvisor.v1.ResetMachineRequest\x1a#.splitvisor.v1.ResetMachineResponse\"\t\xa2\xbb\x18\x05\n\x01\x05\x18\x01\x12_\n\x0bStopMachine\x12!.splitvisor.v1.StopMachineRequest\x1a\".splitvisor.v1.StopMachineResponse\"\t\xa2\xbb\x18\x05\n\x01\x05\x18\x01\x12Y\n\tGetStatus\x12\x1f.splitvisor.v1.GetStatusRequest\x1a .splitvisor.v1.GetStatusResponse\"\t\xa2\xbb\x18\x05\n\x01\x05\x18\x01\x12\x61\n\x0bWatchEvents\x12!.splitvisor.v1.WatchEventsRequest\x1a\".splitvisor.v1.WatchEventsResponse\"\t\xa2\xbb\x18\x05\n\x01\x05\x18\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'splitvisor.rpc.machine_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MACHINESTATE']._serialized_start=1431
-  _globals['_MACHINESTATE']._serialized_end=1692
-  _globals['_MACHINECONFIG']._serialized_start=73
-  _globals['_MACHINECONFIG']._serialized_end=353
-  _globals['_BACKENDADDRESS']._serialized_start=355
-  _globals['_BACKENDADDRESS']._serialized_end=402
-  _globals['_STARTMACHINEREQUEST']._serialized_start=404
-  _globals['_STARTMACHINEREQUEST']._serialized_end=471
-  _globals['_STARTMACHINERESPONSE']._serialized_start=473
-  _globals['_STARTMACHINERESPONSE']._serialized_end=495
-  _globals['_PAUSEMACHINEREQUEST']._serialized_start=497
-  _globals['_PAUSEMACHINEREQUEST']._serialized_end=518
-  _globals['_PAUSEMACHINERESPONSE']._serialized_start=520
-  _globals['_PAUSEMACHINERESPONSE']._serialized_end=542
-  _globals['_RESUMEMACHINEREQUEST']._serialized_start=544
-  _globals['_RESUMEMACHINEREQUEST']._serialized_end=566
-  _globals['_RESUMEMACHINERESPONSE']._serialized_start=568
-  _globals['_RESUMEMACHINERESPONSE']._serialized_end=591
-  _globals['_RESETMACHINEREQUEST']._serialized_start=593
-  _globals['_RESETMACHINEREQUEST']._serialized_end=614
-  _globals['_RESETMACHINERESPONSE']._serialized_start=616
-  _globals['_RESETMACHINERESPONSE']._serialized_end=638
-  _globals['_STOPMACHINEREQUEST']._serialized_start=640
-  _globals['_STOPMACHINEREQUEST']._serialized_end=660
-  _globals['_STOPMACHINERESPONSE']._serialized_start=662
-  _globals['_STOPMACHINERESPONSE']._serialized_end=683
-  _globals['_GETSTATUSREQUEST']._serialized_start=685
-  _globals['_GETSTATUSREQUEST']._serialized_end=703
-  _globals['_GETSTATUSRESPONSE']._serialized_start=706
-  _globals['_GETSTATUSRESPONSE']._serialized_end=951
-  _globals['_BACKENDSTATUS']._serialized_start=953
-  _globals['_BACKENDSTATUS']._serialized_end=1057
-  _globals['_CALLCOUNT']._serialized_start=1059
-  _globals['_CALLCOUNT']._serialized_end=1131
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1133
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1153
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1156
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1326
-  _globals['_STATECHANGED']._serialized_start=1328
-  _globals['_STATECHANGED']._serialized_end=1402
-  _globals['_PROGRESS']._serialized_start=1404
-  _globals['_PROGRESS']._serialized_end=1428
-  _globals['_MACHINESERVICE']._serialized_start=1695
-  _globals['_MACHINESERVICE']._serialized_end=2324
+  _globals['_MACHINESERVICE'].methods_by_name['StartMachine']._loaded_options = None
+  _globals['_MACHINESERVICE'].methods_by_name['StartMachine']._serialized_options = b'\242\273\030\020\n\001\005\022\013config.name'
+  _globals['_MACHINESERVICE'].methods_by_name['PauseMachine']._loaded_options = None
+  _globals['_MACHINESERVICE'].methods_by_name['PauseMachine']._serialized_options = b'\242\273\030\005\n\001\005\030\001'
+  _globals['_MACHINESERVICE'].methods_by_name['ResumeMachine']._loaded_options = None
+  _globals['_MACHINESERVICE'].methods_by_name['ResumeMachine']._serialized_options = b'\242\273\030\005\n\001\005\030\001'
+  _globals['_MACHINESERVICE'].methods_by_name['ResetMachine']._loaded_options = None
+  _globals['_MACHINESERVICE'].methods_by_name['ResetMachine']._serialized_options = b'\242\273\030\005\n\001\005\030\001'
+  _globals['_MACHINESERVICE'].methods_by_name['StopMachine']._loaded_options = None
+  _globals['_MACHINESERVICE'].methods_by_name['StopMachine']._serialized_options = b'\242\273\030\005\n\001\005\030\001'
+  _globals['_MACHINESERVICE'].methods_by_name['GetStatus']._loaded_options = None
+  _globals['_MACHINESERVICE'].methods_by_name['GetStatus']._serialized_options = b'\242\273\030\005\n\001\005\030\001'
+  _globals['_MACHINESERVICE'].methods_by_name['WatchEvents']._loaded_options = None
+  _globals['_MACHINESERVICE'].methods_by_name['WatchEvents']._serialized_options = b'\242\273\030\005\n\001\005\030\001'
+  _globals['_MACHINESTATE']._serialized_start=1459
+  _globals['_MACHINESTATE']._serialized_end=1720
+  _globals['_MACHINECONFIG']._serialized_start=101
+  _globals['_MACHINECONFIG']._serialized_end=381
+  _globals['_BACKENDADDRESS']._serialized_start=383
+  _globals['_BACKENDADDRESS']._serialized_end=430
+  _globals['_STARTMACHINEREQUEST']._serialized_start=432
+  _globals['_STARTMACHINEREQUEST']._serialized_end=499
+  _globals['_STARTMACHINERESPONSE']._serialized_start=501
+  _globals['_STARTMACHINERESPONSE']._serialized_end=523
+  _globals['_PAUSEMACHINEREQUEST']._serialized_start=525
+  _globals['_PAUSEMACHINEREQUEST']._serialized_end=546
+  _globals['_PAUSEMACHINERESPONSE']._serialized_start=548
+  _globals['_PAUSEMACHINERESPONSE']._serialized_end=570
+  _globals['_RESUMEMACHINEREQUEST']._serialized_start=572
+  _globals['_RESUMEMACHINEREQUEST']._serialized_end=594
+  _globals['_RESUMEMACHINERESPONSE']._serialized_start=596
+  _globals['_RESUMEMACHINERESPONSE']._serialized_end=619
+  _globals['_RESETMACHINEREQUEST']._serialized_start=621
+  _globals['_RESETMACHINEREQUEST']._serialized_end=642
+  _globals['_RESETMACHINERESPONSE']._serialized_start=644
+  _globals['_RESETMACHINERESPONSE']._serialized_end=666
+  _globals['_STOPMACHINEREQUEST']._serialized_start=668
+  _globals['_STOPMACHINEREQUEST']._serialized_end=688
+  _globals['_STOPMACHINERESPONSE']._serialized_start=690
+  _globals['_STOPMACHINERESPONSE']._serialized_end=711
+  _globals['_GETSTATUSREQUEST']._serialized_start=713
+  _globals['_GETSTATUSREQUEST']._serialized_end=731
+  _globals['_GETSTATUSRESPONSE']._serialized_start=734
+  _globals['_GETSTATUSRESPONSE']._serialized_end=979
+  _globals['_BACKENDSTATUS']._serialized_start=981
+  _globals['_BACKENDSTATUS']._serialized_end=1085
+  _globals['_CALLCOUNT']._serialized_start=1087
+  _globals['_CALLCOUNT']._serialized_end=1159
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1161
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1181
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1184
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1354
+  _globals['_STATECHANGED']._serialized_start=1356
+  _globals['_STATECHANGED']._serialized_end=1430
+  _globals['_PROGRESS']._serialized_start=1432
+  _globals['_PROGRESS']._serialized_end=1456
+  _globals['_MACHINESERVICE']._serialized_start=1723
+  _globals['_MACHINESERVICE']._serialized_end=2440
 # @@protoc_insertion_point(module_scope)
