@@ -19,7 +19,7 @@ import grpc
 import structlog
 
 from cpu_service.ram import GuestRam
-from splitvisor.channels import open_channel
+from splitvisor.channels import explain, open_channel
 from splitvisor.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
@@ -49,6 +49,16 @@ CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 20),
     ("grpc.max_reconnect_backoff_ms", 250),
 )
+
+REFUSALS = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
+"""What a back end says that will say so again."""
 
 log = structlog.get_logger()
 
@@ -316,7 +326,7 @@ class BackendLink:
                 self._read()
             except grpc.RpcError as error:
                 self._failure = _explain(error)
-                if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS):
+                if error.code() in REFUSALS:
                     self._first_attach.set()
             except BackendUnavailableError as error:
                 self._failure = str(error)
@@ -434,5 +444,5 @@ def unavailable(route: pb.Route) -> int:
 
 
 def _explain(error: grpc.RpcError) -> str:
-    code, details = error.code(), error.details() or "no details"
+    code, details = error.code(), explain(error)
     return details if code is grpc.StatusCode.INVALID_ARGUMENT else f"{code.name.lower().replace('_', ' ')}: {details}"

@@ -181,8 +181,8 @@ def describe(certificate: x509.Certificate) -> Description:
     )
 
 
-def check_usable(certificate: bytes, key: bytes, authority: bytes, source: object) -> Description:
-    """Return what a certificate says when its holder can use it now.
+def check_usable(certificate: bytes, key: bytes, authority: bytes, source: object) -> Identity:
+    """Return who a certificate makes its holder, when it can be used now.
 
     Args:
         certificate, key, authority: PEM texts.
@@ -207,7 +207,7 @@ def check_usable(certificate: bytes, key: bytes, authority: bytes, source: objec
         raise CertificateError(f"{source}: the authority expired on {_day(ca.not_valid_after_utc)}; make a new one")
     if found.identity is None:
         raise CertificateError(f"{source}: the certificate has no role; issue one with `splitvisor certs issue`")
-    return found
+    return found.identity
 
 
 def _day(time: datetime.datetime) -> str:

@@ -20,8 +20,10 @@ import uvloop
 
 from splitvisor.addresses import AddressError
 from splitvisor.logging import LogLevel, configure, get_logger
+from splitvisor.runtime_directory import make_socket_directory, socket_directory
 from splitvisor.service import Listening, SettingError, serve
 from splitvisor.service_names import SERVICE_NAMES, ServiceName
+from splitvisor.tls_flags import add_tls_flags, use_tls_flags
 
 EXIT_USAGE = 2
 EXIT_FAILED = 4
@@ -37,13 +39,15 @@ def _parser(name: ServiceName, options: type[Any]) -> argparse.ArgumentParser:
         "--listen",
         metavar="ADDRESS",
         action="append",
-        help=f"unix:/path or a loopback host:port; may be given again (default: {default_address(name)})",
+        help="unix:/path, a loopback host:port, or with TLS any host:port or tls:host:port; may be given again "
+        f"(default: {default_address(name)})",
     )
+    add_tls_flags(parser)
     parser.add_argument("--log-level", type=LogLevel, choices=list(LogLevel), default=LogLevel.INFO, metavar="LEVEL",
                         help="debug, info, warning or error (default: info)")
     parser.add_argument("--no-health", action="store_true", help="do not serve grpc.health.v1.Health")
     parser.add_argument("--no-reflection", action="store_true", help="do not serve gRPC reflection")
-    parser.add_argument("--health", metavar="ADDRESS", help="also listen there, for health checks from outside")
+    parser.add_argument("--health", metavar="ADDRESS", help="also listen there, for health checks only, in plaintext")
     parser.add_argument("--ready-fd", type=int, metavar="N", help="write a line of JSON there once listening")
     parser.add_argument("--parent-fd", type=int, metavar="N", help="a pipe; stop at its end of file")
     own = parser.add_argument_group(f"options of {name.package}")
@@ -94,8 +98,7 @@ def _fields(options: type[Any]) -> list[_Option]:
 
 def default_address(name: ServiceName) -> str:
     """Return where a service listens when it is not told."""
-    directory = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
-    return f"unix:{directory}/splitvisor-{name.command}.sock"
+    return f"unix:{socket_directory()}/{name.command}.sock"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -111,11 +114,16 @@ def main(arguments: Sequence[str]) -> int:
     parsed = _parser(name, options_class).parse_args(arguments[1:])
     configure(parsed.log_level, name.package)
     options = options_class(**{option.name: getattr(parsed, option.name) for option in _fields(options_class)})
-    addresses = list(parsed.listen or [default_address(name)])
-    if parsed.health:
-        addresses.append(parsed.health)
-    listening = Listening(addresses, not parsed.no_health, not parsed.no_reflection, parsed.ready_fd, parsed.parent_fd)
+    use_tls_flags(vars(parsed))
+    # What a service makes, sockets, RAM, stores and transcripts, is its user's only.
+    os.umask(0o077)
+    listening = Listening(
+        parsed.listen or [default_address(name)], not parsed.no_health, not parsed.no_reflection, parsed.ready_fd,
+        parsed.parent_fd, parsed.health,
+    )  # fmt: skip
     try:
+        if not parsed.listen:
+            make_socket_directory()
         uvloop.run(serve(name, options, listening))
     except (AddressError, SettingError) as error:
         print(f"splitvisor service {name.command}: {error}", file=sys.stderr)

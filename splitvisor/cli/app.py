@@ -9,13 +9,16 @@ import typer
 
 from splitvisor import __version__
 from splitvisor.cli.bench import bench
+from splitvisor.cli.certs import certs
 from splitvisor.cli.dt import dt
 from splitvisor.cli.run import run
+from splitvisor.cli.tls_options import TlsGroup
 from splitvisor.cli.vm_devices import vm
 from splitvisor.guests import GuestError, cache_directory, fetch
 
 app = typer.Typer(
     name="splitvisor",
+    cls=TlsGroup,
     help="A PAPR (POWER pseries) hypervisor whose parts are separate processes that talk gRPC.",
     no_args_is_help=True,
     add_completion=False,
@@ -28,6 +31,7 @@ app.command()(run)
 app.add_typer(bench, name="bench")
 app.add_typer(vm, name="vm")
 app.add_typer(dt, name="dt")
+app.add_typer(certs, name="certs")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
