@@ -106,7 +106,7 @@ class RamFile:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size != size:
             os.close(descriptor)
-            raise OSError(f"{path} is not a file of {size} bytes, but has {found.st_size}")
+            raise OSError(f"{path} has {found.st_size} bytes, not {size}")
         return cls(path, descriptor, size)
 
     def close(self) -> None:
