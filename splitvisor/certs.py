@@ -185,12 +185,12 @@ def check_usable(certificate: bytes, key: bytes, authority: bytes, source: objec
     """Return who a certificate makes its holder, when it can be used now.
 
     Args:
-        certificate, key, authority: PEM texts.
+        certificate, key, authority: PEM texts; of authorities there may be several, while one takes over from another.
         source: where they are from, for messages.
 
     Raises CertificateError: not readable, not a pair, from another authority, expired, not yet valid, or without an identity.
     """
-    parsed, private, ca = parse_certificate(certificate, source), parse_key(key, source), parse_certificate(authority, source)
+    parsed, private, authorities = parse_certificate(certificate, source), parse_key(key, source), _authorities(authority, source)
     if parsed.public_key() != private.public_key():
         raise CertificateError(f"{source}: the key is not the certificate's; put the two of one `splitvisor certs issue` there")
     found = describe(parsed)
@@ -199,15 +199,29 @@ def check_usable(certificate: bytes, key: bytes, authority: bytes, source: objec
         raise CertificateError(f"{source}: the certificate expired on {_day(found.not_after)}; issue a new one")
     if now < found.not_before:
         raise CertificateError(f"{source}: the certificate holds from {_day(found.not_before)}; check this host's clock")
-    try:
-        parsed.verify_directly_issued_by(ca)
-    except (ValueError, TypeError, InvalidSignature) as error:
-        raise CertificateError(f"{source}: the certificate is not from the authority in {CA_CERTIFICATE} beside it") from error
+    ca = next((each for each in authorities if _signed(parsed, each)), None)
+    if ca is None:
+        raise CertificateError(f"{source}: the certificate is not from the authority in {CA_CERTIFICATE} beside it")
     if now > ca.not_valid_after_utc:
         raise CertificateError(f"{source}: the authority expired on {_day(ca.not_valid_after_utc)}; make a new one")
     if found.identity is None:
         raise CertificateError(f"{source}: the certificate has no role; issue one with `splitvisor certs issue`")
     return found.identity
+
+
+def _authorities(pem: bytes, source: object) -> Sequence[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise CertificateError(f"{source}: {CA_CERTIFICATE} beside it is not a certificate in PEM form") from error
+
+
+def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _day(time: datetime.datetime) -> str:

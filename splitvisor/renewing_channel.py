@@ -14,12 +14,12 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import structlog
 
 from splitvisor.addresses import Address
-from splitvisor.logging import get_logger
 from splitvisor.tls_files import Credentials, Stamp, TlsError, TlsFiles, tls_files
 
-_log = get_logger(__name__)
+_log = structlog.get_logger()
 
 
 class _Generation:
@@ -100,11 +100,13 @@ class _Row:
             credentials = self._files.load()
         except TlsError as error:
             self._refused = stamp
-            _log.warning("new certificate not taken", reason=str(error))
+            if structlog.is_configured():  # Else this is a command, whose output is not for logs.
+                _log.warning("new certificate not taken", reason=str(error))
             return
         self._retired.append(self._newest)
         self._newest = _Generation(self._make(_channel_credentials(credentials)), stamp)
-        _log.info("new certificate taken", file=str(self._files.certificate))
+        if structlog.is_configured():
+            _log.info("new certificate taken", file=str(self._files.certificate))
 
     def close(self) -> Sequence[Any]:
         """Renew no more; return the channels that are open, to be closed."""

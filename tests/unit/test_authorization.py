@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cpu_service.service import MachineServicer
 from splitvisor.authorization import OTHER_RULES, RefusedError, Rule, check, keep_own, rules
 from splitvisor.identity import Identity, Role
 from splitvisor.own_vm import OwnVm
@@ -103,6 +105,16 @@ def test_the_machine_of_a_process_is_its_operators(monkeypatch: pytest.MonkeyPat
     for vm, expected in (("web-1", True), ("db", False)):
         monkeypatch.setattr(OwnVm, "name", vm)
         assert allowed(rule, OPERATOR, request) is expected
+
+
+def test_streams_about_the_process_s_machine_are_watched_by_whoever_yields_them() -> None:
+    """Authorization looks at each response of such a stream, which it can with an async generator only."""
+    [service] = (service for service in SERVICES if service.name == "MachineService")
+    found = rules([service.full_name])
+    streams = [method.name for path, method in methods(service) if method.server_streaming and found[path].own]
+    assert streams
+    for name in streams:
+        assert inspect.isasyncgenfunction(getattr(MachineServicer, name)), name
 
 
 def test_lists_keep_what_the_certificate_is_for() -> None:

@@ -123,6 +123,8 @@ def test_what_cannot_be_used_is_one_line_that_says_why(tmp_path: Path, monkeypat
         usable(mixed)
     put(cert=good, key=good, ca=good)
     assert usable(mixed).role is Role.CPU
+    (mixed / "ca.pem").write_bytes((other.directory / "ca.pem").read_bytes() + (good / "ca.pem").read_bytes())
+    assert usable(mixed).role is Role.CPU
     (mixed / "cert.pem").write_text("no certificate")
     with pytest.raises(CertificateError, match="PEM"):
         usable(mixed)
