@@ -35,6 +35,10 @@ STOP_SECONDS = 3.0
 SOCKET_MODE = 0o600
 """Of unix sockets: who may open one may do everything."""
 
+HANDSHAKE_MS = 10_000
+"""How long a peer may take to become one."""
+MAX_CALLS = 4096
+"""Calls and streams under way in a service; one more gets RESOURCE_EXHAUSTED."""
 MAX_HEALTH_CALLS = 64
 """Health checks under way at the address that is for nothing else."""
 
@@ -48,6 +52,7 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
     # Two servers on one port would share its connections at random.
     ("grpc.so_reuseport", 0),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
 )
 
 _health_aio: Any = vars(health)["aio"]  # grpc-stubs does not have it.
@@ -85,7 +90,7 @@ async def serve(name: ServiceName, options: Any, listening: Listening) -> None:
     module = name.load()
     addresses = [parse_address(address) for address in listening.addresses]
     interceptors = [_authorization(module.SERVICES)] if any(address.tls for address in addresses) else []
-    server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
+    server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
     servers = [server]
     stop = await module.start(server, options)
     try:
