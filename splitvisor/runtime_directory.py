@@ -58,19 +58,18 @@ def socket_parents() -> list[Path]:
     return [*([Path(named)] if short else []), Path("/tmp")]
 
 
-def socket_directory() -> Path:
-    """Where services listen that were not told where; not made yet."""
-    return socket_parents()[0] / f"{PREFIX}services-{os.getuid()}"
+def make_socket_directory() -> Path:
+    """Make the directory in which services listen that were not told where, closed to others.
 
-
-def make_socket_directory() -> None:
-    """Make socket_directory(), closed to others. Raises AddressError when somebody else has it, or can enter it."""
-    path = socket_directory()
+    Raises AddressError when somebody else has it, or can enter it.
+    """
+    path = socket_parents()[0] / f"{PREFIX}services-{os.getuid()}"
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise AddressError(f"{path} is not a directory that only this user can enter; remove it, or give --listen ADDRESS")
+    return path
 
 
 def ram_parents(ram_bytes: int) -> list[Path]:

@@ -20,7 +20,6 @@ import uvloop
 
 from splitvisor.addresses import AddressError
 from splitvisor.logging import LogLevel, configure, get_logger
-from splitvisor.runtime_directory import make_socket_directory, socket_directory
 from splitvisor.service import Listening, SettingError, serve
 from splitvisor.service_names import SERVICE_NAMES, ServiceName
 from splitvisor.tls_flags import add_tls_flags, use_tls_flags
@@ -40,7 +39,7 @@ def _parser(name: ServiceName, options: type[Any]) -> argparse.ArgumentParser:
         metavar="ADDRESS",
         action="append",
         help="unix:/path, a loopback host:port, or with TLS any host:port or tls:host:port; may be given again "
-        f"(default: {default_address(name)})",
+        f"(default: {name.command}.sock in splitvisor-services-UID, a private directory in $XDG_RUNTIME_DIR or /tmp)",
     )
     add_tls_flags(parser)
     parser.add_argument("--log-level", type=LogLevel, choices=list(LogLevel), default=LogLevel.INFO, metavar="LEVEL",
@@ -96,9 +95,11 @@ def _fields(options: type[Any]) -> list[_Option]:
     return found
 
 
-def default_address(name: ServiceName) -> str:
-    """Return where a service listens when it is not told."""
-    return f"unix:{socket_directory()}/{name.command}.sock"
+def _default_address(name: ServiceName) -> str:
+    """Return where a service listens that is not told where. Raises AddressError."""
+    from splitvisor.runtime_directory import make_socket_directory  # few services come here
+
+    return f"unix:{make_socket_directory()}/{name.command}.sock"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -117,13 +118,11 @@ def main(arguments: Sequence[str]) -> int:
     use_tls_flags(vars(parsed))
     # What a service makes, sockets, RAM, stores and transcripts, is its user's only.
     os.umask(0o077)
-    listening = Listening(
-        parsed.listen or [default_address(name)], not parsed.no_health, not parsed.no_reflection, parsed.ready_fd,
-        parsed.parent_fd, parsed.health,
-    )  # fmt: skip
     try:
-        if not parsed.listen:
-            make_socket_directory()
+        listening = Listening(
+            parsed.listen or [_default_address(name)], not parsed.no_health, not parsed.no_reflection, parsed.ready_fd,
+            parsed.parent_fd, parsed.health,
+        )  # fmt: skip
         uvloop.run(serve(name, options, listening))
     except (AddressError, SettingError) as error:
         print(f"splitvisor service {name.command}: {error}", file=sys.stderr)
