@@ -189,7 +189,7 @@ def test_a_stream_about_the_process_s_machine_ends_when_another_s_begins(
         client = credentials(authority.directory / "some-operator")
         try:
             async with grpc.aio.secure_channel(f"127.0.0.1:{port}", client) as channel:
-                watch = machine_pb2_grpc.MachineServiceStub(channel).WatchEvents(machine_pb2.WatchEventsRequest())
+                watch: Any = machine_pb2_grpc.MachineServiceStub(channel).WatchEvents(machine_pb2.WatchEventsRequest())
                 assert (await watch.read()).state.state == machine_pb2.MACHINE_STATE_NONE
                 monkeypatch.setattr(OwnVm, "name", OURS)
                 servicer.progress("ours")
