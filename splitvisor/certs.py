@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from splitvisor.identity import SCHEME, Identity, IdentityError, parse_identity
@@ -105,7 +106,9 @@ def issue(
     if hosts and not identity.role.serves:
         raise CertificateError(f"role {identity.role} does not serve, so its certificate has no hosts; leave them out")
     ca_pem = _read(authority / CA_CERTIFICATE)
-    ca, ca_key = parse_certificate(ca_pem, authority / CA_CERTIFICATE), parse_key(_read(authority / CA_KEY), authority / CA_KEY)
+    ca, ca_key = parse_certificate(ca_pem, authority / CA_CERTIFICATE), _parse_key(_read(authority / CA_KEY), authority / CA_KEY)
+    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
+        raise CertificateError(f"{authority / CA_KEY}: not an elliptic curve key; make an authority with `splitvisor certs init`")
     if ca.public_key() != ca_key.public_key():
         raise CertificateError(f"{authority}: {CA_KEY} is not the key of {CA_CERTIFICATE}; restore the one that belongs to it")
     key = ec.generate_private_key(ec.SECP256R1())
@@ -142,17 +145,6 @@ def parse_certificate(pem: bytes, source: object) -> x509.Certificate:
         raise CertificateError(f"{source}: not a certificate in PEM form") from error
 
 
-def parse_key(pem: bytes, source: object) -> ec.EllipticCurvePrivateKey:
-    """Return the private key of a PEM text. Raises CertificateError."""
-    try:
-        key = serialization.load_pem_private_key(pem, None)
-    except (ValueError, TypeError) as error:
-        raise CertificateError(f"{source}: not a private key in PEM form without a passphrase") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise CertificateError(f"{source}: not an elliptic curve key; make one with `splitvisor certs issue`")
-    return key
-
-
 def describe(certificate: x509.Certificate) -> Description:
     """Return what a certificate says. Raises CertificateError when its names cannot be read."""
     try:
@@ -185,12 +177,14 @@ def check_usable(certificate: bytes, key: bytes, authority: bytes, source: objec
     """Return who a certificate makes its holder, when it can be used now.
 
     Args:
-        certificate, key, authority: PEM texts; of authorities there may be several, while one takes over from another.
+        certificate: PEM text, with the intermediate authorities when there are any.
+        key, authority: PEM texts; of authorities there may be several, while one takes over from another.
         source: where they are from, for messages.
 
     Raises CertificateError: not readable, not a pair, from another authority, expired, not yet valid, or without an identity.
     """
-    parsed, private, authorities = parse_certificate(certificate, source), parse_key(key, source), _authorities(authority, source)
+    parsed, *chain = _parse_all(certificate, source)
+    private, authorities = _parse_key(key, source), _parse_all(authority, f"{source}: {CA_CERTIFICATE} beside it")
     if parsed.public_key() != private.public_key():
         raise CertificateError(f"{source}: the key is not the certificate's; put the two of one `splitvisor certs issue` there")
     found = describe(parsed)
@@ -199,7 +193,7 @@ def check_usable(certificate: bytes, key: bytes, authority: bytes, source: objec
         raise CertificateError(f"{source}: the certificate expired on {_day(found.not_after)}; issue a new one")
     if now < found.not_before:
         raise CertificateError(f"{source}: the certificate holds from {_day(found.not_before)}; check this host's clock")
-    ca = next((each for each in authorities if _signed(parsed, each)), None)
+    ca = next((each for each in (*authorities, *chain) if _signed(parsed, each)), None)
     if ca is None:
         raise CertificateError(f"{source}: the certificate is not from the authority in {CA_CERTIFICATE} beside it")
     if now > ca.not_valid_after_utc:
@@ -209,11 +203,18 @@ def check_usable(certificate: bytes, key: bytes, authority: bytes, source: objec
     return found.identity
 
 
-def _authorities(pem: bytes, source: object) -> Sequence[x509.Certificate]:
+def _parse_all(pem: bytes, source: object) -> Sequence[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
-        raise CertificateError(f"{source}: {CA_CERTIFICATE} beside it is not a certificate in PEM form") from error
+        raise CertificateError(f"{source}: not a certificate in PEM form") from error
+
+
+def _parse_key(pem: bytes, source: object) -> PrivateKeyTypes:
+    try:
+        return serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise CertificateError(f"{source}: the key is not one in PEM form without a passphrase") from error
 
 
 def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from typer.testing import CliRunner, Result
 
 from splitvisor import certs
@@ -178,3 +182,30 @@ def test_the_command_makes_shows_and_refuses_in_one_line(tmp_path: Path) -> None
         assert done.exit_code == 2
         assert reason in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_certificates_of_other_tools_do_with_rsa_and_an_intermediate_authority(tmp_path: Path) -> None:
+    def make(name: str, signer: x509.Certificate | None, key: Any, signing: Any, ca: bool) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        identity = x509.UniformResourceIdentifier("splitvisor:role=operator;vm=web-*")
+        return (
+            x509.CertificateBuilder(signer.subject if signer is not None else subject, subject, key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now)
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([identity]), critical=False)
+            .sign(signing, hashes.SHA256())
+        )
+
+    root_key, middle_key, key = (rsa.generate_private_key(65537, 2048) for _ in range(3))
+    root = make("root", None, root_key, root_key, True)
+    middle = make("middle", root, middle_key, root_key, True)
+    leaf = make("leaf", middle, key, middle_key, False)
+    pem = serialization.Encoding.PEM
+    key_pem = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    chain = leaf.public_bytes(pem) + middle.public_bytes(pem)
+    assert certs.check_usable(chain, key_pem, root.public_bytes(pem), "here") == Identity(Role.OPERATOR, ("web-*",))
+    with pytest.raises(CertificateError, match="not from the authority"):
+        certs.check_usable(leaf.public_bytes(pem), key_pem, root.public_bytes(pem), "here")
