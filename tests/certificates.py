@@ -38,8 +38,3 @@ class Authority:
             patch.setattr(certs, "CLOCK_SKEW", datetime.timedelta(days=3))
             patch.setattr(certs, "_check_days", lambda _days: None)
             return self.issue(role, name=name, days=-1)
-
-
-def environment(directory: Path) -> dict[str, str]:
-    """The environment of a process that has a certificate."""
-    return {"SPLITVISOR_TLS": str(directory)}
