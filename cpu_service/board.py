@@ -27,7 +27,7 @@ from cpu_service.trap_router import TrapRouter
 from cpu_service.trap_stream import BackendLink
 from cpu_service.trap_trace import TrapTrace
 from cpu_service.virtual_processor_area import VirtualProcessorAreas
-from splitvisor.guest_memory import RamFile
+from splitvisor.guest_memory import RAM_SUFFIX, RamFile
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
 
@@ -62,7 +62,7 @@ class Board:
         self._events = events
         self._vcpu_thread = threading.get_ident()
         size = config.memory_mib * MIB
-        self._ram_path = runtime_dir / f"{config.name}-{secrets.token_hex(16)}.ram"
+        self._ram_path = runtime_dir / f"{config.name}-{secrets.token_hex(16)}{RAM_SUFFIX}"
         self._ram_file = RamFile.create(self._ram_path, size)
         if config.private_memory:
             self._ram_path.unlink()

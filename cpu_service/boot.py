@@ -16,7 +16,7 @@ from cpu_service.board import Board
 from cpu_service.engine.engine import MSR_ME, MSR_SF
 from cpu_service.loader import LoadedImage, LoadedInitrd, load_firmware, load_initrd, load_program, open_image
 from cpu_service.trap_stream import CHANNEL_OPTIONS, BackendUnavailableError
-from splitvisor.channels import open_channel
+from splitvisor.channels import explain, open_channel
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import device_tree_pb2_grpc
 from splitvisor.rpc import machine_pb2 as mpb
@@ -111,7 +111,7 @@ def _build_tree(config: mpb.MachineConfig, board: Board, kernel: LoadedImage | N
         try:
             response = device_tree_pb2_grpc.DeviceTreeServiceStub(channel).BuildTree(request, timeout=TREE_TIMEOUT_S)
         except grpc.RpcError as error:
-            raise BackendUnavailableError(f"back end {owner.name} cannot build the device tree: {error.details()}") from error
+            raise BackendUnavailableError(f"back end {owner.name} cannot build the device tree: {explain(error)}") from error
     log.info("device tree stored", revision=response.revision, size=len(response.blob))
     blob: bytes = response.blob
     return blob

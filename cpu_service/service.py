@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +24,10 @@ from cpu_service.trap_stream import BackendLink, BackendUnavailableError
 from cpu_service.trap_trace import TooManyWatchersError, Watcher, WatchError
 from splitvisor.addresses import AddressError, check_address
 from splitvisor.metrics import Source
+from splitvisor.own_vm import OwnVm
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
+from splitvisor.runtime_directory import private_directory, ram_parents
 from splitvisor.service_names import Started
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ WATCH_BATCH = 256
 """Calls in one response of WatchTraps."""
 WATCH_PAUSE_S = 0.01
 """Between two responses to one watcher."""
-SHARED_MEMORY_DIR = Path("/dev/shm")
 
 _NAME = re.compile(r"[a-z0-9-]{1,63}")
 
@@ -52,16 +52,22 @@ class Options:
     """What `splitvisor service cpu` may set."""
 
     ram_dir: Path | None = field(
-        default=None, metadata={"help": "directory for the file of guest RAM, best on a tmpfs (default: /dev/shm)"}
+        default=None, metadata={"help": "directory for the file of guest RAM, best on a tmpfs (default: one in /dev/shm)"}
     )
 
 
 async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Awaitable[None]]:
     """Add MachineService; the result stops the machine."""
-    directory = options.ram_dir or (SHARED_MEMORY_DIR if os.access(SHARED_MEMORY_DIR, os.W_OK) else Path(tempfile.gettempdir()))
+    stack = ExitStack()
+    directory = options.ram_dir or stack.enter_context(private_directory(ram_parents(0)))
     servicer = MachineServicer(directory)
     machine_pb2_grpc.add_MachineServiceServicer_to_server(servicer, server)
-    return Started(servicer.close, measure=(servicer.measure,), trace=(servicer.trace_with,))
+
+    async def stop() -> None:
+        with stack:
+            await servicer.close()
+
+    return Started(stop, measure=(servicer.measure,), trace=(servicer.trace_with,))
 
 
 class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
@@ -90,6 +96,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
             if self._machine is not None and self._machine.state not in FINAL_STATES:
                 running = self._machine.config.name
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"machine {running!r} runs here already")
+            OwnVm.name = request.config.name
             machine = self._machine = Machine(request.config, self._ram_dir, self, self._tracing)
             try:
                 await asyncio.to_thread(machine.start)

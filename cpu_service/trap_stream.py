@@ -19,7 +19,7 @@ import grpc
 import structlog
 
 from cpu_service.ram import GuestRam
-from splitvisor.channels import open_channel
+from splitvisor.channels import explain, open_channel
 from splitvisor.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
@@ -32,6 +32,8 @@ BATCH_CALLS = 128
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.01, 0.25
 REQUEST_BYTES = 1 << 20
 """The largest memory_read that is answered."""
+MAX_UNASKED = 1024
+"""Answers that no vCPU has taken, and answers to memory requests that were not sent yet; with more, the stream ends."""
 MIRROR_BYTES = 1 << 20
 """The largest array that is kept a copy of."""
 
@@ -49,6 +51,16 @@ CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 20),
     ("grpc.max_reconnect_backoff_ms", 250),
 )
+
+REFUSALS = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
+"""What a back end says that will say so again."""
 
 log = structlog.get_logger()
 
@@ -336,7 +348,7 @@ class BackendLink:
                 self._read()
             except grpc.RpcError as error:
                 self._failure = _explain(error)
-                if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS):
+                if error.code() in REFUSALS:
                     self._first_attach.set()
             except BackendUnavailableError as error:
                 self._failure = str(error)
@@ -395,13 +407,16 @@ class BackendLink:
             match response.WhichOneof("message"):
                 case "reply" | "invoke" | "reset_done":
                     self._answers.put(response)
+                    self._check_backlog(self._answers.qsize())
                 case "acknowledge":
                     self._acknowledge(response.acknowledge)
                 case "interrupt":
                     self._events.interrupt(response.interrupt.source)
                 case "memory_read":
+                    self._check_backlog(self._outgoing.qsize())
                     self._outgoing.put(self._memory_read(response.memory_read))
                 case "memory_write":
+                    self._check_backlog(self._outgoing.qsize())
                     self._outgoing.put(self._memory_write(response.memory_write))
                 case "dirty":
                     self._events.memory_written(response.dirty.address, response.dirty.length)
@@ -411,6 +426,13 @@ class BackendLink:
                     self.nodes, self._devices = tuple(response.inventory.nodes), tuple(response.inventory.devices)
                 case other:
                     raise BackendUnavailableError(f"it sent an unexpected message: {other}")
+
+    def _check_backlog(self, waiting: int) -> None:
+        """Bound what a back end can make this side keep; the stream ends and begins anew."""
+        if waiting > MAX_UNASKED:
+            assert self._call is not None
+            self._call.cancel()
+            raise BackendUnavailableError(f"it sent more than {MAX_UNASKED} messages that nobody waits for")
 
     def _acknowledge(self, done: pb.Acknowledge) -> None:
         with self._lock:
@@ -454,5 +476,5 @@ def unavailable(route: pb.Route) -> int:
 
 
 def _explain(error: grpc.RpcError) -> str:
-    code, details = error.code(), error.details() or "no details"
+    code, details = error.code(), explain(error)
     return details if code is grpc.StatusCode.INVALID_ARGUMENT else f"{code.name.lower().replace('_', ' ')}: {details}"

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from splitvisor.channels import open_aio_channel
+from splitvisor.channels import explain, open_aio_channel
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc
 
@@ -83,7 +83,7 @@ class RemoteTreeStore:
                     continue
                 remedy = "; is hcall_service running?" if temporary else ""
                 raise TreeStoreError(
-                    f"device-tree store at {self._target}: {error.code().name}: {error.details()}{remedy}"
+                    f"device-tree store at {self._target}: {error.code().name}: {explain(error)}{remedy}"
                 ) from error
 
     async def close(self) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import struct
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+RAM_SUFFIX = ".ram"
+"""How names of files with guest RAM end."""
 LOGICAL_ADDRESS_MASK = 0x0FFF_FFFF_FFFF_FFFF
 """Linux passes some addresses with its linear map's top nibble (0xC) still in place; hypercalls mask it off."""
 
@@ -93,12 +96,17 @@ class RamFile:
 
     @classmethod
     def open(cls, path: Path, size: int) -> RamFile:
-        """Map an existing file. Raises OSError when it cannot be opened or has another size."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        found = os.fstat(descriptor).st_size
-        if found != size:
+        """Map an existing file. Raises OSError when it cannot be opened, has another size, or is not a file of create().
+
+        The path comes from a peer, which must not get at other files of this user.
+        """
+        if path.suffix != RAM_SUFFIX:
+            raise OSError(f"{path} is not called *{RAM_SUFFIX}")
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
             os.close(descriptor)
-            raise OSError(f"{path} has {found} bytes, not {size}")
+            raise OSError(f"{path} has {found.st_size} bytes, not {size}")
         return cls(path, descriptor, size)
 
     def close(self) -> None:

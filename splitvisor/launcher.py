@@ -161,7 +161,9 @@ async def _run_services(
 def _write_run_file(path: Path, vm: str, addresses: Mapping[str, str], processes: list[ServiceProcess]) -> None:
     """Tell other programs who runs: for attaching a debugger, a second console, or a fault."""
     pids = {process.command.name: process.pid for process in processes}
-    path.write_text(json.dumps({"vm": vm, "pid": os.getpid(), "services": dict(addresses), "pids": pids}))
+    text = json.dumps({"vm": vm, "pid": os.getpid(), "services": dict(addresses), "pids": pids})
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _write_report(path: Path, outcome: Outcome, processes: list[ServiceProcess], seconds: float) -> None:

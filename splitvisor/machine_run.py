@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from splitvisor.channels import open_aio_channel
+from splitvisor.channels import explain, open_aio_channel
 from splitvisor.exit_status import ExitStatus
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
@@ -77,7 +77,7 @@ async def run_machine(
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     await _raise_failure(failures)
-                return Outcome(_START_ERRORS.get(error.code(), ExitStatus.SERVICE_FAILED), error.details() or str(error.code()))
+                return Outcome(_START_ERRORS.get(error.code(), ExitStatus.SERVICE_FAILED), explain(error, addresses["cpu"]))
             started.set()
             request.progress("")
             outcome = await _end(ended, terminal, failures, request.exit_on)
@@ -85,7 +85,7 @@ async def run_machine(
         except grpc.aio.AioRpcError as error:
             # When its process has ended, that is the better explanation, and known a moment later.
             await _raise_failure(failures)
-            return Outcome(ExitStatus.SERVICE_FAILED, f"cpu_service: {error.details()}")
+            return Outcome(ExitStatus.SERVICE_FAILED, f"cpu_service: {explain(error)}")
         except TerminalError as error:
             return Outcome(ExitStatus.SERVICE_FAILED, str(error))
         finally:

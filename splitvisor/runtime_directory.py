@@ -9,10 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from splitvisor.addresses import AddressError
 
 PREFIX = "splitvisor-"
 LOCK = "lock"
@@ -53,6 +56,20 @@ def socket_parents() -> list[Path]:
     named = os.environ.get("XDG_RUNTIME_DIR", "")
     short = named and os.path.isabs(named) and len(os.fsencode(named)) <= PATH_BYTES
     return [*([Path(named)] if short else []), Path("/tmp")]
+
+
+def make_socket_directory() -> Path:
+    """Make the directory in which services listen that were not told where, closed to others.
+
+    Raises AddressError when somebody else has it, or can enter it.
+    """
+    path = socket_parents()[0] / f"{PREFIX}services-{os.getuid()}"
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise AddressError(f"{path} is not a directory that only this user can enter; remove it, or give --listen ADDRESS")
+    return path
 
 
 def ram_parents(ram_bytes: int) -> list[Path]:

@@ -13,23 +13,35 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from splitvisor.addresses import AddressError, check_address
+from splitvisor.addresses import Address, AddressError, parse_address
 from splitvisor.logging import get_logger
 from splitvisor.service_names import Servable, Started
+
+if TYPE_CHECKING:
+    from splitvisor.authorization import Authorization
 
 MESSAGE_BYTES = 4 << 20
 """Largest message in either direction; the contracts promise it."""
 STOP_SECONDS = 3.0
 """How long calls under way may go on after a signal."""
+SOCKET_MODE = 0o600
+"""Of unix sockets: who may open one may do everything."""
+
+HANDSHAKE_MS = 10_000
+"""How long a peer may take to become one."""
+MAX_CALLS = 4096
+"""Calls and streams under way in a service; one more gets RESOURCE_EXHAUSTED."""
+MAX_HEALTH_CALLS = 64
+"""Health checks under way at the address that is for nothing else."""
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -41,6 +53,7 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
     # Two servers on one port would share its connections at random.
     ("grpc.so_reuseport", 0),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
 )
 
 _health_aio: Any = vars(health)["aio"]  # grpc-stubs does not have it.
@@ -59,9 +72,14 @@ class Listening:
     health: bool = True
     reflection: bool = True
     ready_descriptor: int | None = None
-    """Gets one line of JSON once the service listens: its name, pid, addresses, and where metrics are. Closed after."""
+    """Gets one line of JSON once the service listens: its name, pid, addresses, the one for health last, and where metrics are.
+
+    Closed after.
+    """
     parent_descriptor: int | None = None
     """A pipe whose other end the parent holds: its end of file stops the service."""
+    health_address: str | None = None
+    """Where a server listens that has health checking and nothing else; so it is in plaintext wherever that is."""
     metrics: str | None = None
     """Where Prometheus finds the metrics: HOST:PORT, or PORT for loopback."""
     otel: str | None = None
@@ -80,16 +98,27 @@ async def serve(name: Servable, options: Any, listening: Listening) -> None:
         _watch_parent(loop, listening.parent_descriptor, stopping)
 
     module = name.load()
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    addresses = [parse_address(address) for address in listening.addresses]
+    interceptors = [_authorization(module.SERVICES)] if any(address.tls for address in addresses) else []
+    server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+    servers = [server]
     stop = await module.start(server, options)
     watching = AsyncExitStack()
     try:
-        health_servicer = await _add_health(server, module.SERVICES) if listening.health else None
+        health_servicer = await _make_health(module.SERVICES) if listening.health or listening.health_address else None
+        if listening.health:
+            health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         if listening.reflection:
             _add_reflection(server, module.SERVICES)
-        bound = [_bind(server, address) for address in listening.addresses]
+        bound = [_bind(server, address) for address in addresses]
+        if listening.health_address is not None:
+            probes = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=MAX_HEALTH_CALLS)
+            health_pb2_grpc.add_HealthServicer_to_server(health_servicer, probes)
+            servers.append(probes)
+            bound.append(_bind(probes, replace(parse_address(listening.health_address), tls=False)))
         told = await _let_watch(name, stop, listening, watching)
-        await server.start()
+        for each in servers:
+            await each.start()
         if listening.ready_descriptor is not None:
             _tell_ready(listening.ready_descriptor, name, bound, told)
         _log.info("listening", addresses=bound, pid=os.getpid(), **told)
@@ -101,7 +130,7 @@ async def serve(name: Servable, options: Any, listening: Listening) -> None:
         # The service ends its own streams first, else the server would wait for them until its grace is over.
         with suppress(TimeoutError):
             await asyncio.wait_for(stop(), STOP_SECONDS)
-        await server.stop(grace=STOP_SECONDS)
+        await asyncio.gather(*(each.stop(grace=STOP_SECONDS) for each in servers))
         await watching.aclose()
 
 
@@ -134,25 +163,39 @@ async def _let_watch(name: Servable, started: object, listening: Listening, watc
     return told
 
 
-def _bind(server: grpc.aio.Server, address: str) -> str:
+def _bind(server: grpc.aio.Server, address: Address) -> str:
     """Listen, and return the address with the port that was chosen when 0 was asked for."""
-    check_address(address)
-    if address.startswith("unix:"):
-        path = Path(address.removeprefix("unix:").removeprefix("//"))
-        if not path.parent.is_dir():
-            raise AddressError(f"{address}: {path.parent} is not a directory; make it first")
+    path = Path(address.socket_path) if address.socket_path is not None else None
+    if path is not None and not path.parent.is_dir():
+        raise AddressError(f"{address.text}: {path.parent} is not a directory; make it first")
     try:
-        port = server.add_insecure_port(address)
+        if address.tls:
+            from splitvisor.tls_files import tls_files  # most services have no use for it
+            from splitvisor.tls_server import server_credentials
+
+            port = server.add_secure_port(address.target, server_credentials(tls_files(address.text)))
+        else:
+            port = server.add_insecure_port(address.target)
     except RuntimeError as error:
-        raise AddressError(f"{address}: cannot listen there; is another service running at it?") from error
-    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+        raise AddressError(f"{address.text}: cannot listen there; is another service running at it?") from error
+    if path is None:
+        return f"{address.text.rpartition(':')[0]}:{port}"
+    path.chmod(SOCKET_MODE)
+    if path.parent.stat().st_mode & 0o077:
+        _log.warning("other users may enter the socket's directory; chmod 700 it", directory=str(path.parent))
+    return address.text
 
 
-async def _add_health(server: grpc.aio.Server, services: Sequence[str]) -> Any:
+def _authorization(services: Sequence[str]) -> Authorization:
+    from splitvisor.authorization import Authorization, rules  # only who has TLS asks who calls
+
+    return Authorization(rules((*services, health.SERVICE_NAME, reflection.SERVICE_NAME)))
+
+
+async def _make_health(services: Sequence[str]) -> Any:
     servicer = _health_aio.HealthServicer()
     for service in ("", *services):
         await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     return servicer
 
 

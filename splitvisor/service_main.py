@@ -22,6 +22,7 @@ from splitvisor.addresses import AddressError
 from splitvisor.logging import LogLevel, configure, get_logger
 from splitvisor.service import Listening, SettingError, serve
 from splitvisor.service_names import SERVICE_NAMES, Servable
+from splitvisor.tls_flags import add_tls_flags, use_tls_flags
 
 EXIT_USAGE = 2
 EXIT_FAILED = 4
@@ -37,13 +38,15 @@ def _parser(name: Servable, options: type[Any]) -> argparse.ArgumentParser:
         "--listen",
         metavar="ADDRESS",
         action="append",
-        help=f"unix:/path or a loopback host:port; may be given again (default: {default_address(name)})",
+        help="unix:/path, a loopback host:port, or with TLS any host:port or tls:host:port; may be given again "
+        f"(default: {name.command}.sock in splitvisor-services-UID, a private directory in $XDG_RUNTIME_DIR or /tmp)",
     )
+    add_tls_flags(parser)
     parser.add_argument("--log-level", type=LogLevel, choices=list(LogLevel), default=LogLevel.INFO, metavar="LEVEL",
                         help="debug, info, warning or error (default: info)")
     parser.add_argument("--no-health", action="store_true", help="do not serve grpc.health.v1.Health")
     parser.add_argument("--no-reflection", action="store_true", help="do not serve gRPC reflection")
-    parser.add_argument("--health", metavar="ADDRESS", help="also listen there, for health checks from outside")
+    parser.add_argument("--health", metavar="ADDRESS", help="also listen there, for health checks only, in plaintext")
     parser.add_argument("--metrics", metavar="HOST:PORT",
                         help="serve Prometheus metrics there over HTTP to whoever can reach it; PORT alone: on loopback")
     parser.add_argument("--otel", metavar="URL",
@@ -97,10 +100,11 @@ def _fields(options: type[Any]) -> list[_Option]:
     return found
 
 
-def default_address(name: Servable) -> str:
-    """Return where a service listens when it is not told."""
-    directory = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
-    return f"unix:{directory}/splitvisor-{name.command}.sock"
+def _default_address(name: Servable) -> str:
+    """Return where a service listens that is not told where. Raises AddressError."""
+    from splitvisor.runtime_directory import make_socket_directory  # few services come here
+
+    return f"unix:{make_socket_directory()}/{name.command}.sock"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -120,12 +124,15 @@ def run(name: Servable, arguments: Sequence[str]) -> int:
     parsed = _parser(name, options_class).parse_args(arguments)
     configure(parsed.log_level, name.package)
     options = options_class(**{option.name: getattr(parsed, option.name) for option in _fields(options_class)})
-    addresses = list(parsed.listen or [default_address(name)])
-    if parsed.health:
-        addresses.append(parsed.health)
-    listening = Listening(addresses, not parsed.no_health, not parsed.no_reflection, parsed.ready_fd, parsed.parent_fd,
-                          parsed.metrics, parsed.otel or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"), parsed.otel is None)
+    use_tls_flags(vars(parsed))
+    # What a service makes, sockets, RAM, stores and transcripts, is its user's only.
+    os.umask(0o077)
     try:
+        listening = Listening(
+            parsed.listen or [_default_address(name)], not parsed.no_health, not parsed.no_reflection, parsed.ready_fd,
+            parsed.parent_fd, parsed.health, parsed.metrics, parsed.otel or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
+            parsed.otel is None,
+        )  # fmt: skip
         uvloop.run(serve(name, options, listening))
     except (AddressError, SettingError) as error:
         print(f"{name.program}: {error}", file=sys.stderr)

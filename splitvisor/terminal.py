@@ -22,7 +22,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from splitvisor.channels import open_aio_channel
+from splitvisor.channels import explain, open_aio_channel
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 from splitvisor.terminal_io import EscapeFilter, OutputClosedError, TextWatch, raw_mode, read_some, write_all
@@ -278,7 +278,7 @@ class _Terminal:
                     return None
                 reason = "vio_service ended the connection"
             except grpc.aio.AioRpcError as error:
-                reason = error.details() or error.code().name
+                reason = explain(error)
                 if error.code() is not grpc.StatusCode.UNAVAILABLE and not self._is_reconnecting(error):
                     raise TerminalError(reason) from error
             finally:

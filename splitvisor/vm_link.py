@@ -27,6 +27,10 @@ MAX_PENDING_EVENTS = 1024
 """Interrupt sources and actions that wait for cpu_service to come back."""
 REPEATED_PULSE_S = 5.0
 """Interrupts this young are pulsed again at the next attach: the lost connection may have been dead when they were sent."""
+MAX_UNSENT = 1 << 16
+"""Messages that wait for a cpu_service that does not read; with more, its stream ends."""
+BACKLOG_BYTES = 16 << 20
+"""Requests that wait for the one in hand; cpu_service keeps far below: a trap a vCPU, and posted calls as far as credit goes."""
 REQUEST_DEADLINE_S = 60.0
 """How long a handler waits for guest memory or an invoked call; cpu_service may be reconnecting."""
 
@@ -55,16 +59,22 @@ class Stream:
 
     async def write(self, message: pb.AttachResponse) -> None:
         """Send in order; returns once this message, or the task that writes, has it."""
-        self._queue.append(message)
+        self._append(message)
         if not self._writing:
             await self._drain()
 
     def send(self, message: pb.AttachResponse) -> None:
         """Send in order, from code that does not wait."""
-        self._queue.append(message)
+        self._append(message)
         if not self._writing:
             self._writing = True
             self._drainer = asyncio.get_running_loop().create_task(self._drain())
+
+    def _append(self, message: pb.AttachResponse) -> None:
+        if len(self._queue) >= MAX_UNSENT:
+            self._queue.clear()
+            self.end(f"cpu_service does not read; {MAX_UNSENT} messages wait for it")
+        self._queue.append(message)
 
     async def _drain(self) -> None:
         self._writing = True
@@ -102,6 +112,7 @@ class VmLink(Vm):
         self._replies: dict[int, tuple[int, pb.AttachResponse | None]] = {}
         self._work: asyncio.Task[None] | None = None
         self._backlog: deque[pb.AttachRequest] = deque()
+        self._backlog_bytes = 0
         self.session = factory(self)
         self.calls = self.session.calls
         self.observers: Sequence[HandlerObserver] = ()
@@ -225,6 +236,10 @@ class VmLink(Vm):
     async def receive(self, request: pb.AttachRequest) -> None:
         """Handle a trap, a posted batch or a reset, after those that came before it."""
         if self._work is not None:
+            size = request.ByteSize()
+            if self._backlog_bytes + size > BACKLOG_BYTES:
+                raise ContractError(f"more than {BACKLOG_BYTES} bytes of requests while one is in hand")
+            self._backlog_bytes += size
             self._backlog.append(request)
             return
         work = self._begin(request)
@@ -242,6 +257,7 @@ class VmLink(Vm):
                 await self.stream.write(response)
             while self._backlog:
                 request = self._backlog.popleft()
+                self._backlog_bytes -= request.ByteSize()
                 begun = self._begin(request)
                 response = begun if begun is None or isinstance(begun, pb.AttachResponse) else await begun
                 if response is not None and self.stream is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import structlog
 
-from splitvisor.channels import open_aio_channel
+from splitvisor.channels import explain, open_aio_channel
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc, platform_event_pb2, platform_event_pb2_grpc, trap_pb2
 
 DEADLINE_S = 5.0
@@ -96,9 +96,8 @@ class Platform:
         try:
             return await method(request, timeout=DEADLINE_S, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
-            details = error.details() or error.code().name.lower()
             remedy = "; is it running?" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else ""
-            raise PlatformError(f"hcall_service at {self._target}: {details}{remedy}") from error
+            raise PlatformError(f"hcall_service at {self._target}: {explain(error)}{remedy}") from error
 
     async def close(self) -> None:
         """Make the changes that wait, and close the channel."""

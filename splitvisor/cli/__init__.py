@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The command line: `splitvisor run`, `service`, `guests`, `bench`."""
 
+import os
 import sys
 
 
@@ -11,6 +12,8 @@ def main() -> None:
         from splitvisor.service_main import main as service_main
 
         sys.exit(service_main(sys.argv[2:]))
+    # A failed TLS handshake is one line of ours, not one of gRPC's too; services keep gRPC's, which says what a peer got wrong.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from splitvisor.cli.app import app  # not for services, see above
 
     app(prog_name="splitvisor")

@@ -9,9 +9,11 @@ import typer
 
 from splitvisor import __version__
 from splitvisor.cli.bench import bench
+from splitvisor.cli.certs import certs
 from splitvisor.cli.dt import dt
 from splitvisor.cli.new_device import new_device
 from splitvisor.cli.run import run
+from splitvisor.cli.tls_options import TlsGroup
 from splitvisor.cli.top import top
 from splitvisor.cli.trace import trace
 from splitvisor.cli.vm_devices import vm
@@ -19,6 +21,7 @@ from splitvisor.guests import GuestError, cache_directory, fetch
 
 app = typer.Typer(
     name="splitvisor",
+    cls=TlsGroup,
     help="A PAPR (POWER pseries) hypervisor whose parts are separate processes that talk gRPC.",
     no_args_is_help=True,
     add_completion=False,
@@ -34,6 +37,7 @@ app.command()(trace)
 app.add_typer(bench, name="bench")
 app.add_typer(vm, name="vm")
 app.add_typer(dt, name="dt")
+app.add_typer(certs, name="certs")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -36,7 +36,7 @@ def service_stub(command: str, vm: str, service: str, address: str | None, stub:
     """
     import grpc  # slow to load, and most commands do without
 
-    from splitvisor.channels import open_channel
+    from splitvisor.channels import explain, open_channel
 
     try:
         target = address or service_address(vm, service)
@@ -48,5 +48,5 @@ def service_stub(command: str, vm: str, service: str, address: str | None, stub:
             yield stub(channel)
         except grpc.RpcError as error:
             unreachable = error.code() is grpc.StatusCode.UNAVAILABLE and not error.details()
-            text = f"no answer at {target}" if unreachable else error.details() or error.code().name.lower()
+            text = f"no answer at {target}" if unreachable else explain(error, target)
             fail(command, text)

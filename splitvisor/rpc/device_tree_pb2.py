@@ -22,60 +22,79 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from splitvisor.rpc import access_pb2 as splitvisor_dot_v1_dot_access__pb2
 from splitvisor.rpc import trap_pb2 as splitvisor_dot_v1_dot_trap__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsplitvisor/v1/device_tree.proto\x12\rsplitvisor.v1\x1a\x18splitvisor/v1/trap.proto\"\xda\x02\n\x10\x42uildTreeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x11\n\tram_bytes\x18\x02 \x01(\x04\x12\r\n\x05vcpus\x18\x03 \x01(\r\x12\x18\n\x10hash_table_shift\x18\x04 \x01(\r\x12\x10\n\x08\x62ootargs\x18\x05 \x01(\t\x12*\n\x06initrd\x18\x06 \x01(\x0b\x32\x1a.splitvisor.v1.MemoryRange\x12*\n\x06kernel\x18\x07 \x01(\x0b\x32\x1a.splitvisor.v1.MemoryRange\x12\x1c\n\x14kernel_little_endian\x18\x08 \x01(\x08\x12,\n\nrtas_calls\x18\t \x03(\x0b\x32\x18.splitvisor.v1.RtasToken\x12\x12\n\nhypercalls\x18\n \x03(\r\x12&\n\x05nodes\x18\x0b \x03(\x0b\x32\x17.splitvisor.v1.TreeNode\x12\x0c\n\x04uuid\x18\x0c \x01(\x0c\"(\n\tRtasToken\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\r\"3\n\x11\x42uildTreeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0c\n\x04\x62lob\x18\x02 \x01(\x0c\"p\n\x0ePutTreeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12)\n\x06origin\x18\x02 \x01(\x0e\x32\x19.splitvisor.v1.TreeOrigin\x12\x0c\n\x04\x62lob\x18\x03 \x01(\x0c\x12\x19\n\x11\x65xpected_revision\x18\x04 \x01(\x04\"#\n\x0fPutTreeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\".\n\x0eGetTreeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\"N\n\x0fGetTreeResponse\x12-\n\x08revision\x18\x01 \x01(\x0b\x32\x1b.splitvisor.v1.TreeRevision\x12\x0c\n\x04\x62lob\x18\x02 \x01(\x0c\"N\n\x12GetPropertyRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"6\n\x13GetPropertyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\x0c\"\"\n\x14ListRevisionsRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"G\n\x15ListRevisionsResponse\x12.\n\trevisions\x18\x01 \x03(\x0b\x32\x1b.splitvisor.v1.TreeRevision\";\n\x15WatchRevisionsRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\"G\n\x16WatchRevisionsResponse\x12-\n\x08revision\x18\x01 \x01(\x0b\x32\x1b.splitvisor.v1.TreeRevision\"x\n\x0cTreeRevision\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12)\n\x06origin\x18\x03 \x01(\x0e\x32\x19.splitvisor.v1.TreeOrigin\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x12\x0c\n\x04size\x18\x05 \x01(\r\"[\n\x11LookUpNodeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x04path\x18\x03 \x01(\tH\x00\x12\x11\n\x07phandle\x18\x04 \x01(\x07H\x00\x42\x05\n\x03key\"p\n\x12LookUpNodeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12%\n\x04node\x18\x02 \x01(\x0b\x32\x17.splitvisor.v1.TreeNode\x12\x0f\n\x07phandle\x18\x03 \x01(\x07\x12\x10\n\x08\x63hildren\x18\x04 \x03(\t\"\'\n\x19GetInterruptParentRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"\x93\x01\n\x1aGetInterruptParentResponse\x12\x0f\n\x07phandle\x18\x01 \x01(\x07\x12\x34\n\x06source\x18\x02 \x01(\x0e\x32$.splitvisor.v1.InterruptParentSource\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"V\n\x12\x43hangeNodesRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0e\n\x06remove\x18\x02 \x03(\t\x12$\n\x03\x61\x64\x64\x18\x03 \x03(\x0b\x32\x17.splitvisor.v1.TreeNode\"\'\n\x13\x43hangeNodesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*\xa1\x01\n\nTreeOrigin\x12\x1b\n\x17TREE_ORIGIN_UNSPECIFIED\x10\x00\x12\x14\n\x10TREE_ORIGIN_SEED\x10\x01\x12\x13\n\x0fTREE_ORIGIN_CAS\x10\x02\x12\x17\n\x13TREE_ORIGIN_QUIESCE\x10\x03\x12\x19\n\x15TREE_ORIGIN_UPDATE_DT\x10\x04\x12\x17\n\x13TREE_ORIGIN_HOTPLUG\x10\x05*\x8f\x01\n\x15InterruptParentSource\x12\'\n#INTERRUPT_PARENT_SOURCE_UNSPECIFIED\x10\x00\x12\'\n#INTERRUPT_PARENT_SOURCE_STORED_TREE\x10\x01\x12$\n INTERRUPT_PARENT_SOURCE_FALLBACK\x10\x02\x32\x9e\x06\n\x11\x44\x65viceTreeService\x12N\n\tBuildTree\x12\x1f.splitvisor.v1.BuildTreeRequest\x1a .splitvisor.v1.BuildTreeResponse\x12H\n\x07PutTree\x12\x1d.splitvisor.v1.PutTreeRequest\x1a\x1e.splitvisor.v1.PutTreeResponse\x12H\n\x07GetTree\x12\x1d.splitvisor.v1.GetTreeRequest\x1a\x1e.splitvisor.v1.GetTreeResponse\x12T\n\x0bGetProperty\x12!.splitvisor.v1.GetPropertyRequest\x1a\".splitvisor.v1.GetPropertyResponse\x12Z\n\rListRevisions\x12#.splitvisor.v1.ListRevisionsRequest\x1a$.splitvisor.v1.ListRevisionsResponse\x12Q\n\nLookUpNode\x12 .splitvisor.v1.LookUpNodeRequest\x1a!.splitvisor.v1.LookUpNodeResponse\x12i\n\x12GetInterruptParent\x12(.splitvisor.v1.GetInterruptParentRequest\x1a).splitvisor.v1.GetInterruptParentResponse\x12T\n\x0b\x43hangeNodes\x12!.splitvisor.v1.ChangeNodesRequest\x1a\".splitvisor.v1.ChangeNodesResponse\x12_\n\x0eWatchRevisions\x12$.splitvisor.v1.WatchRevisionsRequest\x1a%.splitvisor.v1.WatchRevisionsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsplitvisor/v1/device_tree.proto\x12\rsplitvisor.v1\x1a\x1asplitvisor/v1/access.proto\x1a\x18splitvisor/v1/trap.proto\"\xda\x02\n\x10\x42uildTreeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x11\n\tram_bytes\x18\x02 \x01(\x04\x12\r\n\x05vcpus\x18\x03 \x01(\r\x12\x18\n\x10hash_table_shift\x18\x04 \x01(\r\x12\x10\n\x08\x62ootargs\x18\x05 \x01(\t\x12*\n\x06initrd\x18\x06 \x01(\x0b\x32\x1a.splitvisor.v1.MemoryRange\x12*\n\x06kernel\x18\x07 \x01(\x0b\x32\x1a.splitvisor.v1.MemoryRange\x12\x1c\n\x14kernel_little_endian\x18\x08 \x01(\x08\x12,\n\nrtas_calls\x18\t \x03(\x0b\x32\x18.splitvisor.v1.RtasToken\x12\x12\n\nhypercalls\x18\n \x03(\r\x12&\n\x05nodes\x18\x0b \x03(\x0b\x32\x17.splitvisor.v1.TreeNode\x12\x0c\n\x04uuid\x18\x0c \x01(\x0c\"(\n\tRtasToken\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\r\"3\n\x11\x42uildTreeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0c\n\x04\x62lob\x18\x02 \x01(\x0c\"p\n\x0ePutTreeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12)\n\x06origin\x18\x02 \x01(\x0e\x32\x19.splitvisor.v1.TreeOrigin\x12\x0c\n\x04\x62lob\x18\x03 \x01(\x0c\x12\x19\n\x11\x65xpected_revision\x18\x04 \x01(\x04\"#\n\x0fPutTreeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\".\n\x0eGetTreeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\"N\n\x0fGetTreeResponse\x12-\n\x08revision\x18\x01 \x01(\x0b\x32\x1b.splitvisor.v1.TreeRevision\x12\x0c\n\x04\x62lob\x18\x02 \x01(\x0c\"N\n\x12GetPropertyRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"6\n\x13GetPropertyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\x0c\"\"\n\x14ListRevisionsRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"G\n\x15ListRevisionsResponse\x12.\n\trevisions\x18\x01 \x03(\x0b\x32\x1b.splitvisor.v1.TreeRevision\";\n\x15WatchRevisionsRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\"G\n\x16WatchRevisionsResponse\x12-\n\x08revision\x18\x01 \x01(\x0b\x32\x1b.splitvisor.v1.TreeRevision\"x\n\x0cTreeRevision\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12)\n\x06origin\x18\x03 \x01(\x0e\x32\x19.splitvisor.v1.TreeOrigin\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x12\x0c\n\x04size\x18\x05 \x01(\r\"[\n\x11LookUpNodeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x04path\x18\x03 \x01(\tH\x00\x12\x11\n\x07phandle\x18\x04 \x01(\x07H\x00\x42\x05\n\x03key\"p\n\x12LookUpNodeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12%\n\x04node\x18\x02 \x01(\x0b\x32\x17.splitvisor.v1.TreeNode\x12\x0f\n\x07phandle\x18\x03 \x01(\x07\x12\x10\n\x08\x63hildren\x18\x04 \x03(\t\"\'\n\x19GetInterruptParentRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"\x93\x01\n\x1aGetInterruptParentResponse\x12\x0f\n\x07phandle\x18\x01 \x01(\x07\x12\x34\n\x06source\x18\x02 \x01(\x0e\x32$.splitvisor.v1.InterruptParentSource\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"V\n\x12\x43hangeNodesRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0e\n\x06remove\x18\x02 \x03(\t\x12$\n\x03\x61\x64\x64\x18\x03 \x03(\x0b\x32\x17.splitvisor.v1.TreeNode\"\'\n\x13\x43hangeNodesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*\xa1\x01\n\nTreeOrigin\x12\x1b\n\x17TREE_ORIGIN_UNSPECIFIED\x10\x00\x12\x14\n\x10TREE_ORIGIN_SEED\x10\x01\x12\x13\n\x0fTREE_ORIGIN_CAS\x10\x02\x12\x17\n\x13TREE_ORIGIN_QUIESCE\x10\x03\x12\x19\n\x15TREE_ORIGIN_UPDATE_DT\x10\x04\x12\x17\n\x13TREE_ORIGIN_HOTPLUG\x10\x05*\x8f\x01\n\x15InterruptParentSource\x12\'\n#INTERRUPT_PARENT_SOURCE_UNSPECIFIED\x10\x00\x12\'\n#INTERRUPT_PARENT_SOURCE_STORED_TREE\x10\x01\x12$\n INTERRUPT_PARENT_SOURCE_FALLBACK\x10\x02\x32\xa0\x07\n\x11\x44\x65viceTreeService\x12[\n\tBuildTree\x12\x1f.splitvisor.v1.BuildTreeRequest\x1a .splitvisor.v1.BuildTreeResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x01\x12\x02vm\x12V\n\x07PutTree\x12\x1d.splitvisor.v1.PutTreeRequest\x1a\x1e.splitvisor.v1.PutTreeResponse\"\x0c\xa2\xbb\x18\x08\n\x02\x02\x05\x12\x02vm\x12W\n\x07GetTree\x12\x1d.splitvisor.v1.GetTreeRequest\x1a\x1e.splitvisor.v1.GetTreeResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12\x63\n\x0bGetProperty\x12!.splitvisor.v1.GetPropertyRequest\x1a\".splitvisor.v1.GetPropertyResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12i\n\rListRevisions\x12#.splitvisor.v1.ListRevisionsRequest\x1a$.splitvisor.v1.ListRevisionsResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12`\n\nLookUpNode\x12 .splitvisor.v1.LookUpNodeRequest\x1a!.splitvisor.v1.LookUpNodeResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12x\n\x12GetInterruptParent\x12(.splitvisor.v1.GetInterruptParentRequest\x1a).splitvisor.v1.GetInterruptParentResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12\x61\n\x0b\x43hangeNodes\x12!.splitvisor.v1.ChangeNodesRequest\x1a\".splitvisor.v1.ChangeNodesResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x02\x12\x02vm\x12n\n\x0eWatchRevisions\x12$.splitvisor.v1.WatchRevisionsRequest\x1a%.splitvisor.v1.WatchRevisionsResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'splitvisor.rpc.device_tree_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TREEORIGIN']._serialized_start=1828
-  _globals['_TREEORIGIN']._serialized_end=1989
-  _globals['_INTERRUPTPARENTSOURCE']._serialized_start=1992
-  _globals['_INTERRUPTPARENTSOURCE']._serialized_end=2135
-  _globals['_BUILDTREEREQUEST']._serialized_start=77
-  _globals['_BUILDTREEREQUEST']._serialized_end=423
-  _globals['_RTASTOKEN']._serialized_start=425
-  _globals['_RTASTOKEN']._serialized_end=465
-  _globals['_BUILDTREERESPONSE']._serialized_start=467
-  _globals['_BUILDTREERESPONSE']._serialized_end=518
-  _globals['_PUTTREEREQUEST']._serialized_start=520
-  _globals['_PUTTREEREQUEST']._serialized_end=632
-  _globals['_PUTTREERESPONSE']._serialized_start=634
-  _globals['_PUTTREERESPONSE']._serialized_end=669
-  _globals['_GETTREEREQUEST']._serialized_start=671
-  _globals['_GETTREEREQUEST']._serialized_end=717
-  _globals['_GETTREERESPONSE']._serialized_start=719
-  _globals['_GETTREERESPONSE']._serialized_end=797
-  _globals['_GETPROPERTYREQUEST']._serialized_start=799
-  _globals['_GETPROPERTYREQUEST']._serialized_end=877
-  _globals['_GETPROPERTYRESPONSE']._serialized_start=879
-  _globals['_GETPROPERTYRESPONSE']._serialized_end=933
-  _globals['_LISTREVISIONSREQUEST']._serialized_start=935
-  _globals['_LISTREVISIONSREQUEST']._serialized_end=969
-  _globals['_LISTREVISIONSRESPONSE']._serialized_start=971
-  _globals['_LISTREVISIONSRESPONSE']._serialized_end=1042
-  _globals['_WATCHREVISIONSREQUEST']._serialized_start=1044
-  _globals['_WATCHREVISIONSREQUEST']._serialized_end=1103
-  _globals['_WATCHREVISIONSRESPONSE']._serialized_start=1105
-  _globals['_WATCHREVISIONSRESPONSE']._serialized_end=1176
-  _globals['_TREEREVISION']._serialized_start=1178
-  _globals['_TREEREVISION']._serialized_end=1298
-  _globals['_LOOKUPNODEREQUEST']._serialized_start=1300
-  _globals['_LOOKUPNODEREQUEST']._serialized_end=1391
-  _globals['_LOOKUPNODERESPONSE']._serialized_start=1393
-  _globals['_LOOKUPNODERESPONSE']._serialized_end=1505
-  _globals['_GETINTERRUPTPARENTREQUEST']._serialized_start=1507
-  _globals['_GETINTERRUPTPARENTREQUEST']._serialized_end=1546
-  _globals['_GETINTERRUPTPARENTRESPONSE']._serialized_start=1549
-  _globals['_GETINTERRUPTPARENTRESPONSE']._serialized_end=1696
-  _globals['_CHANGENODESREQUEST']._serialized_start=1698
-  _globals['_CHANGENODESREQUEST']._serialized_end=1784
-  _globals['_CHANGENODESRESPONSE']._serialized_start=1786
-  _globals['_CHANGENODESRESPONSE']._serialized_end=1825
-  _globals['_DEVICETREESERVICE']._serialized_start=2138
-  _globals['_DEVICETREESERVICE']._serialized_end=2936
+  _globals['_DEVICETREESERVICE'].methods_by_name['BuildTree']._loaded_options = None
+  _globals['_DEVICETREESERVICE'].methods_by_name['BuildTree']._serialized_options = b'\242\273\030\007\n\001\001\022\002vm'
+  _globals['_DEVICETREESERVICE'].methods_by_name['PutTree']._loaded_options = None
+  _globals['_DEVICETREESERVICE'].methods_by_name['PutTree']._serialized_options = b'\242\273\030\010\n\002\002\005\022\002vm'
+  _globals['_DEVICETREESERVICE'].methods_by_name['GetTree']._loaded_options = None
+  _globals['_DEVICETREESERVICE'].methods_by_name['GetTree']._serialized_options = b'\242\273\030\t\n\003\001\002\005\022\002vm'
+  _globals['_DEVICETREESERVICE'].methods_by_name['GetProperty']._loaded_options = None
+  _globals['_DEVICETREESERVICE'].methods_by_name['GetProperty']._serialized_options = b'\242\273\030\t\n\003\001\002\005\022\002vm'
+  _globals['_DEVICETREESERVICE'].methods_by_name['ListRevisions']._loaded_options = None
+  _globals['_DEVICETREESERVICE'].methods_by_name['ListRevisions']._serialized_options = b'\242\273\030\t\n\003\001\002\005\022\002vm'
+  _globals['_DEVICETREESERVICE'].methods_by_name['LookUpNode']._loaded_options = None
+  _globals['_DEVICETREESERVICE'].methods_by_name['LookUpNode']._serialized_options = b'\242\273\030\t\n\003\001\002\005\022\002vm'
+  _globals['_DEVICETREESERVICE'].methods_by_name['GetInterruptParent']._loaded_options = None
+  _globals['_DEVICETREESERVICE'].methods_by_name['GetInterruptParent']._serialized_options = b'\242\273\030\t\n\003\001\002\005\022\002vm'
+  _globals['_DEVICETREESERVICE'].methods_by_name['ChangeNodes']._loaded_options = None
+  _globals['_DEVICETREESERVICE'].methods_by_name['ChangeNodes']._serialized_options = b'\242\273\030\007\n\001\002\022\002vm'
+  _globals['_DEVICETREESERVICE'].methods_by_name['WatchRevisions']._loaded_options = None
+  _globals['_DEVICETREESERVICE'].methods_by_name['WatchRevisions']._serialized_options = b'\242\273\030\t\n\003\001\002\005\022\002vm'
+  _globals['_TREEORIGIN']._serialized_start=1856
+  _globals['_TREEORIGIN']._serialized_end=2017
+  _globals['_INTERRUPTPARENTSOURCE']._serialized_start=2020
+  _globals['_INTERRUPTPARENTSOURCE']._serialized_end=2163
+  _globals['_BUILDTREEREQUEST']._serialized_start=105
+  _globals['_BUILDTREEREQUEST']._serialized_end=451
+  _globals['_RTASTOKEN']._serialized_start=453
+  _globals['_RTASTOKEN']._serialized_end=493
+  _globals['_BUILDTREERESPONSE']._serialized_start=495
+  _globals['_BUILDTREERESPONSE']._serialized_end=546
+  _globals['_PUTTREEREQUEST']._serialized_start=548
+  _globals['_PUTTREEREQUEST']._serialized_end=660
+  _globals['_PUTTREERESPONSE']._serialized_start=662
+  _globals['_PUTTREERESPONSE']._serialized_end=697
+  _globals['_GETTREEREQUEST']._serialized_start=699
+  _globals['_GETTREEREQUEST']._serialized_end=745
+  _globals['_GETTREERESPONSE']._serialized_start=747
+  _globals['_GETTREERESPONSE']._serialized_end=825
+  _globals['_GETPROPERTYREQUEST']._serialized_start=827
+  _globals['_GETPROPERTYREQUEST']._serialized_end=905
+  _globals['_GETPROPERTYRESPONSE']._serialized_start=907
+  _globals['_GETPROPERTYRESPONSE']._serialized_end=961
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=963
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=997
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=999
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=1070
+  _globals['_WATCHREVISIONSREQUEST']._serialized_start=1072
+  _globals['_WATCHREVISIONSREQUEST']._serialized_end=1131
+  _globals['_WATCHREVISIONSRESPONSE']._serialized_start=1133
+  _globals['_WATCHREVISIONSRESPONSE']._serialized_end=1204
+  _globals['_TREEREVISION']._serialized_start=1206
+  _globals['_TREEREVISION']._serialized_end=1326
+  _globals['_LOOKUPNODEREQUEST']._serialized_start=1328
+  _globals['_LOOKUPNODEREQUEST']._serialized_end=1419
+  _globals['_LOOKUPNODERESPONSE']._serialized_start=1421
+  _globals['_LOOKUPNODERESPONSE']._serialized_end=1533
+  _globals['_GETINTERRUPTPARENTREQUEST']._serialized_start=1535
+  _globals['_GETINTERRUPTPARENTREQUEST']._serialized_end=1574
+  _globals['_GETINTERRUPTPARENTRESPONSE']._serialized_start=1577
+  _globals['_GETINTERRUPTPARENTRESPONSE']._serialized_end=1724
+  _globals['_CHANGENODESREQUEST']._serialized_start=1726
+  _globals['_CHANGENODESREQUEST']._serialized_end=1812
+  _globals['_CHANGENODESRESPONSE']._serialized_start=1814
+  _globals['_CHANGENODESRESPONSE']._serialized_end=1853
+  _globals['_DEVICETREESERVICE']._serialized_start=2166
+  _globals['_DEVICETREESERVICE']._serialized_end=3094
 # @@protoc_insertion_point(module_scope)

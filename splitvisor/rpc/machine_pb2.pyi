@@ -1,3 +1,4 @@
+from splitvisor.rpc import access_pb2 as _access_pb2
 from splitvisor.rpc import trap_pb2 as _trap_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper

@@ -22,23 +22,26 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from splitvisor.rpc import access_pb2 as splitvisor_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"splitvisor/v1/platform_event.proto\x12\rsplitvisor.v1\"\x94\x01\n\x13RaiseHotplugRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x30\n\x08resource\x18\x02 \x01(\x0e\x32\x1e.splitvisor.v1.HotplugResource\x12,\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1c.splitvisor.v1.HotplugAction\x12\x11\n\tdrc_index\x18\x04 \x01(\x07\"\x16\n\x14RaiseHotplugResponse*h\n\x0fHotplugResource\x12 \n\x1cHOTPLUG_RESOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15HOTPLUG_RESOURCE_SLOT\x10\x03\x12\x18\n\x14HOTPLUG_RESOURCE_PHB\x10\x04*b\n\rHotplugAction\x12\x1e\n\x1aHOTPLUG_ACTION_UNSPECIFIED\x10\x00\x12\x16\n\x12HOTPLUG_ACTION_ADD\x10\x01\x12\x19\n\x15HOTPLUG_ACTION_REMOVE\x10\x02\x32o\n\x14PlatformEventService\x12W\n\x0cRaiseHotplug\x12\".splitvisor.v1.RaiseHotplugRequest\x1a#.splitvisor.v1.RaiseHotplugResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"splitvisor/v1/platform_event.proto\x12\rsplitvisor.v1\x1a\x1asplitvisor/v1/access.proto\"\x94\x01\n\x13RaiseHotplugRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x30\n\x08resource\x18\x02 \x01(\x0e\x32\x1e.splitvisor.v1.HotplugResource\x12,\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1c.splitvisor.v1.HotplugAction\x12\x11\n\tdrc_index\x18\x04 \x01(\x07\"\x16\n\x14RaiseHotplugResponse*h\n\x0fHotplugResource\x12 \n\x1cHOTPLUG_RESOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15HOTPLUG_RESOURCE_SLOT\x10\x03\x12\x18\n\x14HOTPLUG_RESOURCE_PHB\x10\x04*b\n\rHotplugAction\x12\x1e\n\x1aHOTPLUG_ACTION_UNSPECIFIED\x10\x00\x12\x16\n\x12HOTPLUG_ACTION_ADD\x10\x01\x12\x19\n\x15HOTPLUG_ACTION_REMOVE\x10\x02\x32|\n\x14PlatformEventService\x12\x64\n\x0cRaiseHotplug\x12\".splitvisor.v1.RaiseHotplugRequest\x1a#.splitvisor.v1.RaiseHotplugResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x02\x12\x02vmb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'splitvisor.rpc.platform_event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HOTPLUGRESOURCE']._serialized_start=228
-  _globals['_HOTPLUGRESOURCE']._serialized_end=332
-  _globals['_HOTPLUGACTION']._serialized_start=334
-  _globals['_HOTPLUGACTION']._serialized_end=432
-  _globals['_RAISEHOTPLUGREQUEST']._serialized_start=54
-  _globals['_RAISEHOTPLUGREQUEST']._serialized_end=202
-  _globals['_RAISEHOTPLUGRESPONSE']._serialized_start=204
-  _globals['_RAISEHOTPLUGRESPONSE']._serialized_end=226
-  _globals['_PLATFORMEVENTSERVICE']._serialized_start=434
-  _globals['_PLATFORMEVENTSERVICE']._serialized_end=545
+  _globals['_PLATFORMEVENTSERVICE'].methods_by_name['RaiseHotplug']._loaded_options = None
+  _globals['_PLATFORMEVENTSERVICE'].methods_by_name['RaiseHotplug']._serialized_options = b'\242\273\030\007\n\001\002\022\002vm'
+  _globals['_HOTPLUGRESOURCE']._serialized_start=256
+  _globals['_HOTPLUGRESOURCE']._serialized_end=360
+  _globals['_HOTPLUGACTION']._serialized_start=362
+  _globals['_HOTPLUGACTION']._serialized_end=460
+  _globals['_RAISEHOTPLUGREQUEST']._serialized_start=82
+  _globals['_RAISEHOTPLUGREQUEST']._serialized_end=230
+  _globals['_RAISEHOTPLUGRESPONSE']._serialized_start=232
+  _globals['_RAISEHOTPLUGRESPONSE']._serialized_end=254
+  _globals['_PLATFORMEVENTSERVICE']._serialized_start=462
+  _globals['_PLATFORMEVENTSERVICE']._serialized_end=586
 # @@protoc_insertion_point(module_scope)

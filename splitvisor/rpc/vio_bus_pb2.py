@@ -22,39 +22,48 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from splitvisor.rpc import access_pb2 as splitvisor_dot_v1_dot_access__pb2
 from splitvisor.rpc import device_tree_pb2 as splitvisor_dot_v1_dot_device__tree__pb2
 from splitvisor.rpc import trap_pb2 as splitvisor_dot_v1_dot_trap__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsplitvisor/v1/vio_bus.proto\x12\rsplitvisor.v1\x1a\x1fsplitvisor/v1/device_tree.proto\x1a\x18splitvisor/v1/trap.proto\"\x12\n\x10ListBusesRequest\" \n\x11ListBusesResponse\x12\x0b\n\x03vms\x18\x01 \x03(\t\" \n\x12\x44\x65scribeBusRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"@\n\x13\x44\x65scribeBusResponse\x12)\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x18.splitvisor.v1.VioDevice\"\xc2\x01\n\tVioDevice\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x18\n\x10interrupt_source\x18\x03 \x01(\r\x12\x14\n\x0csignal_state\x18\x04 \x01(\r\x12\r\n\x05liobn\x18\x05 \x01(\r\x12%\n\x04node\x18\x06 \x01(\x0b\x32\x17.splitvisor.v1.TreeNode\x12+\n\tconnector\x18\x07 \x01(\x0b\x32\x18.splitvisor.v1.Connector\"m\n\tConnector\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.splitvisor.v1.ConnectorState\x12\x15\n\rremoval_asked\x18\x04 \x01(\x08\"Z\n\x10\x41\x64\x64\x44\x65viceRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12)\n\x06\x64\x65vice\x18\x02 \x01(\x0b\x32\x19.splitvisor.v1.DeviceSpec\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\"\x9e\x01\n\x11\x41\x64\x64\x44\x65viceResponse\x12(\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x18.splitvisor.v1.VioDevice\x12\x18\n\x10interrupt_parent\x18\x02 \x01(\r\x12\x45\n\x17interrupt_parent_source\x18\x03 \x01(\x0e\x32$.splitvisor.v1.InterruptParentSource\"H\n\x13RemoveDeviceRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\"T\n\x14RemoveDeviceResponse\x12\x0f\n\x07removed\x18\x01 \x01(\x08\x12+\n\tconnector\x18\x02 \x01(\x0b\x32\x18.splitvisor.v1.Connector*\xae\x01\n\x0e\x43onnectorState\x12\x1f\n\x1b\x43ONNECTOR_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONNECTOR_STATE_UNUSABLE\x10\x01\x12\x1d\n\x19\x43ONNECTOR_STATE_ALLOCATED\x10\x02\x12\x1e\n\x1a\x43ONNECTOR_STATE_UNISOLATED\x10\x03\x12\x1e\n\x1a\x43ONNECTOR_STATE_CONFIGURED\x10\x04\x32\xde\x02\n\rVioBusService\x12N\n\tListBuses\x12\x1f.splitvisor.v1.ListBusesRequest\x1a .splitvisor.v1.ListBusesResponse\x12T\n\x0b\x44\x65scribeBus\x12!.splitvisor.v1.DescribeBusRequest\x1a\".splitvisor.v1.DescribeBusResponse\x12N\n\tAddDevice\x12\x1f.splitvisor.v1.AddDeviceRequest\x1a .splitvisor.v1.AddDeviceResponse\x12W\n\x0cRemoveDevice\x12\".splitvisor.v1.RemoveDeviceRequest\x1a#.splitvisor.v1.RemoveDeviceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsplitvisor/v1/vio_bus.proto\x12\rsplitvisor.v1\x1a\x1asplitvisor/v1/access.proto\x1a\x1fsplitvisor/v1/device_tree.proto\x1a\x18splitvisor/v1/trap.proto\"\x12\n\x10ListBusesRequest\" \n\x11ListBusesResponse\x12\x0b\n\x03vms\x18\x01 \x03(\t\" \n\x12\x44\x65scribeBusRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"@\n\x13\x44\x65scribeBusResponse\x12)\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x18.splitvisor.v1.VioDevice\"\xc2\x01\n\tVioDevice\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x18\n\x10interrupt_source\x18\x03 \x01(\r\x12\x14\n\x0csignal_state\x18\x04 \x01(\r\x12\r\n\x05liobn\x18\x05 \x01(\r\x12%\n\x04node\x18\x06 \x01(\x0b\x32\x17.splitvisor.v1.TreeNode\x12+\n\tconnector\x18\x07 \x01(\x0b\x32\x18.splitvisor.v1.Connector\"m\n\tConnector\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.splitvisor.v1.ConnectorState\x12\x15\n\rremoval_asked\x18\x04 \x01(\x08\"Z\n\x10\x41\x64\x64\x44\x65viceRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12)\n\x06\x64\x65vice\x18\x02 \x01(\x0b\x32\x19.splitvisor.v1.DeviceSpec\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\"\x9e\x01\n\x11\x41\x64\x64\x44\x65viceResponse\x12(\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x18.splitvisor.v1.VioDevice\x12\x18\n\x10interrupt_parent\x18\x02 \x01(\r\x12\x45\n\x17interrupt_parent_source\x18\x03 \x01(\x0e\x32$.splitvisor.v1.InterruptParentSource\"H\n\x13RemoveDeviceRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\"T\n\x14RemoveDeviceResponse\x12\x0f\n\x07removed\x18\x01 \x01(\x08\x12+\n\tconnector\x18\x02 \x01(\x0b\x32\x18.splitvisor.v1.Connector*\xae\x01\n\x0e\x43onnectorState\x12\x1f\n\x1b\x43ONNECTOR_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONNECTOR_STATE_UNUSABLE\x10\x01\x12\x1d\n\x19\x43ONNECTOR_STATE_ALLOCATED\x10\x02\x12\x1e\n\x1a\x43ONNECTOR_STATE_UNISOLATED\x10\x03\x12\x1e\n\x1a\x43ONNECTOR_STATE_CONFIGURED\x10\x04\x32\x93\x03\n\rVioBusService\x12\\\n\tListBuses\x12\x1f.splitvisor.v1.ListBusesRequest\x1a .splitvisor.v1.ListBusesResponse\"\x0c\xa2\xbb\x18\x08\n\x01\x05\"\x03vms\x12\x61\n\x0b\x44\x65scribeBus\x12!.splitvisor.v1.DescribeBusRequest\x1a\".splitvisor.v1.DescribeBusResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x05\x12\x02vm\x12[\n\tAddDevice\x12\x1f.splitvisor.v1.AddDeviceRequest\x1a .splitvisor.v1.AddDeviceResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x05\x12\x02vm\x12\x64\n\x0cRemoveDevice\x12\".splitvisor.v1.RemoveDeviceRequest\x1a#.splitvisor.v1.RemoveDeviceResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x05\x12\x02vmb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'splitvisor.rpc.vio_bus_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONNECTORSTATE']._serialized_start=981
-  _globals['_CONNECTORSTATE']._serialized_end=1155
-  _globals['_LISTBUSESREQUEST']._serialized_start=105
-  _globals['_LISTBUSESREQUEST']._serialized_end=123
-  _globals['_LISTBUSESRESPONSE']._serialized_start=125
-  _globals['_LISTBUSESRESPONSE']._serialized_end=157
-  _globals['_DESCRIBEBUSREQUEST']._serialized_start=159
-  _globals['_DESCRIBEBUSREQUEST']._serialized_end=191
-  _globals['_DESCRIBEBUSRESPONSE']._serialized_start=193
-  _globals['_DESCRIBEBUSRESPONSE']._serialized_end=257
-  _globals['_VIODEVICE']._serialized_start=260
-  _globals['_VIODEVICE']._serialized_end=454
-  _globals['_CONNECTOR']._serialized_start=456
-  _globals['_CONNECTOR']._serialized_end=565
-  _globals['_ADDDEVICEREQUEST']._serialized_start=567
-  _globals['_ADDDEVICEREQUEST']._serialized_end=657
-  _globals['_ADDDEVICERESPONSE']._serialized_start=660
-  _globals['_ADDDEVICERESPONSE']._serialized_end=818
-  _globals['_REMOVEDEVICEREQUEST']._serialized_start=820
-  _globals['_REMOVEDEVICEREQUEST']._serialized_end=892
-  _globals['_REMOVEDEVICERESPONSE']._serialized_start=894
-  _globals['_REMOVEDEVICERESPONSE']._serialized_end=978
-  _globals['_VIOBUSSERVICE']._serialized_start=1158
-  _globals['_VIOBUSSERVICE']._serialized_end=1508
+  _globals['_VIOBUSSERVICE'].methods_by_name['ListBuses']._loaded_options = None
+  _globals['_VIOBUSSERVICE'].methods_by_name['ListBuses']._serialized_options = b'\242\273\030\010\n\001\005\"\003vms'
+  _globals['_VIOBUSSERVICE'].methods_by_name['DescribeBus']._loaded_options = None
+  _globals['_VIOBUSSERVICE'].methods_by_name['DescribeBus']._serialized_options = b'\242\273\030\007\n\001\005\022\002vm'
+  _globals['_VIOBUSSERVICE'].methods_by_name['AddDevice']._loaded_options = None
+  _globals['_VIOBUSSERVICE'].methods_by_name['AddDevice']._serialized_options = b'\242\273\030\007\n\001\005\022\002vm'
+  _globals['_VIOBUSSERVICE'].methods_by_name['RemoveDevice']._loaded_options = None
+  _globals['_VIOBUSSERVICE'].methods_by_name['RemoveDevice']._serialized_options = b'\242\273\030\007\n\001\005\022\002vm'
+  _globals['_CONNECTORSTATE']._serialized_start=1009
+  _globals['_CONNECTORSTATE']._serialized_end=1183
+  _globals['_LISTBUSESREQUEST']._serialized_start=133
+  _globals['_LISTBUSESREQUEST']._serialized_end=151
+  _globals['_LISTBUSESRESPONSE']._serialized_start=153
+  _globals['_LISTBUSESRESPONSE']._serialized_end=185
+  _globals['_DESCRIBEBUSREQUEST']._serialized_start=187
+  _globals['_DESCRIBEBUSREQUEST']._serialized_end=219
+  _globals['_DESCRIBEBUSRESPONSE']._serialized_start=221
+  _globals['_DESCRIBEBUSRESPONSE']._serialized_end=285
+  _globals['_VIODEVICE']._serialized_start=288
+  _globals['_VIODEVICE']._serialized_end=482
+  _globals['_CONNECTOR']._serialized_start=484
+  _globals['_CONNECTOR']._serialized_end=593
+  _globals['_ADDDEVICEREQUEST']._serialized_start=595
+  _globals['_ADDDEVICEREQUEST']._serialized_end=685
+  _globals['_ADDDEVICERESPONSE']._serialized_start=688
+  _globals['_ADDDEVICERESPONSE']._serialized_end=846
+  _globals['_REMOVEDEVICEREQUEST']._serialized_start=848
+  _globals['_REMOVEDEVICEREQUEST']._serialized_end=920
+  _globals['_REMOVEDEVICERESPONSE']._serialized_start=922
+  _globals['_REMOVEDEVICERESPONSE']._serialized_end=1006
+  _globals['_VIOBUSSERVICE']._serialized_start=1186
+  _globals['_VIOBUSSERVICE']._serialized_end=1589
 # @@protoc_insertion_point(module_scope)

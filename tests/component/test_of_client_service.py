@@ -133,7 +133,7 @@ async def running(shared: bool, trees: TreeService | None) -> AsyncIterator[Mach
     """of_client_service and a tree service (hcall_service without one) on unix sockets, with one VM attached."""
     directory = Path(tempfile.mkdtemp(dir="/tmp"))
     servers, stops = [], []
-    ram = RamFile.create(directory / "ram", RAM_BYTES)
+    ram = RamFile.create(directory / "guest.ram", RAM_BYTES)
     try:
         tree_server, server = grpc.aio.server(), grpc.aio.server()
         if trees is None:

@@ -103,7 +103,7 @@ def memory_client(request: pytest.FixtureRequest, backend: ThreadBackend, direct
         client = Client(backend.address).attached()
         assert not client.link.offer.ram_mapped
     else:
-        file = RamFile.create(directory / secrets.token_hex(16), RAM_BYTES)
+        file = RamFile.create(directory / f"{secrets.token_hex(16)}.ram", RAM_BYTES)
         client = Client(backend.address, ram=GuestRam(file.map), ram_path=str(file.path)).attached()
         assert client.link.offer.ram_mapped
     yield client
@@ -147,7 +147,7 @@ def test_write_outside_of_a_call_arrives_and_is_told(memory_client: Client, back
 
 
 def test_ram_file_of_another_size_is_not_mapped(backend: ThreadBackend, directory: Path) -> None:
-    file = RamFile.create(directory / "ram", RAM_BYTES // 2)
+    file = RamFile.create(directory / "guest.ram", RAM_BYTES // 2)
     client = Client(backend.address, ram_path=str(file.path)).attached()
     assert not client.link.offer.ram_mapped
     client.close()

@@ -126,7 +126,7 @@ def test_string_that_does_not_end_is_refused() -> None:
 
 def test_two_mappings_of_a_ram_file_share_their_bytes(tmp_path: Path) -> None:
     async def scenario() -> None:
-        path = tmp_path / "ram"
+        path = tmp_path / "guest.ram"
         mine = RamFile.create(path, SIZE)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         told: list[tuple[int, int]] = []
@@ -149,13 +149,16 @@ def test_two_mappings_of_a_ram_file_share_their_bytes(tmp_path: Path) -> None:
 
 
 def test_only_a_file_of_the_right_size_is_ram(tmp_path: Path) -> None:
-    path = tmp_path / "ram"
+    path = tmp_path / "guest.ram"
     RamFile.create(path, SIZE).close()
     with pytest.raises(OSError, match=f"has {SIZE} bytes, not {2 * SIZE}"):
         RamFile.open(path, 2 * SIZE)
     with pytest.raises(FileExistsError):
         RamFile.create(path, SIZE)
-    link = tmp_path / "link"
+    link = tmp_path / "link.ram"
     link.symlink_to(path)
     with pytest.raises(OSError, match="symbolic link"):
         RamFile.open(link, SIZE)
+    other = path.rename(tmp_path / "trees.sqlite")
+    with pytest.raises(OSError, match="not called"):
+        RamFile.open(other, SIZE)

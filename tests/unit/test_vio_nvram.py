@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,7 @@ def test_a_store_is_in_the_file_when_it_returns_and_is_there_for_the_next_life(t
     vm.ram.data[0:4] = b"boot"
     assert store(session, 100, 0, 4) == [RtasStatus.SUCCESS, 4]
     assert path.read_bytes() == bytes(100) + b"boot" + bytes(8192 - 104)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["nvram"], "nothing is left beside it"
 
     again, vm = make_session(path=str(path), bytes="8192")

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Peers of a trap stream that send what nobody asked for, or do not read: they lose the stream, and nothing grows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from cpu_service.trap_stream import MAX_UNASKED
+from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.rpc import trap_pb2_grpc
+from splitvisor.vm_link import BACKLOG_BYTES, MAX_UNSENT, Stream
+from tests.component.trap_backend import H_HELD, ROUTES, ThreadBackend
+from tests.component.trap_client import DEADLINE_S, Client, wait_until
+
+_FLOODS = {
+    "answers": pb.AttachResponse(reply=pb.Reply(vcpu=0, sequence=1 << 40)),
+    "memory": pb.AttachResponse(memory_read=pb.MemoryRead(id=1, range=pb.MemoryRange(length=1 << 20))),
+}
+
+
+class Flooding(trap_pb2_grpc.TrapServiceServicer):
+    """A back end that offers nothing and then sends one message for ever."""
+
+    def __init__(self, message: pb.AttachResponse) -> None:
+        self._message = message
+        self.streams = 0
+
+    def Attach(self, request_iterator: Any, context: Any) -> Iterator[pb.AttachResponse]:
+        next(request_iterator)
+        self.streams += 1
+        yield pb.AttachResponse(offer=pb.Offer(backend="flooding"))
+        while context.is_active():
+            yield self._message
+
+
+@pytest.mark.parametrize("flood", _FLOODS)
+def test_a_back_end_that_floods_loses_its_stream(directory: Path, flood: str) -> None:
+    servicer = Flooding(_FLOODS[flood])
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    trap_pb2_grpc.add_TrapServiceServicer_to_server(servicer, server)
+    address = f"unix:{directory}/flood.sock"
+    server.add_insecure_port(address)
+    server.start()
+    client = Client(address)
+    try:
+        wait_until(lambda: servicer.streams > 1, "the stream ended and began anew", DEADLINE_S)
+        assert client.link._answers.qsize() <= MAX_UNASKED + 1
+    finally:
+        client.close()
+        server.stop(0).wait(DEADLINE_S)
+
+
+def test_a_cpu_service_that_floods_loses_its_stream(backend: ThreadBackend) -> None:
+    def requests() -> Iterator[pb.AttachRequest]:
+        yield pb.AttachRequest(hello=pb.Hello(vm="vm", incarnation=1, vcpus=1, ram_bytes=1 << 20))
+        yield pb.AttachRequest(trap=pb.Trap(vcpu=0, sequence=1, route=ROUTES[H_HELD]))
+        operand = pb.MemoryBlock(data=bytes(1 << 20))
+        for sequence in range(2, BACKLOG_BYTES // len(operand.data) + 3):
+            yield pb.AttachRequest(trap=pb.Trap(vcpu=0, sequence=sequence, route=ROUTES[H_HELD], operands=[operand]))
+
+    with grpc.insecure_channel(backend.address) as channel:
+        responses: Any = trap_pb2_grpc.TrapServiceStub(channel).Attach(requests(), timeout=DEADLINE_S)
+        assert next(responses).HasField("offer")
+        with pytest.raises(grpc.RpcError) as ended:
+            list(responses)
+    assert ended.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "while one is in hand" in str(ended.value.details())
+
+
+def test_a_cpu_service_that_does_not_read_loses_its_stream() -> None:
+    class Blocked:
+        """A connection whose other side takes nothing."""
+
+        async def write(self, _message: pb.AttachResponse) -> None:
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        reading = asyncio.create_task(asyncio.Event().wait())
+        context: Any = Blocked()
+        stream = Stream(context, reading)  # type: ignore[arg-type]  # any task will do
+        for _ in range(MAX_UNSENT + 1):
+            assert not stream.end_reason
+            stream.send(pb.AttachResponse(interrupt=pb.Interrupt(source=1)))
+        stream.send(pb.AttachResponse())
+        assert "does not read" in stream.end_reason
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+    asyncio.run(scenario())
