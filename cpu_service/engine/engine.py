@@ -96,8 +96,6 @@ class Engine:
         """Called for each `sc 1`, with the arguments in state.gpr; the guest goes on when it returns."""
         self.on_decrementer: Callable[[int], None] = _unconnected_value
         """Called when the guest writes the decrementer, with the 32-bit value."""
-        self.slb = (ctypes.c_uint64 * (layout.SLB_ENTRY_WORDS * layout.SLB_ENTRIES)).from_address(where.env + layout.SLB)
-        """The loaded vCPU's segment lookaside buffer."""
         self._interrupt_request = ctypes.c_uint32.from_address(where.cpu + layout.INTERRUPT_REQUEST)
         self._exception_index = ctypes.c_int32.from_address(where.cpu + layout.EXCEPTION_INDEX)
         self._failure: BaseException | None = None
@@ -121,8 +119,7 @@ class Engine:
         self._ctl.argtypes = [ctypes.c_void_p, ctypes.c_int]
         self._tlb_flush = short.tlb_flush_ppc64
         self._tlb_flush.argtypes = [ctypes.c_void_p]
-        self._tlb_flush_page = short.tlb_flush_page_ppc64
-        self._tlb_flush_page.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        self._tlb_flush_page = short.tlb_flush_page_by_mmuidx_ppc64
         self._vmem_read = short.uc_vmem_read
         self._vmem_read.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
         cpu_class = ctypes.c_uint64.from_address(where.cpu + layout.CPU_CLASS).value
@@ -194,6 +191,11 @@ class Engine:
             cpu=self._cpu.value,
             do_interrupt=ctypes.cast(self._do_interrupt, ctypes.c_void_p).value,
             tlb_flush=ctypes.cast(self._tlb_flush, ctypes.c_void_p).value,
+            tlb_flush_page=ctypes.cast(self._tlb_flush_page, ctypes.c_void_p).value,
+            slb=self.state.address + layout.SLB,
+            tlb_descriptions=self.state.address + layout.TLB_DESCRIPTIONS,
+            tlb_description_size=layout.TLB_DESCRIPTION_SIZE,
+            modes=sum(1 << mode for mode in _MMU_MODES_IN_USE),
             slow=ctypes.cast(handler, ctypes.c_void_p).value,
             emu_start=ctypes.cast(self._emu_start, ctypes.c_void_p).value,
             uc=self._handle.value,
@@ -286,10 +288,6 @@ class Engine:
     def flush_tlb(self) -> None:
         """Forget every translation of addresses."""
         self._ctl(self._handle, UC_CTL_TLB_FLUSH | UC_CTL_IO_WRITE << 30)
-
-    def flush_page(self, address: int) -> None:
-        """Forget the translation of one page's effective address."""
-        self._tlb_flush_page(self._cpu, address)
 
     def invalidate_code(self, address: int, length: int) -> None:
         """Forget code translated from length bytes of RAM at a physical address; only from the engine's thread."""

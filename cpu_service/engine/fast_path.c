@@ -15,6 +15,8 @@ typedef unsigned long u64;
 enum { PROGRAM = 6, SYSTEM_CALL = 8, PRIVILEGED_REGISTER = 0x32, HYPERCALL = 1 };
 enum { H_REMOVE = 0x04, H_ENTER = 0x08 };
 enum { ENTRY_WORDS = 2, GROUP_ENTRIES = 8 };
+enum { SLB_ENTRIES = 64, SLB_ENTRY_WORDS = 3 };
+enum { VPN_SHIFT = 23, AVPN_SHIFT = 7, HASH_BITS = 11 };
 
 #define MSR_PR (1UL << 14)
 #define EXACT (1UL << 39)
@@ -32,6 +34,11 @@ enum { ENTRY_WORDS = 2, GROUP_ENTRIES = 8 };
 #define PAGE_4K 0x1000UL
 #define PAGE_64K 0x10000UL
 #define LP_64K 0x1UL
+#define SECONDARY 0x2UL
+#define SEGMENT_SIZE_SHIFT 62
+#define ABBREVIATED_VPN 0x3FFFFFFFFFFFFF80UL
+#define SLB_VALID 0x08000000UL
+#define SLB_FLAGS 0xFFFUL
 
 struct fast_path {
     u64 *gpr, *msr, *nip;
@@ -39,6 +46,10 @@ struct fast_path {
     void *cpu;
     void (*do_interrupt)(void *cpu);
     void (*tlb_flush)(void *cpu);
+    void (*tlb_flush_page)(void *cpu, u64 address, u16 modes);
+    u64 *slb;
+    u8 *tlb_descriptions; /* of each MMU mode, tlb_description_size bytes */
+    u64 tlb_description_size, modes;
     void (*slow)(void *uc, u32 number, void *self);
     int (*emu_start)(void *uc, u64 begin, u64 until, u64 timeout, u64 count);
     void *uc;
@@ -85,6 +96,45 @@ FAST int enter(struct fast_path *self)
     return 1;
 }
 
+/* The engine forgets all translations when one page of a "large" region goes, and one of more than 4 KiB makes such a region. Here
+ * every 4 KiB of a page are flushed, so it need not remember them. */
+FAST void flush_page(struct fast_path *self, u64 address, u64 size)
+{
+    for (u64 mode = 0; self->modes >> mode; mode++) {
+        u64 *large_page = (u64 *)(self->tlb_descriptions + mode * self->tlb_description_size);
+
+        if (self->modes >> mode & 1)
+            large_page[0] = large_page[1] = -1UL;
+    }
+    for (u64 offset = 0; offset < size; offset += PAGE_4K)
+        self->tlb_flush_page(self->cpu, address + offset, (u16)self->modes);
+}
+
+/* Drop the translations that come from a removed entry. Its virtual address follows from its place in the table, the effective one
+ * from the segment that has it now. A segment that is in no SLB entry any more may have left translations: then all go. */
+FAST void flush(struct fast_path *self, u64 index, u64 high, u64 low)
+{
+    u64 size = page_size(high, low), segment_size = high >> SEGMENT_SIZE_SHIFT, group = index / GROUP_ENTRIES;
+    u64 segment_shift = segment_size ? 40 : 28, avpn = (high & ABBREVIATED_VPN) >> AVPN_SHIFT;
+    u64 vsid = avpn >> (segment_shift - VPN_SHIFT), offset, wanted;
+
+    if (!size || segment_size > 1)
+        goto all;
+    if (high & SECONDARY)
+        group = ~group;
+    offset = (avpn << VPN_SHIFT) & ((1UL << segment_shift) - 1);
+    offset |= ((group ^ vsid) & ((1UL << HASH_BITS) - 1)) * size;
+    wanted = segment_size << SEGMENT_SIZE_SHIFT | vsid << (segment_size ? 24 : 12);
+    for (u64 *segment = self->slb; segment < self->slb + SLB_ENTRIES * SLB_ENTRY_WORDS; segment += SLB_ENTRY_WORDS) {
+        if (segment[0] & SLB_VALID && (segment[1] & ~SLB_FLAGS) == wanted) {
+            flush_page(self, (segment[0] & -(1UL << segment_shift)) | offset, size);
+            return;
+        }
+    }
+all:
+    self->tlb_flush(self->cpu);
+}
+
 FAST int remove(struct fast_path *self)
 {
     u64 *gpr = self->gpr, flags = gpr[4], index = gpr[5], avpn = gpr[6], high, low;
@@ -96,7 +146,7 @@ FAST int remove(struct fast_path *self)
     if (!(high & VALID) || (flags & AVPN && (high & ~NOT_AVPN) != avpn) || (flags & ANDCOND && high & avpn))
         return 0;
     self->table[ENTRY_WORDS * index] = self->table[ENTRY_WORDS * index + 1] = 0;
-    self->tlb_flush(self->cpu);
+    flush(self, index, high, low);
     gpr[4] = high;
     gpr[5] = low;
     gpr[3] = 0;

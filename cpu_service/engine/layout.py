@@ -42,6 +42,10 @@ FAST_TLB_SIZE = 16
 FAST_TLB_MASK = 255 << 6
 """Of a fresh engine: 256 entries of 64 bytes."""
 MMU_MODES = 10
+TLB_DESCRIPTION_SIZE = 696
+"""CPUTLBDesc of each MMU mode, which precede the fast TLBs. Starts with address and mask of the region of large pages."""
+TLB_DESCRIPTIONS = FAST_TLBS - TLB_DESCRIPTION_SIZE * MMU_MODES
+NO_LARGE_PAGE = (1 << 64) - 1
 GPR = 0
 MSR = 640
 NIP = 680
@@ -134,6 +138,8 @@ def locate(uc: Any) -> EngineAddresses:
         ("the name of the PURR", _text(_u64(env + _callback(SPR_PURR) + SPR_CALLBACK_NAME)), b"PURR"),
         ("the name of the decrementer", _text(_u64(env + _callback(SPR_DECR) + SPR_CALLBACK_NAME)), b"DECR"),
         ("the time base structure", _u64(env + TB_ENV), 0),
+        ("the regions of large pages", {_u64(env + TLB_DESCRIPTIONS + TLB_DESCRIPTION_SIZE * mode + word)
+                                        for mode in range(MMU_MODES) for word in (0, 8)}, {NO_LARGE_PAGE}),
         ("the TLBs' masks", {_u64(env + FAST_TLBS + FAST_TLB_SIZE * mode) for mode in range(MMU_MODES)}, {FAST_TLB_MASK}),
         ("the decrementer's width", _decrementer_bits(cpu), _POWER10_DECREMENTER_BITS),
     ):
