@@ -78,6 +78,7 @@ class Board:
         self.scheduler = VcpuScheduler(self.engine, self.timebase, config.vcpus)
         self.scheduler.on_attention = self._invalidate_written
         self.hash_table = HashPageTable(self._table, shift, self.ram, self.engine.flush_tlb)
+        self.engine.answer_page_table_calls()
         self.hash_table_shift = shift
         self.xics = Xics(config.vcpus, self.scheduler.line, self.timebase.read)
         self.registry = Registry()

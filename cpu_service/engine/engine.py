@@ -30,10 +30,12 @@ from unicorn.unicorn_const import (
 )
 
 from cpu_service.engine import layout
+from cpu_service.engine.fast_path import HOOK, RUN, FastPath, load_code
 from cpu_service.engine.state import CpuState, SavedState
 
 HASH_TABLE_BASE = 1 << 36
 """Physical address of the hash page table: above the largest RAM, so that no guest page can name it by accident."""
+PAGE_TABLE_ENTRY_BYTES = 16
 TIMEBASE_HZ = 512_000_000
 PVR_POWER8 = 0x004D_0200
 MSR_SF, MSR_ME = 1 << 63, 1 << 12
@@ -41,6 +43,8 @@ MSR_PR, MSR_IR, MSR_DR, MSR_LE = 1 << 14, 1 << 5, 1 << 4, 1
 PENDING_EXTERNAL, PENDING_DECREMENTER = 1 << 3, 1 << 8
 
 _MSR_HV = 1 << 60
+_MMU_MODES_IN_USE = (0, 1, 3)
+"""Problem state and supervisor with translation, and supervisor without."""
 _LPCR_LPES = 0xC  # Without it an external interrupt wants hypervisor mode and aborts the process.
 _MMU_HASH_2_07 = 0x0001_0004
 _DECREMENTER_UNDERFLOW_LEVEL = 1 << 2 | 1 << 4
@@ -96,7 +100,6 @@ class Engine:
         self._interrupt_request = ctypes.c_uint32.from_address(where.cpu + layout.INTERRUPT_REQUEST)
         self._exception_index = ctypes.c_int32.from_address(where.cpu + layout.EXCEPTION_INDEX)
         self._failure: BaseException | None = None
-        self._stopping = False
         self._virtual_tlb = False
         self.hints = 0
         """HMT priority hints so far; a vCPU that spins gives many."""
@@ -111,13 +114,15 @@ class Engine:
 
     def _bind(self, where: layout.EngineAddresses) -> None:
         """Prepare the C calls. Short ones keep the GIL: giving it away costs more than they do."""
-        short, long = ctypes.PyDLL(binding.uclib._name), ctypes.CDLL(binding.uclib._name)
-        self._emu_start = long.uc_emu_start
-        self._emu_start.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t]
+        short = ctypes.PyDLL(binding.uclib._name)
+        self._emu_start = short.uc_emu_start
         self._emu_stop = short.uc_emu_stop
         self._emu_stop.argtypes = [ctypes.c_void_p]
         self._ctl = short.uc_ctl
         self._ctl.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        self._tlb_flush = short.tlb_flush_ppc64
+        self._tlb_flush.argtypes = [ctypes.c_void_p]
+        self._tlb_flush_page = short.tlb_flush_page_by_mmuidx_ppc64
         self._vmem_read = short.uc_vmem_read
         self._vmem_read.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
         cpu_class = ctypes.c_uint64.from_address(where.cpu + layout.CPU_CLASS).value
@@ -138,6 +143,9 @@ class Engine:
         spr[layout.SPR_LPCR] = _LPCR_LPES
         spr[layout.SPR_SDR1] = HASH_TABLE_BASE | (table_size.bit_length() - 1 - 18)
         self._give_time(env)
+        # The engine looks through every mode's TLB whenever it translates code; one entry is the least that one can have.
+        for mode in {*range(layout.MMU_MODES)} - {*_MMU_MODES_IN_USE}:
+            ctypes.c_uint64.from_address(env + layout.FAST_TLBS + layout.FAST_TLB_SIZE * mode).value = 0
 
     def _give_time(self, env: int) -> None:
         """Let TB and DEC count: both are plain storage in the wheel.
@@ -176,15 +184,43 @@ class Engine:
         add = ctypes.CDLL(binding.uclib._name).uc_hook_add
         pointer, number64 = ctypes.c_void_p, ctypes.c_uint64
         add.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer, number64, number64]
-        self._callbacks = (_HandlerType(self._make_handler()), _FillType(self._fill_real_mode))
-        self._hook_numbers = []
-        for kind, callback in zip((UC_HOOK_INTR, UC_HOOK_TLB_FILL), self._callbacks, strict=True):
-            number = ctypes.c_size_t()
-            add(self._handle, ctypes.byref(number), kind, ctypes.cast(callback, ctypes.c_void_p), None, 1, 0)
-            self._hook_numbers.append(number)
+        handler, fill = self._callbacks = (_HandlerType(self._make_handler()), _FillType(self._fill_real_mode))
+        self.fast_path = FastPath(
+            gpr=self.state.address + layout.GPR,
+            msr=ctypes.addressof(self.state.msr),
+            nip=ctypes.addressof(self.state.nip),
+            error_code=ctypes.addressof(self.state.error_code),
+            exception_index=ctypes.addressof(self._exception_index),
+            cpu=self._cpu.value,
+            do_interrupt=ctypes.cast(self._do_interrupt, ctypes.c_void_p).value,
+            tlb_flush=ctypes.cast(self._tlb_flush, ctypes.c_void_p).value,
+            tlb_flush_page=ctypes.cast(self._tlb_flush_page, ctypes.c_void_p).value,
+            slb=self.state.address + layout.SLB,
+            tlb_descriptions=self.state.address + layout.TLB_DESCRIPTIONS,
+            tlb_description_size=layout.TLB_DESCRIPTION_SIZE,
+            modes=sum(1 << mode for mode in _MMU_MODES_IN_USE),
+            slow=ctypes.cast(handler, ctypes.c_void_p).value,
+            emu_start=ctypes.cast(self._emu_start, ctypes.c_void_p).value,
+            uc=self._handle.value,
+        )
+        """What the native part of the hook works on."""
+        self._code = ctypes.c_ubyte.from_buffer(load_code())
+        code = ctypes.addressof(self._code)
+        self._run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(FastPath), ctypes.POINTER(ctypes.c_uint64))(code + RUN)
+        hooks = ((UC_HOOK_INTR, code + HOOK), (UC_HOOK_TLB_FILL, ctypes.cast(fill, pointer).value))
+        self._hook_numbers = [ctypes.c_size_t() for _ in hooks]
+        for number, (kind, callback) in zip(self._hook_numbers, hooks, strict=True):
+            add(self._handle, ctypes.byref(number), kind, callback, ctypes.byref(self.fast_path), 1, 0)
+
+    def answer_page_table_calls(self) -> None:
+        """Let the native part carry out what it can of H_ENTER and H_REMOVE; on_hypercall gets the rest."""
+        self.fast_path.table = ctypes.addressof(self._buffers[1])
+        self.fast_path.entries = len(self._buffers[1]) // PAGE_TABLE_ENTRY_BYTES
+        self.fast_path.ram_bytes = self._ram_size
+        self.fast_path.enabled = 1
 
     def _make_handler(self) -> Callable[[Any, int, Any], None]:
-        """The exception hook, as a closure: it runs some 110,000 times while Linux boots."""
+        """The exception hook for what the native part does not do, as a closure."""
         error_code, nip, exception_index = self.state.error_code, self.state.nip, self._exception_index
         do_interrupt, cpu, exceptions = self._do_interrupt, self._cpu, self.exceptions
 
@@ -276,7 +312,7 @@ class Engine:
 
     def stop(self) -> None:
         """Make run() return after the present block; from any thread. A stop that comes just before run() may be missed."""
-        self._stopping = True
+        self.fast_path.stopping = 1
         self._emu_stop(self._handle)
 
     def run(self, hints: int) -> None:
@@ -284,20 +320,18 @@ class Engine:
 
         Raises GuestFaultError when the guest cannot go on, and whatever on_hypercall or on_decrementer raised.
         """
-        emu_start, handle, nip = self._emu_start, self._handle, self.state.nip
-        self._stopping = False
-        remaining = hints
-        while remaining:
-            code = emu_start(handle, nip.value, 0, 0, 0)
+        fast_path, left = self.fast_path, ctypes.c_uint64(hints)
+        fast_path.stopping = 0
+        while left.value:
+            code = self._run(fast_path, left)
             if self._failure is not None:
                 failure, self._failure = self._failure, None
                 raise failure
             if code:
                 self._recover(code)
-            if self._stopping:
+            if fast_path.stopping:
                 break
-            remaining -= 1  # Each HMT hint ends emu_start at the next instruction.
-        self.hints += hints - remaining
+        self.hints += hints - left.value
 
     def _recover(self, code: int) -> None:
         """Translation was turned on: from here the CPU's own MMU does the work. Anything else is the guest's end."""

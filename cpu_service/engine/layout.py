@@ -36,9 +36,23 @@ DECREMENTER_BITS = 304
 """Of the large decrementer; with 32 there is none, and reads are not sign-extended."""
 
 # CPUPPCState ("env")
+FAST_TLBS = -176
+"""CPUTLBDescFast of each MMU mode, which precede env: the mask of the mode's table, and the table."""
+FAST_TLB_SIZE = 16
+FAST_TLB_MASK = 255 << 6
+"""Of a fresh engine: 256 entries of 64 bytes."""
+MMU_MODES = 10
+TLB_DESCRIPTION_SIZE = 696
+"""CPUTLBDesc of each MMU mode, which precede the fast TLBs. Starts with address and mask of the region of large pages."""
+TLB_DESCRIPTIONS = FAST_TLBS - TLB_DESCRIPTION_SIZE * MMU_MODES
+NO_LARGE_PAGE = (1 << 64) - 1
 GPR = 0
 MSR = 640
 NIP = 680
+SLB = 704
+SLB_ENTRY_WORDS = 3
+"""ESID, VSID, and a pointer to the segment's page sizes."""
+SLB_ENTRIES = 64
 SPR = 2840
 SPR_CALLBACKS = 11032
 SPR_CALLBACK_SIZE = 64
@@ -126,6 +140,9 @@ def locate(uc: Any) -> EngineAddresses:
         ("the name of the PURR", _text(_u64(env + _callback(SPR_PURR) + SPR_CALLBACK_NAME)), b"PURR"),
         ("the name of the decrementer", _text(_u64(env + _callback(SPR_DECR) + SPR_CALLBACK_NAME)), b"DECR"),
         ("the time base structure", _u64(env + TB_ENV), 0),
+        ("the regions of large pages", {_u64(env + TLB_DESCRIPTIONS + TLB_DESCRIPTION_SIZE * mode + word)
+                                        for mode in range(MMU_MODES) for word in (0, 8)}, {NO_LARGE_PAGE}),
+        ("the TLBs' masks", {_u64(env + FAST_TLBS + FAST_TLB_SIZE * mode) for mode in range(MMU_MODES)}, {FAST_TLB_MASK}),
         ("the decrementer's width", _decrementer_bits(cpu), _POWER10_DECREMENTER_BITS),
     ):
         if found != expected:

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What the engine does when Python is not needed. It goes on after a priority hint, at each of which Unicorn returns. It delivers
+ * exceptions to the guest's vectors. It carries out the H_ENTER and H_REMOVE of one page that succeed. Everything else goes to the
+ * slow path, in Python, which does the same and more: a call that this file refuses has changed nothing.
+ *
+ * Runs in the hypervisor's process, on the vCPU thread, without Python's lock. fast_path.py has the same structure.
+ */
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long u64;
+
+enum { PROGRAM = 6, SYSTEM_CALL = 8, PRIVILEGED_REGISTER = 0x32, HYPERCALL = 1 };
+enum { H_REMOVE = 0x04, H_ENTER = 0x08 };
+enum { ENTRY_WORDS = 2, GROUP_ENTRIES = 8 };
+enum { SLB_ENTRIES = 64, SLB_ENTRY_WORDS = 3 };
+enum { VPN_SHIFT = 23, AVPN_SHIFT = 7, HASH_BITS = 11 };
+
+#define MSR_PR (1UL << 14)
+#define EXACT (1UL << 39)
+#define AVPN (1UL << 31)
+#define ANDCOND (1UL << 30)
+#define ZERO_PAGE (1UL << 15)
+#define VALID 0x1UL
+#define LARGE 0x4UL
+#define SOFTWARE 0x60UL
+#define NOT_AVPN 0x7FUL
+#define REAL_PAGE 0x0FFFFFFFFFFFF000UL
+#define WIMG 0x78UL
+#define COHERENT 0x10UL
+#define USED 0x180UL
+#define PAGE_4K 0x1000UL
+#define PAGE_64K 0x10000UL
+#define LP_64K 0x1UL
+#define SECONDARY 0x2UL
+#define SEGMENT_SIZE_SHIFT 62
+#define ABBREVIATED_VPN 0x3FFFFFFFFFFFFF80UL
+#define SLB_VALID 0x08000000UL
+#define SLB_FLAGS 0xFFFUL
+
+struct fast_path {
+    u64 *gpr, *msr, *nip;
+    int *error_code, *exception_index;
+    void *cpu;
+    void (*do_interrupt)(void *cpu);
+    void (*tlb_flush)(void *cpu);
+    void (*tlb_flush_page)(void *cpu, u64 address, u16 modes);
+    u64 *slb;
+    u8 *tlb_descriptions; /* of each MMU mode, tlb_description_size bytes */
+    u64 tlb_description_size, modes;
+    void (*slow)(void *uc, u32 number, void *self);
+    int (*emu_start)(void *uc, u64 begin, u64 until, u64 timeout, u64 count);
+    void *uc;
+    u64 *table; /* big endian */
+    u64 entries, ram_bytes;
+    u64 entered, removed; /* calls so far */
+    u64 enabled;          /* 0: the slow path gets every hypercall */
+    volatile u32 stopping; /* ends run(); set by any thread */
+};
+
+/* The entries, 16 bytes each. */
+__asm__(".section .text.fast, \"ax\", @progbits\n\tjmp exception\n\t.balign 16\n\tjmp run\n\t.balign 16");
+#define FAST __attribute__((section(".text.fast"), used)) static
+
+#define be64(word) __builtin_bswap64(word)
+
+/* Bytes of the page that an entry maps; 0 when it is neither 4 KiB nor 64 KiB in a segment of such pages. */
+FAST u64 page_size(u64 high, u64 low)
+{
+    if (!(high & LARGE))
+        return PAGE_4K;
+    return (low >> 12 & 0xF) == LP_64K ? PAGE_64K : 0;
+}
+
+FAST int enter(struct fast_path *self)
+{
+    u64 *gpr = self->gpr, flags = gpr[4], index = gpr[5], high = gpr[6], low = gpr[7];
+    u64 size = page_size(high, low), address = low & REAL_PAGE & -size, end;
+
+    if (!size || (low & WIMG) != COHERENT || flags & ZERO_PAGE || index >= self->entries || address + size > self->ram_bytes)
+        return 0;
+    if (!(flags & EXACT)) {
+        index &= ~(GROUP_ENTRIES - 1UL);
+        for (end = index + GROUP_ENTRIES - 1; index < end && be64(self->table[ENTRY_WORDS * index]) & VALID;)
+            index++;
+    }
+    if (be64(self->table[ENTRY_WORDS * index]) & VALID)
+        return 0;
+    self->table[ENTRY_WORDS * index + 1] = be64(low | USED);
+    self->table[ENTRY_WORDS * index] = be64(high & ~SOFTWARE);
+    gpr[4] = index;
+    gpr[3] = 0;
+    self->entered++;
+    return 1;
+}
+
+/* The engine forgets all translations when one page of a "large" region goes, and one of more than 4 KiB makes such a region. Here
+ * every 4 KiB of a page are flushed, so it need not remember them. */
+FAST void flush_page(struct fast_path *self, u64 address, u64 size)
+{
+    for (u64 mode = 0; self->modes >> mode; mode++) {
+        u64 *large_page = (u64 *)(self->tlb_descriptions + mode * self->tlb_description_size);
+
+        if (self->modes >> mode & 1)
+            large_page[0] = large_page[1] = -1UL;
+    }
+    for (u64 offset = 0; offset < size; offset += PAGE_4K)
+        self->tlb_flush_page(self->cpu, address + offset, (u16)self->modes);
+}
+
+/* Drop the translations that come from a removed entry. Its virtual address follows from its place in the table, the effective one
+ * from the segment that has it now. A segment that is in no SLB entry any more may have left translations: then all go. */
+FAST void flush(struct fast_path *self, u64 index, u64 high, u64 low)
+{
+    u64 size = page_size(high, low), segment_size = high >> SEGMENT_SIZE_SHIFT, group = index / GROUP_ENTRIES;
+    u64 segment_shift = segment_size ? 40 : 28, avpn = (high & ABBREVIATED_VPN) >> AVPN_SHIFT;
+    u64 vsid = avpn >> (segment_shift - VPN_SHIFT), offset, wanted;
+
+    if (!size || segment_size > 1)
+        goto all;
+    if (high & SECONDARY)
+        group = ~group;
+    offset = (avpn << VPN_SHIFT) & ((1UL << segment_shift) - 1);
+    offset |= ((group ^ vsid) & ((1UL << HASH_BITS) - 1)) * size;
+    wanted = segment_size << SEGMENT_SIZE_SHIFT | vsid << (segment_size ? 24 : 12);
+    for (u64 *segment = self->slb; segment < self->slb + SLB_ENTRIES * SLB_ENTRY_WORDS; segment += SLB_ENTRY_WORDS) {
+        if (segment[0] & SLB_VALID && (segment[1] & ~SLB_FLAGS) == wanted) {
+            flush_page(self, (segment[0] & -(1UL << segment_shift)) | offset, size);
+            return;
+        }
+    }
+all:
+    self->tlb_flush(self->cpu);
+}
+
+FAST int remove(struct fast_path *self)
+{
+    u64 *gpr = self->gpr, flags = gpr[4], index = gpr[5], avpn = gpr[6], high, low;
+
+    if (index >= self->entries)
+        return 0;
+    high = be64(self->table[ENTRY_WORDS * index]);
+    low = be64(self->table[ENTRY_WORDS * index + 1]);
+    if (!(high & VALID) || (flags & AVPN && (high & ~NOT_AVPN) != avpn) || (flags & ANDCOND && high & avpn))
+        return 0;
+    self->table[ENTRY_WORDS * index] = self->table[ENTRY_WORDS * index + 1] = 0;
+    flush(self, index, high, low);
+    gpr[4] = high;
+    gpr[5] = low;
+    gpr[3] = 0;
+    self->removed++;
+    return 1;
+}
+
+/* Run until something stops it, or for so many hints. Returns Unicorn's error; *hints: how many are left. */
+FAST int run(struct fast_path *self, u64 *hints)
+{
+    for (; *hints; --*hints) {
+        int error = self->emu_start(self->uc, *self->nip, 0, 0, 0);
+
+        if (error || self->stopping)
+            return error;
+    }
+    return 0;
+}
+
+/* The hook. */
+FAST void exception(void *uc, u32 number, struct fast_path *self)
+{
+    if (number == SYSTEM_CALL && *self->error_code == HYPERCALL) {
+        if (self->enabled && !(*self->msr & MSR_PR)) {
+            if (self->gpr[3] == H_ENTER && enter(self))
+                return;
+            if (self->gpr[3] == H_REMOVE && remove(self))
+                return;
+        }
+        self->slow(uc, number, self);
+    } else if (number == PROGRAM && *self->error_code == PRIVILEGED_REGISTER) {
+        self->slow(uc, number, self);
+    } else {
+        *self->nip -= 4;
+        *self->exception_index = (int)number;
+        self->do_interrupt(self->cpu);
+    }
+}
