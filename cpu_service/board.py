@@ -78,7 +78,7 @@ class Board:
         self.scheduler = VcpuScheduler(self.engine, self.timebase, config.vcpus)
         self.scheduler.on_attention = self._invalidate_written
         self.hash_table = HashPageTable(self._table, shift, self.ram, self.engine.flush_tlb)
-        self.engine.answer_page_table_calls()
+        self.engine.answer_page_table_calls(native=True)
         self.hash_table_shift = shift
         self.xics = Xics(config.vcpus, self.scheduler.line, self.timebase.read)
         self.registry = Registry()
@@ -118,7 +118,7 @@ class Board:
             link.begin()
         for link in self.links:
             self.registry.add_offer(link, link.wait_attached(ATTACH_TIMEOUT_S))
-        self.router = TrapRouter(self.registry, self.scheduler, self.ram, self)
+        self.router = TrapRouter(self.registry, self.scheduler, self.ram, self, self.engine.native_calls)
         self.engine.on_hypercall = self.router.dispatch
         self.trace = TrapTrace(self.engine, self.registry, self.scheduler, self.ram)
 

@@ -70,7 +70,7 @@ def backend_status(link: BackendLink) -> pb.BackendStatus:
 
 def exceptions(board: Board) -> Sequence[tuple[str, int]]:
     """Return the exceptions that guest instructions raised: name and count."""
-    found = board.engine.exceptions.copy()
+    found = board.engine.exceptions
     return sorted((_exception_name(board.engine.vector(number), number), count) for number, count in found.items())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -84,13 +84,22 @@ class TrapRouter:
         scheduler: the vCPUs.
         ram: guest RAM.
         events: what replies can do to the machine.
+        native_calls: how often calls were made that did not come here, by token.
     """
 
-    def __init__(self, registry: Registry, scheduler: VcpuScheduler, ram: GuestRam, events: RouterEvents) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        scheduler: VcpuScheduler,
+        ram: GuestRam,
+        events: RouterEvents,
+        native_calls: Callable[[], Mapping[int, int]] = dict,
+    ) -> None:
         self._registry, self._scheduler, self._ram, self._events = registry, scheduler, ram, events
+        self._native_calls = native_calls
         self._local = {token: call.handler for token, call in registry.local.items()}
         self.counts: Counter[int] = Counter()
-        """Hypercalls so far by token."""
+        """Hypercalls that came here so far by token."""
         self.rtas_counts: Counter[int] = Counter()
         """RTAS calls so far by token."""
         self.times = CallTimes()
@@ -312,7 +321,8 @@ class TrapRouter:
     def call_counts(self) -> list[CallCount]:
         """How often each call was made, the most frequent first."""
         rows = []
-        for token, count in self.counts.copy().items():
+        hypercalls = self.counts + Counter(self._native_calls())
+        for token, count in hypercalls.items():
             call = self._registry.remote.get(token)
             name = hcall_name(token) if token != UNOWNED else "without an owner"
             rows.append(CallCount(name, LOCAL if call is None else call.link.name, count, self.times.seconds(name)))

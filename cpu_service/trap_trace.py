@@ -185,6 +185,7 @@ class TrapTrace:
     def _set(self, watchers: tuple[Watcher, ...]) -> None:
         self._watchers = watchers
         self._wants_local = any(watcher.local for watcher in watchers)
+        self._engine.answer_page_table_calls(native=not self._wants_local)
 
     def _watched(self, dispatch: Callable[[], None]) -> Callable[[], None]:
         """What stands in the place of dispatch; on the vCPU thread."""

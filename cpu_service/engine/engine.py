@@ -32,6 +32,7 @@ from unicorn.unicorn_const import (
 from cpu_service.engine import layout
 from cpu_service.engine.fast_path import HOOK, RUN, FastPath, load_code
 from cpu_service.engine.state import CpuState, SavedState
+from splitvisor.papr.hcall import Hcall
 
 HASH_TABLE_BASE = 1 << 36
 """Physical address of the hash page table: above the largest RAM, so that no guest page can name it by accident."""
@@ -101,10 +102,7 @@ class Engine:
         self._exception_index = ctypes.c_int32.from_address(where.cpu + layout.EXCEPTION_INDEX)
         self._failure: BaseException | None = None
         self._virtual_tlb = False
-        self.hints = 0
-        """HMT priority hints so far; a vCPU that spins gives many."""
-        self.exceptions: Counter[int] = Counter()
-        """Exceptions that instructions raised so far, by the engine's number; hypercalls are not among them."""
+        self._delivered: Counter[int] = Counter()
         self._bind(where)
         self._become_papr_cpu(where.handle, where.env, len(table))
         self._pristine = SavedState()
@@ -212,17 +210,31 @@ class Engine:
         for number, (kind, callback) in zip(self._hook_numbers, hooks, strict=True):
             add(self._handle, ctypes.byref(number), kind, callback, ctypes.byref(self.fast_path), 1, 0)
 
-    def answer_page_table_calls(self) -> None:
-        """Let the native part carry out what it can of H_ENTER and H_REMOVE; on_hypercall gets the rest."""
+    def answer_page_table_calls(self, native: bool) -> None:
+        """Let the native part carry out what it can of H_ENTER and H_REMOVE; on_hypercall gets the rest, or all."""
         self.fast_path.table = ctypes.addressof(self._buffers[1])
         self.fast_path.entries = len(self._buffers[1]) // PAGE_TABLE_ENTRY_BYTES
         self.fast_path.ram_bytes = self._ram_size
-        self.fast_path.enabled = 1
+        self.fast_path.enabled = native
+
+    @property
+    def hints(self) -> int:
+        """HMT priority hints so far; a vCPU that spins gives many."""
+        return int(self.fast_path.hints)
+
+    @property
+    def exceptions(self) -> Counter[int]:
+        """Exceptions of the guest's own so far, by the engine's number."""
+        return self._delivered + Counter({number: count for number, count in enumerate(self.fast_path.delivered) if count})
+
+    def native_calls(self) -> dict[int, int]:
+        """Hypercalls that on_hypercall did not get, by token."""
+        return {Hcall.H_ENTER: self.fast_path.entered, Hcall.H_REMOVE: self.fast_path.removed}
 
     def _make_handler(self) -> Callable[[Any, int, Any], None]:
         """The exception hook for what the native part does not do, as a closure."""
         error_code, nip, exception_index = self.state.error_code, self.state.nip, self._exception_index
-        do_interrupt, cpu, exceptions = self._do_interrupt, self._cpu, self.exceptions
+        do_interrupt, cpu, delivered = self._do_interrupt, self._cpu, self._delivered
 
         def handle(_uc: Any, number: int, _data: Any) -> None:
             try:
@@ -231,7 +243,7 @@ class Engine:
                 elif not (
                     number == _EXCEPTION_PROGRAM and error_code.value == _PRIVILEGED_REGISTER and self._decrementer_written()
                 ):
-                    exceptions[number] += 1
+                    delivered[number] += 1
                     nip.value -= 4
                     exception_index.value = number
                     do_interrupt(cpu)
@@ -331,7 +343,6 @@ class Engine:
                 self._recover(code)
             if fast_path.stopping:
                 break
-        self.hints += hints - left.value
 
     def _recover(self, code: int) -> None:
         """Translation was turned on: from here the CPU's own MMU does the work. Anything else is the guest's end."""

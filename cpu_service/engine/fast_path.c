@@ -14,6 +14,7 @@ typedef unsigned long u64;
 
 enum { PROGRAM = 6, SYSTEM_CALL = 8, PRIVILEGED_REGISTER = 0x32, HYPERCALL = 1 };
 enum { H_REMOVE = 0x04, H_ENTER = 0x08 };
+enum { EXCEPTIONS = 128 };
 enum { ENTRY_WORDS = 2, GROUP_ENTRIES = 8 };
 enum { SLB_ENTRIES = 64, SLB_ENTRY_WORDS = 3 };
 enum { VPN_SHIFT = 23, AVPN_SHIFT = 7, HASH_BITS = 11 };
@@ -56,7 +57,9 @@ struct fast_path {
     u64 *table; /* big endian */
     u64 entries, ram_bytes;
     u64 entered, removed; /* calls so far */
-    u64 enabled;          /* 0: the slow path gets every hypercall */
+    u64 hints;            /* priority hints so far */
+    u64 delivered[EXCEPTIONS];
+    u64 enabled; /* 0: the slow path gets every hypercall */
     volatile u32 stopping; /* ends run(); set by any thread */
 };
 
@@ -162,6 +165,7 @@ FAST int run(struct fast_path *self, u64 *hints)
 
         if (error || self->stopping)
             return error;
+        self->hints++;
     }
     return 0;
 }
@@ -180,6 +184,8 @@ FAST void exception(void *uc, u32 number, struct fast_path *self)
     } else if (number == PROGRAM && *self->error_code == PRIVILEGED_REGISTER) {
         self->slow(uc, number, self);
     } else {
+        if (number < EXCEPTIONS)
+            self->delivered[number]++;
         *self->nip -= 4;
         *self->exception_index = (int)number;
         self->do_interrupt(self->cpu);

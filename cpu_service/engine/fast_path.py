@@ -28,6 +28,10 @@ C_FLAGS = (
 )
 
 
+EXCEPTIONS = 128
+"""Numbers of exceptions that are counted."""
+
+
 class FastPath(ctypes.Structure):
     """What the code works on: `struct fast_path`. Addresses of the engine's own, but for the table's size and the counts."""
 
@@ -53,6 +57,8 @@ class FastPath(ctypes.Structure):
         ("ram_bytes", ctypes.c_uint64),
         ("entered", ctypes.c_uint64),
         ("removed", ctypes.c_uint64),
+        ("hints", ctypes.c_uint64),
+        ("delivered", ctypes.c_uint64 * EXCEPTIONS),
         ("enabled", ctypes.c_uint64),
         ("stopping", ctypes.c_uint32),
     )

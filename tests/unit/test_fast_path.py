@@ -226,7 +226,7 @@ def test_run_goes_on_after_hints_until_they_are_used_up_stopped_or_in_error() ->
 def test_the_engine_finds_an_entered_page_and_loses_it_when_it_is_removed(large: bool) -> None:
     """On the real engine, calls made by the guest; what another page has stays."""
     machine = ppc.BareMachine()
-    machine.engine.answer_page_table_calls()
+    machine.engine.answer_page_table_calls(native=True)
     vsid, shift = 0x123, 16 if large else 12
     lp, flag = (0x1000, LARGE) if large else (0, 0)
 
