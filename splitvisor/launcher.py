@@ -14,13 +14,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from splitvisor.config import MachineConfig
 from splitvisor.exit_status import ExitStatus
+from splitvisor.fork_server import fork_server
 from splitvisor.runtime_directory import private_directory, ram_parents, socket_parents
 from splitvisor.service_names import SERVICE_NAMES
 from splitvisor.service_processes import ServiceCommand, ServiceFailedError, ServiceProcess, stop_all
@@ -130,7 +131,8 @@ async def _run_services(
     processes: list[ServiceProcess] = []
     try:
         # One by one: those that were started are stopped when a later one cannot be.
-        processes.extend(ServiceProcess(command, request.log_level, log) for command in commands)
+        with closing(fork_server()) as forks:
+            processes.extend(ServiceProcess(command, request.log_level, log, forks) for command in commands)
         for process in processes:
             process.watch()
         from splitvisor.machine_run import run_machine  # gRPC loads while the services do

@@ -8,6 +8,7 @@ What a service is: splitvisor/service_names.py.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -119,6 +120,9 @@ async def serve(name: Servable, options: Any, listening: Listening) -> None:
         told = await _let_watch(name, stop, listening, watching)
         for each in servers:
             await each.start()
+        # What was loaded stays; the collector need not look at it again and again.
+        gc.freeze()
+        gc.enable()
         if listening.ready_descriptor is not None:
             _tell_ready(listening.ready_descriptor, name, bound, told)
         _log.info("listening", addresses=bound, pid=os.getpid(), **told)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import os
 import sys
 import typing
@@ -120,6 +121,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(name: Servable, arguments: Sequence[str]) -> int:
     """Run a service with the flags that follow its name; return the exit status as main() does."""
+    gc.disable()  # Until the service runs: nothing of what is loaded is garbage.
     options_class = name.load().Options
     parsed = _parser(name, options_class).parse_args(arguments)
     configure(parsed.log_level, name.package)

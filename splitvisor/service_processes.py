@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, NoReturn
+
+from splitvisor.fork_server import ForkServer
 
 LAST_LINES = 200
 """Log lines of a service that are kept for the case that it fails."""
@@ -25,8 +24,6 @@ LINE_BYTES = 4096
 READY_SECONDS = 30.0
 STOP_SECONDS = 5.0
 """A service has 3 s for calls under way; one that takes longer than this is killed."""
-
-_ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -53,29 +50,23 @@ class ServiceFailedError(Exception):
 class ServiceProcess:
     """A running service."""
 
-    def __init__(self, command: ServiceCommand, log_level: str, log: BinaryIO | None) -> None:
+    def __init__(self, command: ServiceCommand, log_level: str, log: BinaryIO | None, forks: ForkServer) -> None:
         self.command = command
         self._log = log
         self._lines: deque[bytes] = deque(maxlen=LAST_LINES)
         self._partial = b""
+        self._status: int | None = None
+        arguments = [command.name, "--listen", command.address, "--log-level", log_level, *command.arguments]
         ready_read, ready_write = os.pipe()
         parent_read, self._parent_write = os.pipe()
         log_read, log_write = os.pipe()
         try:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable, "-P", "-m", "splitvisor.service_main", command.name,
-                    "--listen", command.address, "--log-level", log_level,
-                    "--ready-fd", str(ready_write), "--parent-fd", str(parent_read), *command.arguments,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log_write,
-                stderr=log_write,
-                pass_fds=(ready_write, parent_read),
-                env=_environment(),
-                # A ^C on the terminal is the launcher's to handle.
-                start_new_session=True,
-            )  # fmt: skip
+            self.pid = forks.start(arguments, log_write, ready_write, parent_read)
+            """The process."""
+        except OSError as error:
+            for descriptor in (ready_read, self._parent_write, log_read):
+                os.close(descriptor)
+            raise ServiceFailedError(f"{command.package} cannot be started: {error}") from error
         finally:
             for descriptor in (ready_write, parent_read, log_write):
                 os.close(descriptor)
@@ -85,26 +76,22 @@ class ServiceProcess:
         self._closed = asyncio.Event()
 
     @property
-    def pid(self) -> int:
-        """The process."""
-        return self._process.pid
-
-    @property
     def running(self) -> bool:
-        """Whether it has not ended, as far as is known; it must be watched."""
-        return not self._exited.is_set()
+        """Whether it has not ended, as far as is known."""
+        return self._status is None
 
     def watch(self) -> None:
-        """Begin to collect its log and its end; needs the running event loop."""
+        """Begin to collect its log and its end; needs the running event loop, and an end of the process that made it."""
         loop = asyncio.get_running_loop()
         os.set_blocking(self._output, False)
         loop.add_reader(self._output, self._read_log)
-        descriptor = os.pidfd_open(self._process.pid)
+        descriptor = os.pidfd_open(self.pid)
 
         def exited() -> None:
             loop.remove_reader(descriptor)
             os.close(descriptor)
-            self._process.wait()
+            _, status = os.waitpid(self.pid, 0)
+            self._status = os.waitstatus_to_exitcode(status)
             self._exited.set()
 
         loop.add_reader(descriptor, exited)
@@ -135,7 +122,8 @@ class ServiceProcess:
         await self._exited.wait()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._closed.wait(), 1.0)  # Its last words; a grandchild may keep the pipe open.
-        status = self._process.returncode
+        status = self._status
+        assert status is not None
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         raise self._failed(how)
 
@@ -150,7 +138,7 @@ class ServiceProcess:
         try:
             await asyncio.wait_for(self._exited.wait(), STOP_SECONDS)
         except TimeoutError:
-            self._process.kill()
+            os.kill(self.pid, signal.SIGKILL)
             await self._exited.wait()
         if not self._closed.is_set():
             self._read_log()
@@ -158,7 +146,7 @@ class ServiceProcess:
 
     def _failed(self, how: str) -> ServiceFailedError:
         lines = [line.decode(errors="replace") for line in (*self._lines, self._partial) if line]
-        return ServiceFailedError(f"{self.command.package} {how}", lines, self._process.returncode)
+        return ServiceFailedError(f"{self.command.package} {how}", lines, self._status)
 
     def _read_log(self) -> None:
         try:
@@ -180,12 +168,6 @@ class ServiceProcess:
             asyncio.get_running_loop().remove_reader(self._output)
             os.close(self._output)
             self._closed.set()
-
-
-def _environment() -> Mapping[str, str]:
-    """This process's environment, with this Splitvisor first on the module path."""
-    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH", ""))))
-    return {**os.environ, "PYTHONPATH": path}
 
 
 async def stop_all(processes: Sequence[ServiceProcess]) -> None:

@@ -3,6 +3,7 @@
 
 import os
 import sys
+from contextlib import suppress
 
 
 def main() -> None:
@@ -12,6 +13,12 @@ def main() -> None:
         from splitvisor.service_main import main as service_main
 
         sys.exit(service_main(sys.argv[2:]))
+    if sys.argv[1:2] == ["run"]:
+        # Its services load while it does.
+        from splitvisor.fork_server import head_start
+
+        with suppress(OSError):  # What is wrong is told where the services are wanted.
+            head_start()
     # A failed TLS handshake is one line of ours, not one of gRPC's too; services keep gRPC's, which says what a peer got wrong.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from splitvisor.cli.app import app  # not for services, see above

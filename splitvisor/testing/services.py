@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
+from splitvisor.fork_server import fork_server
 from splitvisor.service_names import SERVICE_NAMES
 from splitvisor.service_processes import ServiceCommand, ServiceFailedError, ServiceProcess, stop_all
 from splitvisor.testing.loop import LoopThread
@@ -58,9 +60,11 @@ class Services:
         tree = ("--device-tree", self.addresses["hcall"])
         own = {"hcall": ("--store", str(self.directory / "trees.sqlite")), "vio": tree, "of-client": tree, "cpu": ()}
         packages = {name.command: name.package for name in SERVICE_NAMES}
+        with closing(fork_server()) as forks:
+            for name in names:
+                command = ServiceCommand(name, packages[name], self.addresses[name], own[name])
+                self._processes[name] = ServiceProcess(command, "info", None, forks)
         for name in names:
-            command = ServiceCommand(name, packages[name], self.addresses[name], own[name])
-            self._processes[name] = ServiceProcess(command, "info", None)
             self._processes[name].watch()
         try:
             for name in names:
