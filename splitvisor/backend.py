@@ -108,6 +108,8 @@ class Call:
     """RTAS: return words that the caller has room for."""
     effects: list[pb.Effect] = field(default_factory=list)
     """What happens together with the reply, in order."""
+    sequence: int = 0
+    """Of the vCPU's calls to this back end; the same again when a call is repeated to a process that knows nothing of it."""
 
     def interrupt(self, source: int) -> None:
         """Pulse an interrupt source together with the reply."""
@@ -214,6 +216,8 @@ class Session:
 
     calls: ClassVar[tuple[Hypercall | RtasCall, ...]] = ()
     """Every call that this back end owns."""
+    uncommitted = False
+    """True: commit() is due before the calls handled so far are acknowledged or answered."""
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
@@ -225,6 +229,9 @@ class Session:
     def inventory(self) -> Sequence[pb.DeviceSpec]:
         """The devices: what Vm.devices must be for a session that takes this one's place, should this process end."""
         return self.vm.devices
+
+    def commit(self) -> None:
+        """Make lasting what calls did, and `uncommitted` False; once for all calls of a batch."""
 
     async def reset(self) -> None:
         """Bring devices to their power-on state: at the machine's start and at each reset, before the guest runs."""

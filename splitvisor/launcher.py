@@ -52,6 +52,8 @@ class RunRequest:
     """Gets a JSON account of the run."""
     store: str | None = None
     """Where hcall_service keeps device trees; None: where they go with the run."""
+    transcripts: Path | None = None
+    """Where vio_service keeps what the consoles say; None: nowhere."""
     progress: Progress = lambda _step: None
     """Told what is being done; an empty text when the guest runs."""
 
@@ -114,7 +116,7 @@ def _commands(request: RunRequest, runtime: Path, ram: Path) -> list[ServiceComm
     own_arguments = {
         "cpu": ("--ram-dir", str(ram)),
         "hcall": ("--store", request.store or str(runtime / "device-trees.sqlite")),
-        "vio": ("--device-tree", address("hcall")),
+        "vio": ("--device-tree", address("hcall"), *_transcript_arguments(request)),
         "of-client": ("--device-tree", address("hcall")),
     }
     return [
@@ -122,6 +124,10 @@ def _commands(request: RunRequest, runtime: Path, ram: Path) -> list[ServiceComm
         for name in SERVICE_NAMES
         if name.command not in request.connect
     ]
+
+
+def _transcript_arguments(request: RunRequest) -> tuple[str, ...]:
+    return () if request.transcripts is None else ("--transcripts", str(request.transcripts.absolute()))
 
 
 async def _run_services(

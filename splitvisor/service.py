@@ -52,6 +52,10 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 900),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 900),
     ("grpc.http2.max_ping_strikes", 0),
+    # A client that is gone without a word is noticed too: a console's writer must not hold its place for ever.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     # Two servers on one port would share its connections at random.
     ("grpc.so_reuseport", 0),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),

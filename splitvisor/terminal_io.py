@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""This side of a terminal session: file descriptors that may be terminals, pipes or files, raw mode, and the escape keys.
+"""This side of a terminal session: file descriptors that may be terminals, pipes or files, and raw mode.
 
 Descriptors stay blocking, because others may share them (O_NONBLOCK belongs to the open file, not to us): nothing is read or
 written before poll says that it can be.
@@ -11,6 +11,7 @@ import asyncio
 import os
 import select
 import signal
+import stat
 import termios
 import threading
 from collections.abc import Callable, Iterator
@@ -21,43 +22,11 @@ from typing import Any
 WRITE_BYTES = 4096
 """PIPE_BUF: what a pipe takes without blocking once poll says that it is writable."""
 
-ESCAPE = 0x1D
-"""Control and ]."""
-LEAVE_KEY = ord("q")
-
 _DEADLY_SIGNALS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)
 
 
 class OutputClosedError(Exception):
     """Nobody reads what is written any more."""
-
-
-class EscapeFilter:
-    """Finds `^]` `q` anywhere in what is typed; `^]` `^]` stands for one `^]`, and `^]` before another key changes nothing."""
-
-    def __init__(self) -> None:
-        self._escaped = False
-        self.left = False
-        """True once `^]` `q` was typed; what follows it is dropped."""
-
-    def filter(self, data: bytes) -> bytes:
-        """Return what goes to the guest. A `^]` at the end waits for the next key."""
-        output = bytearray()
-        for byte in data:
-            if not self._escaped:
-                if byte == ESCAPE:
-                    self._escaped = True
-                else:
-                    output.append(byte)
-                continue
-            self._escaped = False
-            if byte == LEAVE_KEY:
-                self.left = True
-                break
-            output.append(ESCAPE)
-            if byte != ESCAPE:
-                output.append(byte)
-        return bytes(output)
 
 
 class TextWatch:
@@ -98,6 +67,19 @@ async def write_all(descriptor: int, data: bytes) -> None:
             continue
         except OSError as error:
             raise OutputClosedError(error.strerror or "write failed") from error
+
+
+async def reader_gone(descriptor: int) -> None:
+    """Wait until nobody reads a pipe any more; for anything else, for ever: only a write would tell."""
+    loop = asyncio.get_running_loop()
+    gone = asyncio.Event()
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        await gone.wait()
+    loop.add_reader(descriptor, gone.set)  # The write end is never readable, but reports its error.
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 async def _ready(descriptor: int, event: int) -> None:

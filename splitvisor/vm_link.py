@@ -215,6 +215,8 @@ class VmLink(Vm):
             sequence, _ = self._replies.get(position.vcpu, (0, None))
             if sequence <= position.sequence:
                 self._replies.pop(position.vcpu, None)
+        if self.session.uncommitted:
+            self.session.commit()
         for vcpu, sequence in self._positions.items():
             stream.send(pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=vcpu, sequence=sequence)))
         for message, _ in self._requests.values():
@@ -293,13 +295,15 @@ class VmLink(Vm):
         return self._finish(await outcome)
 
     def _finish(self, reply: pb.Reply) -> pb.AttachResponse:
+        if self.session.uncommitted:
+            self.session.commit()
         response = pb.AttachResponse(reply=reply)
         self._replies[reply.vcpu] = (reply.sequence, response)
         return response
 
     def _call(self, trap: pb.Trap) -> pb.Reply | Awaitable[pb.Reply]:
         declared = self._declared(trap)
-        call = Call(vcpu=trap.vcpu, arguments=trap.arguments, returns=trap.returns)
+        call = Call(vcpu=trap.vcpu, arguments=trap.arguments, returns=trap.returns, sequence=trap.sequence)
         answer = self._handle(trap, call, declared)
         if isinstance(answer, Result | int):
             return reply_message(trap, call, declared, answer)
@@ -354,7 +358,7 @@ class VmLink(Vm):
             if sequence <= positions.get(vcpu, 0):
                 continue
             declared = self._declared(trap)
-            call = Call(vcpu, trap.arguments)
+            call = Call(vcpu, trap.arguments, sequence=sequence)
             answer = self._handle(trap, call, declared)
             if not isinstance(answer, Result | int):
                 return self._posted_later(batch, index, call, answer)
@@ -383,6 +387,8 @@ class VmLink(Vm):
 
     def _acknowledge(self, batch: pb.PostedBatch) -> pb.AttachResponse | None:
         """Acknowledge the last call of each vCPU in a batch; the last acknowledgement is returned."""
+        if self.session.uncommitted:
+            self.session.commit()
         response: pb.AttachResponse | None = None
         for trap in {trap.vcpu: trap for trap in batch.traps}.values():
             if response is not None and self.stream is not None:

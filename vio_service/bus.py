@@ -13,8 +13,9 @@ from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import trap_pb2
 from vio_service import connectors, nvram, tce, vty
-from vio_service.connectors import Connector, ConnectorSession, State
+from vio_service.connectors import Connector, State
 from vio_service.console import Console
+from vio_service.console_session import DEFAULT_SETTINGS, ConsoleSession, ConsoleSettings
 from vio_service.device import AUTOMATIC_ADDRESSES, BusError, BusSession, VioDevice, cells_property, text_property
 from vio_service.platform import Platform
 
@@ -70,14 +71,15 @@ def quiesce(session: VioSession, call: Call) -> int:
     return RtasStatus.SUCCESS
 
 
-class VioSession(ConnectorSession):
+class VioSession(ConsoleSession):
     """One VM's VIO bus.
 
     Args:
         vm: the VM.
         platform: has its stored tree, which follows the bus; None: devices do not come and go.
+        consoles: what holds for its consoles.
 
-    Raises BusError when the devices that the VM asks for do not fit together.
+    Raises BusError when the devices that the VM asks for do not fit together, or its transcripts cannot be kept.
     """
 
     calls = (
@@ -90,8 +92,8 @@ class VioSession(ConnectorSession):
         RtasCall("quiesce", quiesce, section="private to QEMU and SLOF", arguments=0, returns=None),
     )
 
-    def __init__(self, vm: Vm, platform: Platform | None = None) -> None:
-        super().__init__(vm)
+    def __init__(self, vm: Vm, platform: Platform | None = None, consoles: ConsoleSettings = DEFAULT_SETTINGS) -> None:
+        super().__init__(vm, consoles)
         self.platform = platform
         sources: dict[int, VioDevice] = {}
         for address, spec in assign_addresses(vm.devices):
@@ -107,6 +109,7 @@ class VioSession(ConnectorSession):
             if connector is not None:
                 connector.plug(device, self.node(device))
                 connector.reset()
+        self.open_consoles(self.consoles())
 
     def nodes(self) -> Sequence[trap_pb2.TreeNode]:
         """/vdevice, then every device in order of its address."""
@@ -142,7 +145,9 @@ class VioSession(ConnectorSession):
         ]
 
     def plug(self, connector: Connector, device: VioDevice, node: trap_pb2.TreeNode) -> None:
-        """Put a device into an empty slot; node is what the guest gets when it asks."""
+        """Put a device into an empty slot; node is what the guest gets when it asks. Raises BusError: it has no transcript."""
+        if isinstance(device, vty.Vty):
+            self.open_console(device.console)
         self.devices = dict(sorted([*self.devices.items(), (device.unit_address, device)]))
         connector.plug(device, node)
         self.vm.inventory_changed()
@@ -152,6 +157,8 @@ class VioSession(ConnectorSession):
         device = self.devices.pop(connector.unit_address)
         connector.unplug()
         device.close()
+        if isinstance(device, vty.Vty):
+            self.close_console(device.console)
         self.vm.inventory_changed()
 
     def connector_changed(self, connector: Connector, before: State) -> None:
@@ -190,3 +197,4 @@ class VioSession(ConnectorSession):
         """See Session."""
         for device in self.devices.values():
             device.close()
+        self.close_journal()

@@ -2,7 +2,7 @@
 """A console: what a guest wrote to a VTY, kept for any number of readers, and what one writer types.
 
 Output is one log with many cursors. The guest appends to it; each reader takes from where it is, so a reader costs only its
-position, and one that falls behind the oldest byte has lost output and is ended. The guest never waits for a reader; a writer
+position, and one that falls behind the oldest byte is skipped ahead and marked. The guest never waits for a reader; a writer
 waits for the guest.
 """
 
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from splitvisor.rpc import console_pb2
 
 REPLAY_BYTES = 64 << 10
-"""Old output that a new reader gets."""
+"""Old output that a new reader gets, unless the service was told otherwise."""
 BACKLOG_BYTES = 1 << 20
 """How far a reader may fall behind."""
 INPUT_BYTES = 64 << 10
@@ -48,10 +49,21 @@ class OutputLog:
             del self._bytes[:surplus]  # CPython moves the start of the buffer; nothing is copied per call.
             self.start += surplus
 
+    def restore(self, end: int, newest: bytes) -> None:
+        """Go on where another log ended, with its newest bytes."""
+        self._bytes = bytearray(newest)
+        self.start, self.end = end - len(newest), end
+
     def read(self, position: int, limit: int) -> bytes:
         """Return up to limit bytes from a position that is not before start."""
         first = position - self.start
         return bytes(self._bytes[first : first + limit])
+
+
+    def newest(self, limit: int, piece: int) -> Iterator[bytes]:
+        """Return the newest limit bytes (0: all) as they are now, in pieces."""
+        data = self.read(max(self.start, self.end - limit) if limit else self.start, BACKLOG_BYTES)
+        return (data[start : start + piece] for start in range(0, len(data), piece))
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,11 @@ class Attachment:
         """Of the next output byte that it gets."""
         self.accepted = 0
         """Input bytes that were taken and not acknowledged yet."""
+        self.skipped = 0
+        """Output that it was too slow for, in all."""
+        self.window_size: tuple[int, int] | None = None
+        """Rows and columns of its terminal, when it has told."""
+        self._since = time.monotonic()
         self.end: End | None = None
         self.wake = asyncio.Event()
 
@@ -86,27 +103,46 @@ class Attachment:
         count, self.accepted = self.accepted, 0
         return count
 
-    def take_output(self, limit: int) -> bytes:
-        """Return the next output, at most limit bytes. A reader that fell behind gets nothing and is ended."""
+    def take_skipped(self) -> int:
+        """Skip ahead when the next output is gone; return by how many bytes.
+
+        It goes on at the replay's distance from the end, so as not to be too slow for the very next byte again.
+        """
         log = self.console.output
-        if self.position < log.start:
-            lost = log.start - self.position
-            if self.end is None or self.end.reason != console_pb2.CONSOLE_END_REASON_SLOW_READER:
-                self.console.dropped_bytes += lost
-            text = f"reading was too slow: {lost} bytes of output are lost"
-            self.finish(console_pb2.CONSOLE_END_REASON_SLOW_READER, text, self.position)
-            return b""
+        if self.position >= log.start:
+            return 0
+        target = max(log.start, log.end - self.console.replay_bytes)
+        if self.end is not None:
+            target = min(target, self.end.position)
+        count = target - self.position
+        self.position = target
+        self.skipped += count
+        self.console.dropped_bytes += count
+        return count
+
+    def take_output(self, limit: int) -> bytes:
+        """Return the next output, at most limit bytes. After take_skipped(), without waiting in between."""
         if self.end is not None:
             limit = min(limit, self.end.position - self.position)
-        data = log.read(self.position, limit)
+        data = self.console.output.read(self.position, limit)
         self.position += len(data)
         return data
 
     def finish(self, reason: console_pb2.ConsoleEndReason, text: str, position: int) -> None:
-        """End it once it has the output before position. The first reason stays, unless output is lost."""
-        if self.end is None or reason == console_pb2.CONSOLE_END_REASON_SLOW_READER:
+        """End it once it has the output before position. The first reason stays."""
+        if self.end is None:
             self.end = End(reason, text, position)
         self.wake.set()
+
+    def describe(self) -> console_pb2.ConsoleClient:
+        """Describe the terminal for a list."""
+        return console_pb2.ConsoleClient(
+            name=self.client,
+            writer=self.is_writer,
+            attached_seconds=time.monotonic() - self._since,
+            behind_bytes=self.console.output.end - self.position,
+            skipped_bytes=self.skipped,
+        )
 
     async def feed(self, data: bytes) -> None:
         """Queue input for the guest, waiting for room as often as needed. Stops early when it is no longer the writer."""
@@ -130,6 +166,8 @@ class Console:
         on_input: called when input arrives that the guest does not know of: the queue was empty.
     """
 
+    replay_bytes = REPLAY_BYTES
+
     def __init__(self, vm: str, unit_address: int, on_input: Callable[[], None]) -> None:
         self.vm = vm
         self.unit_address = unit_address
@@ -141,11 +179,24 @@ class Console:
         """Input bytes taken from writers."""
         self.dropped_bytes = 0
         """Output that readers were too slow for, all together."""
+        self.transcript = ""
+        """Path of the file that has the output too; empty when there is none."""
+        self.on_received: Callable[[], None] | None = None
+        """Called before input that was taken is acknowledged."""
+        self.window_size: tuple[int, int] | None = None
+        """Rows and columns of the writer's terminal, the last one that told."""
         self._on_input = on_input
         self._input = bytearray()
         self._room = asyncio.Event()
-        self._attachments: set[Attachment] = set()
+        self._attachments: dict[Attachment, None] = {}
+        """In the order in which they came."""
         self._end: End | None = None
+
+    def restore(self, instance: int, end: int, newest: bytes, input_received: int) -> None:
+        """Go on as the console of a former process: the same positions, and its newest output for replay."""
+        self.instance = instance
+        self.output.restore(end, newest)
+        self.input_received = input_received
 
     # The guest's side.
 
@@ -171,8 +222,10 @@ class Console:
 
     # The terminals' side.
 
-    def attach(self, client: str, *, writer: bool, force: bool, replay: bool) -> Attachment:
-        """Connect a terminal.
+    def attach(
+        self, client: str, *, writer: bool, force: bool, replay: bool, resume: int | None = None
+    ) -> Attachment:
+        """Connect a terminal. It gets output from the position resume on, else the replay or only what comes next.
 
         A writer takes the place of another one with force, or of itself: the same client name is the same terminal, whose old
         connection may not have been missed yet.
@@ -188,9 +241,11 @@ class Console:
             self.detach(holder)
         if len(self._attachments) >= MAX_ATTACHMENTS:
             raise ConsoleBusyError(f"this console has {MAX_ATTACHMENTS} readers already")
-        position = max(self.output.start, self.output.end - REPLAY_BYTES) if replay else self.output.end
+        position = max(self.output.start, self.output.end - self.replay_bytes) if replay else self.output.end
+        if resume is not None:
+            position = min(max(resume, self.output.start), self.output.end)
         attachment = Attachment(self, client, position)
-        self._attachments.add(attachment)
+        self._attachments[attachment] = None
         if writer:
             self.writer = attachment
         if self._end is not None:
@@ -199,8 +254,14 @@ class Console:
 
     def detach(self, attachment: Attachment) -> None:
         """Disconnect a terminal; more than once does nothing."""
-        self._attachments.discard(attachment)
+        self._attachments.pop(attachment, None)
         self.release(attachment)
+
+    def claim(self, attachment: Attachment) -> bool:
+        """Make an attached terminal the writer when there is none; True when it is the writer."""
+        if self.writer is None and attachment in self._attachments:
+            self.writer = attachment
+        return attachment.is_writer
 
     def release(self, attachment: Attachment) -> None:
         """The terminal types no more; it may go on reading."""
@@ -214,6 +275,8 @@ class Console:
         was_empty = not self._input
         self._input += taken
         self.input_received += len(taken)
+        if self.on_received is not None:
+            self.on_received()
         if was_empty and taken:
             self._on_input()
         return len(taken)
@@ -230,8 +293,15 @@ class Console:
         for attachment in self._attachments:
             attachment.finish(reason, text, self.output.end)
 
+    def resize(self, attachment: Attachment, rows: int, columns: int) -> None:
+        """A terminal's size has changed. The writer's counts; a VTY has no way to tell its guest (hvterm1)."""
+        attachment.window_size = (rows, columns)
+        if attachment.is_writer:
+            self.window_size = attachment.window_size
+
     def describe(self) -> console_pb2.Console:
         """Describe the console for a list."""
+        rows, columns = self.window_size or (0, 0)
         return console_pb2.Console(
             vm=self.vm,
             unit_address=self.unit_address,
@@ -239,4 +309,7 @@ class Console:
             input_bytes=self.input_received - len(self._input),
             readers=len(self._attachments),
             writer="" if self.writer is None else self.writer.client,
+            clients=[attachment.describe() for attachment in self._attachments],
+            window_size=console_pb2.WindowSize(rows=rows, columns=columns),
+            transcript=self.transcript,
         )

@@ -17,8 +17,9 @@ import grpc.aio
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 from splitvisor.trap_server import TrapServicer
-from vio_service.bus import VioSession
 from vio_service.console import INPUT_BYTES, Attachment, Console, ConsoleBusyError
+from vio_service.console_directory import ConsoleNotFoundError, consoles_of, find_console
+from vio_service.transcript import TranscriptDirectory, is_vm_name
 
 OUTPUT_CHUNK = 64 << 10
 """Bytes of output in one response."""
@@ -26,6 +27,10 @@ INPUT_CHUNK = 64 << 10
 """Bytes of input in one request, at most."""
 MAX_WAIT_MS = 60_000
 MAX_CLIENT_NAME = 200
+MAX_SIDE = 0xFFFF
+"""Rows or columns of a terminal, as TIOCSWINSZ has them."""
+TRANSCRIPT_READERS = 4
+"""Transcripts that are being read at a time."""
 
 _Context = grpc.aio.ServicerContext[pb.AttachConsoleRequest, pb.AttachConsoleResponse]
 
@@ -43,20 +48,17 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
 
     Args:
         traps: knows the VMs; its sessions are VioSessions.
+        transcripts: where they are kept; None: they are not.
     """
 
-    def __init__(self, traps: TrapServicer) -> None:
+    def __init__(self, traps: TrapServicer, transcripts: TranscriptDirectory | None = None) -> None:
         self._traps = traps
+        self._transcripts = transcripts
+        self._transcript_readers = 0
 
     async def ListConsoles(self, request: pb.ListConsolesRequest, context: Any) -> pb.ListConsolesResponse:
         """See the contract."""
-        consoles = [
-            console.describe()
-            for name, session in sorted(self._traps.sessions().items())
-            if isinstance(session, VioSession) and request.vm in {"", name}
-            for console in session.consoles()
-        ]
-        return pb.ListConsolesResponse(consoles=consoles)
+        return pb.ListConsolesResponse(consoles=[console.describe() for console in consoles_of(self._traps, request.vm)])
 
     async def AttachConsole(
         self, request_iterator: AsyncIterator[pb.AttachConsoleRequest], context: _Context
@@ -91,20 +93,52 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
             receiver.cancel()
             await asyncio.gather(receiver, return_exceptions=True)
 
+    async def ReadTranscript(
+        self, request: pb.ReadTranscriptRequest, context: Any
+    ) -> AsyncIterator[pb.ReadTranscriptResponse]:
+        """See the contract."""
+        try:
+            console = find_console(self._traps, request.vm, request.unit_address)
+        except ConsoleNotFoundError as error:
+            console, reason = None, str(error)
+        unit = request.unit_address if console is None else console.unit_address
+        directory = self._transcripts if is_vm_name(request.vm) else None
+        if console is None and directory is not None:
+            unit = unit or directory.first_unit(request.vm) or 0
+            if not directory.file(request.vm, unit).exists():
+                directory = None
+        if console is None and directory is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, reason)
+        if self._transcript_readers >= TRANSCRIPT_READERS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many transcripts are being read; try again later")
+        self._transcript_readers += 1
+        try:
+            first = pb.ReadTranscriptResponse()
+            if directory is not None:
+                pieces = directory.newest(request.vm, unit, request.max_bytes)
+                next(pieces)  # Opens the files: they end now where the console's output does.
+            else:
+                assert console is not None
+                pieces = console.output.newest(request.max_bytes, OUTPUT_CHUNK)
+            if console is not None:
+                first = pb.ReadTranscriptResponse(instance=console.instance, end_position=console.output.end)
+            yield first
+            # In a thread: a file that is not in memory must not delay a guest.
+            while data := await asyncio.to_thread(next, pieces, b""):
+                yield pb.ReadTranscriptResponse(data=data)
+        finally:
+            self._transcript_readers -= 1
+
     async def _find(self, first: pb.AttachConsoleRequest) -> Console:
         """Return the console that was asked for, waiting for its VM when the terminal wants that."""
         _check_open(first)
         opening = first.open
-        session = self._traps.session(opening.vm) or await self._traps.wait_for_session(opening.vm, opening.wait_ms / 1000)
-        if not isinstance(session, VioSession):
-            raise _RefusedError(f"no VM {opening.vm!r} is attached to this vio_service", grpc.StatusCode.NOT_FOUND)
-        consoles = session.consoles()
-        for console in consoles:
-            if opening.unit_address in {0, console.unit_address}:
-                return console
-        known = ", ".join(f"{console.unit_address:#x}" for console in consoles) or "none"
-        text = f"VM {opening.vm!r} has no VTY at {opening.unit_address:#x}; it has: {known}"
-        raise _RefusedError(text, grpc.StatusCode.NOT_FOUND)
+        if self._traps.session(opening.vm) is None:
+            await self._traps.wait_for_session(opening.vm, opening.wait_ms / 1000)
+        try:
+            return find_console(self._traps, opening.vm, opening.unit_address)
+        except ConsoleNotFoundError as error:
+            raise _RefusedError(str(error), grpc.StatusCode.NOT_FOUND) from error
 
 
 def _check_open(request: pb.AttachConsoleRequest) -> None:
@@ -120,8 +154,11 @@ def _check_open(request: pb.AttachConsoleRequest) -> None:
 
 def _attach(console: Console, opening: pb.ConsoleOpen) -> Attachment:
     client = opening.client_name or "a terminal"
+    resume = opening.resume_position if opening.resume_instance == console.instance else None
     try:
-        return console.attach(client, writer=opening.writer, force=opening.force, replay=opening.replay)
+        return console.attach(
+            client, writer=opening.writer, force=opening.force, replay=opening.replay, resume=resume
+        )
     except ConsoleBusyError as error:
         raise _RefusedError(str(error), grpc.StatusCode.FAILED_PRECONDITION) from error
 
@@ -138,7 +175,10 @@ async def _receive(requests: AsyncIterator[pb.AttachConsoleRequest], attachment:
                     raise _RefusedError(f"{len(request.input)} bytes of input in a message, at most {INPUT_CHUNK} are possible")
                 await attachment.feed(request.input)
             case "window_size":
-                pass  # A VTY has no way to tell its guest (hvterm1); the size is for consoles that have.
+                size = request.window_size
+                if max(size.rows, size.columns) > MAX_SIDE:
+                    raise _RefusedError(f"a terminal of {size.rows} by {size.columns}, at most {MAX_SIDE} are possible")
+                attachment.console.resize(attachment, size.rows, size.columns)
             case other:
                 raise _RefusedError(f"unexpected message {other or 'without content'} from a terminal")
     attachment.console.release(attachment)
@@ -151,6 +191,10 @@ async def _responses(attachment: Attachment, receiver: asyncio.Task[None]) -> As
         accepted = attachment.take_accepted()
         if accepted:
             yield pb.AttachConsoleResponse(input_accepted=accepted)
+        skipped = attachment.take_skipped()
+        if skipped:
+            yield pb.AttachConsoleResponse(skipped=skipped)
+            continue  # While that was sent, more may have gone.
         output = attachment.take_output(OUTPUT_CHUNK)
         if output:
             yield pb.AttachConsoleResponse(output=output)

@@ -3,19 +3,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc.aio
 
 from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2_grpc, vio_bus_pb2_grpc
+from splitvisor.service import SettingError
 from splitvisor.service_names import Started
 from splitvisor.trap_server import TrapServicer
 from vio_service.bus import VioSession
 from vio_service.bus_server import VioBusServicer
+from vio_service.console import BACKLOG_BYTES, REPLAY_BYTES
 from vio_service.console_metrics import console_samples
 from vio_service.console_server import ConsoleServicer
+from vio_service.console_session import ConsoleSettings
 from vio_service.platform import Platform
+from vio_service.transcript import FILE_BYTES, KEPT_FILES, TranscriptDirectory
+
+if TYPE_CHECKING:
+    from vio_service.telnet import TelnetListener
 
 SERVICES = ("splitvisor.v1.TrapService", "splitvisor.v1.ConsoleService", "splitvisor.v1.VioBusService")
 
@@ -26,23 +36,62 @@ class Options:
 
     device_tree: str = ""
     """gRPC target of the hcall_service whose trees follow the buses; without it no device can be added to a running guest."""
+    replay_bytes: int = field(
+        default=REPLAY_BYTES, metadata={"help": f"old output that a terminal gets when it attaches (default: {REPLAY_BYTES})"}
+    )
+    transcripts: Path | None = field(
+        default=None, metadata={"help": "keep what each console says in a file VM-ADDRESS.log in this directory"}
+    )
+    transcript_bytes: int = field(default=FILE_BYTES, metadata={"help": f"rotate a file of that size (default: {FILE_BYTES})"})
+    transcript_files: int = field(default=KEPT_FILES, metadata={"help": f"rotated files to keep (default: {KEPT_FILES})"})
+    telnet: str = field(
+        default="", metadata={"help": "HOST:PORT, a loopback address: telnet to the consoles; it asks for VM[:UNIT]"}
+    )
+    telnet_anywhere: str = field(
+        default="", metadata={"help": "the same on any network: telnet has no passwords and no encryption"}
+    )
+    telnet_consoles: str = field(
+        default="", metadata={"help": "VM[:UNIT]=PORT,...: ports that belong to one console each, on the same host"}
+    )
 
 
 async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Awaitable[None]]:
-    """Add the servicers to a server that has not started; the result is awaited when the service ends."""
+    """Add the servicers to a server that has not started; the result is awaited when the service ends. Raises SettingError."""
+    if not 0 <= options.replay_bytes <= BACKLOG_BYTES:
+        raise SettingError(f"--replay-bytes {options.replay_bytes}: give 0 to {BACKLOG_BYTES}")
+    transcripts: TranscriptDirectory | None = None
+    lock = -1
+    if options.transcripts is not None:
+        transcripts = TranscriptDirectory(options.transcripts.absolute(), options.transcript_bytes, options.transcript_files)
+        lock = transcripts.lock()
+    consoles = ConsoleSettings(options.replay_bytes, transcripts)
     platform = Platform(options.device_tree) if options.device_tree else None
-    traps = TrapServicer("vio_service", lambda vm: VioSession(vm, platform))
+    traps = TrapServicer("vio_service", lambda vm: VioSession(vm, platform, consoles))
     trap_pb2_grpc.add_TrapServiceServicer_to_server(traps, server)
-    console_pb2_grpc.add_ConsoleServiceServicer_to_server(ConsoleServicer(traps), server)
+    console_pb2_grpc.add_ConsoleServiceServicer_to_server(ConsoleServicer(traps, transcripts), server)
     vio_bus_pb2_grpc.add_VioBusServiceServicer_to_server(VioBusServicer(traps), server)
+
+    telnet = await _start_telnet(traps, options) if options.telnet or options.telnet_anywhere or options.telnet_consoles else None
 
     async def stop() -> None:
         for session in traps.sessions().values():
             if isinstance(session, VioSession):
                 for console in session.consoles():
                     console.end(console_pb2.CONSOLE_END_REASON_SHUTDOWN, "vio_service shuts down")
+        if telnet is not None:
+            await telnet.close()
         await traps.close()
         if platform is not None:
             await platform.close()
+        if lock >= 0:
+            os.close(lock)
 
     return Started(stop, measure=(traps.measure, lambda: lambda: console_samples(traps)), trace=(traps.observe,))
+
+
+async def _start_telnet(traps: TrapServicer, options: Options) -> TelnetListener:
+    from vio_service.telnet import TelnetListener, telnet_ports  # few have a use for it
+
+    listener = TelnetListener(traps)
+    await listener.start(telnet_ports(options.telnet, options.telnet_anywhere, options.telnet_consoles))
+    return listener

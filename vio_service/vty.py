@@ -15,6 +15,7 @@ from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import console_pb2
 from vio_service.console import Console
+from vio_service.console_session import ConsoleSession
 from vio_service.device import BusSession, VioDevice
 
 BLOCK_BYTES = 16
@@ -76,13 +77,13 @@ def _posted_addresses(session: BusSession) -> Sequence[int]:
     return [0, *addresses] if addresses and 0 not in addresses else addresses
 
 
-def put_term_char(session: BusSession, call: Call) -> int:
+def put_term_char(session: ConsoleSession, call: Call) -> int:
     """Write up to 16 characters: unit address, length, and the characters in two registers, the first one in the top byte."""
     unit_address, length, high, low = call.arguments
     vty = _find(session, unit_address)
     if vty is None or length > BLOCK_BYTES:
         return H.PARAMETER
-    vty.console.write(struct.pack(">QQ", high, low)[:length])
+    session.print(call, vty.console, struct.pack(">QQ", high, low)[:length])
     return H.SUCCESS
 
 
@@ -95,14 +96,14 @@ def get_term_char(session: BusSession, call: Call) -> Result:
     return Result(outputs=(len(block), *struct.unpack(">QQ", block.ljust(BLOCK_BYTES, b"\0"))))
 
 
-def display_character(session: BusSession, call: Call) -> int:
+def display_character(session: ConsoleSession, call: Call) -> int:
     """Write one character to the lowest VTY."""
     vtys = session.all(Vty)
     if not call.arguments:
         return RtasStatus.PARAMETER_ERROR
     if not vtys:
         return RtasStatus.HARDWARE_ERROR
-    vtys[0].console.write(bytes((call.arguments[0] & 0xFF,)))
+    session.print(call, vtys[0].console, bytes((call.arguments[0] & 0xFF,)))
     return RtasStatus.SUCCESS
 
 

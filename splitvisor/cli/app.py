@@ -10,6 +10,7 @@ import typer
 from splitvisor import __version__
 from splitvisor.cli.bench import bench
 from splitvisor.cli.certs import certs
+from splitvisor.cli.console import console
 from splitvisor.cli.dt import dt
 from splitvisor.cli.new_device import new_device
 from splitvisor.cli.run import run
@@ -38,6 +39,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(vm, name="vm")
 app.add_typer(dt, name="dt")
 app.add_typer(certs, name="certs")
+app.add_typer(console, name="console")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

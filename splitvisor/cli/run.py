@@ -99,14 +99,17 @@ def run(
             rich_help_panel=_RUN,
         ),
     ] = None,
+    transcripts: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep what each console says in a file there", rich_help_panel=_RUN)
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write an account of the run: calls, times", rich_help_panel=_RUN)
     ] = None,
 ) -> None:
     """Run a guest; its console is this terminal. Without a kernel, the demo guest.
 
-    [bold]^][/] then [bold]q[/] leaves. Exit status: 0 the guest powered off, 1 it did so without showing the text of --exit-on,
-    2 bad usage or configuration, 3 the guest crashed, 4 a service failed, 124 timeout.
+    [bold]^][/] opens a menu, where [bold]q[/] leaves. Exit status: 0 the guest powered off, 1 it did so without showing the text
+    of --exit-on, 2 bad usage or configuration, 3 the guest crashed, 4 a service failed, 124 timeout.
     """
     flags = {
         "name": name,
@@ -124,9 +127,13 @@ def run(
     }
     try:
         config = apply_flags(read_machine_file(machine) if machine is not None else MachineConfig(), flags)
+        targets = parse_connect(connect or [])
+        if transcripts is not None and "vio" in targets:
+            remedy = "give --transcripts to that `splitvisor service vio`"
+            raise ConfigError("splitvisor run", "--transcripts", "the vio_service of --connect runs already", remedy)
         request = launcher.RunRequest(
             config=config,
-            connect=parse_connect(connect or []),
+            connect=targets,
             log_level=log_level.value,
             log_file=log_file,
             log_to_stderr=log_level is LogLevel.DEBUG,
@@ -134,6 +141,7 @@ def run(
             timeout=timeout,
             report=report,
             store=store,
+            transcripts=transcripts,
             progress=_progress_line() if sys.stderr.isatty() else lambda _step: None,
         )
     except ConfigError as error:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from splitvisor.rpc import access_pb2 as splitvisor_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsplitvisor/v1/console.proto\x12\rsplitvisor.v1\x1a\x1asplitvisor/v1/access.proto\"!\n\x13ListConsolesRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"@\n\x14ListConsolesResponse\x12(\n\x08\x63onsoles\x18\x01 \x03(\x0b\x32\x16.splitvisor.v1.Console\"w\n\x07\x43onsole\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x14\n\x0coutput_bytes\x18\x03 \x01(\x04\x12\x13\n\x0binput_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07readers\x18\x05 \x01(\r\x12\x0e\n\x06writer\x18\x06 \x01(\t\"\x90\x01\n\x14\x41ttachConsoleRequest\x12*\n\x04open\x18\x01 \x01(\x0b\x32\x1a.splitvisor.v1.ConsoleOpenH\x00\x12\x0f\n\x05input\x18\x02 \x01(\x0cH\x00\x12\x30\n\x0bwindow_size\x18\x03 \x01(\x0b\x32\x19.splitvisor.v1.WindowSizeH\x00\x42\t\n\x07message\"\x84\x01\n\x0b\x43onsoleOpen\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x0e\n\x06writer\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x13\n\x0b\x63lient_name\x18\x05 \x01(\t\x12\x0f\n\x07wait_ms\x18\x06 \x01(\r\x12\x0e\n\x06replay\x18\x07 \x01(\x08\"+\n\nWindowSize\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\"\xac\x01\n\x15\x41ttachConsoleResponse\x12.\n\x06opened\x18\x01 \x01(\x0b\x32\x1c.splitvisor.v1.ConsoleOpenedH\x00\x12\x10\n\x06output\x18\x02 \x01(\x0cH\x00\x12\x18\n\x0einput_accepted\x18\x03 \x01(\rH\x00\x12,\n\x05\x65nded\x18\x04 \x01(\x0b\x32\x1b.splitvisor.v1.ConsoleEndedH\x00\x42\t\n\x07message\"u\n\rConsoleOpened\x12\x14\n\x0cunit_address\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x14\n\x0cinput_window\x18\x03 \x01(\r\x12\x10\n\x08instance\x18\x04 \x01(\x06\x12\x16\n\x0einput_received\x18\x05 \x01(\x04\"M\n\x0c\x43onsoleEnded\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.splitvisor.v1.ConsoleEndReason\x12\x0c\n\x04text\x18\x02 \x01(\t*\xbf\x01\n\x10\x43onsoleEndReason\x12\"\n\x1e\x43ONSOLE_END_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43ONSOLE_END_REASON_VM_ENDED\x10\x01\x12!\n\x1d\x43ONSOLE_END_REASON_TAKEN_OVER\x10\x02\x12\"\n\x1e\x43ONSOLE_END_REASON_SLOW_READER\x10\x03\x12\x1f\n\x1b\x43ONSOLE_END_REASON_SHUTDOWN\x10\x04\x32\x89\x02\n\x0e\x43onsoleService\x12o\n\x0cListConsoles\x12\".splitvisor.v1.ListConsolesRequest\x1a#.splitvisor.v1.ListConsolesResponse\"\x16\xa2\xbb\x18\x12\n\x03\x03\x04\x05\"\x0b\x63onsoles.vm\x12\x85\x01\n\rAttachConsole\x12#.splitvisor.v1.AttachConsoleRequest\x1a$.splitvisor.v1.AttachConsoleResponse\"%\xa2\xbb\x18!\n\x03\x03\x04\x05\x12\x07open.vm2\x11\n\x0bopen.writer\x12\x02\x04\x05(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsplitvisor/v1/console.proto\x12\rsplitvisor.v1\x1a\x1asplitvisor/v1/access.proto\"!\n\x13ListConsolesRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"@\n\x14ListConsolesResponse\x12(\n\x08\x63onsoles\x18\x01 \x03(\x0b\x32\x16.splitvisor.v1.Console\"\xea\x01\n\x07\x43onsole\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x14\n\x0coutput_bytes\x18\x03 \x01(\x04\x12\x13\n\x0binput_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07readers\x18\x05 \x01(\r\x12\x0e\n\x06writer\x18\x06 \x01(\t\x12-\n\x07\x63lients\x18\x07 \x03(\x0b\x32\x1c.splitvisor.v1.ConsoleClient\x12.\n\x0bwindow_size\x18\x08 \x01(\x0b\x32\x19.splitvisor.v1.WindowSize\x12\x12\n\ntranscript\x18\t \x01(\t\"t\n\rConsoleClient\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\x08\x12\x18\n\x10\x61ttached_seconds\x18\x03 \x01(\x01\x12\x14\n\x0c\x62\x65hind_bytes\x18\x04 \x01(\x04\x12\x15\n\rskipped_bytes\x18\x05 \x01(\x04\"\x90\x01\n\x14\x41ttachConsoleRequest\x12*\n\x04open\x18\x01 \x01(\x0b\x32\x1a.splitvisor.v1.ConsoleOpenH\x00\x12\x0f\n\x05input\x18\x02 \x01(\x0cH\x00\x12\x30\n\x0bwindow_size\x18\x03 \x01(\x0b\x32\x19.splitvisor.v1.WindowSizeH\x00\x42\t\n\x07message\"\xb6\x01\n\x0b\x43onsoleOpen\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x0e\n\x06writer\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x13\n\x0b\x63lient_name\x18\x05 \x01(\t\x12\x0f\n\x07wait_ms\x18\x06 \x01(\r\x12\x0e\n\x06replay\x18\x07 \x01(\x08\x12\x17\n\x0fresume_instance\x18\x08 \x01(\x06\x12\x17\n\x0fresume_position\x18\t \x01(\x04\"+\n\nWindowSize\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\"\xbf\x01\n\x15\x41ttachConsoleResponse\x12.\n\x06opened\x18\x01 \x01(\x0b\x32\x1c.splitvisor.v1.ConsoleOpenedH\x00\x12\x10\n\x06output\x18\x02 \x01(\x0cH\x00\x12\x18\n\x0einput_accepted\x18\x03 \x01(\rH\x00\x12,\n\x05\x65nded\x18\x04 \x01(\x0b\x32\x1b.splitvisor.v1.ConsoleEndedH\x00\x12\x11\n\x07skipped\x18\x05 \x01(\x04H\x00\x42\t\n\x07message\"u\n\rConsoleOpened\x12\x14\n\x0cunit_address\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x14\n\x0cinput_window\x18\x03 \x01(\r\x12\x10\n\x08instance\x18\x04 \x01(\x06\x12\x16\n\x0einput_received\x18\x05 \x01(\x04\"M\n\x0c\x43onsoleEnded\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.splitvisor.v1.ConsoleEndReason\x12\x0c\n\x04text\x18\x02 \x01(\t\"L\n\x15ReadTranscriptRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x11\n\tmax_bytes\x18\x03 \x01(\x04\"N\n\x16ReadTranscriptResponse\x12\x10\n\x08instance\x18\x01 \x01(\x06\x12\x14\n\x0c\x65nd_position\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c*\xbf\x01\n\x10\x43onsoleEndReason\x12\"\n\x1e\x43ONSOLE_END_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43ONSOLE_END_REASON_VM_ENDED\x10\x01\x12!\n\x1d\x43ONSOLE_END_REASON_TAKEN_OVER\x10\x02\x12\"\n\x1e\x43ONSOLE_END_REASON_SLOW_READER\x10\x03\x12\x1f\n\x1b\x43ONSOLE_END_REASON_SHUTDOWN\x10\x04\x32\xf9\x02\n\x0e\x43onsoleService\x12o\n\x0cListConsoles\x12\".splitvisor.v1.ListConsolesRequest\x1a#.splitvisor.v1.ListConsolesResponse\"\x16\xa2\xbb\x18\x12\n\x03\x03\x04\x05\"\x0b\x63onsoles.vm\x12\x85\x01\n\rAttachConsole\x12#.splitvisor.v1.AttachConsoleRequest\x1a$.splitvisor.v1.AttachConsoleResponse\"%\xa2\xbb\x18!\n\x03\x03\x04\x05\x12\x07open.vm2\x11\n\x0bopen.writer\x12\x02\x04\x05(\x01\x30\x01\x12n\n\x0eReadTranscript\x12$.splitvisor.v1.ReadTranscriptRequest\x1a%.splitvisor.v1.ReadTranscriptResponse\"\r\xa2\xbb\x18\t\n\x03\x03\x04\x05\x12\x02vm0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,26 +36,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONSOLESERVICE'].methods_by_name['ListConsoles']._serialized_options = b'\242\273\030\022\n\003\003\004\005\"\013consoles.vm'
   _globals['_CONSOLESERVICE'].methods_by_name['AttachConsole']._loaded_options = None
   _globals['_CONSOLESERVICE'].methods_by_name['AttachConsole']._serialized_options = b'\242\273\030!\n\003\003\004\005\022\007open.vm2\021\n\013open.writer\022\002\004\005'
-  _globals['_CONSOLEENDREASON']._serialized_start=997
-  _globals['_CONSOLEENDREASON']._serialized_end=1188
+  _globals['_CONSOLESERVICE'].methods_by_name['ReadTranscript']._loaded_options = None
+  _globals['_CONSOLESERVICE'].methods_by_name['ReadTranscript']._serialized_options = b'\242\273\030\t\n\003\003\004\005\022\002vm'
+  _globals['_CONSOLEENDREASON']._serialized_start=1458
+  _globals['_CONSOLEENDREASON']._serialized_end=1649
   _globals['_LISTCONSOLESREQUEST']._serialized_start=74
   _globals['_LISTCONSOLESREQUEST']._serialized_end=107
   _globals['_LISTCONSOLESRESPONSE']._serialized_start=109
   _globals['_LISTCONSOLESRESPONSE']._serialized_end=173
-  _globals['_CONSOLE']._serialized_start=175
-  _globals['_CONSOLE']._serialized_end=294
-  _globals['_ATTACHCONSOLEREQUEST']._serialized_start=297
-  _globals['_ATTACHCONSOLEREQUEST']._serialized_end=441
-  _globals['_CONSOLEOPEN']._serialized_start=444
-  _globals['_CONSOLEOPEN']._serialized_end=576
-  _globals['_WINDOWSIZE']._serialized_start=578
-  _globals['_WINDOWSIZE']._serialized_end=621
-  _globals['_ATTACHCONSOLERESPONSE']._serialized_start=624
-  _globals['_ATTACHCONSOLERESPONSE']._serialized_end=796
-  _globals['_CONSOLEOPENED']._serialized_start=798
-  _globals['_CONSOLEOPENED']._serialized_end=915
-  _globals['_CONSOLEENDED']._serialized_start=917
-  _globals['_CONSOLEENDED']._serialized_end=994
-  _globals['_CONSOLESERVICE']._serialized_start=1191
-  _globals['_CONSOLESERVICE']._serialized_end=1456
+  _globals['_CONSOLE']._serialized_start=176
+  _globals['_CONSOLE']._serialized_end=410
+  _globals['_CONSOLECLIENT']._serialized_start=412
+  _globals['_CONSOLECLIENT']._serialized_end=528
+  _globals['_ATTACHCONSOLEREQUEST']._serialized_start=531
+  _globals['_ATTACHCONSOLEREQUEST']._serialized_end=675
+  _globals['_CONSOLEOPEN']._serialized_start=678
+  _globals['_CONSOLEOPEN']._serialized_end=860
+  _globals['_WINDOWSIZE']._serialized_start=862
+  _globals['_WINDOWSIZE']._serialized_end=905
+  _globals['_ATTACHCONSOLERESPONSE']._serialized_start=908
+  _globals['_ATTACHCONSOLERESPONSE']._serialized_end=1099
+  _globals['_CONSOLEOPENED']._serialized_start=1101
+  _globals['_CONSOLEOPENED']._serialized_end=1218
+  _globals['_CONSOLEENDED']._serialized_start=1220
+  _globals['_CONSOLEENDED']._serialized_end=1297
+  _globals['_READTRANSCRIPTREQUEST']._serialized_start=1299
+  _globals['_READTRANSCRIPTREQUEST']._serialized_end=1375
+  _globals['_READTRANSCRIPTRESPONSE']._serialized_start=1377
+  _globals['_READTRANSCRIPTRESPONSE']._serialized_end=1455
+  _globals['_CONSOLESERVICE']._serialized_start=1652
+  _globals['_CONSOLESERVICE']._serialized_end=2029
 # @@protoc_insertion_point(module_scope)

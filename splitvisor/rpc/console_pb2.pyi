@@ -34,20 +34,40 @@ class ListConsolesResponse(_message.Message):
     def __init__(self, consoles: _Optional[_Iterable[_Union[Console, _Mapping]]] = ...) -> None: ...
 
 class Console(_message.Message):
-    __slots__ = ("vm", "unit_address", "output_bytes", "input_bytes", "readers", "writer")
+    __slots__ = ("vm", "unit_address", "output_bytes", "input_bytes", "readers", "writer", "clients", "window_size", "transcript")
     VM_FIELD_NUMBER: _ClassVar[int]
     UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     INPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     READERS_FIELD_NUMBER: _ClassVar[int]
     WRITER_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_SIZE_FIELD_NUMBER: _ClassVar[int]
+    TRANSCRIPT_FIELD_NUMBER: _ClassVar[int]
     vm: str
     unit_address: int
     output_bytes: int
     input_bytes: int
     readers: int
     writer: str
-    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., output_bytes: _Optional[int] = ..., input_bytes: _Optional[int] = ..., readers: _Optional[int] = ..., writer: _Optional[str] = ...) -> None: ...
+    clients: _containers.RepeatedCompositeFieldContainer[ConsoleClient]
+    window_size: WindowSize
+    transcript: str
+    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., output_bytes: _Optional[int] = ..., input_bytes: _Optional[int] = ..., readers: _Optional[int] = ..., writer: _Optional[str] = ..., clients: _Optional[_Iterable[_Union[ConsoleClient, _Mapping]]] = ..., window_size: _Optional[_Union[WindowSize, _Mapping]] = ..., transcript: _Optional[str] = ...) -> None: ...
+
+class ConsoleClient(_message.Message):
+    __slots__ = ("name", "writer", "attached_seconds", "behind_bytes", "skipped_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WRITER_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    writer: bool
+    attached_seconds: float
+    behind_bytes: int
+    skipped_bytes: int
+    def __init__(self, name: _Optional[str] = ..., writer: _Optional[bool] = ..., attached_seconds: _Optional[float] = ..., behind_bytes: _Optional[int] = ..., skipped_bytes: _Optional[int] = ...) -> None: ...
 
 class AttachConsoleRequest(_message.Message):
     __slots__ = ("open", "input", "window_size")
@@ -60,7 +80,7 @@ class AttachConsoleRequest(_message.Message):
     def __init__(self, open: _Optional[_Union[ConsoleOpen, _Mapping]] = ..., input: _Optional[bytes] = ..., window_size: _Optional[_Union[WindowSize, _Mapping]] = ...) -> None: ...
 
 class ConsoleOpen(_message.Message):
-    __slots__ = ("vm", "unit_address", "writer", "force", "client_name", "wait_ms", "replay")
+    __slots__ = ("vm", "unit_address", "writer", "force", "client_name", "wait_ms", "replay", "resume_instance", "resume_position")
     VM_FIELD_NUMBER: _ClassVar[int]
     UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     WRITER_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +88,8 @@ class ConsoleOpen(_message.Message):
     CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
     WAIT_MS_FIELD_NUMBER: _ClassVar[int]
     REPLAY_FIELD_NUMBER: _ClassVar[int]
+    RESUME_INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_POSITION_FIELD_NUMBER: _ClassVar[int]
     vm: str
     unit_address: int
     writer: bool
@@ -75,7 +97,9 @@ class ConsoleOpen(_message.Message):
     client_name: str
     wait_ms: int
     replay: bool
-    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., writer: _Optional[bool] = ..., force: _Optional[bool] = ..., client_name: _Optional[str] = ..., wait_ms: _Optional[int] = ..., replay: _Optional[bool] = ...) -> None: ...
+    resume_instance: int
+    resume_position: int
+    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., writer: _Optional[bool] = ..., force: _Optional[bool] = ..., client_name: _Optional[str] = ..., wait_ms: _Optional[int] = ..., replay: _Optional[bool] = ..., resume_instance: _Optional[int] = ..., resume_position: _Optional[int] = ...) -> None: ...
 
 class WindowSize(_message.Message):
     __slots__ = ("rows", "columns")
@@ -86,16 +110,18 @@ class WindowSize(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
 
 class AttachConsoleResponse(_message.Message):
-    __slots__ = ("opened", "output", "input_accepted", "ended")
+    __slots__ = ("opened", "output", "input_accepted", "ended", "skipped")
     OPENED_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     INPUT_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
     opened: ConsoleOpened
     output: bytes
     input_accepted: int
     ended: ConsoleEnded
-    def __init__(self, opened: _Optional[_Union[ConsoleOpened, _Mapping]] = ..., output: _Optional[bytes] = ..., input_accepted: _Optional[int] = ..., ended: _Optional[_Union[ConsoleEnded, _Mapping]] = ...) -> None: ...
+    skipped: int
+    def __init__(self, opened: _Optional[_Union[ConsoleOpened, _Mapping]] = ..., output: _Optional[bytes] = ..., input_accepted: _Optional[int] = ..., ended: _Optional[_Union[ConsoleEnded, _Mapping]] = ..., skipped: _Optional[int] = ...) -> None: ...
 
 class ConsoleOpened(_message.Message):
     __slots__ = ("unit_address", "offset", "input_window", "instance", "input_received")
@@ -118,3 +144,23 @@ class ConsoleEnded(_message.Message):
     reason: ConsoleEndReason
     text: str
     def __init__(self, reason: _Optional[_Union[ConsoleEndReason, str]] = ..., text: _Optional[str] = ...) -> None: ...
+
+class ReadTranscriptRequest(_message.Message):
+    __slots__ = ("vm", "unit_address", "max_bytes")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    unit_address: int
+    max_bytes: int
+    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+
+class ReadTranscriptResponse(_message.Message):
+    __slots__ = ("instance", "end_position", "data")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    END_POSITION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    instance: int
+    end_position: int
+    data: bytes
+    def __init__(self, instance: _Optional[int] = ..., end_position: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...

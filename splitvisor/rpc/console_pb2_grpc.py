@@ -45,6 +45,11 @@ class ConsoleServiceStub:
                 request_serializer=splitvisor_dot_v1_dot_console__pb2.AttachConsoleRequest.SerializeToString,
                 response_deserializer=splitvisor_dot_v1_dot_console__pb2.AttachConsoleResponse.FromString,
                 _registered_method=True)
+        self.ReadTranscript = channel.unary_stream(
+                '/splitvisor.v1.ConsoleService/ReadTranscript',
+                request_serializer=splitvisor_dot_v1_dot_console__pb2.ReadTranscriptRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_v1_dot_console__pb2.ReadTranscriptResponse.FromString,
+                _registered_method=True)
 
 
 class ConsoleServiceServicer:
@@ -65,11 +70,27 @@ class ConsoleServiceServicer:
         reaches the guest in order; `input_accepted` tells how much was taken, and a client keeps at most opened.input_window
         bytes unacknowledged. A console that does not exist yet is waited for as long as open.wait_ms says.
 
-        Limits. One writer per console; any number of readers. A reader that falls more than 1 MiB behind is ended with
-        SLOW_READER; the guest is never slowed.
+        Limits. One writer per console, at most 64 attachments. The guest never waits for a reader: one that falls more than 1 MiB
+        behind is marked in ListConsoles and skipped ahead; `skipped` says by how much.
+
+        Reconnects. With open.resume_instance and open.resume_position output goes on where a lost connection stopped, as far as the
+        console still has it. A vio_service that keeps transcripts goes on with the same instance and positions after a restart.
 
         Errors. NOT_FOUND: no such VM or console. FAILED_PRECONDITION: another writer holds the console; the text names it.
         INVALID_ARGUMENT: a message that breaks this contract.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadTranscript(self, request, context):
+        """Reads what a console has said so far: from its transcript, also when the VM has ended, else from memory (at most 1 MiB).
+        Safe to repeat.
+
+        Order. The first response has no data and tells where the text ends; data follows, oldest first, at most 64 KiB a message.
+        An attachment that resumes at (instance, end_position) goes on without gap or repeat.
+
+        Errors. NOT_FOUND: no such console, and no transcript of one. RESOURCE_EXHAUSTED: four calls are being answered already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,6 +108,11 @@ def add_ConsoleServiceServicer_to_server(servicer, server):
                     servicer.AttachConsole,
                     request_deserializer=splitvisor_dot_v1_dot_console__pb2.AttachConsoleRequest.FromString,
                     response_serializer=splitvisor_dot_v1_dot_console__pb2.AttachConsoleResponse.SerializeToString,
+            ),
+            'ReadTranscript': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadTranscript,
+                    request_deserializer=splitvisor_dot_v1_dot_console__pb2.ReadTranscriptRequest.FromString,
+                    response_serializer=splitvisor_dot_v1_dot_console__pb2.ReadTranscriptResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -144,6 +170,33 @@ class ConsoleService:
             '/splitvisor.v1.ConsoleService/AttachConsole',
             splitvisor_dot_v1_dot_console__pb2.AttachConsoleRequest.SerializeToString,
             splitvisor_dot_v1_dot_console__pb2.AttachConsoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadTranscript(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/splitvisor.v1.ConsoleService/ReadTranscript',
+            splitvisor_dot_v1_dot_console__pb2.ReadTranscriptRequest.SerializeToString,
+            splitvisor_dot_v1_dot_console__pb2.ReadTranscriptResponse.FromString,
             options,
             channel_credentials,
             insecure,

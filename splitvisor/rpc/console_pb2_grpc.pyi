@@ -42,11 +42,23 @@ class ConsoleServiceStub:
     reaches the guest in order; `input_accepted` tells how much was taken, and a client keeps at most opened.input_window
     bytes unacknowledged. A console that does not exist yet is waited for as long as open.wait_ms says.
 
-    Limits. One writer per console; any number of readers. A reader that falls more than 1 MiB behind is ended with
-    SLOW_READER; the guest is never slowed.
+    Limits. One writer per console, at most 64 attachments. The guest never waits for a reader: one that falls more than 1 MiB
+    behind is marked in ListConsoles and skipped ahead; `skipped` says by how much.
+
+    Reconnects. With open.resume_instance and open.resume_position output goes on where a lost connection stopped, as far as the
+    console still has it. A vio_service that keeps transcripts goes on with the same instance and positions after a restart.
 
     Errors. NOT_FOUND: no such VM or console. FAILED_PRECONDITION: another writer holds the console; the text names it.
     INVALID_ARGUMENT: a message that breaks this contract.
+    """
+    ReadTranscript: _grpc.UnaryStreamMultiCallable[_console_pb2.ReadTranscriptRequest, _console_pb2.ReadTranscriptResponse]
+    """Reads what a console has said so far: from its transcript, also when the VM has ended, else from memory (at most 1 MiB).
+    Safe to repeat.
+
+    Order. The first response has no data and tells where the text ends; data follows, oldest first, at most 64 KiB a message.
+    An attachment that resumes at (instance, end_position) goes on without gap or repeat.
+
+    Errors. NOT_FOUND: no such console, and no transcript of one. RESOURCE_EXHAUSTED: four calls are being answered already.
     """
 
 @_typing.type_check_only
@@ -63,11 +75,23 @@ class ConsoleServiceAsyncStub(ConsoleServiceStub):
     reaches the guest in order; `input_accepted` tells how much was taken, and a client keeps at most opened.input_window
     bytes unacknowledged. A console that does not exist yet is waited for as long as open.wait_ms says.
 
-    Limits. One writer per console; any number of readers. A reader that falls more than 1 MiB behind is ended with
-    SLOW_READER; the guest is never slowed.
+    Limits. One writer per console, at most 64 attachments. The guest never waits for a reader: one that falls more than 1 MiB
+    behind is marked in ListConsoles and skipped ahead; `skipped` says by how much.
+
+    Reconnects. With open.resume_instance and open.resume_position output goes on where a lost connection stopped, as far as the
+    console still has it. A vio_service that keeps transcripts goes on with the same instance and positions after a restart.
 
     Errors. NOT_FOUND: no such VM or console. FAILED_PRECONDITION: another writer holds the console; the text names it.
     INVALID_ARGUMENT: a message that breaks this contract.
+    """
+    ReadTranscript: _aio.UnaryStreamMultiCallable[_console_pb2.ReadTranscriptRequest, _console_pb2.ReadTranscriptResponse]  # type: ignore[assignment]
+    """Reads what a console has said so far: from its transcript, also when the VM has ended, else from memory (at most 1 MiB).
+    Safe to repeat.
+
+    Order. The first response has no data and tells where the text ends; data follows, oldest first, at most 64 KiB a message.
+    An attachment that resumes at (instance, end_position) goes on without gap or repeat.
+
+    Errors. NOT_FOUND: no such console, and no transcript of one. RESOURCE_EXHAUSTED: four calls are being answered already.
     """
 
 class ConsoleServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -93,11 +117,29 @@ class ConsoleServiceServicer(metaclass=_abc_1.ABCMeta):
         reaches the guest in order; `input_accepted` tells how much was taken, and a client keeps at most opened.input_window
         bytes unacknowledged. A console that does not exist yet is waited for as long as open.wait_ms says.
 
-        Limits. One writer per console; any number of readers. A reader that falls more than 1 MiB behind is ended with
-        SLOW_READER; the guest is never slowed.
+        Limits. One writer per console, at most 64 attachments. The guest never waits for a reader: one that falls more than 1 MiB
+        behind is marked in ListConsoles and skipped ahead; `skipped` says by how much.
+
+        Reconnects. With open.resume_instance and open.resume_position output goes on where a lost connection stopped, as far as the
+        console still has it. A vio_service that keeps transcripts goes on with the same instance and positions after a restart.
 
         Errors. NOT_FOUND: no such VM or console. FAILED_PRECONDITION: another writer holds the console; the text names it.
         INVALID_ARGUMENT: a message that breaks this contract.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadTranscript(
+        self,
+        request: _console_pb2.ReadTranscriptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_console_pb2.ReadTranscriptResponse], _abc.AsyncIterator[_console_pb2.ReadTranscriptResponse]]:
+        """Reads what a console has said so far: from its transcript, also when the VM has ended, else from memory (at most 1 MiB).
+        Safe to repeat.
+
+        Order. The first response has no data and tells where the text ends; data follows, oldest first, at most 64 KiB a message.
+        An attachment that resumes at (instance, end_position) goes on without gap or repeat.
+
+        Errors. NOT_FOUND: no such console, and no transcript of one. RESOURCE_EXHAUSTED: four calls are being answered already.
         """
 
 def add_ConsoleServiceServicer_to_server(servicer: ConsoleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,7 +7,7 @@ import asyncio
 import shutil
 import struct
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +15,10 @@ import grpc
 import grpc.aio
 
 from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2, trap_pb2_grpc
+from splitvisor.trap_server import TrapServicer
 from vio_service import service
+from vio_service.bus import VioSession
+from vio_service.console_server import ConsoleServicer
 
 RAM_BYTES = 1 << 20
 VTY = 0x71000000
@@ -26,13 +29,14 @@ DEADLINE = 60.0
 class VioServer:
     """vio_service in this process, which can be stopped and started again at its address."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, transcripts: bool = False) -> None:
         self.address = f"unix:{directory}/vio.sock"
         self.socket_path = directory / "vio.sock"
+        self._options = service.Options(transcripts=directory / "log" if transcripts else None)
 
     async def start(self) -> None:
         self._server = grpc.aio.server()
-        self._stop = await service.start(self._server, service.Options())
+        self._stop = await service.start(self._server, self._options)
         self._server.add_insecure_port(self.address)
         await self._server.start()
 
@@ -42,10 +46,10 @@ class VioServer:
 
 
 @asynccontextmanager
-async def vio_server() -> AsyncIterator[VioServer]:
+async def vio_server(*, transcripts: bool = False) -> AsyncIterator[VioServer]:
     """Run vio_service for a test that has DEADLINE seconds."""
     directory = Path(tempfile.mkdtemp(prefix="sv", dir="/tmp"))
-    server = VioServer(directory)
+    server = VioServer(directory, transcripts=transcripts)
     await server.start()
     try:
         async with asyncio.timeout(DEADLINE):
@@ -53,6 +57,37 @@ async def vio_server() -> AsyncIterator[VioServer]:
     finally:
         await server.stop()
         shutil.rmtree(directory)
+
+
+class BareServer:
+    """The servicers of vio_service on a unix socket, and the sessions behind them in the test's reach."""
+
+    def __init__(self, directory: Path) -> None:
+        self.address = f"unix:{directory}/vio.sock"
+        self.traps = TrapServicer("vio_service", VioSession)
+        self._server = grpc.aio.server()
+        trap_pb2_grpc.add_TrapServiceServicer_to_server(self.traps, self._server)
+        console_pb2_grpc.add_ConsoleServiceServicer_to_server(ConsoleServicer(self.traps), self._server)
+        self._server.add_insecure_port(self.address)
+
+    async def run(self, scenario: Callable[[BareServer], Awaitable[None]]) -> None:
+        await self._server.start()
+        try:
+            async with asyncio.timeout(DEADLINE):
+                await scenario(self)
+        finally:
+            await self.traps.close()
+            await self._server.stop(0.1)
+
+
+def run_bare(scenario: Callable[[BareServer], Awaitable[None]]) -> None:
+    """Run a test at a BareServer of its own."""
+
+    async def with_server(directory: Path) -> None:
+        await BareServer(directory).run(scenario)
+
+    with tempfile.TemporaryDirectory(prefix="sv", dir="/tmp") as directory:
+        asyncio.run(with_server(Path(directory)))
 
 
 class Guest:

@@ -13,12 +13,21 @@ import pytest
 
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import console_pb2, console_pb2_grpc, vio_bus_pb2, vio_bus_pb2_grpc
-from tests.component.console_harness import VTY, Guest, Viewer, VioServer, vio_server
+from tests.component.console_harness import VTY, BareServer, Guest, Viewer, VioServer, run_bare, vio_server
+from vio_service.console_directory import find_console
 
 
 def run(scenario: Callable[[VioServer], Awaitable[None]]) -> None:
     async def with_server() -> None:
         async with vio_server() as server:
+            await scenario(server)
+
+    asyncio.run(with_server())
+
+
+def run_with_transcripts(scenario: Callable[[VioServer], Awaitable[None]]) -> None:
+    async def with_server() -> None:
+        async with vio_server(transcripts=True) as server:
             await scenario(server)
 
     asyncio.run(with_server())
@@ -64,6 +73,94 @@ def test_a_late_reader_gets_the_replay_and_its_position() -> None:
                 assert await viewer.output(3) == b"new"
 
     run(scenario)
+
+
+def test_a_reader_that_is_too_slow_is_told_how_much_it_missed_and_goes_on() -> None:
+    async def scenario(server: BareServer) -> None:
+        async with Guest(server.address), Viewer(server.address, client_name="slow") as viewer:
+            await viewer.opened()
+            # Far more than its backlog and what gRPC buffers on the way.
+            text = os.urandom(16 << 20)
+            for start in range(0, len(text), 1 << 16):
+                find_console(server.traps, "vm", 0).write(text[start : start + (1 << 16)])
+                await asyncio.sleep(0)
+            position = skipped = 0
+            while position < len(text):
+                response = await anext(viewer.responses)
+                if response.HasField("skipped"):
+                    skipped += response.skipped
+                    position += response.skipped
+                else:
+                    assert text.startswith(response.output, position)
+                    position += len(response.output)
+            assert skipped > 0
+            async with grpc.aio.insecure_channel(server.address) as channel:
+                consoles = console_pb2_grpc.ConsoleServiceStub(channel)
+                (console,) = (await consoles.ListConsoles(console_pb2.ListConsolesRequest())).consoles
+            assert [(each.name, each.skipped_bytes) for each in console.clients] == [("slow", skipped)]
+
+    run_bare(scenario)
+
+
+async def read_transcript(server: VioServer, **request: object) -> tuple[console_pb2.ReadTranscriptResponse, bytes]:
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        wanted = console_pb2.ReadTranscriptRequest(**{"vm": "vm", **request})  # type: ignore[arg-type]
+        first, *rest = [part async for part in console_pb2_grpc.ConsoleServiceStub(channel).ReadTranscript(wanted)]
+    return first, b"".join(part.data for part in rest)
+
+
+def test_what_was_said_can_be_read_and_followed_without_gap_or_repeat() -> None:
+    async def scenario(server: VioServer) -> None:
+        async with Guest(server.address) as guest:
+            text = os.urandom(200_000)
+            guest.post(text)
+            await guest.settle()
+            first, read = await read_transcript(server)
+            assert (read, first.end_position) == (text, len(text))
+            assert (await read_transcript(server, max_bytes=10))[1] == text[-10:]
+            guest.post(b"next")
+            resume = {"resume_instance": first.instance, "resume_position": first.end_position}
+            async with Viewer(server.address, **resume) as viewer:
+                assert (await viewer.opened()).offset == len(text)
+                assert await viewer.output(4) == b"next"
+            with pytest.raises(grpc.aio.AioRpcError, match="has no VTY at 0x5"):
+                await read_transcript(server, unit_address=5)
+
+    run(scenario)
+
+
+def test_a_transcript_can_be_read_when_its_vm_has_ended() -> None:
+    async def scenario(server: VioServer) -> None:
+        async with Guest(server.address) as guest:
+            guest.post(b"last words")
+            await guest.settle()
+            await guest.end()
+        first, read = await read_transcript(server)
+        assert (first.instance, first.end_position, read) == (0, 0, b"last words")
+        for vm in ("other", "../vm"):
+            with pytest.raises(grpc.aio.AioRpcError, match="no VM"):
+                await read_transcript(server, vm=vm)
+
+    run_with_transcripts(scenario)
+
+
+def test_a_restart_with_transcripts_is_not_noticed_by_position_or_instance() -> None:
+    async def scenario(server: VioServer) -> None:
+        async with Guest(server.address, vtys=2) as guest:
+            guest.post(b"before")
+            await guest.settle()
+            async with Viewer(server.address) as viewer:
+                opened = await viewer.opened()
+        await server.stop()
+        await server.start()
+        async with Guest(server.address, vtys=2, sequence=1) as guest:
+            guest.post(b" after")
+            async with Viewer(server.address) as viewer:
+                again = await viewer.opened()
+                assert (again.instance, again.offset) == (opened.instance, opened.offset)
+                assert await viewer.output(12) == b"before after"
+
+    run_with_transcripts(scenario)
 
 
 def test_typed_input_interrupts_the_guest_and_is_read() -> None:

@@ -6,21 +6,18 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
-import shutil
 import signal
-import tempfile
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Any
 
-import grpc.aio
 import pytest
 
-from splitvisor.rpc import console_pb2, console_pb2_grpc
 from splitvisor.terminal import TerminalEnd, TerminalError, TerminalResult, attach_terminal
 from splitvisor.terminal_io import read_some
-from tests.component.console_harness import Guest, Link, Viewer, VioServer, vio_server
+from tests.component.console_harness import VTY, BareServer, Guest, Link, Viewer, VioServer, run_bare, vio_server
+from vio_service.console import BACKLOG_BYTES
+from vio_service.console_directory import find_console
 
 
 class Ends:
@@ -167,16 +164,20 @@ def test_a_vm_that_never_comes_is_an_error_that_names_it(ends: Ends) -> None:
 
 def test_a_console_with_a_writer_is_refused_and_can_be_taken_over(ends: Ends) -> None:
     async def scenario(server: VioServer) -> None:
-        async with Guest(server.address), Viewer(server.address, writer=True, client_name="alice") as alice:
+        notes: list[str] = []
+        async with Guest(server.address) as guest, Viewer(server.address, writer=True, client_name="alice") as alice:
             await alice.opened()
             with pytest.raises(TerminalError, match="alice types on this console"):
                 await start(server.address, ends)
-            terminal = start(server.address, ends, force=True)
+            terminal = start(server.address, ends, force=True, notify=notes.append)
             await alice.ended()
             async with Viewer(server.address, writer=True, client_name="carol", force=True) as carol:
                 await carol.opened()
-                result = await terminal
-                assert (result.end, result.text) == (TerminalEnd.TAKEN_OVER, "carol took over")
+                guest.post(b"for both")
+                assert await ends.shown(8) == b"for both", "who lost the writer's place reads on"
+                assert notes == ["carol took over; reading on"]
+                await guest.end()
+                assert (await terminal).end is TerminalEnd.VM_ENDED
 
     run(scenario)
 
@@ -217,14 +218,15 @@ def test_output_that_the_console_no_longer_has_is_counted(ends: Ends) -> None:
                 terminal = start(link.address, ends, notify=notes.append)
                 guest.post(b"first")
                 assert await ends.shown(5) == b"first"
-            guest.post(b"x" * 1000 + b"y" * 65536)
+            guest.post(b"x" * 1000 + b"y" * BACKLOG_BYTES)
             await guest.settle()
             path.unlink(missing_ok=True)
             async with Link(server.socket_path, path):
-                assert await ends.shown(65536) == b"y" * 65536
+                assert await ends.shown(BACKLOG_BYTES) == b"y" * BACKLOG_BYTES
                 await guest.end()
                 assert (await terminal).lost_bytes == 1000
-        assert notes == ["1000 bytes lost"]
+        assert notes[0].startswith("disconnected: ")
+        assert notes[1:] == ["1000 bytes skipped: too slow, or away for too long", "connected again"]
 
     run(scenario)
 
@@ -245,7 +247,7 @@ def test_a_restarted_vio_service_is_found_again(ends: Ends) -> None:
             assert await guest.read(10) == b"still here"
             await guest.end()
         assert (await terminal).end is TerminalEnd.VM_ENDED
-        assert notes == ["vio_service was restarted; output may be missing"]
+        assert notes[-1] == "vio_service was restarted; output may be missing"
 
     run(scenario)
 
@@ -313,46 +315,70 @@ def test_a_cancelled_attachment_restores_the_terminal() -> None:
     os.close(slave)
 
 
-class SizeRecorder(console_pb2_grpc.ConsoleServiceServicer):
-    """A console that keeps the sizes that it is told."""
-
-    def __init__(self) -> None:
-        self.sizes: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
-
-    async def ListConsoles(self, request: console_pb2.ListConsolesRequest, context: Any) -> console_pb2.ListConsolesResponse:
-        return console_pb2.ListConsolesResponse()
-
-    async def AttachConsole(
-        self, request_iterator: AsyncIterator[console_pb2.AttachConsoleRequest], context: Any
-    ) -> AsyncIterator[console_pb2.AttachConsoleResponse]:
-        yield console_pb2.AttachConsoleResponse(opened=console_pb2.ConsoleOpened(input_window=1, instance=1))
-        async for request in request_iterator:
-            if request.HasField("window_size"):
-                self.sizes.put_nowait((request.window_size.rows, request.window_size.columns))
-
-
 def test_the_size_of_the_terminal_is_told_at_first_and_when_it_changes() -> None:
     master, slave = pty.openpty()
-    directory = tempfile.mkdtemp(prefix="sv", dir="/tmp")
 
-    async def scenario() -> None:
-        server = grpc.aio.server()
-        recorder = SizeRecorder()
-        console_pb2_grpc.add_ConsoleServiceServicer_to_server(recorder, server)
-        server.add_insecure_port(f"unix:{directory}/s")
-        await server.start()
-        termios.tcsetwinsize(slave, (40, 100))
-        terminal = asyncio.create_task(attach_terminal(f"unix:{directory}/s", "vm", stdin=slave, stdout=slave))
-        async with asyncio.timeout(10):
-            assert await recorder.sizes.get() == (40, 100)
+    async def scenario(server: BareServer) -> None:
+        async with Guest(server.address):
+            console = find_console(server.traps, "vm", 0)
+            termios.tcsetwinsize(slave, (40, 100))
+            terminal = asyncio.create_task(attach_terminal(server.address, "vm", stdin=slave, stdout=slave))
+            while console.window_size != (40, 100):
+                await asyncio.sleep(0.01)
             termios.tcsetwinsize(slave, (50, 120))
             os.kill(os.getpid(), signal.SIGWINCH)
-            assert await recorder.sizes.get() == (50, 120)
+            while console.window_size != (50, 120):
+                await asyncio.sleep(0.01)
             os.write(master, b"\x1dq")
             await terminal
-        await server.stop(None)
 
-    asyncio.run(scenario())
-    shutil.rmtree(directory)
+    run_bare(scenario)
+    os.close(master)
+    os.close(slave)
+
+
+def test_the_menu_gives_the_console_away_takes_it_back_and_goes_to_the_next() -> None:
+    master, slave = pty.openpty()
+
+    async def scenario(server: BareServer) -> None:
+        notes: list[str] = []
+
+        async def noted(text: str) -> None:
+            while not any(text in note for note in notes):
+                await asyncio.sleep(0.01)
+            notes.clear()
+
+        async with Guest(server.address, vtys=2) as guest:
+            first, second = find_console(server.traps, "vm", VTY), find_console(server.traps, "vm", VTY + 1)
+            guest.post(b"one.")
+            guest.post(b"two.", VTY + 1)
+            await guest.settle()
+            attaching = attach_terminal(server.address, "vm", stdin=slave, stdout=slave, notify=notes.append, client_name="me")
+            terminal = asyncio.create_task(attaching)
+            assert await read_some(master, 4) == b"one."
+            os.write(master, b"before\x1drdropped")
+            await noted("read only")
+            assert await guest.read(6) == b"before"
+            async with Viewer(server.address, writer=True, client_name="alice") as alice:
+                await alice.opened()
+                guest.post(b"both")
+                assert await read_some(master, 4) == b"both", "the replay does not come again"
+                os.write(master, b"\x1dl")
+                await noted("alice types, 2 attached, here")
+                os.write(master, b"\x1df")
+                await alice.output(8)
+                assert (await alice.ended()).text == "me took over"
+            os.write(master, b"\x1dsafter")
+            await noted("types; 0 bytes lost")
+            assert await guest.read(5) == b"after"
+            os.write(master, b"\x1dn")
+            assert await read_some(master, 4) == b"two."
+            assert (first.writer, second.describe().writer) == (None, "me")
+            os.write(master, b"\x1d")
+            await noted("q quit")
+            os.write(master, b"q")
+            assert (await terminal).end is TerminalEnd.LEFT
+
+    run_bare(scenario)
     os.close(master)
     os.close(slave)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""This side of a terminal session: escape keys, raw mode, pipes."""
+"""This side of a terminal session: raw mode, pipes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
-from splitvisor.terminal_io import EscapeFilter, OutputClosedError, TextWatch, raw_mode, read_some, write_all
+from splitvisor.terminal_io import OutputClosedError, TextWatch, raw_mode, read_some, reader_gone, write_all
 
 
 @pytest.fixture
@@ -24,27 +25,6 @@ def terminal() -> Iterator[tuple[int, int]]:
     yield master, slave
     os.close(master)
     os.close(slave)
-
-
-def filtered(*pieces: bytes) -> tuple[bytes, bool]:
-    escapes = EscapeFilter()
-    return b"".join(escapes.filter(piece) for piece in pieces), escapes.left
-
-
-@pytest.mark.parametrize(
-    ("pieces", "sent", "left"),
-    [
-        ((b"ls\r",), b"ls\r", False),
-        ((b"abc\x1dqdef",), b"abc", True),
-        ((b"abc\x1d", b"q"), b"abc", True),
-        ((b"\x1d\x1dq",), b"\x1dq", False),
-        ((b"\x1d", b"\x1d", b"\x1d", b"q"), b"\x1d", True),
-        ((b"\x1dx",), b"\x1dx", False),
-        ((b"q\x1d",), b"q", False),
-    ],
-)
-def test_the_escape_is_found_anywhere_and_nothing_else_changes(pieces: tuple[bytes, ...], sent: bytes, left: bool) -> None:
-    assert filtered(*pieces) == (sent, left)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
@@ -160,4 +140,22 @@ def test_a_closed_reader_is_told() -> None:
     os.close(read_end)
     with pytest.raises(OutputClosedError, match="Broken pipe"):
         asyncio.run(write_all(write_end, b"x"))
+    os.close(write_end)
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_pipe_whose_reader_goes_is_noticed_without_a_write(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    read_end, write_end = os.pipe()
+
+    async def scenario() -> None:
+        watching = asyncio.create_task(reader_gone(write_end))
+        os.write(write_end, b"x")
+        await asyncio.sleep(0)
+        assert not watching.done()
+        os.close(read_end)
+        async with asyncio.timeout(10):
+            await watching
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(scenario())
     os.close(write_end)

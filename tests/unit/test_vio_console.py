@@ -56,18 +56,50 @@ def test_a_new_reader_gets_the_replay_or_only_what_comes_next() -> None:
     assert new.take_output(10) == b""
 
 
-def test_a_reader_that_lost_output_is_ended_and_the_others_are_not() -> None:
+def test_a_reader_that_lost_output_is_marked_and_skipped_ahead_and_the_others_are_not() -> None:
     console = make_console()
-    slow, fast = attach(console), attach(console)
+    slow, fast = attach(console, "slow"), attach(console, "fast")
     console.write(b"a")
     for _ in range(17):
         console.write(bytes(BACKLOG_BYTES // 16))
         fast.take_output(1 << 20)
-    assert slow.take_output(100) == b""
-    assert slow.end is not None
-    assert slow.end.reason == console_pb2.CONSOLE_END_REASON_SLOW_READER
-    assert f"{BACKLOG_BYTES // 16 + 1} bytes" in slow.end.text
-    assert fast.end is None
+    written = 1 + 17 * BACKLOG_BYTES // 16
+    assert (slow.take_skipped(), fast.take_skipped()) == (written - REPLAY_BYTES, 0)
+    assert (slow.take_skipped(), slow.end) == (0, None)
+    assert len(slow.take_output(1 << 20)) == REPLAY_BYTES
+    assert [(client.name, client.skipped_bytes, client.behind_bytes) for client in console.describe().clients] == [
+        ("slow", written - REPLAY_BYTES, 0),
+        ("fast", 0, 0),
+    ]
+
+
+def test_a_reader_that_is_skipped_ahead_gets_nothing_after_its_end() -> None:
+    console = make_console()
+    first = attach(console, "alice", writer=True)
+    console.write(b"before")
+    attach(console, "bob", writer=True, force=True)
+    console.write(bytes(2 * BACKLOG_BYTES))
+    assert first.take_skipped() == 6
+    assert first.take_output(100) == b""
+
+
+@pytest.mark.parametrize(
+    ("resume", "position"),
+    [(0, 10), (15, 15), (10 + BACKLOG_BYTES, 10 + BACKLOG_BYTES), (1 << 60, 10 + BACKLOG_BYTES)],
+)
+def test_a_terminal_goes_on_where_it_was_as_far_as_that_is_there(resume: int, position: int) -> None:
+    console = make_console()
+    console.write(bytes(10 + BACKLOG_BYTES))
+    assert console.attach("c", writer=False, force=False, replay=True, resume=resume).position == position
+
+
+def test_the_size_of_the_writers_terminal_counts() -> None:
+    console = make_console()
+    writer, reader = attach(console, "writer", writer=True), attach(console, "reader")
+    console.resize(writer, 24, 80)
+    console.resize(reader, 50, 132)
+    size = console.describe().window_size
+    assert (size.rows, size.columns) == (24, 80)
 
 
 def test_a_second_writer_is_refused_by_name_of_the_first() -> None:

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`splitvisor console`: the consoles of running VMs, for people and for scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import Awaitable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from splitvisor.addresses import AddressError
+from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
+from splitvisor.exit_status import ExitStatus
+from splitvisor.running_vms import NoSuchVmError, running_vms, service_address
+
+if TYPE_CHECKING:
+    from splitvisor.rpc import console_pb2
+    from splitvisor.terminal_script import Target
+
+console = typer.Typer(help="Consoles of running VMs.", no_args_is_help=True)
+
+TRANSCRIPT_SECONDS = 600.0
+"""How long a transcript may take to come."""
+
+Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
+Unit = Annotated[str, typer.Option("--unit", metavar="ADDRESS", help="Unit address of the VTY [the VM's first]")]
+Vio = Annotated[str | None, typer.Option("--vio", metavar="ADDRESS", help="vio_service [that of the run that has the VM]")]
+Force = Annotated[bool, typer.Option("--force", help="Take the console from who types there; that one reads on")]
+Wait = Annotated[float, typer.Option("--wait", metavar="S", min=0, max=60, help="How long to wait for the VM")]
+
+_T = TypeVar("_T")
+
+
+@console.command("list")
+def list_consoles(
+    vm: Annotated[str | None, typer.Argument(metavar="[VM]", help="The VM's name [all that this user runs]")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+    vio: Vio = None,
+) -> None:
+    """List consoles, and who is attached to them."""
+    from splitvisor.rpc import console_pb2, console_pb2_grpc  # slow to load
+
+    places = [(vm or "", vio)] if vm or vio else [(run.name, run.services["vio"]) for run in running_vms()]
+    found: list[console_pb2.Console] = []
+    for name, address in places:
+        with service_stub("console list", name, "vio", address, console_pb2_grpc.ConsoleServiceStub) as stub:
+            found.extend(stub.ListConsoles(console_pb2.ListConsolesRequest(vm=name), timeout=DEADLINE_S).consoles)
+    if as_json:
+        typer.echo(json.dumps([_fields(each) for each in found], indent=2))
+        return
+    for each in found:
+        typer.echo(_line(each))
+        for client in each.clients:
+            typer.echo(f"    {_client(client)}")
+
+
+@console.command("attach")
+def attach(
+    vm: Vm,
+    *,
+    unit: Unit = "0",
+    read_only: Annotated[bool, typer.Option("--read-only", help="Only watch")] = False,
+    force: Force = False,
+    wait: Wait = 10.0,
+    vio: Vio = None,
+) -> None:
+    """Attach this terminal, or a pipe, to a console.
+
+    [bold]^][/] opens a menu: q leaves. Exit status: 0 left, or the VM or the reader of the output ended, 1 refused or lost.
+    """
+    from splitvisor.terminal import TerminalEnd, attach_terminal, notify_on_stderr  # slow to load
+
+    command = "console attach"
+    address = _address(command, vm, vio)
+    result = _run(
+        command,
+        attach_terminal(
+            address, vm, _unit(command, unit), stdin=sys.stdin.fileno(), stdout=sys.stdout.fileno(), writer=not read_only,
+            force=force, wait_seconds=wait,
+        ),
+    )  # fmt: skip
+    lost = f"; {result.lost_bytes} bytes of output are lost" if result.lost_bytes else ""
+    notify_on_stderr(f"VM {vm}: {result.text}{lost}")
+    raise typer.Exit(FAILED if result.end is TerminalEnd.LOST else 0)
+
+
+@console.command("log")
+def log(
+    vm: Vm,
+    *,
+    unit: Unit = "0",
+    size: Annotated[int, typer.Option("--bytes", metavar="N", min=0, help="Only the newest N bytes [0: all]")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes until the VM ends")] = False,
+    vio: Vio = None,
+) -> None:
+    """Print what a console has said: its transcript where one is kept, else the newest MiB."""
+    from splitvisor.rpc import console_pb2, console_pb2_grpc  # slow to load
+
+    command = "console log"
+    request = console_pb2.ReadTranscriptRequest(vm=vm, unit_address=_unit(command, unit), max_bytes=size)
+    first = console_pb2.ReadTranscriptResponse()
+    with service_stub(command, vm, "vio", vio, console_pb2_grpc.ConsoleServiceStub) as stub:
+        for response in stub.ReadTranscript(request, timeout=TRANSCRIPT_SECONDS):
+            if not response.data:
+                first = response
+            elif not _write(response.data):
+                return
+    if follow:
+        if not first.instance:
+            fail(command, f"VM {vm!r} is not attached to vio_service, there is nothing to follow")
+        _run(command, _follow(_address(command, vm, vio), request, first))
+
+
+@console.command("send")
+def send(
+    vm: Vm,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help=r"What to type; \\r \\n \\t \\e \\\\ \\xHH are known")],
+    *,
+    enter: Annotated[bool, typer.Option("--enter", help="Type Enter after it")] = False,
+    unit: Unit = "0",
+    force: Force = False,
+    timeout: Annotated[float, typer.Option(metavar="S", min=0.001, help="How long it may take")] = 10.0,
+    vio: Vio = None,
+) -> None:
+    """Type a text at a console. Exit status: 0 vio_service has it for the guest, 1 refused or ended, 124 timeout."""
+    from splitvisor.terminal import notify_on_stderr  # slow to load
+    from splitvisor.terminal_script import send_text
+
+    command = "console send"
+    data = _bytes(command, text) + (b"\r" if enter else b"")
+    target = _target(command, vm, unit, force, timeout, vio)
+    if not _run(command, send_text(target, data, notify_on_stderr, timeout)):
+        fail(command, "the console ended, or somebody else took it, before all was typed")
+
+
+@console.command("expect")
+def expect(
+    vm: Vm,
+    text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="What the guest is to say")] = None,
+    *,
+    regex: Annotated[str | None, typer.Option("--regex", metavar="RE", help="In place of TEXT; ^ and $ are lines' ends")] = None,
+    timeout: Annotated[float, typer.Option(metavar="S", min=0.001, help="How long to wait")] = 60.0,
+    typed: Annotated[str | None, typer.Option("--send", metavar="TEXT", help="Type that first, as send does")] = None,
+    new: Annotated[bool, typer.Option("--new", help="Look only at what comes from now on, not at the replay")] = False,
+    unit: Unit = "0",
+    force: Force = False,
+    vio: Vio = None,
+) -> None:
+    """Wait until a console shows a text, and print the line. Exit status: 0 found, 1 the console ended, 124 timeout."""
+    from splitvisor.terminal import notify_on_stderr  # slow to load
+    from splitvisor.terminal_script import expect_text
+
+    command = "console expect"
+    if (text is None) == (regex is None):
+        fail(command, "give TEXT or --regex RE, one of them", USAGE)
+    try:
+        wanted = re.escape(_bytes(command, text).replace(b"\r", b"")) if text is not None else (regex or "").encode()
+        pattern = re.compile(wanted, re.MULTILINE)
+    except re.error as error:
+        fail(command, f"--regex {regex!r}: {error}", USAGE)
+    target = _target(command, vm, unit, force, timeout, vio)
+    data = _bytes(command, typed or "")
+    line = _run(command, expect_text(target, pattern, notify_on_stderr, timeout=timeout, new=new, send=data))
+    if line is None:
+        fail(command, "the console ended without it")
+    typer.echo(line)
+
+
+# What they share.
+
+
+def _address(command: str, vm: str, vio: str | None) -> str:
+    try:
+        return vio or service_address(vm, "vio")
+    except NoSuchVmError as error:
+        fail(command, str(error), USAGE)
+
+
+def _unit(command: str, text: str) -> int:
+    try:
+        unit = int(text, 0)
+    except ValueError:
+        unit = -1
+    if not 0 <= unit < 1 << 32:
+        fail(command, f"{text!r} is not a unit address; give a number such as 0x71000001", USAGE)
+    return unit
+
+
+def _target(command: str, vm: str, unit: str, force: bool, timeout: float, vio: str | None) -> Target:
+    from splitvisor.terminal_script import Target
+
+    return Target(_address(command, vm, vio), vm, _unit(command, unit), force, timeout)
+
+
+def _bytes(command: str, text: str) -> bytes:
+    from splitvisor.terminal_script import EscapeError, unescape
+
+    try:
+        return unescape(text)
+    except EscapeError as error:
+        fail(command, str(error), USAGE)
+
+
+def _run(command: str, work: Awaitable[_T]) -> _T:
+    """Run to the end; what goes wrong is one line and an exit status."""
+    from splitvisor.terminal_link import TerminalError
+
+    async def run() -> _T:
+        return await work
+
+    try:
+        return asyncio.run(run())
+    except AddressError as error:
+        fail(command, str(error), USAGE)
+    except TerminalError as error:
+        fail(command, str(error))
+    except TimeoutError:
+        fail(command, "not within the time", ExitStatus.TIMEOUT)
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitStatus.INTERRUPTED) from None
+
+
+async def _follow(
+    address: str, request: console_pb2.ReadTranscriptRequest, first: console_pb2.ReadTranscriptResponse
+) -> None:
+    from splitvisor.rpc import console_pb2
+    from splitvisor.terminal import notify_on_stderr
+    from splitvisor.terminal_link import ConsoleLink, own_name
+
+    opening = console_pb2.ConsoleOpen(vm=request.vm, unit_address=request.unit_address, client_name=own_name())
+    resume = (first.instance, first.end_position)
+    link = ConsoleLink(address, opening, wait_seconds=DEADLINE_S, notify=notify_on_stderr, resume=resume)
+    running = asyncio.create_task(link.run())
+    while data := await link.read():
+        if not await asyncio.to_thread(_write, data):
+            running.cancel()
+            return
+    await running
+
+
+def _write(data: bytes) -> bool:
+    """Write to stdout; False when nobody reads there any more."""
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:
+        return False
+    return True
+
+
+def _line(each: console_pb2.Console) -> str:
+    size = f"  {each.window_size.columns}x{each.window_size.rows}" if each.window_size.rows else ""
+    kept = f"  {each.transcript}" if each.transcript else ""
+    return (
+        f"{each.vm}  {each.unit_address:#x}  {each.output_bytes} bytes out, {each.input_bytes} in  "
+        f"{each.writer or 'nobody'} types{size}{kept}"
+    )
+
+
+def _client(client: console_pb2.ConsoleClient) -> str:
+    return ", ".join(_client_parts(client))
+
+
+def _client_parts(client: console_pb2.ConsoleClient) -> Iterator[str]:
+    yield f"{client.name} {'types' if client.writer else 'reads'}, {client.attached_seconds:.0f} s"
+    if client.behind_bytes:
+        yield f"{client.behind_bytes} bytes behind"
+    if client.skipped_bytes:
+        yield f"slow: {client.skipped_bytes} bytes skipped"
+
+
+def _fields(each: console_pb2.Console) -> dict[str, Any]:
+    clients = [{field.name: getattr(client, field.name) for field in client.DESCRIPTOR.fields} for client in each.clients]
+    own = {field.name: getattr(each, field.name) for field in each.DESCRIPTOR.fields}
+    return own | {"clients": clients, "window_size": [each.window_size.rows, each.window_size.columns]}
