@@ -30,7 +30,8 @@ class ProtocolError(Exception):
 @asynccontextmanager
 async def open_socket(call: Call) -> AsyncIterator[web.WebSocketResponse]:
     """Accept a WebSocket, and close it in the end."""
-    socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=MAX_MESSAGE, compress=False, timeout=1.0)
+    # What aiohttp calls the largest size is the smallest that it refuses.
+    socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=MAX_MESSAGE + 1, compress=False, timeout=1.0)
     await socket.prepare(call.request)
     call.gateway.sockets.add(socket)
     try:

@@ -19,7 +19,7 @@ export class ConsoleView {
     this.holder = element("span", { role: "status", class: "quiet", id: "console-holder" });
     this.take = element("button", { type: "button", id: "console-take", hidden: true, onclick: () => this.#take() });
     this.leave = element("button", { type: "button", id: "console-leave", hidden: true, onclick: () => this.attachment.attach("read") }, "Stop typing");
-    this.place = element("div", { class: "terminal", "aria-label": `Console of ${vm}` });
+    this.place = element("div", { class: "console", role: "group", "aria-label": `Console of ${vm}` });
     this.elements = [
       element(
         "div", { class: "bar" }, element("label", { for: "unit" }, "Console"), this.units, this.badge, this.holder, this.take, this.leave,

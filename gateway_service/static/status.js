@@ -32,7 +32,7 @@ class Rows {
 
 function table(caption, headings, columns) {
   const body = element("tbody");
-  const head = headings.map((heading, index) => element("th", { scope: "col", class: columns[index] }, heading));
+  const head = headings.map((heading, index) => element("th", { scope: "col", class: columns[index] === "number" ? "number" : "" }, heading));
   return { made: element("table", { "aria-label": caption }, element("thead", {}, element("tr", {}, ...head)), body), rows: new Rows(body, columns) };
 }
 

@@ -156,7 +156,7 @@ export class TreeView {
       const chosen = select.value;
       select.replaceChildren(
         ...revisions.map(({ number, origin, time_ms: time }) =>
-          element("option", { value: String(number) }, `${number} ${origin}, ${new Date(time).toLocaleTimeString()}`),
+          element("option", { value: String(number), title: new Date(time).toLocaleString() }, `${number} ${origin}`),
         ),
       );
       if (chosen && revisions.some(({ number }) => String(number) === chosen)) select.value = chosen;
@@ -174,7 +174,9 @@ export class TreeView {
       const { revision, root } = await get(vmPath(this.vm, `trees/${this.revision.value}`));
       this.tree = new FoldingTree(root);
       this.content.replaceChildren(this.tree.element);
-      setText(this.summary, `Revision ${revision.number} (${revision.origin}), ${revision.size} bytes, SHA-256 ${revision.sha256.slice(0, 12)}`);
+      const when = new Date(revision.time_ms).toLocaleString();
+      const what = `${revision.size} bytes, SHA-256 ${revision.sha256.slice(0, 12)}`;
+      setText(this.summary, `Revision ${revision.number} (${revision.origin}) of ${when}, ${what}`);
     } catch (error) {
       setText(this.summary, error.message);
     }

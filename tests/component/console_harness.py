@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2, trap_pb2_grpc
+from splitvisor.service import SERVER_OPTIONS
 from vio_service import service
 
 RAM_BYTES = 1 << 20
@@ -31,7 +32,7 @@ class VioServer:
         self.socket_path = directory / "vio.sock"
 
     async def start(self) -> None:
-        self._server = grpc.aio.server()
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._stop = await service.start(self._server, service.Options())
         self._server.add_insecure_port(self.address)
         await self._server.start()
