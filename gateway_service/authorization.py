@@ -42,21 +42,23 @@ class Role(StrEnum):
 class Action(StrEnum):
     """What can be asked of the gateway about a VM."""
 
-    SEE = "see the VM and its status"
+    LIST = "list VMs and their consoles"
     READ_CONSOLE = "read consoles"
     WRITE_CONSOLE = "type on consoles"
+    SEE_STATUS = "see status and traps"
     READ_TREE = "read device trees"
     CONTROL = "pause, resume, reset or stop"
 
 
 PERMISSIONS: Final[Mapping[Action, frozenset[Role]]] = {
-    Action.SEE: frozenset(Role),
+    Action.LIST: frozenset(Role),
     Action.READ_CONSOLE: frozenset(Role),
     Action.WRITE_CONSOLE: frozenset({Role.CONSOLE_WRITE, Role.OPERATOR}),
+    Action.SEE_STATUS: frozenset({Role.OPERATOR}),
     Action.READ_TREE: frozenset({Role.OPERATOR}),
     Action.CONTROL: frozenset({Role.OPERATOR}),
 }
-"""Who may do it."""
+"""Who may do it: whose certificate would be let through by the services for the calls behind it."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ _log = get_logger(__name__)
 async def list_vms(call: Call) -> web.Response:
     """The VMs that the token is for, each with its status, and what may be done with them."""
     vms = await call.gateway.vms(call.principal)
-    statuses = await asyncio.gather(*(call.gateway.board.status(vm) for vm in vms))
+    statuses = await asyncio.gather(*(call.gateway.board.shown(vm, call.principal) for vm in vms))
     return json_response(
         {
             "you": {
@@ -36,7 +36,7 @@ async def list_vms(call: Call) -> web.Response:
                 "role": call.principal.role,
                 "may": [action.name.lower() for action in Action if call.principal.may(action)],
             },
-            "vms": [{key: status[key] for key in _LISTED} for status in statuses],
+            "vms": [{key: status[key] for key in _LISTED if key in status} for status in statuses],
         }
     )
 
@@ -96,8 +96,8 @@ async def _shown(content: dict[str, Any], key: str, make: Callable[[], Any]) -> 
 
 
 ROUTES = (
-    Route("GET", "/api/vms", list_vms, None),
-    Route("GET", "/api/vms/{vm}/status", status_socket, Action.SEE, socket=True),
+    Route("GET", "/api/vms", list_vms, Action.LIST),
+    Route("GET", "/api/vms/{vm}/status", status_socket, Action.LIST, socket=True),
     Route("GET", "/api/vms/{vm}/console", console_socket, Action.READ_CONSOLE, socket=True),
     Route("GET", "/api/vms/{vm}/revisions", revisions, Action.READ_TREE),
     Route("GET", "/api/vms/{vm}/trees/{revision}", tree, Action.READ_TREE),

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from gateway_service.authorization import Action, Principal
 from gateway_service.vms import Channels, Vm
 from splitvisor.addresses import AddressError
 from splitvisor.rpc import console_pb2, console_pb2_grpc, machine_pb2, machine_pb2_grpc
@@ -38,7 +39,7 @@ class StatusBoard:
         self._asked: dict[str, _Asked] = {}
 
     async def status(self, vm: Vm) -> Json:
-        """Return a VM's status; services that do not answer show in it."""
+        """Return all of a VM's status; services that do not answer show in it."""
         now = asyncio.get_running_loop().time()
         for key, old in list(self._asked.items()):
             if old.task.done() and now - old.at >= _FRESH_SECONDS:
@@ -49,6 +50,11 @@ class StatusBoard:
             self._asked[vm.id] = asked
         # Others wait for the same answer.
         return await asyncio.shield(asked.task)
+
+    async def shown(self, vm: Vm, principal: Principal) -> Json:
+        """Return as much of a VM's status as somebody may see."""
+        status = await self.status(vm)
+        return status if principal.may(Action.SEE_STATUS) else {key: status[key] for key in _FOR_EVERYBODY}
 
     async def _ask(self, vm: Vm) -> Json:
         machine, consoles = await asyncio.gather(self._machine(vm), self._consoles(vm))
@@ -91,6 +97,7 @@ class StatusBoard:
         ]  # fmt: skip
 
 
+_FOR_EVERYBODY = ("vm", "name", "time", "consoles")
 _NO_MACHINE: Json = {"uptime_seconds": 0.0, "waiting_seconds": 0.0, "resets": 0, "backends": [], "calls": []}
 
 

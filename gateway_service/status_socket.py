@@ -22,7 +22,7 @@ async def status_socket(call: Call) -> web.StreamResponse:
 async def _send(call: Call, socket: web.WebSocketResponse) -> None:
     # A browser that does not read delays only its own next status.
     while any(vm == call.vm for vm in await call.gateway.vms(call.principal)):
-        await socket.send_json({"type": "status", **await call.gateway.board.status(call.the_vm)})
+        await socket.send_json({"type": "status", **await call.gateway.board.shown(call.the_vm, call.principal)})
         await asyncio.sleep(INTERVAL_SECONDS)
     await socket.send_json({"type": "gone", "text": f"VM {call.the_vm.name!r} is no longer here"})
 

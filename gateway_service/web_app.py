@@ -34,7 +34,8 @@ SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # Nothing for others; with no-referrer a form would not tell its Origin here either.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -75,8 +76,8 @@ class Route:
     method: str
     path: str
     handler: Callable[[Call], Awaitable[web.StreamResponse]]
-    action: Action | None
-    """What the role must allow; None: every role may. A path with {vm} always asks for a VM that the token is for."""
+    action: Action
+    """What the role must allow. A path with {vm} also asks for a VM that the token is for."""
     socket: bool = False
     """True: a WebSocket."""
 
@@ -188,7 +189,7 @@ def _guarded(gateway: Gateway, route: Route) -> Callable[[web.Request], Awaitabl
             vm = next((vm for vm in await gateway.vms(principal) if vm.id == wanted), None)
             if vm is None:
                 return error_response(404, f"no VM {wanted!r} here, or not for this token")
-        if route.action is not None and not principal.may(route.action):
+        if not principal.may(route.action):
             return error_response(403, f"the role {principal.role} may not {route.action}")
         if route.socket and len(gateway.sockets) >= MAX_SOCKETS:
             return error_response(503, f"{MAX_SOCKETS} WebSockets are open already")

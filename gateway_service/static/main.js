@@ -25,8 +25,9 @@ function showList() {
     const link = links.get(vm) ?? element("a", { href: `#${encodeURIComponent(vm)}`, "data-vm": vm }, element("span"), " ", element("small"));
     setText(link.firstChild, vm);
     const mark = link.querySelector("small");
+    mark.hidden = !state;
     mark.className = `state ${state}`;
-    setText(mark, state);
+    setText(mark, state ?? "");
     if (vm === current) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
     return link.parentElement ?? element("li", {}, link);

@@ -129,6 +129,9 @@ export class TreeView {
     await this.#refresh();
   }
 
+  /** A status says nothing about trees. */
+  status() {}
+
   hide() {
     this.visible = false;
     window.clearTimeout(this.timer);

@@ -19,7 +19,7 @@ const CONTROLS = [
 
 const TABS = [
   { name: "console", label: "Consoles", needs: "read_console", View: ConsoleView },
-  { name: "status", label: "Status and traps", needs: "see", View: StatusView },
+  { name: "status", label: "Status and traps", needs: "see_status", View: StatusView },
   { name: "tree", label: "Device tree", needs: "read_tree", View: TreeView },
 ];
 
@@ -100,10 +100,11 @@ export class VmView {
   }
 
   #status(status) {
+    this.state.hidden = !status.state;
     this.state.className = `state ${status.state}`;
-    setText(this.state, status.state);
+    setText(this.state, status.state ?? "");
     for (const { states, button } of this.controls) button.disabled = !states.includes(status.state);
-    for (const { view } of this.tabs) view.status?.(status);
+    for (const { view } of this.tabs) view.status(status);
   }
 
   /** Let go of everything. */

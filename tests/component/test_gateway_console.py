@@ -253,8 +253,8 @@ def test_a_slow_browser_slows_nobody_and_learns_what_it_missed(stage: Stage) -> 
 
 WRONG: tuple[str | bytes, ...] = (
     "", "nonsense", "[]", "{}", '{"type": "ack"}', '{"type": "ack", "bytes": 1}', '{"type": "ack", "bytes": -1}',
-    '{"type": "ack", "bytes": true}', '{"type": "size", "rows": 1e3, "columns": 1}', '{"type": "size", "rows": 10000, "columns": 1}',
-    '{"type": "shell"}', "[" * 10_000, b"x" * ((64 << 10) + 1),
+    '{"type": "ack", "bytes": true}', '{"type": "size", "rows": 1e3, "columns": 1}',
+    '{"type": "size", "rows": 10000, "columns": 1}', '{"type": "shell"}', "[" * 10_000, b"x" * ((64 << 10) + 1),
 )  # fmt: skip
 """Control messages that are none, and more input than the window takes."""
 
@@ -285,8 +285,8 @@ def test_a_url_that_makes_no_sense_is_refused_with_the_reason(stage: Stage) -> N
         headers = {"Authorization": "Bearer alice", "Upgrade": "websocket", "Connection": "Upgrade"}
         async with aiohttp.ClientSession(scene.gateway.origin, headers=headers) as session:
             for name, value in (
-                ("client", ""), ("client", "0000000G"), ("client", "0" * 9), ("mode", "own"), ("unit", "-1"), ("unit", "0x71000000"),
-                ("unit", str(1 << 32)), ("instance", str(1 << 64)), ("position", "9" * 5000), ("position", "\u0661"),
+                ("client", ""), ("client", "0000000G"), ("client", "0" * 9), ("mode", "own"), ("unit", "-1"),
+                ("unit", "0x71000000"), ("unit", str(1 << 32)), ("instance", str(1 << 64)), ("position", "9" * 5000), ("position", "\u0661"),
             ):  # fmt: skip
                 async with session.get("/api/vms/vm/console", params={**good, name: value}) as answer:
                     assert answer.status == 400, (name, value)
@@ -350,7 +350,8 @@ def test_a_vio_service_that_is_restarted_is_another_console(stage: Stage) -> Non
 def test_sockets_are_counted(stage: Stage) -> None:
     async def talk(scene: Scene) -> None:
         headers = {"Authorization": "Bearer rita"}
-        async with aiohttp.ClientSession(scene.gateway.origin, headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(scene.gateway.origin, headers=headers, connector=connector) as session:
             open_sockets = [await session.ws_connect("/api/vms/vm/status") for _ in range(MAX_SOCKETS)]
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 await session.ws_connect("/api/vms/vm/status")

@@ -75,7 +75,8 @@ def test_a_site_answers_to_its_own_names_only() -> None:
     assert secure.hosts == {"192.0.2.1:443", "192.0.2.1", "vms.example.org:443", "vms.example.org"}
     assert secure.secure
     forwarded = make_site(parse_address("0.0.0.0:80"), 80, "https://VMs.example.org/", frozenset())
-    assert (forwarded.url, forwarded.hosts) == ("https://vms.example.org", {"vms.example.org"})
+    assert forwarded.url == "https://vms.example.org"
+    assert forwarded.hosts == {"vms.example.org"}
 
 
 def test_a_file_of_tokens_gives_roles_and_vms(tmp_path: Path) -> None:
@@ -136,7 +137,13 @@ def test_sessions_are_bounded_and_end() -> None:
 
 @pytest.mark.parametrize(
     "texts",
-    [["vm=a"], ["cpu=x,hcall=y,vio=z"], ["vm=a,cpu=x,hcall=y,vio="], ["vm=a,cpu=x,hcall=y,vio=z,disk=q"], ["vm=a,cpu=x,hcall=y,vio=z"] * 2],
+    [
+        ["vm=a"],
+        ["cpu=x,hcall=y,vio=z"],
+        ["vm=a,cpu=x,hcall=y,vio="],
+        ["vm=a,cpu=x,hcall=y,vio=z,disk=q"],
+        ["vm=a,cpu=x,hcall=y,vio=z"] * 2,
+    ],
 )
 def test_a_vm_is_its_name_and_three_services(texts: list[str]) -> None:
     with pytest.raises(SettingError, match="; give each"):
