@@ -286,7 +286,8 @@ def test_a_url_that_makes_no_sense_is_refused_with_the_reason(stage: Stage) -> N
         async with aiohttp.ClientSession(scene.gateway.origin, headers=headers) as session:
             for name, value in (
                 ("client", ""), ("client", "0000000G"), ("client", "0" * 9), ("mode", "own"), ("unit", "-1"),
-                ("unit", "0x71000000"), ("unit", str(1 << 32)), ("instance", str(1 << 64)), ("position", "9" * 5000), ("position", "\u0661"),
+                ("unit", "0x71000000"), ("unit", str(1 << 32)), ("instance", str(1 << 64)),
+                ("position", "9" * 5000), ("position", "\u0661"),
             ):  # fmt: skip
                 async with session.get("/api/vms/vm/console", params={**good, name: value}) as answer:
                     assert answer.status == 400, (name, value)
