@@ -21,7 +21,6 @@ from gateway_service.site import Site
 from gateway_service.status import StatusBoard
 from gateway_service.vms import Channels, Vm
 from splitvisor.addresses import AddressError
-from splitvisor.logging import get_logger
 
 STATIC: Final = Path(__file__).parent / "static"
 MAX_REQUEST = 16 << 10
@@ -48,8 +47,6 @@ _HTTP_STATUS: Final = {
     grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
-
-_log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
