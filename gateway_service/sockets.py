@@ -17,7 +17,7 @@ MAX_MESSAGE = 16 << 10
 """Bytes of a message from a browser."""
 PING_SECONDS = 15.0
 """How often a browser is pinged; one that does not answer in half of that is gone."""
-ACCESS_SECONDS = 5.0
+ACCESS_SECONDS = 2.0
 """How often it is looked up whether the token is still good."""
 
 Json = dict[str, Any]
