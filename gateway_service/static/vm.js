@@ -94,12 +94,19 @@ export class VmView {
     this.socket.addEventListener("message", (event) => {
       const message = JSON.parse(event.data);
       if (message.type === "status") this.#status(message);
-      else setText(this.message, message.text);
+      else this.#gone(message.text);
     });
     this.socket.addEventListener("close", () => window.setTimeout(() => this.#connect(), AGAIN_MS));
   }
 
+  #gone(text) {
+    this.lost = true;
+    setText(this.message, text);
+  }
+
   #status(status) {
+    if (this.lost) setText(this.message, "");
+    this.lost = false;
     this.state.hidden = !status.state;
     this.state.className = `state ${status.state}`;
     setText(this.state, status.state ?? "");

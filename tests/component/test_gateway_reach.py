@@ -6,8 +6,10 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import socket
 import ssl
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
@@ -73,21 +75,24 @@ def test_a_certificate_that_changes_is_for_connections_to_come(short_path: Path)
     first = write_certificate(*files)
     certificate = Certificate(*files)
 
-    async def served() -> bytes:
-        server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0, ssl=certificate.context)
-        try:
-            port = server.sockets[0].getsockname()[1]
-            shown = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), timeout=DEADLINE)
+    def served() -> bytes:
+        with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+
+            def accept() -> None:
+                connection, _ = listener.accept()
+                certificate.context.wrap_socket(connection, server_side=True).close()
+
+            accepted = pool.submit(accept)
+            shown = ssl.get_server_certificate(listener.getsockname(), timeout=DEADLINE)
+            accepted.result(DEADLINE)
             return ssl.PEM_cert_to_DER_cert(shown)
-        finally:
-            server.close()
 
     assert certificate.names == {"vms.test", "127.0.0.1"}
-    assert asyncio.run(served()) == first
+    assert served() == first
     second = write_certificate(*files)
-    assert asyncio.run(served()) == first
+    assert served() == first
     certificate.refresh()
-    assert asyncio.run(served()) == second
+    assert served() == second
 
 
 def test_a_unix_socket_is_its_users_only(short_path: Path) -> None:
