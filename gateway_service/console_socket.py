@@ -22,6 +22,7 @@ from aiohttp import WSMsgType, web
 from gateway_service.authorization import Action
 from gateway_service.sockets import ProtocolError, open_socket, run_first, watch_access
 from gateway_service.web_app import Call, error_response
+from splitvisor.channels import explain
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 
@@ -139,7 +140,7 @@ class _Attachment:
             ended = await self._converse(writer=self._opening.mode is not Mode.READ)
         except grpc.aio.AioRpcError as error:
             # Whatever it is, the browser may try again; what does not pass, such as an unknown unit, it says again.
-            ended = {"reason": "not-found" if error.code() is grpc.StatusCode.NOT_FOUND else "lost", "text": _text(error)}
+            ended = {"reason": "not-found" if error.code() is grpc.StatusCode.NOT_FOUND else "lost", "text": explain(error)}
         await self._send({"type": "ended", **ended})
 
     async def _converse(self, *, writer: bool) -> dict[str, Any]:
@@ -163,7 +164,7 @@ class _Attachment:
         except grpc.aio.AioRpcError as error:
             if not writer or opened or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
                 raise
-            self._refusal = _text(error)
+            self._refusal = explain(error)
         finally:
             stream.cancel()
         if writer and not opened:
@@ -279,7 +280,3 @@ def _count(value: object, limit: int) -> int:
     if type(value) is not int or not 0 <= value <= limit:
         raise ProtocolError(f"not a number from 0 to {limit}")
     return value
-
-
-def _text(error: grpc.aio.AioRpcError) -> str:
-    return error.details() or error.code().name.lower()

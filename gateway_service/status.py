@@ -12,6 +12,7 @@ import grpc
 from gateway_service.authorization import Action, Principal
 from gateway_service.vms import Channels, Vm
 from splitvisor.addresses import AddressError
+from splitvisor.channels import explain
 from splitvisor.rpc import console_pb2, console_pb2_grpc, machine_pb2, machine_pb2_grpc
 
 INTERVAL_SECONDS = 1.0
@@ -102,4 +103,4 @@ _NO_MACHINE: Json = {"uptime_seconds": 0.0, "waiting_seconds": 0.0, "resets": 0,
 
 
 def _reason(error: grpc.aio.AioRpcError | AddressError) -> str:
-    return str(error) if isinstance(error, AddressError) else error.details() or error.code().name.lower()
+    return str(error) if isinstance(error, AddressError) else explain(error)

@@ -21,6 +21,7 @@ from gateway_service.site import Site
 from gateway_service.status import StatusBoard
 from gateway_service.vms import Channels, Vm
 from splitvisor.addresses import AddressError
+from splitvisor.channels import explain
 
 STATIC: Final = Path(__file__).parent / "static"
 MAX_REQUEST = 16 << 10
@@ -156,7 +157,7 @@ def _checks(gateway: Gateway) -> Any:
         except AddressError as error:
             return error_response(502, str(error))
         except grpc.aio.AioRpcError as error:
-            return error_response(_HTTP_STATUS.get(error.code(), 502), error.details() or error.code().name.lower())
+            return error_response(_HTTP_STATUS.get(error.code(), 502), explain(error))
 
     return checks
 
