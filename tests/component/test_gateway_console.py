@@ -364,5 +364,6 @@ def test_sockets_are_counted(stage: Stage) -> None:
                     break
                 except aiohttp.WSServerHandshakeError:
                     continue
+            await asyncio.gather(*(socket.close() for socket in open_sockets))
 
     stage.play(talk)
