@@ -25,6 +25,8 @@ class RunningVm:
     name: str
     services: Mapping[str, str]
     """gRPC targets by command name: cpu, hcall, vio, of-client."""
+    pid: int = 0
+    """Of the run."""
 
 
 def running_vms() -> Iterator[RunningVm]:
@@ -34,8 +36,8 @@ def running_vms() -> Iterator[RunningVm]:
             try:
                 owner = path.parent.lstat().st_uid
                 content = json.loads(path.read_text())
-                vm = RunningVm(str(content["vm"]), dict(content["services"]))
-                alive = Path(f"/proc/{int(content['pid'])}").exists()
+                vm = RunningVm(str(content["vm"]), dict(content["services"]), int(content["pid"]))
+                alive = Path(f"/proc/{vm.pid}").exists()
             except (OSError, ValueError, KeyError, TypeError):
                 continue
             if alive and owner == os.getuid():

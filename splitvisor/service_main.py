@@ -22,7 +22,7 @@ import uvloop
 from splitvisor.addresses import AddressError
 from splitvisor.logging import LogLevel, configure, get_logger
 from splitvisor.service import Listening, SettingError, serve
-from splitvisor.service_names import SERVICE_NAMES, Servable
+from splitvisor.service_names import ALL_SERVICE_NAMES, Servable
 from splitvisor.tls_flags import add_tls_flags, use_tls_flags
 
 EXIT_USAGE = 2
@@ -58,7 +58,8 @@ def _parser(name: Servable, options: type[Any]) -> argparse.ArgumentParser:
     own = parser.add_argument_group(f"options of {name.package}")
     for option in _fields(options):
         own.add_argument(option.flag, dest=option.name, type=option.convert, default=option.default,
-                         required=option.required, metavar=option.metavar, help=option.help)
+                         required=option.required, metavar=option.metavar, help=option.help,
+                         action=_Append if option.repeated else "store")
     return parser
 
 
@@ -71,6 +72,7 @@ class _Option:
     default: Any
     required: bool
     help: str
+    repeated: bool
 
     @property
     def flag(self) -> str:
@@ -81,6 +83,13 @@ class _Option:
         return self.name.rpartition("_")[2].upper()
 
 
+class _Append(argparse.Action):
+    """Collects the values of a flag that may be given again into a tuple."""
+
+    def __call__(self, _parser: Any, namespace: argparse.Namespace, values: Any, _flag: str | None = None) -> None:
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest), values))
+
+
 _CONVERSIONS: dict[Any, Any] = {str: str, int: int, float: float, Path: Path}
 
 
@@ -88,7 +97,9 @@ def _fields(options: type[Any]) -> list[_Option]:
     hints = typing.get_type_hints(options)
     found = []
     for item in dataclasses.fields(options):
-        kinds = [kind for kind in typing.get_args(hints[item.name]) or (hints[item.name],) if kind is not type(None)]
+        hint = hints[item.name]
+        repeated = typing.get_origin(hint) is tuple
+        kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind not in (type(None), Ellipsis)]
         if len(kinds) != 1 or kinds[0] not in _CONVERSIONS:
             continue  # Set by programs only.
         default = item.default
@@ -96,7 +107,8 @@ def _fields(options: type[Any]) -> list[_Option]:
             default = item.default_factory()
         required = default is dataclasses.MISSING
         found.append(
-            _Option(item.name, _CONVERSIONS[kinds[0]], None if required else default, required, item.metadata.get("help", ""))
+            _Option(item.name, _CONVERSIONS[kinds[0]], None if required else default, required, item.metadata.get("help", ""),
+                    repeated)
         )
     return found
 
@@ -110,9 +122,9 @@ def _default_address(name: Servable) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the service that arguments name; return the exit status: 0, 2 bad usage, 4 it could not start."""
-    names = {name.command: name for name in SERVICE_NAMES}
+    names = {name.command: name for name in ALL_SERVICE_NAMES}
     if not arguments or arguments[0] not in names:
-        listing = "\n".join(f"  {name.command:<10} {name.summary}" for name in SERVICE_NAMES)
+        listing = "\n".join(f"  {name.command:<10} {name.summary}" for name in ALL_SERVICE_NAMES)
         wanted = bool(arguments) and arguments[0] in ("-h", "--help")
         print(f"usage: splitvisor service NAME [--help] [OPTIONS]\n\n{listing}", file=sys.stdout if wanted else sys.stderr)
         return 0 if wanted else EXIT_USAGE

@@ -101,3 +101,10 @@ SERVICE_NAMES: tuple[ServiceName, ...] = (
     ServiceName("vio", "vio_service", "the VIO bus: terminals, nvram, DMA windows; consoles"),
     ServiceName("of-client", "of_client_service", "Open Firmware's client interface"),
 )
+"""What a VM runs on."""
+
+ALL_SERVICE_NAMES: tuple[ServiceName, ...] = (
+    *SERVICE_NAMES,
+    ServiceName("gateway", "gateway_service", "the web page: consoles, status and device trees of any number of VMs"),
+)
+"""Those, and what people reach them through."""

@@ -44,7 +44,7 @@ app.add_typer(console, name="console")
 
 @app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 def service(arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME [OPTIONS]")] = None) -> None:
-    """Run one service: cpu, hcall, vio or of-client; [bold]service NAME --help[/] tells its options."""
+    """Run one service: cpu, hcall, vio, of-client or gateway; [bold]service NAME --help[/] tells its options."""
     from splitvisor.service_main import main  # gRPC is slow to load; main() takes this way only for help
 
     raise typer.Exit(main(arguments or []))

@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2, trap_pb2_grpc
+from splitvisor.service import SERVER_OPTIONS
 from splitvisor.trap_server import TrapServicer
 from vio_service import service
 from vio_service.bus import VioSession
@@ -35,7 +36,7 @@ class VioServer:
         self._options = service.Options(transcripts=directory / "log" if transcripts else None)
 
     async def start(self) -> None:
-        self._server = grpc.aio.server()
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._stop = await service.start(self._server, self._options)
         self._server.add_insecure_port(self.address)
         await self._server.start()
