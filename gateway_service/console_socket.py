@@ -2,7 +2,8 @@
 """The WebSocket of a console: docs/web.md has its messages.
 
 One socket is one attachment of vio_service. Output is taken from there only while the browser keeps up, so a slow browser is what
-vio_service knows how to treat: a slow reader. Input is taken from the browser only as far as vio_service has room.
+vio_service knows how to treat: a slow reader, which is skipped ahead. Input is taken from the browser only as far as vio_service
+has room.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ _CLIENT = re.compile(r"[0-9a-f]{8}")
 _ENDS = {
     pb.CONSOLE_END_REASON_VM_ENDED: "vm-ended",
     pb.CONSOLE_END_REASON_TAKEN_OVER: "taken-over",
-    pb.CONSOLE_END_REASON_SLOW_READER: "slow",
     pb.CONSOLE_END_REASON_SHUTDOWN: "shutdown",
 }
 
@@ -114,8 +114,6 @@ class _Attachment:
         self._opening = opening
         self._refusal = refusal
         """Why the browser may not type, for people."""
-        self._skip = 0
-        """Output to come that the browser knows."""
         self._sent = 0
         self._acknowledged = 0
         self._keeps_up = asyncio.Event()
@@ -156,6 +154,8 @@ class _Attachment:
                         await self._open(response.opened, writer=writer)
                     case "output":
                         await self._output(response.output)
+                    case "skipped":
+                        await self._send({"type": "skipped", "bytes": response.skipped})
                     case "input_accepted":
                         self._unaccepted -= response.input_accepted
                         await self._send({"type": "accepted", "bytes": response.input_accepted})
@@ -182,6 +182,8 @@ class _Attachment:
                 client_name=f"{self._call.principal.name} (web {opening.client})",
                 wait_ms=WAIT_MS,
                 replay=True,
+                resume_instance=opening.instance,
+                resume_position=opening.position,
             )
         )
         while generation == self._generation:
@@ -198,8 +200,6 @@ class _Attachment:
 
     async def _open(self, opened: pb.ConsoleOpened, *, writer: bool) -> None:
         same = opened.instance == self._opening.instance
-        gap = opened.offset - self._opening.position if same else 0
-        self._skip = max(-gap, 0)
         self._window = opened.input_window if writer else 0
         await self._send(
             {
@@ -209,9 +209,9 @@ class _Attachment:
                 "refusal": self._refusal,
                 # As text: JavaScript's numbers are exact to 53 bits only.
                 "instance": str(opened.instance),
-                "position": self._opening.position if same and gap <= 0 else opened.offset,
+                "position": opened.offset,
                 "same": same,
-                "skipped": max(gap, 0),
+                "skipped": max(opened.offset - self._opening.position, 0) if same else 0,
                 "live": await self._live(opened),
                 "input_window": self._window,
                 "input_received": opened.input_received,
@@ -225,12 +225,8 @@ class _Attachment:
         return next((each.output_bytes for each in consoles if each.unit_address == opened.unit_address), opened.offset)
 
     async def _output(self, data: bytes) -> None:
-        known = min(self._skip, len(data))
-        self._skip -= known
-        if known == len(data):
-            return
-        await self._socket.send_bytes(data[known:])
-        self._sent += len(data) - known
+        await self._socket.send_bytes(data)
+        self._sent += len(data)
         while self._sent - self._acknowledged > OUTPUT_WINDOW:
             self._keeps_up.clear()
             await self._keeps_up.wait()

@@ -170,10 +170,6 @@ export class Attachment {
       this.attach("read");
       return;
     }
-    if (reason === "slow") {
-      this.#connect();
-      return;
-    }
     if (reason === "vm-ended" || reason === "not-found") {
       this.handlers.onstate(text);
       if (reason !== this.lastReason) this.handlers.onnotice(text);
