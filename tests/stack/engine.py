@@ -72,6 +72,8 @@ class Engine:
         try:
             self._wait_ready()
             self.remove_everything()
+            # Images of sources of long ago; what is pruned too much is built again.
+            self.docker("image", "prune", "--force", "--filter", "until=168h")
             self._make_base()
         except BaseException:
             self.close()
