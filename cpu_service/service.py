@@ -23,6 +23,7 @@ from cpu_service.status import backend_status, machine_status
 from cpu_service.trap_stream import BackendLink, BackendUnavailableError
 from cpu_service.trap_trace import TooManyWatchersError, Watcher, WatchError
 from splitvisor.addresses import AddressError, check_address
+from splitvisor.guest_memory import remove_abandoned
 from splitvisor.metrics import Source
 from splitvisor.own_vm import OwnVm
 from splitvisor.rpc import machine_pb2 as pb
@@ -60,6 +61,8 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
     """Add MachineService; the result stops the machine."""
     stack = ExitStack()
     directory = options.ram_dir or stack.enter_context(private_directory(ram_parents(0)))
+    if options.ram_dir is not None:
+        await asyncio.to_thread(remove_abandoned, options.ram_dir)
     servicer = MachineServicer(directory)
     machine_pb2_grpc.add_MachineServiceServicer_to_server(servicer, server)
 

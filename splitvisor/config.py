@@ -301,20 +301,18 @@ def read_machine_file(path: Path, config: MachineConfig | None = None) -> Machin
     return result
 
 
-def _with_nvram_file(devices: tuple[Device, ...], path: Path) -> tuple[Device, ...]:
-    """Let the first NVRAM, added when there is none, keep its contents in a file."""
-    if not path.parent.is_dir() or path.is_dir():
-        raise ConfigError("splitvisor run", "--nvram", f"{path} cannot be a file", "give a path in a directory that exists")
+def with_nvram_file(devices: tuple[Device, ...], path: Path) -> tuple[Device, ...]:
+    """Return devices whose first NVRAM, added when there is none, keeps its contents in a file of vio_service's host."""
     first = next((device for device in devices if device.kind == "nvram"), None)
     nvram = first if first is not None else Device("nvram")
     kept = replace(nvram, options={**nvram.options, "path": str(path.absolute())})
     return (*(kept if device is first else device for device in devices), *(() if first is not None else (kept,)))
 
 
-def apply_flags(config: MachineConfig, flags: Mapping[str, Any]) -> MachineConfig:
+def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "splitvisor run") -> MachineConfig:
     """Return config with what flags set: keys as in a machine file; `vty`, a number; `nvram`, a path; `backend`, a list of more.
 
-    None is not set. Raises ConfigError.
+    None is not set. where: the command that has the flags. Raises ConfigError.
     """
     for key, value in flags.items():
         flag = "--" + key.replace("_", "-")
@@ -322,16 +320,18 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any]) -> MachineConfi
             continue
         if key == "vty":
             if not 1 <= value <= VTYS_MAX:
-                raise ConfigError("splitvisor run", flag, f"{value} terminals", f"give 1 to {VTYS_MAX}")
+                raise ConfigError(where, flag, f"{value} terminals", f"give 1 to {VTYS_MAX}")
             others = tuple(device for device in config.devices if device.kind != "vty")
             config = replace(config, devices=(*(Device("vty") for _ in range(value)), *others))
         elif key == "nvram":
-            config = replace(config, devices=_with_nvram_file(config.devices, Path(value)))
+            path = Path(value)
+            if not path.parent.is_dir() or path.is_dir():
+                raise ConfigError(where, flag, f"{path} cannot be a file", "give a path in a directory that exists")
+            config = replace(config, devices=with_nvram_file(config.devices, path))
         elif key == "backend":
-            backends = check_backends((*config.backends, *value), ("splitvisor run", flag))
-            config = replace(config, backends=backends)
+            config = replace(config, backends=check_backends((*config.backends, *value), (where, flag)))
         else:
-            config = _apply(config, key, value, ("splitvisor run", flag), Path())
+            config = _apply(config, key, value, (where, flag), Path())
     if config.initrd is not None and config.kernel is None and config.firmware is None:
-        raise ConfigError("splitvisor run", "--initrd", "there is no kernel to give it to", "add --kernel VMLINUX")
+        raise ConfigError(where, "--initrd", "there is no kernel to give it to", "add --kernel VMLINUX")
     return config

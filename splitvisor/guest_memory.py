@@ -6,17 +6,23 @@ A device uses GuestMemory and cannot tell which of the two it has. Every access 
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
+import re
 import stat
 import struct
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 
 RAM_SUFFIX = ".ram"
 """How names of files with guest RAM end."""
 LOGICAL_ADDRESS_MASK = 0x0FFF_FFFF_FFFF_FFFF
 """Linux passes some addresses with its linear map's top nibble (0xC) still in place; hypercalls mask it off."""
+
+_RAM_FILE = re.compile(r"[a-z0-9-]+-[0-9a-f]{32}\.ram")
+"""How cpu_service names them."""
 
 
 class GuestAddressError(Exception):
@@ -91,6 +97,8 @@ class RamFile:
     def create(cls, path: Path, size: int) -> RamFile:
         """Make a file of size bytes, all zero, readable by its owner only. Raises OSError."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # The mapping keeps the lock, as it keeps the open file: without a lock the maker has ended (see remove_abandoned).
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(descriptor, size)
         return cls(path, descriptor, size)
 
@@ -112,3 +120,23 @@ class RamFile:
     def close(self) -> None:
         """Unmap; the file stays."""
         self.map.close()
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Remove the RAM files of this user in a directory whose makers were killed: they would hold their memory for ever."""
+    for path in directory.glob(f"*{RAM_SUFFIX}"):
+        if not _RAM_FILE.fullmatch(path.name):
+            continue
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue  # Another user's, or gone meanwhile.
+        try:
+            found = os.fstat(descriptor)
+            # One without a size is being made.
+            if found.st_uid == os.getuid() and found.st_size:
+                with suppress(BlockingIOError, FileNotFoundError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+        finally:
+            os.close(descriptor)

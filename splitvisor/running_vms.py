@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Finds the services of a VM that `splitvisor run` of this user has started: each run tells of itself in run.json."""
+"""Finds the services of a VM: in the environment, or among the VMs that `splitvisor run` of this user has started.
+
+Each run tells of itself in run.json.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from splitvisor.connect import CONNECT_VARIABLE, parse_connect
 from splitvisor.runtime_directory import PREFIX, socket_parents
 
 RUN_FILE = "run.json"
@@ -45,7 +49,9 @@ def running_vms() -> Iterator[RunningVm]:
 
 
 def service_address(vm: str, service: str) -> str:
-    """Return the gRPC target of one of a VM's services. Raises NoSuchVmError."""
+    """Return the gRPC target of one of a VM's services. Raises NoSuchVmError, and ConfigError for a wrong environment."""
+    if named := parse_connect([os.environ.get(CONNECT_VARIABLE, "")], CONNECT_VARIABLE).get(service):
+        return named
     found = list(running_vms())
     addresses = [candidate.services[service] for candidate in found if candidate.name == vm]
     if len(addresses) > 1:

@@ -21,6 +21,10 @@ def main() -> None:
             head_start()
     # A failed TLS handshake is one line of ours, not one of gRPC's too; services keep gRPC's, which says what a peer got wrong.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if sys.argv[1:2] == ["health"]:
+        from splitvisor.health import main as health_main
+
+        sys.exit(health_main(sys.argv[2:]))
     from splitvisor.cli.app import app  # not for services, see above
 
     app(prog_name="splitvisor")

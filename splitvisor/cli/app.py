@@ -17,6 +17,7 @@ from splitvisor.cli.run import run
 from splitvisor.cli.tls_options import TlsGroup
 from splitvisor.cli.top import top
 from splitvisor.cli.trace import trace
+from splitvisor.cli.vm_control import add_commands
 from splitvisor.cli.vm_devices import vm
 from splitvisor.guests import GuestError, cache_directory, fetch
 
@@ -36,6 +37,7 @@ app.command()(new_device)
 app.command()(top)
 app.command()(trace)
 app.add_typer(bench, name="bench")
+add_commands(vm)
 app.add_typer(vm, name="vm")
 app.add_typer(dt, name="dt")
 app.add_typer(certs, name="certs")
@@ -46,6 +48,14 @@ app.add_typer(console, name="console")
 def service(arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME [OPTIONS]")] = None) -> None:
     """Run one service: cpu, hcall, vio, of-client or gateway; [bold]service NAME --help[/] tells its options."""
     from splitvisor.service_main import main  # gRPC is slow to load; main() takes this way only for help
+
+    raise typer.Exit(main(arguments or []))
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def health(arguments: Annotated[list[str] | None, typer.Argument(metavar="ADDRESS [--timeout S]")] = None) -> None:
+    """Ask a service whether it serves, as container engines do: exit status 0 or 1."""
+    from splitvisor.health import main  # main() of the command line takes this way only for help
 
     raise typer.Exit(main(arguments or []))
 

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
 
 from splitvisor.addresses import AddressError
+from splitvisor.config import ConfigError
 from splitvisor.running_vms import NoSuchVmError, service_address
 
 DEADLINE_S = 10.0
@@ -24,7 +25,10 @@ def fail(command: str, text: str, status: int = FAILED) -> NoReturn:
 
 
 @contextmanager
-def service_stub(command: str, vm: str, service: str, address: str | None, stub: Callable[[Any], Any]) -> Iterator[Any]:
+def service_stub(
+    command: str, vm: str, service: str, address: str | None, stub: Callable[[Any], Any], *,
+    options: Sequence[tuple[str, int]] = (), failed: int = FAILED,
+) -> Iterator[Any]:
     """Yield a stub for one of a VM's services; an rpc that fails ends the program with its reason.
 
     Args:
@@ -33,6 +37,8 @@ def service_stub(command: str, vm: str, service: str, address: str | None, stub:
         service: "cpu", "hcall" or "vio".
         address: where it is; None: as the run that has the VM says.
         stub: makes the stub of a channel.
+        options: of the channel.
+        failed: the exit status when an rpc fails.
     """
     import grpc  # slow to load, and most commands do without
 
@@ -40,8 +46,8 @@ def service_stub(command: str, vm: str, service: str, address: str | None, stub:
 
     try:
         target = address or service_address(vm, service)
-        channel = open_channel(target)
-    except (NoSuchVmError, AddressError) as error:
+        channel = open_channel(target, options)
+    except (NoSuchVmError, AddressError, ConfigError) as error:
         fail(command, str(error), USAGE)
     with channel:
         try:
@@ -49,4 +55,4 @@ def service_stub(command: str, vm: str, service: str, address: str | None, stub:
         except grpc.RpcError as error:
             unreachable = error.code() is grpc.StatusCode.UNAVAILABLE and not error.details()
             text = f"no answer at {target}" if unreachable else explain(error, target)
-            fail(command, text)
+            fail(command, text, failed)

@@ -13,11 +13,11 @@ import typer
 import uvloop
 
 from splitvisor import launcher
-from splitvisor.addresses import AddressError, check_address
-from splitvisor.config import BackendAddress, ConfigError, MachineConfig, apply_flags, read_machine_file
+from splitvisor.cli import machine_options as options
+from splitvisor.config import ConfigError, MachineConfig, apply_flags, read_machine_file
+from splitvisor.connect import parse_backends, parse_connect
 from splitvisor.exit_status import ExitStatus
 from splitvisor.guests import resolve
-from splitvisor.service_names import SERVICE_NAMES
 
 
 class LogLevel(StrEnum):
@@ -29,63 +29,33 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-_GUEST = "Guest"
-_MACHINE = "Machine"
 _RUN = "This run"
 
 
 def run(
     *,
-    kernel: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="vmlinux, zImage or client program, or [bold]debian[/]", rich_help_panel=_GUEST),
+    kernel: options.Kernel = None,
+    initrd: options.Initrd = None,
+    append: options.Append = None,
+    firmware: options.Firmware = None,
+    flat_tree: options.FlatTree = False,
+    machine: options.MachineFile = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The VM's name [guest]", rich_help_panel=options.MACHINE)
     ] = None,
-    initrd: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Initial RAM disk, or [bold]debian[/]", rich_help_panel=_GUEST)
-    ] = None,
-    append: Annotated[str | None, typer.Option(metavar="TEXT", help="The kernel's command line", rich_help_panel=_GUEST)] = None,
-    firmware: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Raw firmware image to run instead of ours", rich_help_panel=_GUEST)
-    ] = None,
-    flat_tree: Annotated[
-        bool, typer.Option("--flat-tree", help="That image, though small, wants a flattened tree in r3", rich_help_panel=_GUEST)
-    ] = False,
-    machine: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="Machine file; flags override it", rich_help_panel=_MACHINE)
-    ] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="The VM's name [guest]", rich_help_panel=_MACHINE)] = None,
-    memory: Annotated[
-        str | None, typer.Option("--memory", "-m", metavar="SIZE", help="RAM, 256M to 16G [512M]", rich_help_panel=_MACHINE)
-    ] = None,
-    smp: Annotated[int | None, typer.Option(metavar="N", help="vCPUs, 1 to 8 [1]", rich_help_panel=_MACHINE)] = None,
-    vty: Annotated[int | None, typer.Option(metavar="N", help="Terminals of the VM [1]", rich_help_panel=_MACHINE)] = None,
-    nvram: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep the NVRAM there; made when it is new", rich_help_panel=_MACHINE)
-    ] = None,
-    no_shared_memory: Annotated[
-        bool, typer.Option("--no-shared-memory", help="Back ends reach RAM through gRPC only", rich_help_panel=_MACHINE)
-    ] = False,
+    memory: options.Memory = None,
+    smp: options.Smp = None,
+    vty: options.Vty = None,
+    nvram: options.Nvram = None,
+    no_shared_memory: options.NoSharedMemory = False,
     exit_on: Annotated[
         str | None, typer.Option(metavar="TEXT", help="End with 0 once the console shows TEXT", rich_help_panel=_RUN)
     ] = None,
     timeout: Annotated[
         float | None, typer.Option(metavar="S", min=0.001, help="End with 124 after S seconds", rich_help_panel=_RUN)
     ] = None,
-    connect: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=ADDRESS",
-            help="Use a service that runs already: cpu, hcall, vio or of-client; may be repeated, or a list with commas",
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    backend: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=ADDRESS", help="Add a back end of your own, which runs already; may be repeated, or a list with commas",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = None,
+    connect: Annotated[list[str] | None, options.connect("Use a service that runs already", _RUN)] = None,
+    backend: options.Backend = None,
     log_level: Annotated[
         LogLevel, typer.Option(metavar="LEVEL", help="Of the services; debug shows their logs on stderr", rich_help_panel=_RUN)
     ] = LogLevel.INFO,
@@ -153,33 +123,6 @@ def run(
             typer.echo(err=True)  # The guest may have left its last line unfinished.
         typer.echo(f"splitvisor run: {result.message}", err=True)
     raise typer.Exit(int(result.status))
-
-
-def parse_connect(values: list[str]) -> dict[str, str]:
-    """Return gRPC targets by service from "NAME=ADDRESS,NAME=ADDRESS" texts. Raises ConfigError."""
-    known = [name.command for name in SERVICE_NAMES]
-    targets: dict[str, str] = {}
-    for item in ",".join(values).split(",") if values else ():
-        name, _, address = item.strip().partition("=")
-        if name not in known:
-            raise ConfigError("splitvisor run", "--connect", f"{name!r} is not a service", f"known: {', '.join(known)}")
-        if not address:
-            remedy = f"give {name}=unix:/path or {name}=host:port"
-            raise ConfigError("splitvisor run", "--connect", f"{name} has no address", remedy)
-        if name in targets:
-            raise ConfigError("splitvisor run", "--connect", f"{name} is there twice", "give each service once")
-        try:
-            targets[name] = check_address(address)
-        except AddressError as error:
-            text, _, remedy = str(error).rpartition("; ")
-            raise ConfigError("splitvisor run", "--connect", text, remedy) from None
-    return targets
-
-
-def parse_backends(values: list[str]) -> list[BackendAddress]:
-    """Return back ends from "NAME=ADDRESS,NAME=ADDRESS" texts; splitvisor.config checks them."""
-    parts = (item.strip().partition("=") for item in ",".join(values).split(","))
-    return [BackendAddress(name, address) for name, _, address in parts]
 
 
 def _progress_line() -> launcher.Progress:

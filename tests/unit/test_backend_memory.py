@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from splitvisor.backend_memory import CHUNK_BYTES, REPLY_WRITE_BYTES, MappedMemory, StreamMemory
-from splitvisor.guest_memory import GuestAddressError, RamFile
+from splitvisor.guest_memory import GuestAddressError, RamFile, remove_abandoned
 from splitvisor.rpc import trap_pb2 as pb
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 SIZE = 8 << 20
 
 
@@ -162,3 +166,38 @@ def test_only_a_file_of_the_right_size_is_ram(tmp_path: Path) -> None:
     other = path.rename(tmp_path / "trees.sqlite")
     with pytest.raises(OSError, match="not called"):
         RamFile.open(other, SIZE)
+
+
+def test_a_killed_makers_ram_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    """What is abandoned is told by a lock that the mapping keeps: the maker closes its descriptor."""
+
+    def name(vm: str) -> Path:
+        return tmp_path / f"{vm}-{secrets.token_hex(16)}.ram"
+
+    code = (
+        "import sys, pathlib\n"
+        "from splitvisor.guest_memory import RamFile\n"
+        "file = RamFile.create(pathlib.Path(sys.argv[1]), 65536)\n"
+        "print(file.path, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    maker = subprocess.Popen(
+        [sys.executable, "-c", code, str(name("killed"))], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert maker.stdin is not None
+    assert maker.stdout is not None
+    with maker, maker.stdin:
+        path = Path(maker.stdout.readline().strip())
+        others = [tmp_path / "notes.ram", name("being-made")]
+        for other in others:
+            other.touch()
+        mine = RamFile.create(name("mine"), SIZE)
+        remove_abandoned(tmp_path)
+        assert set(tmp_path.iterdir()) == {path, mine.path, *others}
+        maker.kill()
+        maker.wait(30)
+        remove_abandoned(tmp_path)
+        assert set(tmp_path.iterdir()) == {mine.path, *others}
+        mine.close()
+    remove_abandoned(tmp_path)
+    assert set(tmp_path.iterdir()) == set(others)

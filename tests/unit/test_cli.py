@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from splitvisor.addresses import AddressError, check_address
-from splitvisor.cli.run import parse_connect
 from splitvisor.config import ConfigError
+from splitvisor.connect import parse_connect
 from splitvisor.cpio import Entry, archive
 from splitvisor.guests import FORMAT, INDEX, cached_guests, resolve
 from splitvisor.runtime_directory import private_directory

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from splitvisor import running_vms as module
 from splitvisor.cli.app import app
 from splitvisor.cli.dt_parent import parent
+from splitvisor.connect import CONNECT_VARIABLE
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc
 from splitvisor.running_vms import NoSuchVmError, running_vms, service_address
 
@@ -60,6 +61,19 @@ def test_two_vms_of_one_name_are_not_guessed_between(runtime: Path) -> None:
     write_run(runtime, "b", "twin", hcall="unix:/2")
     with pytest.raises(NoSuchVmError, match=r"2 VMs 'twin' are running; give --hcall ADDRESS, one of: unix:/1, unix:/2"):
         service_address("twin", "hcall")
+
+
+def test_the_environment_says_where_services_are_before_any_run(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(runtime, "a", "one", vio="unix:/1", hcall="unix:/2")
+    monkeypatch.setenv(CONNECT_VARIABLE, "vio=unix:/3,cpu=unix:/4")
+    assert service_address("one", "vio") == "unix:/3"
+    assert service_address("elsewhere", "cpu") == "unix:/4"
+    assert service_address("one", "hcall") == "unix:/2"
+    monkeypatch.setenv(CONNECT_VARIABLE, "vio")
+    result = CliRunner().invoke(app, ["vm", "devices", "one"])
+    assert (result.exit_code, result.output) == (
+        2, "splitvisor vm devices: SPLITVISOR_CONNECT: vio has no address; give vio=unix:/path or vio=host:port\n",
+    )  # fmt: skip
 
 
 class Trees(device_tree_pb2_grpc.DeviceTreeServiceServicer):

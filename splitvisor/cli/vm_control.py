@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`splitvisor vm start|stop|pause|resume|reset|status|wait`: a VM on services that run already."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from splitvisor.cli import machine_options as options
+from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
+from splitvisor.cli.vm_status import render_status, state_text, status_fields
+from splitvisor.config import ConfigError, MachineConfig, apply_flags, read_machine_file, with_nvram_file
+from splitvisor.connect import parse_backends, parse_connect
+from splitvisor.exit_status import ExitStatus
+from splitvisor.guests import resolve
+from splitvisor.service_names import SERVICE_NAMES
+
+START_S = 60.0
+_THIS_START = "This start"
+
+Vm = Annotated[str, typer.Argument(metavar="NAME", help="The VM's name")]
+Cpu = Annotated[str | None, typer.Option("--cpu", metavar="ADDRESS", help="cpu_service [that of the run that has the VM]")]
+
+
+def add_commands(vm: typer.Typer) -> None:
+    """Add the commands to `splitvisor vm`."""
+    for command in (start, stop, pause, resume, reset, status, wait):
+        vm.command(command.__name__)(command)
+
+
+def start(
+    vm: Vm,
+    *,
+    cpu: Annotated[str | None, typer.Option("--cpu", metavar="ADDRESS", help="cpu_service", rich_help_panel=_THIS_START)] = None,
+    connect: Annotated[list[str] | None, options.connect("A service", _THIS_START)] = None,
+    if_stopped: Annotated[
+        bool, typer.Option("--if-stopped", help="When the VM runs already, leave it alone", rich_help_panel=_THIS_START)
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Tell what happens to it until it ends", rich_help_panel=_THIS_START)
+    ] = False,
+    kernel: options.Kernel = None,
+    initrd: options.Initrd = None,
+    append: options.Append = None,
+    firmware: options.Firmware = None,
+    flat_tree: options.FlatTree = False,
+    machine: options.MachineFile = None,
+    memory: options.Memory = None,
+    smp: options.Smp = None,
+    vty: options.Vty = None,
+    nvram: options.Nvram = None,
+    no_shared_memory: options.NoSharedMemory = False,
+    backend: options.Backend = None,
+) -> None:
+    """Start a VM on services that run already; without a kernel, the demo guest.
+
+    Images are read where cpu_service runs, the NVRAM's file where
+    vio_service does. Exit status: 0 it runs or, with [bold]--wait[/], powered off;
+    2 bad usage, or the services refuse the machine; 3 it crashed; 4 a service failed or does not answer.
+    """
+    command = "vm start"
+    flags = {
+        "name": vm,
+        "memory": memory,
+        "smp": smp,
+        "append": append,
+        "flat_tree": True if flat_tree else None,
+        "shared_memory": False if no_shared_memory else None,
+        "vty": vty,
+        "backend": parse_backends(backend) if backend else None,
+    }
+    images = {"kernel": kernel, "initrd": initrd, "firmware": firmware}
+    try:
+        targets = parse_connect(connect or [], "--connect")
+        targets |= parse_connect([f"cpu={cpu}"], "--cpu") if cpu is not None else {}
+        config = read_machine_file(machine) if machine is not None else MachineConfig()
+        config = _with_images(config, {kind: value for kind, value in images.items() if value is not None})
+        config = apply_flags(config, flags, f"splitvisor {command}")
+        if nvram is not None:
+            config = dataclasses.replace(config, devices=with_nvram_file(config.devices, nvram))
+    except ConfigError as error:
+        fail(command, str(error).removeprefix(f"splitvisor {command}: "), USAGE)
+    missing = [name.command for name in SERVICE_NAMES if name.command not in targets]
+    if missing:
+        first = missing[0]
+        fail(command, f"--connect: no address of {', '.join(missing)}; give {first}=unix:/path or {first}=host:port", USAGE)
+    backends = {name.package: targets[name.command] for name in SERVICE_NAMES if name.command != "cpu"}
+    with _machine_stub(command, vm, targets["cpu"]) as stub:
+        if not (if_stopped and _runs(stub, vm)):
+            _start(stub, command, config.message(backends))
+        if wait:
+            raise typer.Exit(_tell_until_end(stub, vm))
+
+
+def _with_images(config: MachineConfig, images: Mapping[str, str]) -> MachineConfig:
+    """Return config with the guest's images, by kind; unchecked, for their paths are those of cpu_service's host."""
+    paths = {kind: resolve(kind, value) for kind, value in images.items()}
+    return dataclasses.replace(
+        config, kernel=paths.get("kernel", config.kernel), initrd=paths.get("initrd", config.initrd),
+        firmware=paths.get("firmware", config.firmware),
+    )  # fmt: skip
+
+
+def stop(vm: Vm, *, cpu: Cpu = None) -> None:
+    """End a VM at once, as pulling the plug would."""
+    _control("stop", vm, cpu, "StopMachine")
+
+
+def pause(vm: Vm, *, cpu: Cpu = None) -> None:
+    """Stop a VM's vCPUs where they are; its devices go on."""
+    _control("pause", vm, cpu, "PauseMachine")
+
+
+def resume(vm: Vm, *, cpu: Cpu = None) -> None:
+    """Let a paused VM go on."""
+    _control("resume", vm, cpu, "ResumeMachine")
+
+
+def reset(vm: Vm, *, cpu: Cpu = None) -> None:
+    """Reset a VM: devices reset, guest loaded anew."""
+    _control("reset", vm, cpu, "ResetMachine")
+
+
+def status(
+    vm: Vm,
+    *,
+    cpu: Cpu = None,
+    calls: Annotated[int, typer.Option(metavar="N", min=0, help="Show the N most frequent calls")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; all calls")] = False,
+) -> None:
+    """Tell what a VM does: its state, its back ends, its most frequent calls."""
+    with _machine_stub("vm status", vm, cpu) as stub:
+        answer = _require_status(stub, "vm status", vm)
+    typer.echo(json.dumps(status_fields(answer)) if as_json else render_status(answer, calls))
+
+
+def wait(
+    vm: Vm,
+    *,
+    cpu: Cpu = None,
+    timeout: Annotated[float | None, typer.Option(metavar="S", min=0.001, help="End with 124 after S seconds")] = None,
+) -> None:
+    """Wait until a VM ends, and tell what happens to it meanwhile.
+
+    Exit status: 0 it powered off or was stopped, 3 it crashed, 4 a service failed or does not answer, 124 timeout.
+    """
+    with _machine_stub("vm wait", vm, cpu) as stub:
+        _require_status(stub, "vm wait", vm)
+        raise typer.Exit(_tell_until_end(stub, vm, timeout))
+
+
+@contextmanager
+def _machine_stub(command: str, vm: str, cpu: str | None) -> Iterator[Any]:
+    """Yield a stub for the cpu_service of a VM; when it cannot be reached the program ends."""
+    from splitvisor.rpc import machine_pb2_grpc  # slow to load
+
+    # A cpu_service that is stopped, or whose host is gone, is noticed while its events are awaited.
+    keepalive = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 5_000), ("grpc.http2.ping_timeout_ms", 5_000))
+    failed = ExitStatus.SERVICE_FAILED if command in {"vm start", "vm wait"} else FAILED
+    stub = machine_pb2_grpc.MachineServiceStub
+    with service_stub(command, vm, "cpu", cpu, stub, options=keepalive, failed=failed) as machine:
+        yield machine
+
+
+def _require_status(stub: Any, command: str, vm: str) -> Any:
+    """Return the status of a VM; when its cpu_service has another one or none, the program ends."""
+    from splitvisor.rpc import machine_pb2 as pb  # slow to load
+
+    answer = stub.GetStatus(pb.GetStatusRequest(), timeout=DEADLINE_S)
+    if answer.vm != vm:
+        there = f"has {answer.vm!r}, not {vm!r}" if answer.vm else f"has no VM; splitvisor vm start {vm} starts one"
+        fail(command, f"that cpu_service {there}", USAGE)
+    return answer
+
+
+def _control(action: str, vm: str, cpu: str | None, rpc: str) -> None:
+    from splitvisor.rpc import machine_pb2 as pb  # slow to load
+
+    command = f"vm {action}"
+    with _machine_stub(command, vm, cpu) as stub:
+        _require_status(stub, command, vm)
+        getattr(stub, rpc)(getattr(pb, f"{rpc}Request")(), timeout=DEADLINE_S)
+
+
+def _runs(stub: Any, vm: str) -> bool:
+    from splitvisor.rpc import machine_pb2 as pb  # slow to load
+
+    answer = stub.GetStatus(pb.GetStatusRequest(), timeout=DEADLINE_S)
+    alive = (pb.MACHINE_STATE_STARTING, pb.MACHINE_STATE_RUNNING, pb.MACHINE_STATE_PAUSED)
+    return answer.vm == vm and answer.state in alive
+
+
+def _start(stub: Any, command: str, config: Any) -> None:
+    import grpc  # slow to load
+
+    from splitvisor.rpc import machine_pb2 as pb
+
+    try:
+        stub.StartMachine(pb.StartMachineRequest(config=config), timeout=START_S)
+    except grpc.RpcError as error:
+        if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION):
+            fail(command, error.details() or "refused", USAGE)
+        raise
+
+
+def _tell_until_end(stub: Any, vm: str, timeout: float | None = None) -> ExitStatus:
+    """Print a line for everything that happens to the VM until it has ended; return the exit status."""
+    import grpc  # slow to load
+
+    from splitvisor.rpc import machine_pb2 as pb
+
+    ends = {
+        pb.MACHINE_STATE_POWERED_OFF: ExitStatus.POWERED_OFF,
+        pb.MACHINE_STATE_STOPPED: ExitStatus.POWERED_OFF,
+        pb.MACHINE_STATE_CRASHED: ExitStatus.CRASHED,
+        pb.MACHINE_STATE_FAILED: ExitStatus.SERVICE_FAILED,
+        pb.MACHINE_STATE_NONE: ExitStatus.SERVICE_FAILED,
+    }
+    # The VM goes on without its watcher. A container's first process has no default for the signal.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(ExitStatus.TERMINATED)))
+    try:
+        for event in stub.WatchEvents(pb.WatchEventsRequest(), timeout=timeout):
+            if text := _event_text(event):
+                typer.echo(f"{vm}: {text}")
+            if event.HasField("state") and event.state.state in ends:
+                return ends[event.state.state]
+    except grpc.RpcError as error:
+        if timeout is not None and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            typer.echo(f"splitvisor vm wait: {vm} did not end within {timeout:g} s", err=True)
+            return ExitStatus.TIMEOUT
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    raise AssertionError("the stream of events ends with a final state or an error")
+
+
+def _event_text(event: Any) -> str:
+    """One line about an event; empty for what needs none."""
+    if event.HasField("state"):
+        return state_text(event.state.state, event.state.detail)
+    if event.HasField("backend"):
+        return f"{event.backend.name} is {'attached again' if event.backend.attached else 'lost'}"
+    return ""
