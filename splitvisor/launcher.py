@@ -51,6 +51,8 @@ class RunRequest:
     """Gets a JSON account of the run."""
     store: str | None = None
     """Where hcall_service keeps device trees; None: where they go with the run."""
+    record: Path | None = None
+    """Gets a recording of the machine."""
     progress: Progress = lambda _step: None
     """Told what is being done; an empty text when the guest runs."""
 

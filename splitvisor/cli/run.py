@@ -99,6 +99,10 @@ def run(
             rich_help_panel=_RUN,
         ),
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Record what the machine and its back ends say to each other", rich_help_panel=_RUN),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write an account of the run: calls, times", rich_help_panel=_RUN)
     ] = None,
@@ -134,6 +138,7 @@ def run(
             timeout=timeout,
             report=report,
             store=store,
+            record=record,
             progress=_progress_line() if sys.stderr.isatty() else lambda _step: None,
         )
     except ConfigError as error:
