@@ -12,6 +12,7 @@ from splitvisor.cli.bench import bench
 from splitvisor.cli.certs import certs
 from splitvisor.cli.dt import dt
 from splitvisor.cli.new_device import new_device
+from splitvisor.cli.replay import replay
 from splitvisor.cli.run import run
 from splitvisor.cli.tls_options import TlsGroup
 from splitvisor.cli.top import top
@@ -34,6 +35,7 @@ app.command()(run)
 app.command()(new_device)
 app.command()(top)
 app.command()(trace)
+app.command()(replay)
 app.add_typer(bench, name="bench")
 app.add_typer(vm, name="vm")
 app.add_typer(dt, name="dt")

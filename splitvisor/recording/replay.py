@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Drives a back end from a recording, without a CPU, and compares what it does with what was recorded.
+
+Requests are sent in their order, each after the one before was answered, so that a replay is the same every time. Compared is what
+a guest or the machine can see: the offer, replies, memory writes, calls of other owners, and what comes unasked. How a back end
+reads memory is its own business; reads are only answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from splitvisor import fdt
+from splitvisor.channels import open_aio_channel
+from splitvisor.papr.codes import H
+from splitvisor.recording.conversation import Event, Introduction, Recording, Step
+from splitvisor.recording.memory import CallMemory
+from splitvisor.recording.rules import TREE_PROPERTIES, masked_reply, rules_for
+from splitvisor.recording.text import asked_text, call_text, reply_text, typed_bytes
+from splitvisor.recording.trees import RecordedTrees
+from splitvisor.recording.typist import Typist, TypistError
+from splitvisor.rpc import device_tree_pb2 as dt
+from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2_grpc
+from splitvisor.rpc import recording_pb2 as rpb
+from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.tree_diff import differences
+
+ANSWER_S = 15.0
+"""How long a back end may take for one answer."""
+MESSAGE_BYTES = 4 << 20
+MAX_REPORTED = 100
+"""Differences that are described; all are counted."""
+MAX_UNASKED = 4096
+"""Interrupt sources that there can be; more than the other messages of any run."""
+TREE_OWNER = "hcall_service"
+NVRAM_FETCH = "nvram-fetch"
+INPUT_CALL = "H_GET_TERM_CHAR"
+
+_OPTIONS = (("grpc.max_send_message_length", MESSAGE_BYTES), ("grpc.max_receive_message_length", MESSAGE_BYTES))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that the back end did not do as recorded."""
+
+    number: int
+    """Of the call among those to this back end, from 1; 0: not in a call."""
+    time_ns: int
+    """Of the call in the recording."""
+    call: str
+    """The call, decoded; what else it was about when number is 0."""
+    what: str
+    """What differs: "reply", "memory write", ..."""
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        place = f"call {self.number} at {self.time_ns / 1e9:.6f} s, {self.call}" if self.number else self.call
+        return f"{place}: {self.what}\n  recorded  {self.expected}\n  now       {self.got}"
+
+
+@dataclass
+class Outcome:
+    """What a replay found."""
+
+    calls: int = 0
+    differences: int = 0
+    unanswered: int = 0
+    """Calls whose answer is not in the recording; they were not made."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """What was not compared, with the reason, and how often."""
+    failure: str = ""
+    """Why the replay ended early; empty when it did not."""
+
+    @property
+    def same(self) -> bool:
+        """Whether everything was compared and nothing differed."""
+        return not self.differences and not self.failure
+
+
+class ReplayEndedError(Exception):
+    """The back end cannot be replayed any further; the message says why."""
+
+
+async def replay(
+    recording: Recording, backend: str, address: str, trees: RecordedTrees | None, report: Callable[[Difference], None]
+) -> Outcome:
+    """Replay one link's part of a recording.
+
+    Args:
+        recording: read to its end.
+        backend: the link.
+        address: the back end's gRPC target.
+        trees: gets the trees that of_client_service reads; None: it has no need of any.
+        report: gets the first MAX_REPORTED differences.
+
+    Raises RecordingError for what is wrong with the recording; what is wrong with the back end is in the outcome.
+    """
+    outcome = Outcome()
+    with tempfile.TemporaryDirectory(prefix="splitvisor-replay-") as directory:
+        async with open_aio_channel(address, _OPTIONS) as channel:
+            replayer = _Replayer(channel, outcome, report, Path(directory), trees)
+            try:
+                for _, item in recording.items(backend):
+                    await replayer.take(item)
+                await replayer.finish()
+            except grpc.aio.AioRpcError as error:
+                outcome.failure = f"{backend} at {address}: {error.details() or error.code().name.lower()}"
+            except (ReplayEndedError, TypistError) as error:
+                outcome.failure = f"{backend} at {address}: {error}"
+            except TimeoutError:
+                outcome.failure = f"{backend} at {address}: no answer within {ANSWER_S:.0f} s"
+            finally:
+                await replayer.close()
+    conversation = next(each for each in recording.conversations if each.name == backend)
+    outcome.unanswered = conversation.unanswered
+    return outcome
+
+
+class _Replayer:
+    """A replay under way."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        outcome: Outcome,
+        report: Callable[[Difference], None],
+        directory: Path,
+        trees: RecordedTrees | None,
+    ) -> None:
+        self._channel, self._outcome, self._report = channel, outcome, report
+        self._directory, self._trees = directory, trees
+        # Of its own: no machine that is running must lose its back end to a replay.
+        self._incarnation = time.time_ns()
+        self._vm = f"replay-{self._incarnation:x}"
+        self._typist = Typist(channel, self._vm)
+        self._typed = False
+        self._call: Any = None
+        self._offer, self._live_offer = pb.Offer(), pb.Offer()
+        self._routes: dict[int, int] = {}
+        """Place of each recorded route in the live offer."""
+        self._number, self._time_ns, self._text = 0, 0, ""
+        self._recorded, self._live = _Unasked(), _Unasked()
+
+    async def take(self, item: object) -> None:
+        """Replay the next item."""
+        match item:
+            case Introduction():
+                await self._introduce(item)
+            case rpb.SeedTree():
+                await self._seed(item)
+            case Event():
+                self._recorded.add(item.message)
+            case Step():
+                await self._step(item)
+
+    async def finish(self) -> None:
+        """Detach, and compare what came unasked."""
+        if self._call is None:
+            raise ReplayEndedError("the recording has no connection to it")
+        await self._send(pb.AttachRequest(detach=pb.Detach(reason="the replay is over")))
+        await self._call.done_writing()
+        while (response := await self._receive()) is not None:
+            self._live.add(response)
+        self._number, self._text = 0, "outside of calls"
+        self._compare_interrupts()
+        if self._recorded.messages != self._live.messages:
+            self._differ("messages", _list(self._recorded.messages), _list(self._live.messages))
+
+    async def close(self) -> None:
+        """Let go of the back end."""
+        await self._typist.close()
+        if self._call is not None:
+            self._call.cancel()
+
+    # The parts of a recording.
+
+    async def _introduce(self, item: Introduction) -> None:
+        hello = pb.Hello()
+        hello.CopyFrom(item.hello)
+        hello.vm, hello.incarnation = self._vm, self._incarnation
+        hello.ClearField("ram_path")
+        hello.ClearField("positions")
+        for device in hello.devices:
+            self._replace_file(device, item.offer)
+        self._call = trap_pb2_grpc.TrapServiceStub(self._channel).Attach()
+        await self._send(pb.AttachRequest(hello=hello))
+        response = await self._receive()
+        if response is None or not response.HasField("offer"):
+            raise ReplayEndedError("it did not send an offer first")
+        self._offer, self._live_offer = item.offer, response.offer
+        self._text = "offer"
+        places = {_route_key(route): place for place, route in enumerate(self._live_offer.routes)}
+        for place, route in enumerate(self._offer.routes):
+            live = places.pop(_route_key(route), None)
+            if live is None:
+                self._differ("calls", f"it owns {route.name}", "it does not")
+                continue
+            self._routes[place] = live
+            if route != self._live_offer.routes[live]:
+                self._differ(route.name, _line(route), _line(self._live_offer.routes[live]))
+        for _, name in places:
+            self._differ("calls", f"it does not own {name}", "it does")
+        for what in ("nodes", "mirrors"):
+            for recorded, now in _unequal(getattr(self._offer, what), getattr(self._live_offer, what)):
+                self._differ(what, _line(recorded), _line(now))
+
+    def _replace_file(self, device: pb.DeviceSpec, offer: pb.Offer) -> None:
+        """Give a device that has its contents in a file another one, with what was in it when the recording began."""
+        if "path" in device.options:
+            contents = next((mirror.contents for mirror in offer.mirrors if mirror.name == NVRAM_FETCH), None)
+            path = self._directory / f"{device.kind}-{device.unit_address:x}"
+            if contents is not None:
+                path.write_bytes(contents)
+            device.options["path"] = str(path)
+
+    async def _seed(self, item: rpb.SeedTree) -> None:
+        if self._trees is not None:
+            self._trees.put(self._vm, dt.TREE_ORIGIN_SEED, item.response.blob)
+        if self._live_offer.backend != TREE_OWNER:
+            return
+        request = dt.BuildTreeRequest()
+        request.CopyFrom(item.request)
+        request.vm = self._vm
+        stub: Any = device_tree_pb2_grpc.DeviceTreeServiceStub(self._channel)
+        live: dt.BuildTreeResponse = await stub.BuildTree(request, timeout=ANSWER_S)
+        self._number, self._text = 0, "device tree"
+        for change in differences(fdt.read(item.response.blob), fdt.read(live.blob)):
+            if (change.path, change.name) in TREE_PROPERTIES:
+                self._outcome.left_out[f"{change.path.rstrip('/')}/{change.name} of the device tree"] += 1
+            else:
+                before, after = ("nothing" if value is None else value.hex() or "there" for value in (change.before, change.after))
+                self._differ(f"{change.path} {change.name or ''}".rstrip(), before, after)
+
+    async def _step(self, step: Step) -> None:
+        self._time_ns = step.time_ns
+        if self._call is None:
+            raise ReplayEndedError("the recording has calls before a connection")
+        live = Step(step.time_ns, self._translate(step.request))
+        names = [self._offer.routes[trap.route].name for trap in step.traps]
+        self._number += 1
+        self._outcome.calls += len(step.traps)
+        self._text = f"reset {step.request.reset.count}"
+        if step.traps:
+            self._text = call_text(self._offer.routes[step.traps[0].route], step.traps[0])
+            if not live.traps:
+                return  # It has no such call; that was reported.
+        if step.request.HasField("trap") and names == [INPUT_CALL] and step.request.trap.arguments:
+            await self._type(step)
+        await self._send(live.request)
+        await self._answer(step, live)
+        if step.request.HasField("trap"):
+            self._compare_replies(names[0], step, live)
+
+    def _translate(self, request: pb.AttachRequest) -> pb.AttachRequest:
+        """The request with the live offer's places of routes, without calls that it does not have."""
+        live = pb.AttachRequest()
+        live.CopyFrom(request)
+        if live.HasField("trap"):
+            if live.trap.route not in self._routes:
+                return pb.AttachRequest()
+            live.trap.route = self._routes[live.trap.route]
+        elif live.HasField("posted"):
+            traps = [trap for trap in live.posted.traps if trap.route in self._routes]
+            for trap in traps:
+                trap.route = self._routes[trap.route]
+            live.posted.CopyFrom(pb.PostedBatch(traps=traps))
+        return live
+
+    async def _type(self, step: Step) -> None:
+        typed = typed_bytes(step.response.reply)
+        if typed:
+            self._typed = True
+            await self._typist.type(step.request.trap.arguments[0] & 0xFFFF_FFFF, typed)
+
+    # The live back end.
+
+    async def _answer(self, step: Step, live: Step) -> None:
+        """Answer what the back end asks for until it has answered the request, and compare what it asks for."""
+        memory = CallMemory(step)
+        expected = iter([(asked, answer) for asked, answer in step.asked if not asked.HasField("memory_read")])
+        while True:
+            response = await self._receive()
+            if response is None:
+                raise ReplayEndedError(f"it ended the connection in {self._text}")
+            match response.WhichOneof("message"):
+                case "memory_read":
+                    await self._send(self._memory_result(response.memory_read, memory))
+                case "memory_write" | "invoke":
+                    await self._send(self._asked(response, expected, memory))
+                case "reply" | "acknowledge" | "reset_done":
+                    if live.take(response):
+                        live.response = response
+                        break
+                case _:
+                    self._live.add(response)
+        for asked, _ in expected:
+            self._differ("what it asks for", asked_text(asked), "nothing more")
+
+    def _memory_result(self, read: pb.MemoryRead, memory: CallMemory) -> pb.AttachRequest:
+        result = pb.MemoryResult(id=read.id)
+        data = memory.read(read.range.address, read.range.length) if read.range.length <= MESSAGE_BYTES else None
+        if data is not None:
+            result.data, result.ok = data, True
+        else:
+            place = f"{read.range.address:#x}+{read.range.length}"
+            self._differ("memory read", "the recording does not have these bytes", f"it reads {place}")
+        return pb.AttachRequest(memory_result=result)
+
+    def _asked(
+        self,
+        live: pb.AttachResponse,
+        expected: Iterator[tuple[pb.AttachResponse, pb.AttachRequest | None]],
+        memory: CallMemory,
+    ) -> pb.AttachRequest:
+        recorded, answer = next(expected, (pb.AttachResponse(), None))
+        if _without_id(recorded) != _without_id(live):
+            self._differ("what it asks for", asked_text(recorded), asked_text(live))
+        if live.HasField("memory_write"):
+            memory.write(live.memory_write.block)
+            ok = answer.memory_result.ok if answer is not None and answer.HasField("memory_result") else True
+            return pb.AttachRequest(memory_result=pb.MemoryResult(id=live.memory_write.id, ok=ok))
+        result = pb.InvokeResult(result=H.FUNCTION)
+        if answer is not None and answer.HasField("invoke_result"):
+            result.CopyFrom(answer.invoke_result)
+        result.id = live.invoke.id
+        return pb.AttachRequest(invoke_result=result)
+
+    async def _send(self, request: pb.AttachRequest) -> None:
+        async with asyncio.timeout(ANSWER_S):
+            await self._call.write(request)
+
+    async def _receive(self) -> pb.AttachResponse | None:
+        """The next message; None at the end of the stream."""
+        async with asyncio.timeout(ANSWER_S):
+            response = await self._call.read()
+        return None if response is grpc.aio.EOF else response
+
+    # Comparing.
+
+    def _compare_replies(self, name: str, step: Step, live: Step) -> None:
+        route, trap = self._offer.routes[step.request.trap.route], step.request.trap
+        for rule in rules_for(name, trap):
+            self._outcome.left_out[f"{name}: {rule.why}"] += 1
+        recorded, now = step.response.reply, live.response.reply
+        expected, got = masked_reply(name, trap, recorded), masked_reply(name, trap, now)
+        for wrote, writes in _unequal(expected.writes, got.writes):
+            self._differ("memory write", *_first_difference(wrote, writes))
+        expected.ClearField("writes")
+        got.ClearField("writes")
+        if expected != got:
+            self._differ("reply", reply_text(route, recorded), reply_text(route, now))
+
+    def _compare_interrupts(self) -> None:
+        """How often and when depends on who types and how fast. Input that no guest read was not typed again."""
+        recorded, live = self._recorded.sources, self._live.sources
+        if recorded:
+            self._outcome.left_out["interrupts outside of calls: their number and moments"] += 1
+        missing = recorded - live if self._typed else set()
+        for source in sorted(missing):
+            self._differ("interrupts", f"source {source:#x}", "not a single one")
+        for source in sorted(live - recorded):
+            self._differ("interrupts", f"none of source {source:#x}", "there are")
+
+    def _differ(self, what: str, expected: str, got: str) -> None:
+        self._outcome.differences += 1
+        if self._outcome.differences <= MAX_REPORTED:
+            self._report(Difference(self._number, self._time_ns, self._text, what, expected, got))
+
+
+class _Unasked:
+    """What a back end said without being asked."""
+
+    def __init__(self) -> None:
+        self.sources: set[int] = set()
+        """Of interrupts."""
+        self.messages: list[pb.AttachResponse] = []
+        """Actions and inventories."""
+
+    def add(self, message: pb.AttachResponse) -> None:
+        """Add a message. Raises ReplayEndedError when there are too many."""
+        if message.HasField("interrupt"):
+            self.sources.add(message.interrupt.source)
+        elif message.WhichOneof("message") in {"action", "inventory"}:
+            self.messages.append(message)
+        if max(len(self.sources), len(self.messages)) > MAX_UNASKED:
+            raise ReplayEndedError(f"more than {MAX_UNASKED} messages that nobody asked for")
+
+
+def _route_key(route: pb.Route) -> tuple[int, str]:
+    return route.kind, route.name
+
+
+def _unequal(recorded: Sequence[Any], live: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Pairs that are not equal; None where one has fewer."""
+    for index in range(max(len(recorded), len(live))):
+        one = recorded[index] if index < len(recorded) else None
+        other = live[index] if index < len(live) else None
+        if one != other:
+            yield one, other
+
+
+def _first_difference(recorded: pb.MemoryBlock | None, live: pb.MemoryBlock | None) -> tuple[str, str]:
+    """Describe two blocks of memory from the first byte that differs."""
+    if recorded is None or live is None or recorded.address != live.address:
+        return _place(recorded), _place(live)
+    pairs = zip(recorded.data, live.data, strict=False)
+    offset = next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(recorded.data), len(live.data)))
+    return _place(recorded, offset), _place(live, offset)
+
+
+def _place(block: pb.MemoryBlock | None, offset: int = 0) -> str:
+    if block is None:
+        return "no write"
+    shown = block.data[offset : offset + 16].hex() or "ends here"
+    return f"{block.address:#x}+{len(block.data)}, from byte {offset}: {shown}"
+
+
+def _without_id(message: pb.AttachResponse) -> pb.AttachResponse:
+    copy = pb.AttachResponse()
+    copy.CopyFrom(message)
+    for name in ("memory_write", "invoke"):
+        if copy.HasField(name):  # type: ignore[arg-type]  # its stub wants literals
+            getattr(copy, name).ClearField("id")
+    return copy
+
+
+def _line(message: Any) -> str:
+    with suppress(AttributeError):
+        return str(message).replace("\n", " ").strip()[:200] or "empty"
+    return "nothing"
+
+
+def _list(messages: Sequence[pb.AttachResponse]) -> str:
+    return "; ".join(asked_text(message) for message in messages) or "nothing"
