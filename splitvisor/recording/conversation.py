@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The records of one link as what they mean: requests with their answers, whatever connections they took.
 
-A back end handles requests one after the other, so what it asks for meanwhile (memory, invokes) belongs to the oldest request that
-it has not answered. Repetitions after a lost connection are recognised by their numbers and left out.
+A back end handles requests one after the other, so what it asks for meanwhile (memory, invokes) belongs to the oldest request
+that it has not answered. Repetitions after a lost connection are recognised by their numbers and left out.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO
 
@@ -108,7 +109,7 @@ class RecordingReader:
             raise RecordingError(f"{name} is not a recording; make one with splitvisor run --record FILE")
         (version,) = _VERSION.unpack(title[1][len(_TITLE) :].ljust(_VERSION.size, b"\0")[: _VERSION.size])
         if version != VERSION:
-            raise RecordingError(f"{name} has version {version} of the format, this splitvisor reads {VERSION}; use a matching one")
+            raise RecordingError(f"{name} has version {version} of the format, this splitvisor reads {VERSION}; use another")
 
     def __iter__(self) -> Iterator[pb.Record]:
         """Return the records in order."""
@@ -185,7 +186,7 @@ class RecordingReader:
         return RecordingError(f"{self.name} is damaged at byte {at}: {what}")
 
 
-def _open_for_writing(path: Path) -> BinaryIO:
+def _open_for_writing(path: Path) -> BufferedRandom:
     head = _skippable(_TITLE_MAGIC, _TITLE + _VERSION.pack(VERSION))[: -_VERSION.size]
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o600)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from splitvisor.service import SERVER_OPTIONS
 from splitvisor.service_names import ServiceName
 from splitvisor.service_processes import ServiceCommand, ServiceProcess, stop_all
 
-_ARGUMENTS = {
+_ARGUMENTS: dict[str, Callable[[str], Sequence[str]]] = {
     "hcall": lambda _trees: ("--store", ":memory:"),
     "vio": lambda _trees: (),
     "of-client": lambda trees: ("--device-tree", trees),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Drives a back end from a recording, without a CPU, and compares what it does with what was recorded.
 
-Requests are sent in their order, each after the one before was answered, so that a replay is the same every time. Compared is what
-a guest or the machine can see: the offer, replies, memory writes, calls of other owners, and what comes unasked. How a back end
-reads memory is its own business; reads are only answered.
+Requests are sent in their order, each after the one before was answered, so that a replay is the same every time. Compared is
+what a guest or the machine can see: the offer, replies, memory writes, calls of other owners, and what comes unasked. How a back
+end reads memory is its own business; reads are only answered.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +21,24 @@ import grpc.aio
 from splitvisor import fdt
 from splitvisor.channels import open_aio_channel
 from splitvisor.papr.codes import H
+from splitvisor.recording.comparison import (
+    Difference,
+    Outcome,
+    TooManyError,
+    Unasked,
+    first_difference,
+    line,
+    messages_text,
+    route_key,
+    unequal,
+    without_id,
+)
 from splitvisor.recording.conversation import Event, Introduction, Recording, Step
 from splitvisor.recording.memory import CallMemory
 from splitvisor.recording.rules import TREE_PROPERTIES, masked_reply, rules_for
 from splitvisor.recording.text import asked_text, call_text, reply_text, typed_bytes
 from splitvisor.recording.trees import RecordedTrees
-from splitvisor.recording.typist import Typist, TypistError
+from splitvisor.recording.typist import END_OF_STREAM, Typist, TypistError
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2_grpc
 from splitvisor.rpc import recording_pb2 as rpb
@@ -41,52 +50,11 @@ ANSWER_S = 15.0
 MESSAGE_BYTES = 4 << 20
 MAX_REPORTED = 100
 """Differences that are described; all are counted."""
-MAX_UNASKED = 4096
-"""Interrupt sources that there can be; more than the other messages of any run."""
 TREE_OWNER = "hcall_service"
 NVRAM_FETCH = "nvram-fetch"
 INPUT_CALL = "H_GET_TERM_CHAR"
 
 _OPTIONS = (("grpc.max_send_message_length", MESSAGE_BYTES), ("grpc.max_receive_message_length", MESSAGE_BYTES))
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Something that the back end did not do as recorded."""
-
-    number: int
-    """Of the call among those to this back end, from 1; 0: not in a call."""
-    time_ns: int
-    """Of the call in the recording."""
-    call: str
-    """The call, decoded; what else it was about when number is 0."""
-    what: str
-    """What differs: "reply", "memory write", ..."""
-    expected: str
-    got: str
-
-    def __str__(self) -> str:
-        place = f"call {self.number} at {self.time_ns / 1e9:.6f} s, {self.call}" if self.number else self.call
-        return f"{place}: {self.what}\n  recorded  {self.expected}\n  now       {self.got}"
-
-
-@dataclass
-class Outcome:
-    """What a replay found."""
-
-    calls: int = 0
-    differences: int = 0
-    unanswered: int = 0
-    """Calls whose answer is not in the recording; they were not made."""
-    left_out: Counter[str] = field(default_factory=Counter)
-    """What was not compared, with the reason, and how often."""
-    failure: str = ""
-    """Why the replay ended early; empty when it did not."""
-
-    @property
-    def same(self) -> bool:
-        """Whether everything was compared and nothing differed."""
-        return not self.differences and not self.failure
 
 
 class ReplayEndedError(Exception):
@@ -117,7 +85,7 @@ async def replay(
                 await replayer.finish()
             except grpc.aio.AioRpcError as error:
                 outcome.failure = f"{backend} at {address}: {error.details() or error.code().name.lower()}"
-            except (ReplayEndedError, TypistError) as error:
+            except (ReplayEndedError, TooManyError, TypistError) as error:
                 outcome.failure = f"{backend} at {address}: {error}"
             except TimeoutError:
                 outcome.failure = f"{backend} at {address}: no answer within {ANSWER_S:.0f} s"
@@ -151,7 +119,7 @@ class _Replayer:
         self._routes: dict[int, int] = {}
         """Place of each recorded route in the live offer."""
         self._number, self._time_ns, self._text = 0, 0, ""
-        self._recorded, self._live = _Unasked(), _Unasked()
+        self._recorded, self._live = Unasked(), Unasked()
 
     async def take(self, item: object) -> None:
         """Replay the next item."""
@@ -176,7 +144,7 @@ class _Replayer:
         self._number, self._text = 0, "outside of calls"
         self._compare_interrupts()
         if self._recorded.messages != self._live.messages:
-            self._differ("messages", _list(self._recorded.messages), _list(self._live.messages))
+            self._differ("messages", messages_text(self._recorded.messages), messages_text(self._live.messages))
 
     async def close(self) -> None:
         """Let go of the back end."""
@@ -194,27 +162,28 @@ class _Replayer:
         hello.ClearField("positions")
         for device in hello.devices:
             self._replace_file(device, item.offer)
-        self._call = trap_pb2_grpc.TrapServiceStub(self._channel).Attach()
+        stub: Any = trap_pb2_grpc.TrapServiceStub(self._channel)
+        self._call = stub.Attach()
         await self._send(pb.AttachRequest(hello=hello))
         response = await self._receive()
         if response is None or not response.HasField("offer"):
             raise ReplayEndedError("it did not send an offer first")
         self._offer, self._live_offer = item.offer, response.offer
         self._text = "offer"
-        places = {_route_key(route): place for place, route in enumerate(self._live_offer.routes)}
+        places = {route_key(route): place for place, route in enumerate(self._live_offer.routes)}
         for place, route in enumerate(self._offer.routes):
-            live = places.pop(_route_key(route), None)
+            live = places.pop(route_key(route), None)
             if live is None:
                 self._differ("calls", f"it owns {route.name}", "it does not")
                 continue
             self._routes[place] = live
             if route != self._live_offer.routes[live]:
-                self._differ(route.name, _line(route), _line(self._live_offer.routes[live]))
+                self._differ(route.name, line(route), line(self._live_offer.routes[live]))
         for _, name in places:
             self._differ("calls", f"it does not own {name}", "it does")
         for what in ("nodes", "mirrors"):
-            for recorded, now in _unequal(getattr(self._offer, what), getattr(self._live_offer, what)):
-                self._differ(what, _line(recorded), _line(now))
+            for recorded, now in unequal(getattr(self._offer, what), getattr(self._live_offer, what)):
+                self._differ(what, line(recorded), line(now))
 
     def _replace_file(self, device: pb.DeviceSpec, offer: pb.Offer) -> None:
         """Give a device that has its contents in a file another one, with what was in it when the recording began."""
@@ -240,8 +209,8 @@ class _Replayer:
             if (change.path, change.name) in TREE_PROPERTIES:
                 self._outcome.left_out[f"{change.path.rstrip('/')}/{change.name} of the device tree"] += 1
             else:
-                before, after = ("nothing" if value is None else value.hex() or "there" for value in (change.before, change.after))
-                self._differ(f"{change.path} {change.name or ''}".rstrip(), before, after)
+                values = ("nothing" if value is None else value.hex() or "there" for value in (change.before, change.after))
+                self._differ(f"{change.path} {change.name or ''}".rstrip(), *values)
 
     async def _step(self, step: Step) -> None:
         self._time_ns = step.time_ns
@@ -325,7 +294,7 @@ class _Replayer:
         memory: CallMemory,
     ) -> pb.AttachRequest:
         recorded, answer = next(expected, (pb.AttachResponse(), None))
-        if _without_id(recorded) != _without_id(live):
+        if without_id(recorded) != without_id(live):
             self._differ("what it asks for", asked_text(recorded), asked_text(live))
         if live.HasField("memory_write"):
             memory.write(live.memory_write.block)
@@ -345,7 +314,7 @@ class _Replayer:
         """The next message; None at the end of the stream."""
         async with asyncio.timeout(ANSWER_S):
             response = await self._call.read()
-        return None if response is grpc.aio.EOF else response
+        return None if response is END_OF_STREAM else response
 
     # Comparing.
 
@@ -355,8 +324,8 @@ class _Replayer:
             self._outcome.left_out[f"{name}: {rule.why}"] += 1
         recorded, now = step.response.reply, live.response.reply
         expected, got = masked_reply(name, trap, recorded), masked_reply(name, trap, now)
-        for wrote, writes in _unequal(expected.writes, got.writes):
-            self._differ("memory write", *_first_difference(wrote, writes))
+        for wrote, writes in unequal(expected.writes, got.writes):
+            self._differ("memory write", *first_difference(wrote, writes))
         expected.ClearField("writes")
         got.ClearField("writes")
         if expected != got:
@@ -377,70 +346,3 @@ class _Replayer:
         self._outcome.differences += 1
         if self._outcome.differences <= MAX_REPORTED:
             self._report(Difference(self._number, self._time_ns, self._text, what, expected, got))
-
-
-class _Unasked:
-    """What a back end said without being asked."""
-
-    def __init__(self) -> None:
-        self.sources: set[int] = set()
-        """Of interrupts."""
-        self.messages: list[pb.AttachResponse] = []
-        """Actions and inventories."""
-
-    def add(self, message: pb.AttachResponse) -> None:
-        """Add a message. Raises ReplayEndedError when there are too many."""
-        if message.HasField("interrupt"):
-            self.sources.add(message.interrupt.source)
-        elif message.WhichOneof("message") in {"action", "inventory"}:
-            self.messages.append(message)
-        if max(len(self.sources), len(self.messages)) > MAX_UNASKED:
-            raise ReplayEndedError(f"more than {MAX_UNASKED} messages that nobody asked for")
-
-
-def _route_key(route: pb.Route) -> tuple[int, str]:
-    return route.kind, route.name
-
-
-def _unequal(recorded: Sequence[Any], live: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    """Pairs that are not equal; None where one has fewer."""
-    for index in range(max(len(recorded), len(live))):
-        one = recorded[index] if index < len(recorded) else None
-        other = live[index] if index < len(live) else None
-        if one != other:
-            yield one, other
-
-
-def _first_difference(recorded: pb.MemoryBlock | None, live: pb.MemoryBlock | None) -> tuple[str, str]:
-    """Describe two blocks of memory from the first byte that differs."""
-    if recorded is None or live is None or recorded.address != live.address:
-        return _place(recorded), _place(live)
-    pairs = zip(recorded.data, live.data, strict=False)
-    offset = next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(recorded.data), len(live.data)))
-    return _place(recorded, offset), _place(live, offset)
-
-
-def _place(block: pb.MemoryBlock | None, offset: int = 0) -> str:
-    if block is None:
-        return "no write"
-    shown = block.data[offset : offset + 16].hex() or "ends here"
-    return f"{block.address:#x}+{len(block.data)}, from byte {offset}: {shown}"
-
-
-def _without_id(message: pb.AttachResponse) -> pb.AttachResponse:
-    copy = pb.AttachResponse()
-    copy.CopyFrom(message)
-    for name in ("memory_write", "invoke"):
-        if copy.HasField(name):  # type: ignore[arg-type]  # its stub wants literals
-            getattr(copy, name).ClearField("id")
-    return copy
-
-
-def _line(message: Any) -> str:
-    with suppress(AttributeError):
-        return str(message).replace("\n", " ").strip()[:200] or "empty"
-    return "nothing"
-
-
-def _list(messages: Sequence[pb.AttachResponse]) -> str:
-    return "; ".join(asked_text(message) for message in messages) or "nothing"

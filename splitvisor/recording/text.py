@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import hcall_name
-from splitvisor.recording.conversation import Event, Introduction, Item, Step
+from splitvisor.recording.conversation import Introduction, Item, Step
 from splitvisor.rpc import recording_pb2 as rpb
 from splitvisor.rpc import trap_pb2 as pb
 
@@ -58,27 +58,9 @@ def effect_text(effect: pb.Effect) -> str:
 
 def asked_text(message: pb.AttachResponse) -> str:
     """Describe what a back end asks for, or says without being asked."""
-    match message.WhichOneof("message"):
-        case "memory_read":
-            return f"reads {message.memory_read.range.address:#x}+{message.memory_read.range.length}"
-        case "memory_write":
-            return f"writes {block_text(message.memory_write.block)}"
-        case "invoke":
-            return f"calls {_invoke_text(message.invoke)}"
-        case "interrupt":
-            return f"interrupt {message.interrupt.source:#x}"
-        case "action":
-            return _action_text(message.action)
-        case "dirty":
-            return f"wrote {message.dirty.address:#x}+{message.dirty.length}"
-        case "inventory":
-            kinds = ", ".join(f"{device.kind}@{device.unit_address:x}" for device in message.inventory.devices)
-            return f"has now {_escaped(kinds) or 'no devices'}"
-        case "reset_done":
-            return "reset"
-        case "acknowledge":
-            return "acknowledged"
-    return message.WhichOneof("message") or "nothing"
+    kind = message.WhichOneof("message")
+    describe = _MESSAGES.get(kind or "")
+    return describe(message) if describe is not None else kind or "nothing"
 
 
 def block_text(block: pb.MemoryBlock) -> str:
@@ -86,26 +68,28 @@ def block_text(block: pb.MemoryBlock) -> str:
     return f"{block.address:#x}+{len(block.data)} {_bytes_text(block.data)}"
 
 
-def item_lines(item: Item, offer: pb.Offer | None) -> Sequence[str]:
-    """Describe an item of a conversation, a call a line."""
+def item_lines(item: Item, offer: pb.Offer) -> Sequence[str]:
+    """Describe an item of a conversation whose back end made this offer, a call a line."""
     match item:
         case Introduction():
             names = ", ".join(_escaped(route.name) for route in item.offer.routes)
-            return [f"attached: VM {_escaped(item.hello.vm)}, {item.hello.vcpus} vCPUs, {item.hello.ram_bytes >> 20} MiB; owns {names}"]
-        case Event():
-            return [asked_text(item.message)]
+            machine = f"VM {_escaped(item.hello.vm)}, {item.hello.vcpus} vCPUs, {item.hello.ram_bytes >> 20} MiB"
+            return [f"attached: {machine}; owns {names}"]
+        case Step():
+            return _step_lines(item, offer)
         case rpb.SeedTree():
             return [f"seed tree, revision {item.response.revision}, {len(item.response.blob)} bytes"]
-        case Step() if item.request.HasField("reset"):
-            return [f"reset {item.request.reset.count}"]
-        case Step() if offer is not None:
-            asked = "".join(f"; {asked_text(message)}" for message, _ in item.asked)
-            if item.request.HasField("trap"):
-                trap = item.request.trap
-                route = offer.routes[trap.route]
-                return [f"{call_text(route, trap)} -> {reply_text(route, item.response.reply)}{asked}"]
-            return [f"{call_text(offer.routes[trap.route], trap)} posted{asked}" for trap in item.traps]
-    return []
+    return [asked_text(item.message)]
+
+
+def _step_lines(step: Step, offer: pb.Offer) -> Sequence[str]:
+    asked = "".join(f"; {asked_text(message)}" for message, _ in step.asked)
+    if step.request.HasField("reset"):
+        return [f"reset {step.request.reset.count}{asked}"]
+    if step.request.HasField("trap"):
+        route = offer.routes[step.request.trap.route]
+        return [f"{call_text(route, step.request.trap)} -> {reply_text(route, step.response.reply)}{asked}"]
+    return [f"{call_text(offer.routes[trap.route], trap)} posted{asked}" for trap in step.traps]
 
 
 def terminal_bytes(trap: pb.Trap) -> bytes:
@@ -135,6 +119,24 @@ def _of_client(trap: pb.Trap) -> str | None:
 
 
 _DECODERS: dict[str, Callable[[pb.Trap], str | None]] = {"H_PUT_TERM_CHAR": _put_term_char, "H_OF_CLIENT": _of_client}
+
+
+def _inventory_text(inventory: pb.Inventory) -> str:
+    kinds = ", ".join(f"{device.kind}@{device.unit_address:x}" for device in inventory.devices)
+    return f"has now {_escaped(kinds) or 'no devices'}"
+
+
+_MESSAGES: dict[str, Callable[[pb.AttachResponse], str]] = {
+    "memory_read": lambda it: f"reads {it.memory_read.range.address:#x}+{it.memory_read.range.length}",
+    "memory_write": lambda it: f"writes {block_text(it.memory_write.block)}",
+    "invoke": lambda it: f"calls {_invoke_text(it.invoke)}",
+    "interrupt": lambda it: f"interrupt {it.interrupt.source:#x}",
+    "action": lambda it: _action_text(it.action),
+    "dirty": lambda it: f"wrote {it.dirty.address:#x}+{it.dirty.length}",
+    "inventory": lambda it: _inventory_text(it.inventory),
+    "reset_done": lambda _: "reset",
+    "acknowledge": lambda _: "acknowledged",
+}
 
 
 def _invoke_text(invoke: pb.Invoke) -> str:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The device trees of a recording, served: of_client_service and cpu_service ask DeviceTreeService for them, outside of streams."""
+"""The device trees of a recording, served: cpu_service and of_client_service ask DeviceTreeService for them."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +81,17 @@ class RecordedTrees(device_tree_pb2_grpc.DeviceTreeServiceServicer):
                 return pb.GetTreeResponse(revision=revision, blob=blob)
         await context.abort(grpc.StatusCode.NOT_FOUND, f"no tree {request.revision or ''} of VM {request.vm!r} here")
         raise AssertionError  # abort() has raised
+
+    async def _refuse(self, request: Any, context: _Context) -> Any:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "a recording stands in for this service: it has the trees, no more")
+
+    GetProperty = ListRevisions = LookUpNode = GetInterruptParent = ChangeNodes = _refuse
+
+    async def WatchRevisions(
+        self, request: pb.WatchRevisionsRequest, context: _Context
+    ) -> AsyncIterator[pb.WatchRevisionsResponse]:
+        """Not here."""
+        yield await self._refuse(request, context)
 
     async def PutTree(self, request: pb.PutTreeRequest, context: _Context) -> pb.PutTreeResponse:
         """See the contract."""
