@@ -69,6 +69,7 @@ class Recorder:
         self._began = time.monotonic_ns()
         without_addresses = mpb.MachineConfig()
         without_addresses.CopyFrom(config)
+        without_addresses.ClearField("record_file")
         for backend in without_addresses.backends:
             backend.ClearField("address")
         start = rpb.RecordingStart(

@@ -12,6 +12,7 @@ from splitvisor.cli.bench import bench
 from splitvisor.cli.certs import certs
 from splitvisor.cli.dt import dt
 from splitvisor.cli.new_device import new_device
+from splitvisor.cli.record import record
 from splitvisor.cli.replay import replay
 from splitvisor.cli.run import run
 from splitvisor.cli.tls_options import TlsGroup
@@ -40,6 +41,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(vm, name="vm")
 app.add_typer(dt, name="dt")
 app.add_typer(certs, name="certs")
+app.add_typer(record, name="record")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -76,7 +76,15 @@ class Introduction:
     offer: pb.Offer
 
 
-Item = Step | Event | Introduction | rpb.SeedTree
+@dataclass(frozen=True)
+class Seed:
+    """A tree that the machine started with, at a reset."""
+
+    time_ns: int
+    tree: rpb.SeedTree
+
+
+Item = Step | Event | Introduction | Seed
 """What a conversation is made of; trees concern every link."""
 
 
@@ -105,8 +113,6 @@ class Conversation:
                 self._request(record.time_ns, record.request)
             case "response":
                 yield from self._response(record.time_ns, record.response)
-            case "seed_tree":
-                yield record.seed_tree
 
     def _request(self, time_ns: int, request: pb.AttachRequest) -> None:
         match request.WhichOneof("message"):
@@ -219,7 +225,7 @@ class Recording:
         for record in self.records():
             if record.link == 0:
                 if record.HasField("seed_tree"):
-                    yield "", record.seed_tree
+                    yield "", Seed(record.time_ns, record.seed_tree)
                 continue
             conversation = self.conversations[record.link - 1]
             if not links or conversation.name in links:

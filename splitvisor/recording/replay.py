@@ -33,7 +33,7 @@ from splitvisor.recording.comparison import (
     unequal,
     without_id,
 )
-from splitvisor.recording.conversation import Event, Introduction, Recording, Step
+from splitvisor.recording.conversation import Event, Introduction, Recording, Seed, Step
 from splitvisor.recording.memory import CallMemory
 from splitvisor.recording.rules import TREE_PROPERTIES, masked_reply, rules_for
 from splitvisor.recording.text import asked_text, call_text, reply_text, typed_bytes
@@ -126,8 +126,8 @@ class _Replayer:
         match item:
             case Introduction():
                 await self._introduce(item)
-            case rpb.SeedTree():
-                await self._seed(item)
+            case Seed():
+                await self._seed(item.tree)
             case Event():
                 self._recorded.add(item.message)
             case Step():

@@ -20,12 +20,11 @@ from splitvisor.backend import Call, Hypercall, Mirrored, Operand, Posted, Resul
 from splitvisor.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.recording import RecordingError
-from splitvisor.recording.conversation import Event, Introduction, Recording, Step
+from splitvisor.recording.conversation import Event, Introduction, Recording, Seed, Step
 from splitvisor.recording.stand_in_console import Output, StandInConsoles
 from splitvisor.recording.text import asked_text, call_text, terminal_bytes
 from splitvisor.recording.trees import RecordedTrees
 from splitvisor.rpc import console_pb2_grpc, device_tree_pb2_grpc, trap_pb2_grpc
-from splitvisor.rpc import recording_pb2 as rpb
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap_server import TrapServicer
 
@@ -93,9 +92,9 @@ class Script:
             match item:
                 case Introduction():
                     self.introduction = item
-                case rpb.SeedTree():
-                    kept += item.ByteSize()
-                    self.trees.expect(item)
+                case Seed():
+                    kept += item.tree.ByteSize()
+                    self.trees.expect(item.tree)
                 case Event():
                     kept += item.message.ByteSize()
                     latest.append(item.message)
@@ -171,10 +170,12 @@ class StandInSession(Session):
         trap = pb.Trap(vcpu=call.vcpu, arguments=call.arguments)
         if route.name == OUTPUT_CALL:
             self._output.write(self.vm.name, terminal_bytes(trap))
-        answer = self._script.find(route, call, await _operands(self.vm, route, call))
+        operands = await _operands(self.vm, route, call)
+        answer = self._script.find(route, call, operands)
         if answer is None:
             if route.HasField("posted"):  # Nothing but its effect was recorded: the guest had its answer before.
                 return Result(H.SUCCESS)
+            trap.operands.extend(pb.MemoryBlock(data=data) for data in operands)
             self._script.leave(f"it did not make this call: {call_text(route, trap)}")
             failure = route.unavailable_result or H.HARDWARE
             return Result(failure, returns=(failure,))

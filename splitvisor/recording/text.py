@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import hcall_name
-from splitvisor.recording.conversation import Introduction, Item, Step
-from splitvisor.rpc import recording_pb2 as rpb
+from splitvisor.recording.conversation import Introduction, Item, Seed, Step
 from splitvisor.rpc import trap_pb2 as pb
 
 SHOWN_BYTES = 16
@@ -35,6 +34,8 @@ def reply_text(route: pb.Route, reply: pb.Reply) -> str:
     else:
         registers = [f"r{number}={value:#x}" for number, value in enumerate(reply.outputs, 4)]
         parts = [" ".join((_code(H, reply.result), *registers))]
+    if route.name == "H_GET_TERM_CHAR":
+        parts.append(_quoted(typed_bytes(reply)))
     parts += [f"writes {block_text(block)}" for block in reply.writes]
     parts += [f"wrote {block.address:#x}+{block.length}" for block in reply.dirty]
     parts += [effect_text(effect) for effect in reply.effects]
@@ -77,8 +78,8 @@ def item_lines(item: Item, offer: pb.Offer) -> Sequence[str]:
             return [f"attached: {machine}; owns {names}"]
         case Step():
             return _step_lines(item, offer)
-        case rpb.SeedTree():
-            return [f"seed tree, revision {item.response.revision}, {len(item.response.blob)} bytes"]
+        case Seed():
+            return [f"seed tree, revision {item.tree.response.revision}, {len(item.tree.response.blob)} bytes"]
     return [asked_text(item.message)]
 
 
