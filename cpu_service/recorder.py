@@ -17,6 +17,7 @@ import structlog
 
 from cpu_service.trap_router import CallCount
 from splitvisor import __version__
+from splitvisor.recording import RecordingError
 from splitvisor.recording.file import RecordingWriter
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import machine_pb2 as mpb
@@ -37,11 +38,10 @@ CLOSE_S = 10.0
 
 log = structlog.get_logger()
 
-_Event = pb.AttachRequest | pb.AttachResponse | rpb.RecordingStart | rpb.SeedTree | rpb.RecordingEnd
+_Event = pb.AttachRequest | pb.AttachResponse | rpb.SeedTree | rpb.RecordingEnd
 _FIELDS: dict[type[_Event], str] = {
     pb.AttachRequest: "request",
     pb.AttachResponse: "response",
-    rpb.RecordingStart: "start",
     rpb.SeedTree: "seed_tree",
     rpb.RecordingEnd: "end",
 }
@@ -78,7 +78,12 @@ class Recorder:
             splitvisor_version=__version__,
             backends=[backend.name for backend in config.backends],
         )
-        self.put(0, start)
+        try:
+            self._writer.append(rpb.Record(start=start).SerializeToString())
+            self._writer.flush()
+        except OSError as error:
+            self._writer.abandon()
+            raise RecordingError(f"{path} cannot be written: {error.strerror}; give another file") from error
         self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
         self._thread.start()
 

@@ -27,8 +27,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For programs")]
 
 
 @contextmanager
-def _opened(command: str, path: Path) -> Iterator[Recording]:
-    """Yield a recording; what is wrong with it ends the program, that it was cut off is noted at the end."""
+def _opened(command: str, path: Path, *, note: bool = True) -> Iterator[Recording]:
+    """Yield a recording, to be read to its end; what is wrong with it ends the program, that it was cut off is noted after."""
     from splitvisor.recording import RecordingError  # protobuf and zstandard are slow to load
     from splitvisor.recording.conversation import Recording
     from splitvisor.recording.file import RecordingReader
@@ -36,9 +36,10 @@ def _opened(command: str, path: Path) -> Iterator[Recording]:
     try:
         with path.open("rb") as file:
             reader = RecordingReader(file, str(path))
-            yield Recording(reader, str(path))
-        if reader.cut:
-            typer.echo(f"note: {reader.cut}", err=True)
+            recording = Recording(reader, str(path))
+            yield recording
+        if note and recording.note(reader.cut):
+            typer.echo(f"note: {recording.note(reader.cut)}", err=True)
     except BrokenPipeError:  # Whoever reads our output has seen enough.
         raise
     except OSError as error:
@@ -180,7 +181,7 @@ def diff(
     """
     from splitvisor.recording.diff import changes, entries
 
-    with _opened("diff", before) as one, _opened("diff", after) as other:
+    with _opened("diff", before, note=False) as one, _opened("diff", after, note=False) as other:
         names = [name for name in dict.fromkeys((*one.start.backends, *other.start.backends)) if not link or name in link]
     if link and not names:
         fail("record diff", f"neither recording has {', '.join(link)}", USAGE)
@@ -188,7 +189,8 @@ def diff(
     found = 0
     for name in names:
         # Each back end in turn: what is kept in memory does not depend on how long the recordings are.
-        with _opened("diff", before) as one, _opened("diff", after) as other:
+        last = name == names[-1]
+        with _opened("diff", before, note=last) as one, _opened("diff", after, note=last) as other:
             for change in changes(entries(one, name, wanted), entries(other, name, wanted)):
                 found += 1
                 if as_json:

@@ -40,8 +40,8 @@ def replay_against(path: Path, name: ServiceName, address: str | None, trees_soc
         fail(COMMAND, str(error), USAGE)
     except ServiceFailedError as error:
         fail(COMMAND, str(error), ExitStatus.SERVICE_FAILED)
-    if reader.cut:
-        typer.echo(f"note: {reader.cut}", err=True)
+    if recording.note(reader.cut):
+        typer.echo(f"note: {recording.note(reader.cut)}", err=True)
     _say(outcome, name.package)
     if outcome.failure:
         fail(COMMAND, outcome.failure)

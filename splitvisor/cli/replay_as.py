@@ -44,8 +44,8 @@ def replay_as(path: Path, name: ServiceName, listen: str | None) -> None:
             if name.package not in recording.start.backends:
                 fail(COMMAND, f"{path} has no {name.package}; it has {', '.join(recording.start.backends)}", USAGE)
             script = Script(recording, name.package, lambda line: typer.echo(line, err=True))
-        if reader.cut:
-            typer.echo(f"note: {reader.cut}", err=True)
+        if recording.note(reader.cut):
+            typer.echo(f"note: {recording.note(reader.cut)}", err=True)
         configure(LogLevel.WARNING, name.package)
         address = listen or default_address(name)
         typer.echo(f"{name.package} of {path} at {address}; ^C or SIGTERM stops it", err=True)

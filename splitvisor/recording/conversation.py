@@ -220,6 +220,12 @@ class Recording:
                 self.end = record.end
             yield record
 
+    def note(self, cut: str) -> str:
+        """Return what is to be said about its end; empty when it was ended in order. cut: what its reader says."""
+        if cut or self.end is not None:
+            return cut
+        return f"{self.name} has no end: cpu_service was killed, could not write any more, or is recording still"
+
     def items(self, *links: str) -> Iterator[tuple[str, Item]]:
         """Return what the links said, in order, with their names; all of them when none is named. Once."""
         for record in self.records():
