@@ -166,10 +166,13 @@ class BackendLink:
         Raises BackendUnavailableError after timeout seconds, or at once when the back end refuses.
         """
         if not self._first_attach.wait(timeout) or not self.attached:
+            failure = self._failure or "no answer"  # What close() cancels is no reason.
             self.close("not attached")
             raise BackendUnavailableError(
                 f"back end {self.name} at {self.address}: {self._failure or 'no answer'}; "
                 f"start it or correct its address"
+                f"back end {self.name} at {self.address}: {failure}; "
+                f"start it with `splitvisor service` or correct its address"
             )
         return self.offer
 

@@ -40,11 +40,11 @@ def replay_against(path: Path, name: ServiceName, address: str | None, trees_soc
         fail(COMMAND, str(error), USAGE)
     except ServiceFailedError as error:
         fail(COMMAND, str(error), ExitStatus.SERVICE_FAILED)
-    if recording.note(reader.cut):
-        typer.echo(f"note: {recording.note(reader.cut)}", err=True)
     _say(outcome, name.package)
     if outcome.failure:
-        fail(COMMAND, outcome.failure)
+        fail(COMMAND, outcome.failure, ExitStatus.SERVICE_FAILED)
+    if recording.note(reader.cut):
+        typer.echo(f"note: {recording.note(reader.cut)}", err=True)
     if not outcome.same:
         raise typer.Exit(FAILED)
 

@@ -13,14 +13,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from splitvisor.exit_status import ExitStatus
 from splitvisor.guests import MARKER
 from splitvisor.recording.file import RecordingReader, RecordingWriter
+from splitvisor.recording.text import terminal_bytes
 from splitvisor.rpc import recording_pb2 as rpb
+from tests.component.trap_client import wait_until
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, ROOT, STEP_SECONDS, Console, Guests
 from tests.unit.recordings import read
@@ -43,7 +46,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def demo(place: Path) -> Path:
-    """The demo guest, typed at, with NVRAM in a file."""
+    """The demo guest, typed at, with a second terminal and NVRAM in a file."""
     runtime = place / "demo"
     runtime.mkdir()
     file = place / "demo.recording"
@@ -64,8 +67,8 @@ def debian(place: Path, guests: Guests) -> Path:
     runtime.mkdir()
     file = place / "debian.recording"
     console = Console(
-        ["--record", str(file), "--kernel", str(guests.kernel), "--initrd", str(guests.shell), "--append", "console=hvc0 panic=-1",
-         "--smp", "2"], runtime,
+        ["--record", str(file), "--kernel", str(guests.kernel), "--initrd", str(guests.shell), "--smp", "2",
+         "--append", "console=hvc0 panic=-1"], runtime,
     )  # fmt: skip
     console.expect(MARKER, BOOT_SECONDS)
     console.expect("guest# ")
@@ -133,7 +136,8 @@ def _change(record: rpb.Record, change: str) -> tuple[rpb.Record, int] | None:
 
 
 @pytest.mark.parametrize(
-    ("change", "what"), [("reply", ": reply"), ("memory", ": memory write"), ("effect", ": reply"), ("offer", "offer: nodes")]
+    ("change", "what"),
+    [("reply", ": reply"), ("memory", ": memory write"), ("effect", ": reply"), ("offer", "offer: nodes")],
 )
 def test_a_difference_is_found_and_named(demo: Path, tmp_path: Path, change: str, what: str) -> None:
     changed, service = _changed(demo, tmp_path / "changed", change)
@@ -158,7 +162,7 @@ def test_a_service_that_runs_is_replayed_against_without_harm_to_its_machine(run
 
 def test_nobody_at_the_address_is_one_line(demo: Path, place: Path) -> None:
     done = splitvisor("replay", str(demo), "--against", f"vio@unix:{place}/nobody.sock")
-    assert done.returncode == 1
+    assert done.returncode == ExitStatus.SERVICE_FAILED
     assert done.stderr.count("\n") == 1
     assert "nobody.sock" in done.stderr
 
@@ -175,24 +179,40 @@ class StandIn:
         assert self.address in self.process.stderr.readline()
         # It says so before it listens; `splitvisor run` waits for it.
 
+    def close(self) -> None:
+        """End it if it has not."""
+        if self.process.poll() is None:
+            self.end()
+
     def end(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGTERM)
         _, errors = self.process.communicate(timeout=STEP_SECONDS)
         return self.process.returncode, errors
 
 
+Stand = Callable[[Path, str], StandIn]
+
+
 @pytest.fixture
-def short(short_path: Path) -> Path:
-    """A place for sockets that is not the runs' own."""
-    path = short_path / "as"
-    path.mkdir()
-    return path
+def stand(short_path: Path) -> Iterator[Stand]:
+    """Have a recording stand in for a service; it is ended with the test."""
+    started: list[StandIn] = []
+
+    def start(recording: Path, service: str) -> StandIn:
+        started.append(StandIn(recording, service, short_path / "stand-in.sock"))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
 
 
 @pytest.mark.parametrize(("service", "flag"), [("vio_service", "vio"), ("hcall_service", "hcall")])
-def test_a_recording_stands_in_for_a_service(run: Run, demo: Path, short: Path, place: Path, service: str, flag: str) -> None:
+def test_a_recording_stands_in_for_a_service(
+    run: Run, stand: Stand, demo: Path, place: Path, service: str, flag: str
+) -> None:
     """What was typed comes from the recording when that is vio_service's."""
-    stand_in = StandIn(demo, service, short / "s")
+    stand_in = stand(demo, service)
     console = run("--connect", f"{flag}={stand_in.address}", "--vty", "2", "--nvram", str(place / "nvram"))
     if flag != "vio":
         console.expect("> ")
@@ -203,8 +223,8 @@ def test_a_recording_stands_in_for_a_service(run: Run, demo: Path, short: Path, 
     assert (status, "the guest stayed in the recording" in errors) == (0, True), errors
 
 
-def test_a_guest_that_leaves_the_recording_is_told_of(run: Run, demo: Path, short: Path) -> None:
-    stand_in = StandIn(demo, "of-client", short / "s")
+def test_a_guest_that_leaves_the_recording_is_told_of(run: Run, stand: Stand, demo: Path) -> None:
+    stand_in = stand(demo, "of-client")
     console = run("--connect", f"of-client={stand_in.address}", "--vty", "2")
     console.expect("> ")
     console.type("tree\noff\n")
@@ -214,13 +234,11 @@ def test_a_guest_that_leaves_the_recording_is_told_of(run: Run, demo: Path, shor
     assert "the guest leaves the recording: it did not make this call: vcpu 0 H_OF_CLIENT(" in errors
 
 
-def test_another_machine_is_refused_with_the_reason(run: Run, demo: Path, short: Path) -> None:
-    stand_in = StandIn(demo, "vio", short / "s")
-    console = run("--connect", f"vio={stand_in.address}", "--memory", "1G")
-    console.wait()
-    assert "the recording is of a machine with 1 vCPUs and 512 MiB" in (console.process.stderr.read().decode()  # type: ignore[union-attr]
-                                                                      )  # fmt: skip
-    stand_in.end()
+def test_another_machine_is_refused_with_the_reason(run: Run, stand: Stand, demo: Path) -> None:
+    console = run("--connect", f"vio={stand(demo, 'vio').address}", "--memory", "1G")
+    assert console.wait() == ExitStatus.SERVICE_FAILED
+    assert console.process.stderr is not None
+    assert b"the recording is of a machine with 1 vCPUs and 512 MiB" in console.process.stderr.read()
 
 
 def test_cpu_service_killed_leaves_what_was_recorded_until_then(run: Run, tmp_path: Path) -> None:
@@ -241,9 +259,6 @@ def test_cpu_service_killed_leaves_what_was_recorded_until_then(run: Run, tmp_pa
 
 def _wait_for_text(file: Path, text: bytes) -> None:
     """Wait until a recording under way has a text that the guest wrote in one block."""
-    from splitvisor.recording.text import terminal_bytes
-    from tests.component.trap_client import wait_until
-
     def there() -> bool:
         traps = [trap for record in read(file)[0] for trap in record.request.posted.traps]
         return text in b"".join(terminal_bytes(trap) for trap in traps)

@@ -52,7 +52,8 @@ def call(time_ns: int, sequence: int, argument: int, output: int) -> list[rpb.Re
 
 def some_calls(count: int) -> list[rpb.Record]:
     calls = (call(10 * number, number, number, number * number) for number in range(1, count + 1))
-    return [start(), *attached(), *(record for pair in calls for record in pair), rpb.Record(time_ns=10**9, end=rpb.RecordingEnd())]
+    end = rpb.Record(time_ns=10**9, end=rpb.RecordingEnd())
+    return [start(), *attached(), *(record for pair in calls for record in pair), end]
 
 
 def write(path: Path, records: Iterable[rpb.Record], flush_each: int = 1 << 30) -> Path:

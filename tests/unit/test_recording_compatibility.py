@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A recording of the demo guest that an earlier version made stays readable: its typed `help` and `off`, and what it answered.
 
-tests/data/demo.recording was made with `printf 'help\\noff\\n' | splitvisor run --record tests/data/demo.recording`. A change after
-which it cannot be read needs a new version of the format.
+tests/data/demo.recording was made with `printf 'help\\noff\\n' | splitvisor run --record tests/data/demo.recording`. A change
+after which it cannot be read needs a new version of the format.
 """
 
 from __future__ import annotations
