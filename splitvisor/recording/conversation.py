@@ -20,6 +20,8 @@ MAX_UNANSWERED = 4096
 """Requests of one link that wait for their answers; more than credit and vCPUs allow in any machine."""
 MAX_ASKED = 65536
 """Of the back end, within one request."""
+MAX_BYTES = 64 << 20
+"""Of requests without an answer, with what was asked in them: a file must not make a reader keep more."""
 
 
 @dataclass(eq=False)
@@ -35,6 +37,8 @@ class Step:
     asked: list[tuple[pb.AttachResponse, pb.AttachRequest | None]] = field(default_factory=list)
     """memory_read, memory_write and invoke, each with its answer; None: there was none."""
 
+    size: int = 0
+    """Bytes of request and asked."""
     waiting: dict[int, int] = field(init=False)
     """Of a batch: by vCPU, the last sequence that was not acknowledged."""
 
@@ -97,6 +101,8 @@ class Conversation:
         self.connections = 0
         self._hello: tuple[int, pb.Hello] | None = None
         self._unanswered: deque[Step] = deque()
+        self._bytes = 0
+        """Of what is unanswered."""
         self._seen: dict[int, int] = {}
         """Sequence of the newest call of each vCPU."""
         self._resets = 0
@@ -146,6 +152,13 @@ class Conversation:
         self._unanswered.append(step)
         if len(self._unanswered) > MAX_UNANSWERED:
             raise RecordingError(f"the recording has {MAX_UNANSWERED} calls to {self.name} without an answer")
+        self._keep(step, step.request.ByteSize())
+
+    def _keep(self, step: Step, size: int) -> None:
+        step.size += size
+        self._bytes += size
+        if self._bytes > MAX_BYTES:
+            raise RecordingError(f"the recording has calls to {self.name} without an answer of more than {MAX_BYTES >> 20} MiB")
 
     def _response(self, time_ns: int, response: pb.AttachResponse) -> Iterator[Item]:
         match response.WhichOneof("message"):
@@ -166,19 +179,23 @@ class Conversation:
             asked = self._unanswered[0].asked
             if all(response != known for known, answer in asked[-4:] if answer is None):  # Else repeated after a reconnect.
                 asked.append((response, None))
+                self._keep(self._unanswered[0], response.ByteSize())
             if len(asked) > MAX_ASKED:
                 raise RecordingError(f"the recording has a call in which {self.name} asks {MAX_ASKED} times")
 
     def _answer(self, kind: str, number: int, answer: pb.AttachRequest) -> None:
         for step in self._unanswered:
-            for index, (asked, known) in enumerate(step.asked):
+            for index in range(len(step.asked) - 1, -1, -1):
+                asked, known = step.asked[index]
                 if known is None and _number(asked, kind) == number:
                     step.asked[index] = (asked, answer)
+                    self._keep(step, answer.ByteSize())
                     return
 
     def _finish(self, time_ns: int, response: pb.AttachResponse) -> Iterator[Item]:
         for step in [step for step in self._unanswered if step.take(response)]:
             self._unanswered.remove(step)
+            self._bytes -= step.size
             step.response, step.answered_ns = response, time_ns
             yield step
 

@@ -205,7 +205,11 @@ class _Replayer:
         stub: Any = device_tree_pb2_grpc.DeviceTreeServiceStub(self._channel)
         live: dt.BuildTreeResponse = await stub.BuildTree(request, timeout=ANSWER_S)
         self._number, self._text = 0, "device tree"
-        for change in differences(fdt.read(item.response.blob), fdt.read(live.blob)):
+        try:
+            recorded, now = fdt.read(item.response.blob), fdt.read(live.blob)
+        except fdt.FdtError as error:
+            raise ReplayEndedError(f"a device tree is broken: {error}") from error
+        for change in differences(recorded, now):
             if (change.path, change.name) in TREE_PROPERTIES:
                 self._outcome.left_out[f"{change.path.rstrip('/')}/{change.name} of the device tree"] += 1
             else:

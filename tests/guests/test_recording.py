@@ -46,7 +46,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def demo(place: Path) -> Path:
-    """The demo guest, typed at, with a second terminal and NVRAM in a file."""
+    """The demo guest, typed at and rebooted, with a second terminal and NVRAM in a file."""
     runtime = place / "demo"
     runtime.mkdir()
     file = place / "demo.recording"
@@ -54,6 +54,9 @@ def demo(place: Path) -> Path:
     console.expect("> ")
     console.type("ls /chosen\n")
     console.expect("bootargs")
+    console.type("reboot\n")
+    console.expect("Type help")
+    console.expect("> ")
     console.type("time\noff\n")
     assert console.wait() == 0
     console.close()
@@ -216,7 +219,9 @@ def test_a_recording_stands_in_for_a_service(
     console = run("--connect", f"{flag}={stand_in.address}", "--vty", "2", "--nvram", str(place / "nvram"))
     if flag != "vio":
         console.expect("> ")
-        console.type("ls /chosen\ntime\noff\n")
+        console.type("ls /chosen\nreboot\n")
+        console.expect("Type help")
+        console.type("time\noff\n")
     console.expect("Powering off")
     assert console.wait() == 0
     status, errors = stand_in.end()
