@@ -26,6 +26,7 @@ from splitvisor.rpc import recording_pb2 as rpb
 from tests.component.trap_client import wait_until
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, ROOT, STEP_SECONDS, Console, Guests
+from tests.services import Service
 from tests.unit.recordings import read
 
 BACK_ENDS = ("vio_service", "hcall_service", "of_client_service")
@@ -260,6 +261,27 @@ def test_cpu_service_killed_leaves_what_was_recorded_until_then(run: Run, tmp_pa
     assert "is cut off" in done.stderr or "has no end: cpu_service was killed" in done.stderr
     replayed = splitvisor("replay", str(file), "--against", "of-client")
     assert replayed.returncode == 0, replayed.stdout
+
+
+def test_a_back_end_that_was_killed_meanwhile_is_replayed_as_one(
+    run: Run, services: dict[str, Service], tmp_path: Path
+) -> None:
+    file = tmp_path / "killed.recording"
+    connect = ",".join(f"{name}={service.address}" for name, service in services.items())
+    console = run("--record", str(file), "--connect", connect)
+    console.expect("> ")
+    console.type("echo before\n")
+    console.expect(r"^before\r?$")
+    services["vio"].kill()
+    services["vio"].start()
+    console.type("echo after\noff\n")
+    console.expect(r"^after\r?$")
+    assert console.wait() == 0
+    connections = json.loads(splitvisor("record", "stats", "--json", str(file)).stdout)["connections"]
+    assert connections["vio_service"] > 1
+    for service in BACK_ENDS:
+        done = splitvisor("replay", str(file), "--against", service)
+        assert done.returncode == 0, done.stdout
 
 
 def _wait_for_text(file: Path, text: bytes) -> None:
