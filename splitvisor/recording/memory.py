@@ -20,6 +20,12 @@ class CallMemory:
             for asked, answer in step.asked
             if asked.HasField("memory_read") and answer is not None and answer.memory_result.ok
         ]
+        self.refused = {
+            (asked.memory_read.range.address, asked.memory_read.range.length)
+            for asked, answer in step.asked
+            if asked.HasField("memory_read") and answer is not None and not answer.memory_result.ok
+        }
+        """Addresses and lengths that were not in RAM."""
         operands = [block for trap in step.traps for block in trap.operands]
         self._layers = [*reversed(reads), *reversed(operands)]
         """The first contents of a byte on top."""

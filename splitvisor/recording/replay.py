@@ -12,6 +12,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ class _Replayer:
         self._typist = Typist(channel, self._vm)
         self._typed = False
         self._call: Any = None
+        self._detached = False
         self._offer, self._live_offer = pb.Offer(), pb.Offer()
         self._routes: dict[int, int] = {}
         """Place of each recorded route in the live offer."""
@@ -137,8 +139,7 @@ class _Replayer:
         """Detach, and compare what came unasked."""
         if self._call is None:
             raise ReplayEndedError("the recording has no connection to it")
-        await self._send(pb.AttachRequest(detach=pb.Detach(reason="the replay is over")))
-        await self._call.done_writing()
+        await self._detach()
         while (response := await self._receive()) is not None:
             self._live.add(response)
         self._number, self._text = 0, "outside of calls"
@@ -149,8 +150,18 @@ class _Replayer:
     async def close(self) -> None:
         """Let go of the back end."""
         await self._typist.close()
-        if self._call is not None:
-            self._call.cancel()
+        if self._call is None:
+            return
+        if not self._detached:  # It would keep what it has of this VM.
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+                await self._detach()
+        self._call.cancel()
+
+    async def _detach(self) -> None:
+        self._detached = True
+        await self._send(pb.AttachRequest(detach=pb.Detach(reason="the replay is over")))
+        async with asyncio.timeout(ANSWER_S):
+            await self._call.done_writing()
 
     # The parts of a recording.
 
@@ -160,8 +171,9 @@ class _Replayer:
         hello.vm, hello.incarnation = self._vm, self._incarnation
         hello.ClearField("ram_path")
         hello.ClearField("positions")
-        for device in hello.devices:
-            self._replace_file(device, item.offer)
+        for number, device in enumerate(hello.devices):
+            if "path" in device.options:
+                device.options["path"] = str(self._file(number, item.offer))
         stub: Any = trap_pb2_grpc.TrapServiceStub(self._channel)
         self._call = stub.Attach()
         await self._send(pb.AttachRequest(hello=hello))
@@ -185,14 +197,13 @@ class _Replayer:
             for recorded, now in unequal(getattr(self._offer, what), getattr(self._live_offer, what)):
                 self._differ(what, line(recorded), line(now))
 
-    def _replace_file(self, device: pb.DeviceSpec, offer: pb.Offer) -> None:
-        """Give a device that has its contents in a file another one, with what was in it when the recording began."""
-        if "path" in device.options:
-            contents = next((mirror.contents for mirror in offer.mirrors if mirror.name == NVRAM_FETCH), None)
-            path = self._directory / f"{device.kind}-{device.unit_address:x}"
-            if contents is not None:
-                path.write_bytes(contents)
-            device.options["path"] = str(path)
+    def _file(self, number: int, offer: pb.Offer) -> Path:
+        """A file for a device that has its contents in one, with what was in it when the recording began."""
+        path = self._directory / f"device-{number}"  # Nothing of a recording gets into a path.
+        contents = next((mirror.contents for mirror in offer.mirrors if mirror.name == NVRAM_FETCH), None)
+        if contents is not None:
+            path.write_bytes(contents)
+        return path
 
     async def _seed(self, item: rpb.SeedTree) -> None:
         if self._trees is not None:
@@ -286,7 +297,7 @@ class _Replayer:
         data = memory.read(read.range.address, read.range.length) if read.range.length <= MESSAGE_BYTES else None
         if data is not None:
             result.data, result.ok = data, True
-        else:
+        elif (read.range.address, read.range.length) not in memory.refused:
             place = f"{read.range.address:#x}+{read.range.length}"
             self._differ("memory read", "the recording does not have these bytes", f"it reads {place}")
         return pb.AttachRequest(memory_result=result)
