@@ -169,10 +169,7 @@ class BackendLink:
             failure = self._failure or "no answer"  # What close() cancels is no reason.
             self.close("not attached")
             raise BackendUnavailableError(
-                f"back end {self.name} at {self.address}: {self._failure or 'no answer'}; "
-                f"start it or correct its address"
-                f"back end {self.name} at {self.address}: {failure}; "
-                f"start it with `splitvisor service` or correct its address"
+                f"back end {self.name} at {self.address}: {failure}; start it or correct its address"
             )
         return self.offer
 
