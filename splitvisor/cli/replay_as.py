@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import typer
 import uvloop
@@ -17,8 +16,8 @@ from splitvisor.recording import RecordingError
 from splitvisor.recording.conversation import Recording
 from splitvisor.recording.file import RecordingReader
 from splitvisor.recording.stand_in import Script, StandIn
+from splitvisor.runtime_directory import make_socket_directory
 from splitvisor.service import Listening, serve
-from splitvisor.service_main import default_address
 from splitvisor.service_names import ServiceModule, ServiceName
 
 COMMAND = "replay"
@@ -32,7 +31,7 @@ class _StandInName(ServiceName):
 
     def load(self) -> ServiceModule:
         """See ServiceName."""
-        return cast(ServiceModule, self.stand_in)
+        return self.stand_in
 
 
 def replay_as(path: Path, name: ServiceName, listen: str | None) -> None:
@@ -47,7 +46,7 @@ def replay_as(path: Path, name: ServiceName, listen: str | None) -> None:
         if recording.note(reader.cut):
             typer.echo(f"note: {recording.note(reader.cut)}", err=True)
         configure(LogLevel.WARNING, name.package)
-        address = listen or default_address(name)
+        address = listen or f"unix:{make_socket_directory()}/{name.command}.sock"
         typer.echo(f"{name.package} of {path} at {address}; ^C or SIGTERM stops it", err=True)
         stand_in = _StandInName(name.command, name.package, name.summary, StandIn(script))
         uvloop.run(serve(stand_in, None, Listening([address])))

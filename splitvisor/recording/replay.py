@@ -20,7 +20,7 @@ import grpc
 import grpc.aio
 
 from splitvisor import fdt
-from splitvisor.channels import open_aio_channel
+from splitvisor.channels import explain, open_aio_channel
 from splitvisor.papr.codes import H
 from splitvisor.recording.comparison import (
     Difference,
@@ -85,7 +85,7 @@ async def replay(
                     await replayer.take(item)
                 await replayer.finish()
             except grpc.aio.AioRpcError as error:
-                outcome.failure = f"{backend} at {address}: {error.details() or error.code().name.lower()}"
+                outcome.failure = f"{backend} at {address}: {explain(error)}"
             except (ReplayEndedError, TooManyError, TypistError) as error:
                 outcome.failure = f"{backend} at {address}: {error}"
             except TimeoutError:

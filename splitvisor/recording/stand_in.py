@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -263,7 +263,7 @@ def _declaration(route: pb.Route, mirror: bytes | None) -> Hypercall | RtasCall:
 class StandIn:
     """A stand-in as a service (see splitvisor.service_names)."""
 
-    Options = type(None)
+    Options: type[Any] = type(None)
 
     def __init__(self, script: Script) -> None:
         self._script = script

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from splitvisor.channels import explain
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 
@@ -44,7 +45,7 @@ class Typist:
                     await self._consoles[unit_address].open(self._vm, unit_address)
                 await self._consoles[unit_address].type(data)
         except (grpc.aio.AioRpcError, EOFError, TimeoutError) as error:
-            reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else "no answer"
+            reason = explain(error) if isinstance(error, grpc.aio.AioRpcError) else "no answer"
             raise TypistError(f"the console at {unit_address:#x} takes no input: {reason}") from error
 
     async def close(self) -> None:
