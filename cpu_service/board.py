@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -30,6 +30,9 @@ from cpu_service.virtual_processor_area import VirtualProcessorAreas
 from splitvisor.guest_memory import RAM_SUFFIX, RamFile
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
+
+if TYPE_CHECKING:
+    from cpu_service.recorder import Recorder
 
 ATTACH_TIMEOUT_S = 8.0
 """How long a back end may take to be there at the machine's start."""
@@ -64,7 +67,8 @@ class Board:
         size = config.memory_mib * MIB
         self._ram_path = runtime_dir / f"{config.name}-{secrets.token_hex(16)}{RAM_SUFFIX}"
         self._ram_file = RamFile.create(self._ram_path, size)
-        if config.private_memory:
+        private = config.private_memory or bool(config.record_file)
+        if private:
             self._ram_path.unlink()
         self.ram = GuestRam(self._ram_file.map)
         shift = table_shift(size)
@@ -104,10 +108,17 @@ class Board:
             incarnation=time.time_ns(),
             vcpus=config.vcpus,
             ram_bytes=size,
-            ram_path="" if config.private_memory else str(self._ram_path),
+            ram_path="" if private else str(self._ram_path),
             devices=config.devices,
         )
-        self.links = [BackendLink(backend.name, backend.address, hello, self.ram, self) for backend in config.backends]
+        self.recorder = _recorder(config)
+        """None: this machine is not recorded."""
+        self.links = [
+            BackendLink(
+                backend.name, backend.address, hello, self.ram, self, None if self.recorder is None else self.recorder.tap(index)
+            )
+            for index, backend in enumerate(config.backends)
+        ]
 
     def attach(self) -> None:
         """Attach every back end at the same time, and register what they own.
@@ -132,6 +143,8 @@ class Board:
         """Detach the back ends and remove the file of guest RAM."""
         for link in self.links:
             link.close(reason)
+        if self.recorder is not None:
+            self.recorder.close(reason, () if self.router is None else self.router.call_counts())
         with suppress(FileNotFoundError):
             self._ram_path.unlink()
 
@@ -166,3 +179,11 @@ class Board:
             written, self._written = self._written, []
         for address, length in written:
             self.engine.invalidate_code(address, length)
+
+
+def _recorder(config: mpb.MachineConfig) -> Recorder | None:
+    if not config.record_file:
+        return None
+    from cpu_service.recorder import Recorder  # few machines are recorded
+
+    return Recorder(Path(config.record_file), config)

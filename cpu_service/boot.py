@@ -112,6 +112,8 @@ def _build_tree(config: mpb.MachineConfig, board: Board, kernel: LoadedImage | N
             response = device_tree_pb2_grpc.DeviceTreeServiceStub(channel).BuildTree(request, timeout=TREE_TIMEOUT_S)
         except grpc.RpcError as error:
             raise BackendUnavailableError(f"back end {owner.name} cannot build the device tree: {explain(error)}") from error
+    if board.recorder is not None:
+        board.recorder.seed_tree(request, response)
     log.info("device tree stored", revision=response.revision, size=len(response.blob))
     blob: bytes = response.blob
     return blob

@@ -26,6 +26,7 @@ from splitvisor.addresses import AddressError, check_address
 from splitvisor.guest_memory import remove_abandoned
 from splitvisor.metrics import Source
 from splitvisor.own_vm import OwnVm
+from splitvisor.recording import RecordingError
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
 from splitvisor.runtime_directory import private_directory, ram_parents
@@ -105,7 +106,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
                 await asyncio.to_thread(machine.start)
             except BackendUnavailableError as error:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-            except (LoaderError, RegistryError, UnsupportedEngineError) as error:
+            except (LoaderError, RegistryError, UnsupportedEngineError, RecordingError) as error:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
             except OSError as error:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"guest RAM: {error}")

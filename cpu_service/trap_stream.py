@@ -85,6 +85,16 @@ class LinkEvents(Protocol):
         """The stream went down or came back."""
 
 
+class MessageTap(Protocol):
+    """Shown every message of a link, from the link's threads; messages do not change afterwards."""
+
+    def sent(self, message: pb.AttachRequest) -> None:
+        """A message is about to be sent."""
+
+    def received(self, message: pb.AttachResponse) -> None:
+        """A message has come, and nothing was done about it yet."""
+
+
 class _Posted(NamedTuple):
     """A posted call that the back end has not acknowledged; a tuple, because a guest that prints makes 20,000 a second."""
 
@@ -104,10 +114,14 @@ class BackendLink:
         hello: the introduction, without positions.
         ram: guest RAM, for the back end's memory requests.
         events: told of what the back end does on its own.
+        tap: shown every message, for recording.
     """
 
-    def __init__(self, name: str, address: str, hello: pb.Hello, ram: GuestRam, events: LinkEvents) -> None:
+    def __init__(
+        self, name: str, address: str, hello: pb.Hello, ram: GuestRam, events: LinkEvents, tap: MessageTap | None = None
+    ) -> None:
         self.name, self.address = name, address
+        self._tap = tap
         self.offer = pb.Offer()
         self.nodes: Sequence[pb.TreeNode] = ()
         """What the back end describes for the device tree; replaced as a whole when it changes."""
@@ -152,10 +166,10 @@ class BackendLink:
         Raises BackendUnavailableError after timeout seconds, or at once when the back end refuses.
         """
         if not self._first_attach.wait(timeout) or not self.attached:
+            failure = self._failure or "no answer"  # What close() cancels is no reason.
             self.close("not attached")
             raise BackendUnavailableError(
-                f"back end {self.name} at {self.address}: {self._failure or 'no answer'}; "
-                f"start it or correct its address"
+                f"back end {self.name} at {self.address}: {failure}; start it or correct its address"
             )
         return self.offer
 
@@ -312,7 +326,11 @@ class BackendLink:
 
     def _requests(self, outgoing: queue.SimpleQueue[object], first: Sequence[pb.AttachRequest]) -> Iterator[pb.AttachRequest]:
         """Everything that one connection sends: the introduction, what the last one may have lost, then what comes."""
-        yield from first
+        tap = self._tap
+        for request in first:
+            if tap is not None:
+                tap.sent(request)
+            yield request
         gathering = False
         while True:
             try:
@@ -326,6 +344,8 @@ class BackendLink:
                         outgoing.put(pb.AttachRequest(posted=pb.PostedBatch(traps=batch)))
                 continue
             if isinstance(item, pb.AttachRequest):
+                if tap is not None:
+                    tap.sent(item)
                 yield item  # Older than what is being gathered.
             elif item is _END:
                 return
@@ -388,6 +408,10 @@ class BackendLink:
         call = trap_pb2_grpc.TrapServiceStub(self._channel).Attach(self._requests(outgoing, first), wait_for_ready=False)
         self._call = call
         offer = next(iter(call), pb.AttachResponse())
+        if self._tap is not None:
+            shown = pb.AttachResponse()
+            shown.CopyFrom(offer)  # Its mirrors are taken out of it below.
+            self._tap.received(shown)
         if not offer.HasField("offer"):
             raise BackendUnavailableError("it did not send an offer first")
         if self._first_attach.is_set() and _calls(offer.offer) != _calls(self.offer):
@@ -403,7 +427,10 @@ class BackendLink:
 
     def _read(self) -> None:
         assert self._call is not None
+        tap = self._tap
         for response in self._call:
+            if tap is not None:
+                tap.received(response)
             match response.WhichOneof("message"):
                 case "reply" | "invoke" | "reset_done":
                     self._answers.put(response)

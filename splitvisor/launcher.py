@@ -54,6 +54,8 @@ class RunRequest:
     """Where hcall_service keeps device trees; None: where they go with the run."""
     transcripts: Path | None = None
     """Where vio_service keeps what the consoles say; None: nowhere."""
+    record: Path | None = None
+    """Gets a recording of the machine."""
     progress: Progress = lambda _step: None
     """Told what is being done; an empty text when the guest runs."""
 

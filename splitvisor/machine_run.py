@@ -72,7 +72,9 @@ async def run_machine(
         )  # fmt: skip
         try:
             try:
-                start = stub.StartMachine(pb.StartMachineRequest(config=request.config.message(backends)), timeout=START_SECONDS)
+                config = request.config.message(backends)
+                config.record_file = str(request.record.absolute()) if request.record is not None else ""
+                start = stub.StartMachine(pb.StartMachineRequest(config=config), timeout=START_SECONDS)
                 await _first(asyncio.ensure_future(start), failures)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:

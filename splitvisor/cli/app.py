@@ -13,6 +13,8 @@ from splitvisor.cli.certs import certs
 from splitvisor.cli.console import console
 from splitvisor.cli.dt import dt
 from splitvisor.cli.new_device import new_device
+from splitvisor.cli.record import record
+from splitvisor.cli.replay import replay
 from splitvisor.cli.run import run
 from splitvisor.cli.tls_options import TlsGroup
 from splitvisor.cli.top import top
@@ -36,12 +38,14 @@ app.command()(run)
 app.command()(new_device)
 app.command()(top)
 app.command()(trace)
+app.command()(replay)
 app.add_typer(bench, name="bench")
 add_commands(vm)
 app.add_typer(vm, name="vm")
 app.add_typer(dt, name="dt")
 app.add_typer(certs, name="certs")
 app.add_typer(console, name="console")
+app.add_typer(record, name="record")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -72,6 +72,10 @@ def run(
     transcripts: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep what each console says in a file there", rich_help_panel=_RUN)
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Record what the machine and its back ends say to each other", rich_help_panel=_RUN),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write an account of the run: calls, times", rich_help_panel=_RUN)
     ] = None,
@@ -112,6 +116,7 @@ def run(
             report=report,
             store=store,
             transcripts=transcripts,
+            record=record,
             progress=_progress_line() if sys.stderr.isatty() else lambda _step: None,
         )
     except ConfigError as error:

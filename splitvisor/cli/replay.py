@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`splitvisor replay`: one side of a recorded machine, with the recording in place of the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from splitvisor.cli.control import USAGE, fail
+from splitvisor.service_names import SERVICE_NAMES, ServiceName
+
+COMMAND = "replay"
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The recording")],
+    *,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[@ADDRESS]",
+            help="Drive this back end, vio_service for example, and compare; without an address, a fresh process of it",
+        ),
+    ] = None,
+    stand_in: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Stand in for this back end: answer a live guest")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="--as: where; unix:/path or a loopback host:port")
+    ] = None,
+    trees: Annotated[
+        Path | None,
+        typer.Option(metavar="SOCKET", help="--against of_client_service@...: serve it the recording's device trees there"),
+    ] = None,
+) -> None:
+    """Replay a recording.
+
+    Exit status: 0 no difference, 1 there are differences or the guest left the recording, 2 bad usage, 4 a service failed.
+    """
+    if (against is None) == (stand_in is None):
+        fail(COMMAND, "what is to be replayed? give --against NAME or --as NAME", USAGE)
+    if against is not None:
+        from splitvisor.cli.replay_against import replay_against  # gRPC is slow to load
+
+        name, separator, address = against.partition("@")
+        if listen is not None or (separator and not address):
+            fail(COMMAND, "--against takes NAME or NAME@ADDRESS, and no --listen", USAGE)
+        replay_against(file, back_end(name), address or None, trees)
+    else:
+        from splitvisor.cli.replay_as import replay_as  # see above
+
+        if trees is not None:
+            fail(COMMAND, "--trees goes with --against", USAGE)
+        replay_as(file, back_end(stand_in or ""), listen)
+
+
+def back_end(text: str) -> ServiceName:
+    """Return the back end that a text names. Ends the program when there is none."""
+    names = [name for name in SERVICE_NAMES if name.command != "cpu"]
+    found = next((name for name in names if text in (name.command, name.package)), None)
+    if found is None:
+        fail(COMMAND, f"{text!r} is not a back end; give {', '.join(name.package for name in names)}", USAGE)
+    return found

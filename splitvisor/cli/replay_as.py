@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`splitvisor replay --as`: a recording as a service, until it is stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+import uvloop
+
+from splitvisor.addresses import AddressError
+from splitvisor.cli.control import FAILED, USAGE, fail
+from splitvisor.logging import LogLevel, configure
+from splitvisor.recording import RecordingError
+from splitvisor.recording.conversation import Recording
+from splitvisor.recording.file import RecordingReader
+from splitvisor.recording.stand_in import Script, StandIn
+from splitvisor.runtime_directory import make_socket_directory
+from splitvisor.service import Listening, serve
+from splitvisor.service_names import ServiceModule, ServiceName
+
+COMMAND = "replay"
+
+
+@dataclass(frozen=True)
+class _StandInName(ServiceName):
+    """The service's name, with the stand-in for what it would load."""
+
+    stand_in: StandIn
+
+    def load(self) -> ServiceModule:
+        """See ServiceName."""
+        return self.stand_in
+
+
+def replay_as(path: Path, name: ServiceName, listen: str | None) -> None:
+    """Stand in for a back end; ends the program with 1 when a guest left the recording."""
+    try:
+        with path.open("rb") as file:
+            reader = RecordingReader(file, str(path))
+            recording = Recording(reader, str(path))
+            if name.package not in recording.start.backends:
+                fail(COMMAND, f"{path} has no {name.package}; it has {', '.join(recording.start.backends)}", USAGE)
+            script = Script(recording, name.package, lambda line: typer.echo(line, err=True))
+        if recording.note(reader.cut):
+            typer.echo(f"note: {recording.note(reader.cut)}", err=True)
+        configure(LogLevel.WARNING, name.package)
+        address = listen or f"unix:{make_socket_directory()}/{name.command}.sock"
+        typer.echo(f"{name.package} of {path} at {address}; ^C or SIGTERM stops it", err=True)
+        stand_in = _StandInName(name.command, name.package, name.summary, StandIn(script))
+        uvloop.run(serve(stand_in, None, Listening([address])))
+    except OSError as error:
+        fail(COMMAND, f"{path}: {error.strerror or error}", USAGE)
+    except (RecordingError, AddressError) as error:
+        fail(COMMAND, str(error), USAGE)
+    if script.account.left:
+        raise typer.Exit(FAILED)
