@@ -25,6 +25,6 @@ def main() -> None:
         from splitvisor.health import main as health_main
 
         sys.exit(health_main(sys.argv[2:]))
-    from splitvisor.cli.app import app  # not for services, see above
+    from splitvisor.cli.app import make_app  # not for services, see above
 
-    app(prog_name="splitvisor")
+    make_app(*sys.argv[1:2])(prog_name="splitvisor")

@@ -1,54 +1,53 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The commands."""
+"""The commands. Each is loaded when it is wanted: a guest waits for `splitvisor run` to load, and for nothing else."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import importlib
+from typing import Annotated, Any
 
 import typer
 
 from splitvisor import __version__
-from splitvisor.cli.bench import bench
-from splitvisor.cli.certs import certs
-from splitvisor.cli.console import console
-from splitvisor.cli.dt import dt
-from splitvisor.cli.new_device import new_device
-from splitvisor.cli.record import record
-from splitvisor.cli.replay import replay
-from splitvisor.cli.run import run
 from splitvisor.cli.tls_options import TlsGroup
-from splitvisor.cli.top import top
-from splitvisor.cli.trace import trace
-from splitvisor.cli.vm_control import add_commands
-from splitvisor.cli.vm_devices import vm
-from splitvisor.guests import GuestError, cache_directory, fetch
 
-app = typer.Typer(
-    name="splitvisor",
-    cls=TlsGroup,
-    help="A PAPR (POWER pseries) hypervisor whose parts are separate processes that talk gRPC.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-app.command()(run)
-app.command()(new_device)
-app.command()(top)
-app.command()(trace)
-app.command()(replay)
-app.add_typer(bench, name="bench")
-add_commands(vm)
-app.add_typer(vm, name="vm")
-app.add_typer(dt, name="dt")
-app.add_typer(certs, name="certs")
-app.add_typer(console, name="console")
-app.add_typer(record, name="record")
+PLAIN = {"run": "run", "new-device": "new_device", "top": "top", "trace": "trace", "replay": "replay"}
+"""Commands: the module of splitvisor.cli that has each, whose function has the same name."""
+GROUPS = {name: name for name in ("bench", "vm", "dt", "certs", "console", "record")}
+"""Commands that have commands; the same."""
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def make_app(wanted: str | None = None) -> typer.Typer:
+    """Return the command line; with wanted, the name of a command, only as much of it as that takes."""
+    app = typer.Typer(
+        name="splitvisor",
+        cls=TlsGroup,
+        help="A PAPR (POWER pseries) hypervisor whose parts are separate processes that talk gRPC.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    chosen = {wanted} if wanted in {*PLAIN, *GROUPS} else {*PLAIN, *GROUPS}
+    for name, module in PLAIN.items():
+        if name in chosen:
+            app.command(name)(_load(module))
+    for name, module in GROUPS.items():
+        if name in chosen:
+            app.add_typer(_load(module), name=name)
+    passed_on = app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+    passed_on(service)
+    passed_on(health)
+    app.command()(guests)
+    app.command()(version)
+    return app
+
+
+def _load(name: str) -> Any:
+    return getattr(importlib.import_module(f"splitvisor.cli.{name}"), name)
+
+
 def service(arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME [OPTIONS]")] = None) -> None:
     """Run one service: cpu, hcall, vio, of-client or gateway; [bold]service NAME --help[/] tells its options."""
     from splitvisor.service_main import main  # gRPC is slow to load; main() takes this way only for help
@@ -56,7 +55,6 @@ def service(arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME 
     raise typer.Exit(main(arguments or []))
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 def health(arguments: Annotated[list[str] | None, typer.Argument(metavar="ADDRESS [--timeout S]")] = None) -> None:
     """Ask a service whether it serves, as container engines do: exit status 0 or 1."""
     from splitvisor.health import main  # main() of the command line takes this way only for help
@@ -64,9 +62,10 @@ def health(arguments: Annotated[list[str] | None, typer.Argument(metavar="ADDRES
     raise typer.Exit(main(arguments or []))
 
 
-@app.command()
 def guests() -> None:
     """Fetch real guests (a Debian kernel, an initramfs with a shell, firmware) into the cache, and list them."""
+    from splitvisor.guests import GuestError, cache_directory, fetch
+
     try:
         found = fetch(lambda step: typer.echo(f"{step} ...", err=True))
     except GuestError as error:
@@ -76,7 +75,6 @@ def guests() -> None:
         typer.echo(f"{guest.kind:<9} {guest.name:<16} {guest.package} {guest.version}\n{'':<26} {cache_directory() / guest.path}")
 
 
-@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(f"splitvisor {__version__}")

@@ -9,7 +9,7 @@ import typer
 
 from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
 
-vm = typer.Typer(help="Change a running VM.", no_args_is_help=True)
+vm = typer.Typer(help="Start, stop and change VMs.", no_args_is_help=True)
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
 Vio = Annotated[str | None, typer.Option("--vio", metavar="ADDRESS", help="vio_service [that of the run that has the VM]")]

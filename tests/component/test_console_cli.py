@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from splitvisor.cli.app import app
+from splitvisor.cli.app import make_app
 from splitvisor.terminal_script import EscapeError, Expectation, unescape
 from tests.component.console_harness import VTY, BareServer, Guest, Viewer, run_bare
 from tests.guests.harness import ROOT
@@ -173,7 +173,7 @@ def test_log_prints_and_follows_to_the_end() -> None:
 )
 def test_bad_usage_is_one_line_and_status_2(arguments: tuple[str, ...]) -> None:
     vio = () if arguments == ("log", "none") else ("--vio", "unix:/nowhere")
-    result = CliRunner().invoke(app, ["console", *arguments, *vio])
+    result = CliRunner().invoke(make_app(), ["console", *arguments, *vio])
     assert (result.exit_code, result.output.count("\n")) == (2, 1), result.output
 
 

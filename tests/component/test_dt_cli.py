@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from splitvisor import fdt
-from splitvisor.cli.app import app
+from splitvisor.cli.app import make_app
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc
 from tests.guests.harness import ROOT
@@ -74,7 +74,7 @@ def run_directory(trees: Trees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def dt(*arguments: str, colour: bool = False, status: int = 0) -> str:
-    done = CliRunner().invoke(app, ["dt", *arguments], color=colour)
+    done = CliRunner().invoke(make_app(), ["dt", *arguments], color=colour)
     assert done.exit_code == status, (done.output, done.stderr)
     return done.stdout if status == 0 else done.output
 

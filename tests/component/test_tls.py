@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
 from splitvisor.channels import explain, open_aio_channel, open_channel
-from splitvisor.cli.app import app
+from splitvisor.cli.app import make_app
 from splitvisor.identity import Role
 from splitvisor.rpc import machine_pb2, machine_pb2_grpc, vio_bus_pb2, vio_bus_pb2_grpc
 from splitvisor.tls_files import TlsError
@@ -161,9 +161,9 @@ def test_a_command_s_flags_go_before_the_environment(
     for name in ("SPLITVISOR_TLS", "SPLITVISOR_TLS_KEY", "SPLITVISOR_TLS_CA"):
         monkeypatch.setenv(name, "")
     command = ["vm", "devices", "nobody", "--vio", vio.address]
-    assert "no VM 'nobody'" in CliRunner().invoke(app, [*command, "--tls", str(good)]).stderr
+    assert "no VM 'nobody'" in CliRunner().invoke(make_app(), [*command, "--tls", str(good)]).stderr
     files = [f"--tls-{name}={good / file}" for name, file in (("cert", "cert.pem"), ("key", "key.pem"), ("ca", "ca.pem"))]
-    assert "no VM 'nobody'" in CliRunner().invoke(app, [*command, *files]).stderr
+    assert "no VM 'nobody'" in CliRunner().invoke(make_app(), [*command, *files]).stderr
 
 
 def test_a_new_certificate_is_shown_to_new_connections_and_old_streams_live_on(

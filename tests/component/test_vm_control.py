@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from splitvisor.cli.app import app
+from splitvisor.cli.app import make_app
 from splitvisor.connect import CONNECT_VARIABLE
 from splitvisor.health import main as health
 from tests.guests.harness import ROOT, STEP_SECONDS
@@ -28,7 +28,7 @@ def vm(services: dict[str, Service], monkeypatch: pytest.MonkeyPatch) -> Vm:
     """Run `splitvisor vm ...` for these services; a VM that is left is stopped by the end of its cpu_service."""
     monkeypatch.setenv(CONNECT_VARIABLE, ",".join(f"{name}={service.address}" for name, service in services.items()))
     runner = CliRunner()
-    return lambda *arguments: runner.invoke(app, ["vm", *arguments])
+    return lambda *arguments: runner.invoke(make_app(), ["vm", *arguments])
 
 
 def status(vm: Vm, name: str = "demo") -> dict[str, Any]:

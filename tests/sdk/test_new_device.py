@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from splitvisor.cli.app import app
+from splitvisor.cli.app import make_app
 from tests.guests.harness import ROOT
 
 TESTS_S = 120.0
 
 
 def new_device(*arguments: str | Path) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, ["new-device", *map(str, arguments)])
+    done = CliRunner().invoke(make_app(), ["new-device", *map(str, arguments)])
     return done.exit_code, done.stdout, done.stderr
 
 

@@ -18,14 +18,14 @@ from typer.testing import CliRunner, Result
 
 from splitvisor import certs
 from splitvisor.certs import CertificateError
-from splitvisor.cli.app import app
+from splitvisor.cli.app import make_app
 from splitvisor.identity import Identity, IdentityError, Role, parse_identity
 from splitvisor.tls_files import TlsError, tls_files
 from tests.certificates import Authority
 
 
 def splitvisor(*arguments: object) -> Result:
-    return CliRunner().invoke(app, list(map(str, arguments)))
+    return CliRunner().invoke(make_app(), list(map(str, arguments)))
 
 
 def usable(directory: Path) -> Identity:

@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from splitvisor import running_vms as module
-from splitvisor.cli.app import app
+from splitvisor.cli.app import make_app
 from splitvisor.cli.dt_parent import parent
 from splitvisor.connect import CONNECT_VARIABLE
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc
@@ -70,7 +70,7 @@ def test_the_environment_says_where_services_are_before_any_run(runtime: Path, m
     assert service_address("elsewhere", "cpu") == "unix:/4"
     assert service_address("one", "hcall") == "unix:/2"
     monkeypatch.setenv(CONNECT_VARIABLE, "vio")
-    result = CliRunner().invoke(app, ["vm", "devices", "one"])
+    result = CliRunner().invoke(make_app(), ["vm", "devices", "one"])
     assert (result.exit_code, result.output) == (
         2, "splitvisor vm devices: SPLITVISOR_CONNECT: vio has no address; give vio=unix:/path or vio=host:port\n",
     )  # fmt: skip
@@ -132,10 +132,10 @@ def test_dt_parent_says_which_and_from_where(runtime: Path, vm: str, text: str, 
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(arguments: tuple[str, ...], text: str) -> None:
-    result = CliRunner().invoke(app, ["vm", *arguments])
+    result = CliRunner().invoke(make_app(), ["vm", *arguments])
     assert (result.exit_code, text in result.output, result.output.count("\n")) == (2, True, 1)
 
 
 def test_a_service_that_does_not_answer_is_status_1(runtime: Path) -> None:
-    result = CliRunner().invoke(app, ["vm", "devices", "x", "--vio", f"unix:{runtime}/none.sock"])
+    result = CliRunner().invoke(make_app(), ["vm", "devices", "x", "--vio", f"unix:{runtime}/none.sock"])
     assert (result.exit_code, result.output.count("\n")) == (1, 1), result.output
