@@ -12,7 +12,7 @@ from splitvisor.backend import Call, Hypercall, RtasCall, Vm
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import trap_pb2
-from vio_service import connectors, nvram, tce, vty
+from vio_service import bus_state, connectors, nvram, tce, vty
 from vio_service.connectors import Connector, State
 from vio_service.console import Console
 from vio_service.console_session import DEFAULT_SETTINGS, ConsoleSession, ConsoleSettings
@@ -192,6 +192,26 @@ class VioSession(ConsoleSession):
         """See Session."""
         for device in self.devices.values():
             device.attached()
+
+    async def save(self) -> bytes:
+        """See Session. The stored tree has every change of the bus before: it is saved after this."""
+        if self.platform is not None:
+            await self.platform.written()
+        return bus_state.save(self)
+
+    async def resumed(self) -> None:
+        """See Session."""
+        for device in self.devices.values():
+            device.resumed()
+
+    async def restore(self, state: bytes) -> None:
+        """See Session."""
+        bus_state.restore(self, state, DEVICE_KINDS)
+
+    async def replaced(self) -> None:
+        """See Session."""
+        for device in self.devices.values():
+            device.replaced()
 
     async def close(self) -> None:
         """See Session."""

@@ -19,6 +19,7 @@ from splitvisor.cli.top import top
 from splitvisor.cli.trace import trace
 from splitvisor.cli.vm_control import add_commands
 from splitvisor.cli.vm_devices import vm
+from splitvisor.cli.vm_snapshot import register as register_snapshots
 from splitvisor.guests import GuestError, cache_directory, fetch
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app.command()(top)
 app.command()(trace)
 app.add_typer(bench, name="bench")
 add_commands(vm)
+register_snapshots(vm)
 app.add_typer(vm, name="vm")
 app.add_typer(dt, name="dt")
 app.add_typer(certs, name="certs")
