@@ -83,7 +83,7 @@ def test_what_a_back_end_does_on_its_own_waits_for_the_end_of_a_save(backend: Th
 
 
 def test_shared_memory_stands_still_too(backend: ThreadBackend, directory: Path) -> None:
-    file = RamFile.create(directory / "ram", RAM_BYTES)
+    file = RamFile.create(directory / "vm.ram", RAM_BYTES)
     client = Client(backend.address, ram=GuestRam(file.map), ram_path=str(file.path)).attached()
     assert client.link.offer.ram_mapped
     save(client)
