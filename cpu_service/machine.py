@@ -139,8 +139,9 @@ class Machine:
 
         def visit() -> None:
             if result.set_running_or_notify_cancel():
-                assert self.board is not None
                 try:
+                    if self.board is None or self.state not in _ALIVE:
+                        raise BusyError("the machine has ended")
                     with self.board.scheduler.standing_still():
                         result.set_result(work(self.board))
                 except BaseException as error:
