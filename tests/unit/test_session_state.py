@@ -21,7 +21,7 @@ from hcall_service.update_dt import TreeUpdates
 from of_client_service.client_interface import BootRequest
 from of_client_service.session import ClientInterfaceSession
 from splitvisor import fdt
-from splitvisor.backend import Session
+from splitvisor.backend import Call, Session
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import state_pb2, trap_pb2
 from splitvisor.session_state import StateError
@@ -29,9 +29,11 @@ from tests.fake_vm import FakeVm
 from tests.unit.of_machine import RAM_BYTES, Client, sample_tree
 from vio_service.bus import VioSession
 from vio_service.connectors import INDEX_BASE, State
+from vio_service.console_session import ConsoleSettings
 from vio_service.device import VioDevice
 from vio_service.nvram import Nvram
 from vio_service.tce_table import DmaWindow
+from vio_service.transcript import TranscriptDirectory
 from vio_service.vty import Vty
 
 DEVICES = (trap_pb2.DeviceSpec(kind="vty"), trap_pb2.DeviceSpec(kind="nvram"))
@@ -384,3 +386,19 @@ def test_interrupts_that_cannot_be_are_refused(change: Callable[[state_pb2.Saved
     change(state)
     with pytest.raises(ValueError, match=r"."):
         controllers()[0].restore(state)
+
+
+def test_transcripts_of_a_restored_bus_have_what_its_consoles_print_from_then_on(tmp_path: Path) -> None:
+    old = VioSession(FakeVm(devices=(*DEVICES, trap_pb2.DeviceSpec(kind="vty"))))
+    for console in old.consoles():
+        console.write(b"printed before")
+    state = asyncio.run(old.save())
+    # The second terminal was added while the machine ran: its configuration does not know it.
+    session = VioSession(FakeVm(devices=DEVICES), None, ConsoleSettings(transcripts=TranscriptDirectory(tmp_path)))
+    asyncio.run(session.restore(state))
+    for sequence, console in enumerate(session.consoles(), 1):
+        session.print(Call(vcpu=0, arguments=(), sequence=sequence), console, b"printed later")
+    session.commit()
+    assert [console.output.end for console in session.consoles()] == [27, 27]
+    assert [Path(console.transcript).read_bytes() for console in session.consoles()] == [b"printed later"] * 2
+    asyncio.run(session.replaced())
