@@ -7,7 +7,9 @@ import mmap
 import secrets
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,11 +26,12 @@ from cpu_service.registry import Registry
 from cpu_service.scheduler import VcpuScheduler
 from cpu_service.timebase import Timebase
 from cpu_service.trap_router import TrapRouter
-from cpu_service.trap_stream import BackendLink
+from cpu_service.trap_stream import BackendLink, MessageTap
 from cpu_service.trap_trace import TrapTrace
 from cpu_service.virtual_processor_area import VirtualProcessorAreas
 from splitvisor.guest_memory import RAM_SUFFIX, RamFile
 from splitvisor.rpc import machine_pb2 as mpb
+from splitvisor.rpc import state_pb2 as spb
 from splitvisor.rpc import trap_pb2 as pb
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
 ATTACH_TIMEOUT_S = 8.0
 """How long a back end may take to be there at the machine's start."""
+TREE_OWNER = "hcall_service"
+"""The back end (by its offer) that has the device-tree store."""
 MIB = 1 << 20
 
 log = structlog.get_logger()
@@ -51,6 +56,18 @@ class BoardEvents(Protocol):
         """A back end went away or came back."""
 
 
+@dataclass(frozen=True)
+class BoardOrigin:
+    """What a restored machine's board has from the saved one."""
+
+    incarnation: int = 0
+    moved: bool = False
+    """From a cpu_service that has the machine standing still."""
+    rtas_tokens: Mapping[str, int] = field(default_factory=dict)
+    backends: Mapping[str, spb.SavedBackend] = field(default_factory=dict)
+    """By the name in the configuration."""
+
+
 class Board:
     """A machine's parts. Everything but attach() and the events of links belongs to the vCPU thread.
 
@@ -58,34 +75,38 @@ class Board:
         config: the machine.
         runtime_dir: where the file of guest RAM is made.
         events: told what happens.
+        origin: what the machine is restored from; None: it starts as configured.
     """
 
-    def __init__(self, config: mpb.MachineConfig, runtime_dir: Path, events: BoardEvents) -> None:
+    def __init__(
+        self, config: mpb.MachineConfig, runtime_dir: Path, events: BoardEvents, origin: BoardOrigin | None = None
+    ) -> None:
         self.config = config
         self._events = events
         self._vcpu_thread = threading.get_ident()
         size = config.memory_mib * MIB
         self._ram_path = runtime_dir / f"{config.name}-{secrets.token_hex(16)}{RAM_SUFFIX}"
-        self._ram_file = RamFile.create(self._ram_path, size)
+        self.ram_file = RamFile.create(self._ram_path, size)
         private = config.private_memory or bool(config.record_file)
         if private:
             self._ram_path.unlink()
-        self.ram = GuestRam(self._ram_file.map)
+        self.ram = GuestRam(self.ram_file.map)
         shift = table_shift(size)
-        self._table = mmap.mmap(-1, 1 << shift, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        for area in (self._ram_file.map, self._table):
+        self.table = mmap.mmap(-1, 1 << shift, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for area in (self.ram_file.map, self.table):
             with suppress(OSError):
                 area.madvise(mmap.MADV_HUGEPAGE)
-        self.engine = Engine(self._ram_file.map, self._table)
+        self.engine = Engine(self.ram_file.map, self.table)
         self.ram.on_write = self.engine.invalidate_code
         self.timebase = Timebase(self.engine)
         self.scheduler = VcpuScheduler(self.engine, self.timebase, config.vcpus)
         self.scheduler.on_attention = self._invalidate_written
-        self.hash_table = HashPageTable(self._table, shift, self.ram, self.engine.flush_tlb)
+        self.hash_table = HashPageTable(self.table, shift, self.ram, self.engine.flush_tlb)
         self.engine.answer_page_table_calls(native=True)
         self.hash_table_shift = shift
         self.xics = Xics(config.vcpus, self.scheduler.line, self.timebase.read)
-        self.registry = Registry()
+        origin = origin or BoardOrigin()
+        self.registry = Registry(origin.rtas_tokens)
         self.router: TrapRouter | None = None
         """None until the back ends are attached."""
         self.trace: TrapTrace | None = None
@@ -105,30 +126,47 @@ class Board:
         self._written_lock = threading.Lock()
         hello = pb.Hello(
             vm=config.name,
-            incarnation=time.time_ns(),
+            incarnation=max(time.time_ns(), origin.incarnation + 1),
             vcpus=config.vcpus,
             ram_bytes=size,
             ram_path="" if private else str(self._ram_path),
             devices=config.devices,
+            moved=origin.moved,
         )
         self.recorder = _recorder(config)
         """None: this machine is not recorded."""
+        self.incarnation = hello.incarnation
+        taps = [None if self.recorder is None else self.recorder.tap(index) for index in range(len(config.backends))]
         self.links = [
-            BackendLink(
-                backend.name, backend.address, hello, self.ram, self, None if self.recorder is None else self.recorder.tap(index)
-            )
-            for index, backend in enumerate(config.backends)
+            self._link(backend, hello, origin.backends.get(backend.name), tap)
+            for backend, tap in zip(config.backends, taps, strict=True)
         ]
+        tree_owners = {name for name, saved in origin.backends.items() if saved.backend == TREE_OWNER}
+        self._restored_first = [link for link in self.links if link.name in tree_owners]
+
+    def _link(
+        self, backend: mpb.BackendAddress, hello: pb.Hello, saved: spb.SavedBackend | None, tap: MessageTap | None
+    ) -> BackendLink:
+        own = pb.Hello()
+        own.CopyFrom(hello)
+        if saved is None:
+            return BackendLink(backend.name, backend.address, own, self.ram, self, tap=tap)
+        own.ClearField("devices")
+        own.devices.extend(saved.devices)
+        return BackendLink(backend.name, backend.address, own, self.ram, self, saved.state, tap)
 
     def attach(self) -> None:
-        """Attach every back end at the same time, and register what they own.
+        """Attach every back end at the same time, and register what they own. Restored trees come before those who read them.
 
-        Raises BackendUnavailableError and RegistryError.
+        Raises BackendUnavailableError, BackendRefusedError and RegistryError.
         """
+        for group in (self._restored_first, [link for link in self.links if link not in self._restored_first]):
+            for link in group:
+                link.begin()
+            for link in group:
+                link.wait_attached(ATTACH_TIMEOUT_S)
         for link in self.links:
-            link.begin()
-        for link in self.links:
-            self.registry.add_offer(link, link.wait_attached(ATTACH_TIMEOUT_S))
+            self.registry.add_offer(link, link.offer)
         self.router = TrapRouter(self.registry, self.scheduler, self.ram, self, self.engine.native_calls)
         self.engine.on_hypercall = self.router.dispatch
         self.trace = TrapTrace(self.engine, self.registry, self.scheduler, self.ram)
@@ -147,6 +185,7 @@ class Board:
             self.recorder.close(reason, () if self.router is None else self.router.call_counts())
         with suppress(FileNotFoundError):
             self._ram_path.unlink()
+        self.ram_file.close_file()
 
     # What links and replies report.
 

@@ -12,7 +12,7 @@ import grpc
 import structlog
 
 import firmware
-from cpu_service.board import Board
+from cpu_service.board import TREE_OWNER, Board
 from cpu_service.engine.engine import MSR_ME, MSR_SF
 from cpu_service.loader import LoadedImage, LoadedInitrd, load_firmware, load_initrd, load_program, open_image
 from cpu_service.trap_stream import CHANNEL_OPTIONS, BackendUnavailableError
@@ -22,8 +22,6 @@ from splitvisor.rpc import device_tree_pb2_grpc
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
 
-TREE_OWNER = "hcall_service"
-"""The back end (by its offer) that has the device-tree store."""
 TREE_TIMEOUT_S = 15.0
 FLAT_TREE_ROOM = 2 << 20
 """Kept at the top of RAM for the tree of a firmware that wants it flat."""

@@ -18,6 +18,7 @@ from cpu_service.local_calls import LocalCall, LocalHypercall, LocalRtas
 from cpu_service.vcpu import Vcpu
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
+from splitvisor.rpc import state_pb2 as pb
 
 FIRST_SOURCE: Final = 0x1000
 SOURCES: Final = 0x1000
@@ -94,6 +95,48 @@ class Xics:
             self._sources = {number: _Source() for number in range(FIRST_SOURCE, FIRST_SOURCE + SOURCES)}
             for server in range(len(self._icps)):
                 self._line(server, False)
+
+    def save(self) -> pb.SavedInterrupts:
+        """Return the state of all controllers."""
+        reset = _Source()
+        with self._lock:
+            return pb.SavedInterrupts(
+                presenters=[
+                    pb.SavedPresenter(
+                        cppr=icp.cppr, xisr=icp.xisr, priority=icp.priority, mfrr=icp.mfrr, waiting=sorted(icp.waiting)
+                    )
+                    for icp in self._icps
+                ],
+                sources=[
+                    pb.SavedSource(
+                        number=number, server=source.server, priority=source.priority, saved_priority=source.saved_priority
+                    )
+                    for number, source in self._sources.items()
+                    if source != reset
+                ],
+            )
+
+    def restore(self, state: pb.SavedInterrupts) -> None:
+        """Take over a state. Raises ValueError when it is none of such controllers; they are unfit for use then."""
+        servers = len(self._icps)
+        if len(state.presenters) != servers:
+            raise ValueError(f"{len(state.presenters)} interrupt presenters for {servers} vCPUs")
+        with self._lock:
+            for source in state.sources:
+                priorities = max(source.priority, source.saved_priority)
+                if source.number not in self._sources or source.server >= servers or priorities > LEAST_FAVOURED:
+                    raise ValueError(f"interrupt source {source.number:#x} cannot be as saved")
+                self._sources[source.number] = _Source(source.server, source.priority, source.saved_priority)
+            for server, saved in enumerate(state.presenters):
+                if max(saved.cppr, saved.priority, saved.mfrr) > LEAST_FAVOURED:
+                    raise ValueError(f"the interrupt presenter of vCPU {server} cannot be as saved")
+                sources = {*saved.waiting, *({saved.xisr} - {0, IPI})}
+                if any(number not in self._sources or self._sources[number].server != server for number in sources):
+                    raise ValueError(f"the interrupt presenter of vCPU {server} has sources that are not its own")
+                icp = self._icps[server]
+                icp.cppr, icp.xisr, icp.priority, icp.mfrr = saved.cppr, saved.xisr, saved.priority, saved.mfrr
+                icp.waiting = set(saved.waiting)
+                self._deliver(server)
 
     def pulse(self, number: int) -> bool:
         """Signal an edge of a source; edges that nobody accepted yet are one. Returns whether there is such a source."""

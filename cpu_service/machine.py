@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
@@ -26,19 +27,31 @@ from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
 
 if TYPE_CHECKING:
+    from cpu_service.snapshot_loader import SnapshotLoader
     from splitvisor.tracing import Tracing
 
 FINAL_STATES = frozenset(
     {mpb.MACHINE_STATE_POWERED_OFF, mpb.MACHINE_STATE_CRASHED, mpb.MACHINE_STATE_STOPPED, mpb.MACHINE_STATE_FAILED}
 )
 RESET_TIMEOUT_S = 30.0
+SAFE_POINT_TIMEOUT_S = 5.0
+"""How long a save waits for a vCPU that waits for a back end."""
+GO_TIMEOUT_S = 30.0
+"""How long a restored machine waits until it may run."""
 STOP_TIMEOUT_S = 10.0
+
+_ALIVE = frozenset({mpb.MACHINE_STATE_RUNNING, mpb.MACHINE_STATE_PAUSED})
+_T = TypeVar("_T")
 
 log = structlog.get_logger()
 
 
 class MachineError(Exception):
     """The machine cannot be built; the message says what and what to do."""
+
+
+class BusyError(Exception):
+    """The machine does not stand still just now; the message says why."""
 
 
 class MachineObserver(Protocol):
@@ -62,10 +75,16 @@ class Machine:
         runtime_dir: where the file of guest RAM is made.
         observer: told of events.
         tracing: records each call that goes to a back end.
+        loader: what it is restored from; None: it starts as configured.
     """
 
     def __init__(
-        self, config: mpb.MachineConfig, runtime_dir: Path, observer: MachineObserver, tracing: Tracing | None = None
+        self,
+        config: mpb.MachineConfig,
+        runtime_dir: Path,
+        observer: MachineObserver,
+        tracing: Tracing | None = None,
+        loader: SnapshotLoader | None = None,
     ) -> None:
         self.config = config
         self.state = mpb.MACHINE_STATE_STARTING
@@ -80,6 +99,12 @@ class Machine:
         self._ended = threading.Event()
         self._action: pb.MachineAction | None = None
         self._stop_asked = False
+        self._loader = loader
+        self._ready = threading.Event()
+        self._go = threading.Event()
+        self._visit: Callable[[], None] | None = None
+        self._left = ""
+        """Why the machine ends here, having been saved or moved."""
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._life, name="vcpu", daemon=True)
 
@@ -87,10 +112,58 @@ class Machine:
 
     def start(self) -> None:
         """Build and run; returns when vCPU 0 runs. Raises what building raised."""
+        self._go.set()
+        self.prepare()
+        self.go()
+
+    def prepare(self) -> None:
+        """Build; returns when everything is in place. Raises what building raised."""
         self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+
+    def go(self) -> None:
+        """Run what was prepared; returns when a vCPU runs. Raises when it cannot."""
+        self._go.set()
         self._running.wait()
         if self._error is not None:
             raise self._error
+
+    def visit(self, work: Callable[[Board], _T]) -> _T:
+        """Run work on the vCPU thread while the guest and its time stand still; return its result, or raise what it raised.
+
+        Raises BusyError when the vCPUs do not come to a stop in time, or there is nothing to visit.
+        """
+        result: Future[_T] = Future()
+
+        def visit() -> None:
+            if result.set_running_or_notify_cancel():
+                try:
+                    if self.board is None or self.state not in _ALIVE:
+                        raise BusyError("the machine has ended")
+                    with self.board.scheduler.standing_still():
+                        result.set_result(work(self.board))
+                except BaseException as error:
+                    result.set_exception(error)
+
+        if self._visit is not None or self.board is None or self.state not in _ALIVE:
+            raise BusyError("the machine is not running, or is being saved already")
+        self._visit = visit
+        self.board.scheduler.end()
+        done, _ = wait((result,), SAFE_POINT_TIMEOUT_S)
+        if not done and result.cancel():
+            self._visit = None
+            raise BusyError("a vCPU waits for a back end; try again")
+        return result.result()
+
+    def leave(self, why: str) -> None:
+        """Have the machine end here, once the present visit is over."""
+        self._left = why
+
+    def wait_ended(self) -> None:
+        """Wait until a machine that leave() ends has let go of everything; its back ends bound how long that takes."""
+        self._ended.wait()
 
     def pause(self) -> None:
         """Stop the vCPUs where they are."""
@@ -111,6 +184,7 @@ class Machine:
     def stop(self) -> None:
         """End the machine and wait for it, ten seconds at most."""
         self._stop_asked = True
+        self._go.set()
         if self.board is not None:
             for link in self.board.links:
                 link.abandon()
@@ -155,10 +229,13 @@ class Machine:
         structlog.contextvars.bind_contextvars(vm=self.config.name)
         self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
         try:
-            plan = self._build()
+            description = self._build()
+            if self._stop_asked:
+                self._end(mpb.MACHINE_STATE_STOPPED, "stopped before it ran")
+                return
             self._change(mpb.MACHINE_STATE_RUNNING)
             self._running.set()
-            self._run(plan)
+            self._run(description)
         except GuestFaultError as error:
             assert self.board is not None
             self._end(mpb.MACHINE_STATE_CRASHED, crash_report(str(error), self.board))
@@ -169,17 +246,47 @@ class Machine:
             self._fail(error)
         finally:
             self._cpu_seconds, self._cpu_clock = time.thread_time(), None
+            if self._visit is not None:
+                self._visit()
+            self._ready.set()
             self._running.set()
             self._ended.set()
 
-    def _build(self) -> BootPlan:
+    def _build(self) -> str:
+        """Put everything in place; return what it is that will run."""
+        if self._loader is not None:
+            return self._restore(self._loader)
         self._observer.progress("attaching back ends")
         self.board = Board(self.config, self._runtime_dir, self)
         self.board.attach()
-        if self._tracing is not None and self.board.router is not None:
-            self.board.router.spans = self._tracing.remote_calls(self.config.name)
+        self._trace_calls()
         self._observer.progress("loading the guest")
-        return self._reset()
+        plan = self._reset()
+        self._ready.set()
+        return plan.description
+
+    def _trace_calls(self) -> None:
+        if self._tracing is not None and self.board is not None and self.board.router is not None:
+            self.board.router.spans = self._tracing.remote_calls(self.config.name)
+
+    def _restore(self, loader: SnapshotLoader) -> str:
+        """The same from a snapshot. The guest's time goes on when it may run."""
+        self._observer.progress("loading the snapshot")
+        self.board = Board(self.config, self._runtime_dir, self, loader.origin())
+        with self.board.scheduler.standing_still():
+            loader.fill(self.board)
+            self._observer.progress("attaching back ends")
+            self.board.attach()
+            self._trace_calls()
+            loader.check_calls(self.board)
+            self.resets = loader.machine.resets
+            self._ready.set()
+            if not self._go.wait(GO_TIMEOUT_S):
+                self._stop_asked = True
+            if not self._stop_asked:
+                for link in self.board.links:
+                    link.resume()
+        return "what was saved"
 
     def _reset(self) -> BootPlan:
         """Bring everything to its power-on state, with the guest in RAM."""
@@ -192,12 +299,18 @@ class Machine:
         self.board.scheduler.reset(plan.nip, plan.gpr, plan.msr)
         return plan
 
-    def _run(self, plan: BootPlan) -> None:
+    def _run(self, description: str) -> None:
         assert self.board is not None
-        log.info("guest starts", kernel=plan.description)
+        log.info("guest starts", kernel=description)
         while True:
             if not self._stop_asked and self._action is None:
                 self.board.scheduler.run()
+            visit, self._visit = self._visit, None
+            if visit is not None:
+                visit()
+                if self._left:
+                    self._end(mpb.MACHINE_STATE_STOPPED, self._left)
+                    return
             action, self._action = self._action, None
             if self._stop_asked:
                 self._end(mpb.MACHINE_STATE_STOPPED, "stopped")

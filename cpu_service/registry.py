@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cpu_service.local_calls import LocalHypercall, LocalRtas
@@ -48,14 +48,19 @@ class RegisteredRtas:
 
 
 class Registry:
-    """Every hypercall token and RTAS call of a machine has exactly one owner, or none."""
+    """Every hypercall token and RTAS call of a machine has exactly one owner, or none.
 
-    def __init__(self) -> None:
+    Args:
+        known_tokens: RTAS tokens by name that a guest knows already, having been saved.
+    """
+
+    def __init__(self, known_tokens: Mapping[str, int] | None = None) -> None:
         self.local: dict[int, LocalHypercall] = {}
         self.remote: dict[int, RemoteCall] = {}
         self.rtas: dict[int, RegisteredRtas] = {}
         self._rtas_tokens: dict[str, int] = {}
-        self._next_free_token = FIRST_FREE_TOKEN
+        self._known_tokens = known_tokens or {}
+        self._next_free_token = max((FIRST_FREE_TOKEN - 1, *self._known_tokens.values())) + 1
 
     def add_local(self, calls: Iterable[LocalHypercall | LocalRtas]) -> None:
         """Register calls that cpu_service handles itself. Raises RegistryError."""
@@ -89,7 +94,7 @@ class Registry:
         known = self._rtas_tokens.get(name)
         if known is not None:
             raise RegistryError(f"RTAS call {name!r} is claimed by {self._owner_of(self.rtas[known].owner)} and by {owner_name}")
-        token = TOKENS.get(name)
+        token = self._known_tokens.get(name, TOKENS.get(name))
         if token is None:
             token = self._next_free_token
             self._next_free_token += 1

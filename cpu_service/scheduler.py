@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from cpu_service.engine import layout
 from cpu_service.engine.engine import MSR_ME, MSR_SF, PENDING_DECREMENTER, PENDING_EXTERNAL, Engine
@@ -166,6 +167,24 @@ class VcpuScheduler:
         context.decrementer_ns = None
         context.prodded = False
         context.start_msr = MSR_SF | MSR_ME
+
+    def start_from(self, current: int, prepare: Callable[[VcpuContext], None]) -> None:
+        """Bring every vCPU to its power-on state, let prepare() change what is saved of it, and load one. As reset()."""
+        self._engine.reset()
+        for context in self.contexts:
+            context.power_on()
+            context.saved.copy_from(self._engine.state)
+            prepare(context)
+        self._load(self.contexts[current])
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """The guest's time stands still in this context; only while run() is not running."""
+        self._timebase.stop()
+        try:
+            yield
+        finally:
+            self._go_on()
 
     def line(self, server: int, level: bool) -> None:
         """Set the external interrupt line of a vCPU; from any thread."""
@@ -344,6 +363,9 @@ class VcpuScheduler:
             self._armed_ns = None
             while self._paused and not self._ending:
                 self._wake.wait(1.0)
+        self._go_on()
+
+    def _go_on(self) -> None:
         stood = self._timebase.go()
         for context in self.contexts:
             context.decrementer_zero_ns += stood

@@ -31,8 +31,10 @@ from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
 from splitvisor.runtime_directory import private_directory, ram_parents
 from splitvisor.service_names import Started
+from splitvisor.snapshot_file import SnapshotError
 
 if TYPE_CHECKING:
+    from cpu_service.snapshot_loader import SnapshotLoader
     from splitvisor.tracing import Tracing
 
 SERVICES = ("splitvisor.v1.MachineService",)
@@ -97,9 +99,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         if wrong:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, wrong)
         async with self._starting:
-            if self._machine is not None and self._machine.state not in FINAL_STATES:
-                running = self._machine.config.name
-                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"machine {running!r} runs here already")
+            await self._require_none(context)
             OwnVm.name = request.config.name
             machine = self._machine = Machine(request.config, self._ram_dir, self, self._tracing)
             try:
@@ -131,6 +131,44 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         """See the contract."""
         await asyncio.to_thread((await self._require(context)).stop)
         return pb.StopMachineResponse()
+
+    async def SaveMachine(self, request: pb.SaveMachineRequest, context: _Context) -> AsyncIterator[pb.SaveMachineResponse]:
+        """See the contract."""
+        from cpu_service import snapshot_service  # With zstandard; most machines are never saved.
+
+        machine = await self._require(context)
+        async for response in snapshot_service.save(machine, request, context):
+            yield response
+
+    async def RestoreMachine(
+        self, request_iterator: AsyncIterator[pb.RestoreMachineRequest], context: _Context
+    ) -> AsyncIterator[pb.RestoreMachineResponse]:
+        """See the contract."""
+        from cpu_service import snapshot_service
+
+        def make(loader: SnapshotLoader) -> Machine:
+            wrong = _wrong(loader.config)
+            if wrong:
+                raise SnapshotError(f"the machine of the snapshot is none: {wrong}")
+            OwnVm.name = loader.config.name
+            self._machine = Machine(loader.config, self._ram_dir, self, self._tracing, loader)
+            return self._machine
+
+        async with self._starting:
+            await self._require_none(context)
+            async for response in snapshot_service.restore(request_iterator, context, make):
+                yield response
+
+    async def MigrateMachine(self, request: pb.MigrateMachineRequest, context: _Context) -> pb.MigrateMachineResponse:
+        """See the contract."""
+        from cpu_service import snapshot_service
+
+        machine = await self._require(context)
+        try:
+            check_address(request.target)
+        except AddressError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"target: {error}")
+        return await snapshot_service.move(machine, request, context)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: _Context) -> pb.GetStatusResponse:
         """See the contract."""
@@ -205,6 +243,11 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no machine was started here; call StartMachine first")
         assert self._machine is not None
         return self._machine
+
+    async def _require_none(self, context: _Context) -> None:
+        if self._machine is not None and self._machine.state not in FINAL_STATES:
+            running = self._machine.config.name
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"machine {running!r} runs here already")
 
     # MachineObserver, called from the machine's threads.
 

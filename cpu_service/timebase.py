@@ -23,13 +23,21 @@ class Timebase:
 
     def read(self) -> int:
         """The value that `mftb` gives now."""
-        now = self._stopped_at if self._stopped_at is not None else time.monotonic_ns()
-        return ticks(now) + self._engine.timebase_offset.value & 0xFFFF_FFFF_FFFF_FFFF
+        return ticks(self.now_ns()) + self._engine.timebase_offset.value & 0xFFFF_FFFF_FFFF_FFFF
+
+    def set(self, value: int) -> None:
+        """Go on from a value."""
+        offset = value - ticks(self.now_ns()) & 0xFFFF_FFFF_FFFF_FFFF
+        self._engine.timebase_offset.value = offset - (1 << 64) if offset >> 63 else offset
 
     def stop(self) -> None:
         """Let it stand still."""
         if self._stopped_at is None:
             self._stopped_at = time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        """The host's monotonic clock in nanoseconds, of the moment when the time base stopped while it stands still."""
+        return self._stopped_at if self._stopped_at is not None else time.monotonic_ns()
 
     def go(self) -> int:
         """Let it go on; returns the nanoseconds that it stood, by which deadlines move."""

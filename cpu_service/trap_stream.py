@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 import grpc
@@ -24,7 +25,13 @@ from splitvisor.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
+from splitvisor.session_state import StateCollector, StateError, parts
 
+PROBE_TIMEOUT_S = 3.0
+MAX_HELD = 4096
+"""Events of a back end that wait for the end of a save."""
+LOOK_S = 0.05
+"""How often a save looks whether the back end is still there."""
 GATHER_S = 0.002
 """How long posted calls wait for more of their kind."""
 BATCH_CALLS = 128
@@ -56,17 +63,23 @@ REFUSALS = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.UNAUTHENTICATED,
     }
 )
 """What a back end says that will say so again."""
+_OWN_WORDS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 
 log = structlog.get_logger()
 
 
 class BackendUnavailableError(Exception):
     """A back end cannot be reached or does not keep the contract."""
+
+
+class BackendRefusedError(Exception):
+    """A back end does not take the state that it is to restore."""
 
 
 class LinkEvents(Protocol):
@@ -114,18 +127,27 @@ class BackendLink:
         hello: the introduction, without positions.
         ram: guest RAM, for the back end's memory requests.
         events: told of what the back end does on its own.
+        state: what the back end's session starts with; None: as at power-on.
         tap: shown every message, for recording.
     """
 
     def __init__(
-        self, name: str, address: str, hello: pb.Hello, ram: GuestRam, events: LinkEvents, tap: MessageTap | None = None
+        self,
+        name: str,
+        address: str,
+        hello: pb.Hello,
+        ram: GuestRam,
+        events: LinkEvents,
+        state: bytes | None = None,
+        tap: MessageTap | None = None,
     ) -> None:
         self.name, self.address = name, address
         self._tap = tap
         self.offer = pb.Offer()
         self.nodes: Sequence[pb.TreeNode] = ()
         """What the back end describes for the device tree; replaced as a whole when it changes."""
-        self._devices: Sequence[pb.DeviceSpec] = tuple(hello.devices)
+        self.devices: Sequence[pb.DeviceSpec] = tuple(hello.devices)
+        """What the back end has for the configured devices."""
         self.mirrors: dict[str, bytearray] = {}
         """Copies of the back end's arrays, by the name of the call that reads them."""
         self.attached = False
@@ -150,6 +172,16 @@ class BackendLink:
         self._abandoned = False
         self._first_attach = threading.Event()
         self._failure = ""
+        self._refused = False
+        self._restore = state
+        """Goes with the introduction until the back end has it."""
+        self._takes_back = False
+        """The machine runs already: a restored session goes on at once."""
+        self._held: list[pb.AttachResponse] | None = None
+        """While the machine is being saved: what the back end does on its own, for later."""
+        self._saves = 0
+        self._may_connect = threading.Event()
+        self._may_connect.set()
         self._channel = open_channel(address, CHANNEL_OPTIONS)
         self._call: grpc.CallIterator[pb.AttachResponse] | None = None
         self._thread = threading.Thread(target=self._run, name=f"link-{name}", daemon=True)
@@ -168,6 +200,8 @@ class BackendLink:
         if not self._first_attach.wait(timeout) or not self.attached:
             failure = self._failure or "no answer"  # What close() cancels is no reason.
             self.close("not attached")
+            if self._refused:
+                raise BackendRefusedError(f"back end {self.name} at {self.address}: {failure}")
             raise BackendUnavailableError(
                 f"back end {self.name} at {self.address}: {failure}; start it or correct its address"
             )
@@ -176,6 +210,7 @@ class BackendLink:
     def close(self, reason: str) -> None:
         """Detach, let what was sent arrive, and end the link's threads; waits at most two seconds."""
         self._closing.set()
+        self._may_connect.set()
         with self._lock:
             batch, self._batch = self._batch, []
         if batch:
@@ -317,6 +352,80 @@ class BackendLink:
         finally:
             self._outstanding = None
 
+    # Saving.
+
+    def hold(self) -> None:
+        """Until release() do not connect anew should the connection be lost, and keep what the back end does after save()."""
+        self._may_connect.clear()
+
+    def save(self, timeout: float) -> bytes:
+        """Return the state of the back end's devices, all posted calls done. Only while held.
+
+        Raises BackendUnavailableError when it has not come after timeout seconds.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            batch, self._batch = self._batch, []
+            if batch:
+                self._outgoing.put(pb.AttachRequest(posted=pb.PostedBatch(traps=batch)))
+            while any(self._unacknowledged.values()) and self._is_up(deadline):
+                self._acknowledged.wait(max(0.0, min(deadline - time.monotonic(), LOOK_S)))
+        self._saves += 1
+        self._outgoing.put(pb.AttachRequest(save_state=pb.SaveState(id=self._saves)))
+        collector = StateCollector(self.name)
+        while self._is_up(deadline):
+            try:
+                saved = self._answers.get(timeout=LOOK_S).saved_state
+            except queue.Empty:
+                continue
+            if saved.id != self._saves:
+                continue
+            if saved.error:
+                raise BackendUnavailableError(f"back end {self.name} at {self.address} is not saved: {saved.error}")
+            try:
+                collector.add(saved.data)
+            except StateError as error:
+                raise BackendUnavailableError(str(error)) from error
+            if saved.last:
+                return collector.state()
+        reason = f"it was lost: {self._failure}" if not self.attached else "it does not answer"
+        raise BackendUnavailableError(f"back end {self.name} at {self.address} is not saved: {reason}; try again later")
+
+    def _is_up(self, deadline: float) -> bool:
+        return self.attached and not self._abandoned and time.monotonic() < deadline
+
+    def take_back(self, state: bytes, incarnation: int) -> None:
+        """End hold() when another cpu_service may have taken the back end's session over; then it starts anew with a state.
+
+        Args:
+            state: what save() has returned.
+            incarnation: higher than that of the other cpu_service.
+        """
+        with suppress(BackendUnavailableError):
+            self.save(PROBE_TIMEOUT_S)  # A connection that was lost just now may not have been missed yet.
+        with self._lock:
+            if not self.attached:
+                self._hello.incarnation = incarnation
+                self._hello.moved = True
+                self._restore = state
+                self._takes_back = True
+        self.release()
+
+    def resume(self) -> None:
+        """Tell a restored session that the machine runs."""
+        with self._lock:
+            self._outgoing.put(pb.AttachRequest(resumed=pb.Resumed()))
+
+    def release(self) -> None:
+        """End hold(): the machine goes on."""
+        with self._lock:
+            held, self._held = self._held or [], None
+            if self.attached:
+                self._outgoing.put(pb.AttachRequest(resumed=pb.Resumed()))
+            self._may_connect.set()
+        for response in held:
+            self._take(response)
+
     def _next(self, vcpu: int) -> int:
         sequence = self._sequences.get(vcpu, 0) + 1
         self._sequences[vcpu] = sequence
@@ -369,6 +478,7 @@ class BackendLink:
             except grpc.RpcError as error:
                 self._failure = _explain(error)
                 if error.code() in REFUSALS:
+                    self._refused = error.code() is grpc.StatusCode.FAILED_PRECONDITION
                     self._first_attach.set()
             except BackendUnavailableError as error:
                 self._failure = str(error)
@@ -381,6 +491,7 @@ class BackendLink:
             if lost:
                 log.warning("back end lost, reconnecting", backend=self.name, reason=self._failure)
                 self._events.connection_changed(self)
+            self._may_connect.wait()
             if self._closing.wait(backoff):
                 return
             backoff = min(2 * backoff, LAST_BACKOFF_S)
@@ -395,9 +506,15 @@ class BackendLink:
             hello = pb.Hello()
             hello.CopyFrom(self._hello)
             hello.ClearField("devices")
-            hello.devices.extend(self._devices)
+            hello.devices.extend(self.devices)
             hello.positions.extend(pb.VcpuPosition(vcpu=v, sequence=s) for v, s in self._positions.items())
+            hello.restore = self._restore is not None
             first = [pb.AttachRequest(hello=hello)]
+            if self._restore is not None:
+                states = [pb.RestoreState(data=data, last=last) for data, last in parts(self._restore)]
+                first += [pb.AttachRequest(restore_state=state) for state in states]
+            if self._takes_back:
+                first.append(pb.AttachRequest(resumed=pb.Resumed()))
             unacknowledged = [posted.trap for waiting in self._unacknowledged.values() for posted in waiting]
             first += [
                 pb.AttachRequest(posted=pb.PostedBatch(traps=unacknowledged[start : start + BATCH_CALLS]))
@@ -423,7 +540,10 @@ class BackendLink:
         self.mirrors = {mirror.name: bytearray(mirror.contents) for mirror in offer.offer.mirrors}
         offer.offer.ClearField("mirrors")
         self.offer, self.nodes = offer.offer, tuple(offer.offer.nodes)
-        self.attached = True
+        with self._lock:
+            self._restore = None
+            self._hello.moved = self._takes_back = False
+            self.attached = True
 
     def _read(self) -> None:
         assert self._call is not None
@@ -435,22 +555,23 @@ class BackendLink:
                 case "reply" | "invoke" | "reset_done":
                     self._answers.put(response)
                     self._check_backlog(self._answers.qsize())
+                case "saved_state":
+                    if response.saved_state.last and self._held is None:
+                        self._held = []  # What was pulsed before belongs to the saved machine, what comes now does not.
+                    self._answers.put(response)
                 case "acknowledge":
                     self._acknowledge(response.acknowledge)
-                case "interrupt":
-                    self._events.interrupt(response.interrupt.source)
+                case "interrupt" | "dirty" | "action":
+                    if not self._is_held(response):
+                        self._take(response)
                 case "memory_read":
                     self._check_backlog(self._outgoing.qsize())
                     self._outgoing.put(self._memory_read(response.memory_read))
                 case "memory_write":
                     self._check_backlog(self._outgoing.qsize())
                     self._outgoing.put(self._memory_write(response.memory_write))
-                case "dirty":
-                    self._events.memory_written(response.dirty.address, response.dirty.length)
-                case "action":
-                    self._events.action(response.action)
                 case "inventory":
-                    self.nodes, self._devices = tuple(response.inventory.nodes), tuple(response.inventory.devices)
+                    self.nodes, self.devices = tuple(response.inventory.nodes), tuple(response.inventory.devices)
                 case other:
                     raise BackendUnavailableError(f"it sent an unexpected message: {other}")
 
@@ -460,6 +581,27 @@ class BackendLink:
             assert self._call is not None
             self._call.cancel()
             raise BackendUnavailableError(f"it sent more than {MAX_UNASKED} messages that nobody waits for")
+    def _is_held(self, response: pb.AttachResponse) -> bool:
+        """Keep an event while the machine is being saved; False when it is not."""
+        if self._held is None:
+            return False
+        with self._lock:
+            if self._held is None:
+                return False
+            if len(self._held) >= MAX_HELD:
+                raise BackendUnavailableError(f"it did more than {MAX_HELD} things on its own while the machine stood still")
+            self._held.append(response)
+            return True
+
+    def _take(self, response: pb.AttachResponse) -> None:
+        """What the back end does on its own."""
+        match response.WhichOneof("message"):
+            case "interrupt":
+                self._events.interrupt(response.interrupt.source)
+            case "dirty":
+                self._events.memory_written(response.dirty.address, response.dirty.length)
+            case "action":
+                self._events.action(response.action)
 
     def _acknowledge(self, done: pb.Acknowledge) -> None:
         with self._lock:
@@ -504,4 +646,4 @@ def unavailable(route: pb.Route) -> int:
 
 def _explain(error: grpc.RpcError) -> str:
     code, details = error.code(), explain(error)
-    return details if code is grpc.StatusCode.INVALID_ARGUMENT else f"{code.name.lower().replace('_', ' ')}: {details}"
+    return details if code in _OWN_WORDS else f"{code.name.lower().replace('_', ' ')}: {details}"

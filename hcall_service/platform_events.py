@@ -8,6 +8,7 @@ many pulses as entries: one when the first is queued, and one whenever check-exc
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,14 @@ class PlatformEvents:
         """Pulse again for what waits: the first pulse may have gone with a lost connection."""
         for source in {event.source for event in self._waiting}:
             self._vm.interrupt(source)
+
+    def waiting(self) -> Sequence[PlatformEvent]:
+        """Everything that waits, the oldest first."""
+        return tuple(self._waiting)
+
+    def restore(self, events: Sequence[PlatformEvent]) -> None:
+        """Have these events wait; the guest was interrupted for them before."""
+        self._waiting = deque(events)
 
     def clear(self) -> None:
         """Forget everything: the guest that it was for is gone."""

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import ClassVar
 
+from hcall_service import platform_state
 from hcall_service.platform_hcalls import PLATFORM_CALLS
 from hcall_service.rtas import RTAS_CALLS, IdentityLookup, RtasSession
 from hcall_service.update_dt import UPDATE_DT_CALLS, TreeUpdates
@@ -25,3 +27,11 @@ class PlatformSession(RtasSession):
     def __init__(self, vm: Vm, identity: IdentityLookup, tree_updates: TreeUpdates) -> None:
         super().__init__(vm, identity)
         self.tree_updates = tree_updates
+
+    async def save(self) -> bytes:
+        """See Session: RTAS, and the VM's trees."""
+        return await asyncio.to_thread(platform_state.save, self, self.tree_updates.store)
+
+    async def restore(self, state: bytes) -> None:
+        """See Session."""
+        await asyncio.to_thread(platform_state.restore, self, self.tree_updates.store, state)

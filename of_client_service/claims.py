@@ -7,7 +7,7 @@ Claims are kept as sorted ranges without overlap and without touching neighbours
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 MAX_RANGES = 4096
 """Claimed ranges that do not touch each other. Linux and GRUB stay below 20."""
@@ -31,6 +31,14 @@ class Claims:
     def ranges(self) -> list[tuple[int, int]]:
         """Claimed (start, end) pairs, ascending."""
         return list(zip(self._starts, self._ends, strict=True))
+
+    def restore(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Be these ranges. Raises ValueError when claims cannot be so."""
+        edges = [0, *(edge for claimed in ranges for edge in claimed), self.ram_bytes]
+        inner = edges[1:-1]
+        if len(ranges) > MAX_RANGES or edges != sorted(edges) or len(set(inner)) != len(inner):
+            raise ValueError("claims that overlap, or are outside of RAM")
+        self._starts, self._ends = [start for start, _ in ranges], [end for _, end in ranges]
 
     def available(self) -> Iterator[tuple[int, int]]:
         """Free (start, length) pairs of all RAM, ascending, none empty."""

@@ -97,6 +97,10 @@ class ClientInterface:
             chosen.node.properties["bootargs"] = self.boot_request.arguments.encode("latin-1") + b"\0"
             self.boot_request = None
 
+    async def go_on_from_head(self) -> None:
+        """Take what is the head now for the tree that ours came from: the store was restored before. Raises TreeStoreError."""
+        self._revision = (await self._store.head(self.vm.name)).revision
+
     @property
     def chosen(self) -> Package:
         """The /chosen package; the root when a tree has none."""

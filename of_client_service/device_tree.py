@@ -7,7 +7,7 @@ Packages are fixed from reset to reset; only properties change. A guest can make
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from splitvisor import fdt
@@ -92,7 +92,8 @@ class DeviceTree:
 
     def __init__(self, tree: fdt.Tree) -> None:
         self._tree = tree
-        self._growth = 0
+        self.growth = 0
+        """Bytes by which the guest has made the tree grow."""
         self._by_phandle: dict[int, Package] = {}
         self.root = self._adopt()
 
@@ -154,10 +155,20 @@ class DeviceTree:
             growth = _PROPERTY_OVERHEAD + len(name) + 1 + _padded(value)
         else:
             growth = _padded(value) - _padded(old)
-        if self._growth + growth > MAX_GROWTH:
+        if self.growth + growth > MAX_GROWTH:
             raise TreeFullError
-        self._growth += growth
+        self.growth += growth
         package.node.properties[name] = value
+
+    def assign_phandles(self, phandles: Sequence[int]) -> None:
+        """Give every package its phandle, in the order of packages(). Raises ValueError when they are not one for each."""
+        packages = list(self.packages())
+        by_phandle = dict(zip(phandles, packages, strict=False))
+        if len(phandles) != len(packages) or len(by_phandle) != len(packages) or by_phandle.keys() & set(INVALID_PHANDLES):
+            raise ValueError(f"{len(by_phandle)} phandles for {len(packages)} nodes")
+        self._by_phandle = by_phandle
+        for phandle, package in by_phandle.items():
+            package.phandle = phandle
 
     def blob(self) -> bytes:
         """The tree, flattened."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from of_client_service.device_tree import Package
@@ -43,6 +44,24 @@ class Instances:
     def get(self, ihandle: int) -> Instance | None:
         """The instance of an ihandle."""
         return self._open.get(ihandle)
+
+    def all(self) -> Iterator[tuple[int, Instance]]:
+        """Yield (ihandle, instance), the oldest first."""
+        yield from self._open.items()
+
+    @property
+    def last(self) -> int:
+        """The ihandle that was given out last."""
+        return self._last
+
+    def restore(self, instances: Sequence[tuple[int, Instance]], last: int) -> None:
+        """Be these instances, the oldest first. Raises ValueError when they cannot be."""
+        ihandles = [ihandle for ihandle, _ in instances]
+        if len(ihandles) > MAX_INSTANCES or len(set(ihandles)) != len(ihandles) or not 0 <= last <= LAST_IHANDLE:
+            raise ValueError(f"{len(ihandles)} instances, the last {last}")
+        if ihandles and not 0 < min(ihandles) <= max(ihandles) <= last:
+            raise ValueError("an ihandle that was never given out")
+        self._open, self._last = dict(instances), last
 
     def close(self, ihandle: int) -> None:
         """Forget an instance; an unknown ihandle is ignored."""

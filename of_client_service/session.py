@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Sequence
 
 import structlog
 
+from of_client_service import interface_state
 from of_client_service.architecture_support import negotiate_for_firmware
 from of_client_service.client_interface import FAILED, MAX_NAME, MAX_PATH, ClientCall, ClientInterface
 from of_client_service.client_services import CLIENT_SERVICES
@@ -24,6 +25,7 @@ from splitvisor.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.session_state import StateError
 
 MAX_CELLS = 32
 """Arguments and returns of one call. No service of IEEE 1275 has more than 6; call-method has what its method needs."""
@@ -52,6 +54,18 @@ class ClientInterfaceSession(Session):
             await self.interface.reset()
         except (TreeStoreError, FdtError) as error:
             self.vm.machine_action(pb.MACHINE_ACTION_KIND_CRASH, f"of_client_service has no device tree: {error}")
+
+    async def save(self) -> bytes:
+        """See Session."""
+        return interface_state.save(self.interface)
+
+    async def restore(self, state: bytes) -> None:
+        """See Session."""
+        interface_state.restore(self.interface, state)
+        try:
+            await self.interface.go_on_from_head()
+        except TreeStoreError as error:
+            raise StateError(f"of_client_service has no device tree: {error}") from error
 
     async def call_client_interface(self, call: Call) -> int:
         """Do one client service. H_PARAMETER, which clients see as -1, when there is no such service."""

@@ -36,6 +36,7 @@ from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import hcall_name
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.service_names import BACKEND_NAME
+from splitvisor.session_state import StateError
 
 if TYPE_CHECKING:
     from splitvisor.trap_server import TrapServicer
@@ -193,6 +194,8 @@ class Vm(ABC):
     vcpus: int
     devices: Sequence[pb.DeviceSpec]
     memory: GuestMemory
+    moved: bool = False
+    """Session.restore() gets the state of a moment ago from another cpu_service, not an older one from a file."""
 
     @abstractmethod
     def interrupt(self, source: int) -> None:
@@ -238,6 +241,30 @@ class Session:
 
     async def attached(self) -> None:
         """Told at each attach, the first included, after the offer was sent."""
+
+    async def save(self) -> bytes:
+        """Return everything that a new session needs to go on in this one's place: a message with a version.
+
+        No call is under way, and none comes before resumed(). What comes from elsewhere, such as typed input, must wait until
+        then, or be lost. At most 64 MiB. A session that keeps nothing between calls need not do anything.
+        """
+        return b""
+
+    async def resumed(self) -> None:
+        """The VM goes on after save(), or runs after restore()."""
+
+    async def restore(self, state: bytes) -> None:
+        """Take over what save() has returned, elsewhere or in another version of this program. Comes before anything else.
+
+        Guest memory is not there yet, and what comes from elsewhere must wait until resumed(). Raises StateError when the state
+        does not fit, and the session is closed then.
+        """
+        if state:
+            raise StateError(f"{type(self).__name__} keeps no state, but one was saved; use the back end that it is from")
+
+    async def replaced(self) -> None:
+        """A newer life of cpu_service has taken this VM to a new session; this one ends."""
+        await self.close()
 
     async def close(self) -> None:
         """The VM has ended; what must outlive it is made durable before this returns."""

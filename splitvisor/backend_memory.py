@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -18,6 +19,9 @@ REPLY_WRITE_BYTES = 2 << 20
 
 class BackendMemory(GuestMemory):
     """Guest memory that knows which call it is used in, so that writes can travel with the reply."""
+
+    frozen: asyncio.Event | None = None
+    """Set while the VM is being saved: what a device writes on its own waits for the event."""
 
     def begin_call(self, operands: Sequence[pb.MemoryBlock]) -> None:
         """A call starts; operands are the memory that came with it."""
@@ -49,6 +53,8 @@ class MappedMemory(BackendMemory):
     async def write(self, address: int, data: bytes) -> None:
         """See GuestMemory."""
         self.check(address, len(data))
+        if self.frozen is not None and self._dirty is None:
+            await self.frozen.wait()
         self._ram.map[address : address + len(data)] = data
         written = pb.MemoryRange(address=address, length=len(data))
         if self._dirty is None:
@@ -141,6 +147,8 @@ class StreamMemory(BackendMemory):
                 await self._flush()
 
     async def _send(self, block: pb.MemoryBlock) -> None:
+        if self.frozen is not None and self._writes is None:
+            await self.frozen.wait()
         result = await self._request(write=block)
         if not result.ok:
             raise GuestAddressError(block.address, len(block.data), self.size)

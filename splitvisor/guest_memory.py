@@ -13,6 +13,7 @@ import re
 import stat
 import struct
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -88,10 +89,12 @@ class RamFile:
     def __init__(self, path: Path, descriptor: int, size: int) -> None:
         self.path = path
         self.size = size
+        self._descriptor = descriptor
         try:
             self.map = mmap.mmap(descriptor, size)
-        finally:
+        except BaseException:
             os.close(descriptor)
+            raise
 
     @classmethod
     def create(cls, path: Path, size: int) -> RamFile:
@@ -115,11 +118,37 @@ class RamFile:
         if not stat.S_ISREG(found.st_mode) or found.st_size != size:
             os.close(descriptor)
             raise OSError(f"{path} has {found.st_size} bytes, not {size}")
-        return cls(path, descriptor, size)
+        ram = cls(path, descriptor, size)
+        ram.close_file()
+        return ram
+
+    def used(self) -> Iterator[tuple[int, int]]:
+        """Yield (start, end) of what may be other than zero: the parts that have memory behind them. Only before close_file()."""
+        end = 0
+        while end < self.size:
+            try:
+                start = os.lseek(self._descriptor, end, os.SEEK_DATA)
+                end = os.lseek(self._descriptor, start, os.SEEK_HOLE)
+            except OSError:  # No data behind the last hole.
+                return
+            yield start, end
+
+    def store(self, address: int, data: memoryview) -> None:
+        """Write through the file, which costs no page faults; from any thread, only before close_file(). Raises OSError."""
+        while data:
+            written = os.pwrite(self._descriptor, data, address)
+            address, data = address + written, data[written:]
 
     def close(self) -> None:
         """Unmap; the file stays."""
         self.map.close()
+        self.close_file()
+
+    def close_file(self) -> None:
+        """Close the file; the mapping stays."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def remove_abandoned(directory: Path) -> None:

@@ -39,6 +39,8 @@ class RunRequest:
     """What `splitvisor run` was asked for."""
 
     config: MachineConfig
+    snapshot: Path | None = None
+    """What the machine goes on from; config has its name and size then."""
     connect: Mapping[str, str] = field(default_factory=dict)
     """Services that run already: gRPC target by flag name."""
     log_level: str = "info"

@@ -72,14 +72,13 @@ async def run_machine(
         )  # fmt: skip
         try:
             try:
-                config = request.config.message(backends)
-                config.record_file = str(request.record.absolute()) if request.record is not None else ""
-                start = stub.StartMachine(pb.StartMachineRequest(config=config), timeout=START_SECONDS)
-                await _first(asyncio.ensure_future(start), failures)
+                await _first(asyncio.ensure_future(_start(stub, request, backends)), failures)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     await _raise_failure(failures)
                 return Outcome(_START_ERRORS.get(error.code(), ExitStatus.SERVICE_FAILED), explain(error, addresses["cpu"]))
+            except OSError as error:
+                return Outcome(ExitStatus.USAGE, f"{request.snapshot}: {error.strerror}")
             started.set()
             request.progress("")
             outcome = await _end(ended, terminal, failures, request.exit_on)
@@ -96,6 +95,20 @@ async def run_machine(
             if not any(failure.done() for failure in failures):
                 with suppress(grpc.aio.AioRpcError):
                     await stub.StopMachine(pb.StopMachineRequest(), timeout=CONTROL_SECONDS)
+
+
+async def _start(stub: _Stub, request: RunRequest, backends: Mapping[str, str]) -> None:
+    """Start the machine, as configured or from its snapshot. Raises AioRpcError, and OSError for the snapshot."""
+    if request.snapshot is None:
+        config = request.config.message(backends)
+        config.record_file = str(request.record.absolute()) if request.record is not None else ""
+        await stub.StartMachine(pb.StartMachineRequest(config=config), timeout=START_SECONDS)
+        return
+    from splitvisor.snapshot_transfer import restore_requests  # not needed without a snapshot
+
+    requests = restore_requests(request.config.name, request.snapshot, backends)
+    async for _ in stub.RestoreMachine(requests, timeout=START_SECONDS):
+        pass
 
 
 async def _first(task: asyncio.Future[Any], failures: Sequence[asyncio.Task[Any]]) -> None:

@@ -17,6 +17,7 @@ from splitvisor.handler_times import HandlerObserver, HandlerTimes
 from splitvisor.metrics import ATTACHED_VMS, Sample, Source
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
+from splitvisor.session_state import StateCollector, StateError
 from splitvisor.vm_link import ContractError, SessionFactory, Stream, TrapContext, VmLink
 
 MAX_VMS = 256
@@ -58,18 +59,18 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
 
     def sessions(self) -> dict[str, Session]:
         """Every VM's session by name."""
-        return {name: link.session for name, link in self._links.items()}
+        return {name: link.session for name, link in self._links.items() if not link.restoring}
 
     def session(self, vm: str) -> Session | None:
         """One VM's session; None when it is not here."""
         link = self._links.get(vm)
-        return None if link is None else link.session
+        return None if link is None or link.restoring else link.session
 
     async def wait_for_session(self, vm: str, timeout: float) -> Session | None:
         """Return a VM's session as soon as it is here; None after timeout seconds."""
         try:
             async with asyncio.timeout(timeout), self._changed:
-                await self._changed.wait_for(lambda: vm in self._links)
+                await self._changed.wait_for(lambda: self.session(vm) is not None)
         except TimeoutError:
             return None
         return self.session(vm)
@@ -98,13 +99,17 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, str(error))
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        restored = hello.hello.restore
+        if restored:
+            await self._restore(link, request_iterator, context)
         task = asyncio.current_task()
         assert task is not None
         stream = Stream(context, task)
         await stream.write(pb.AttachResponse(offer=link.offer(self._backend)))
         link.attach(stream, hello.hello)
-        await link.session.attached()
-        log.info("attached", incarnation=link.incarnation)
+        if not restored:  # Else nothing was lost on the way: what was pulsed before the VM was saved is in its state.
+            await link.session.attached()
+        log.info("attached", incarnation=link.incarnation, restored=restored)
         try:
             await self._serve(link, request_iterator)
         except ContractError as error:
@@ -120,7 +125,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
     async def _serve(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest]) -> None:
         async for request in requests:
             match request.WhichOneof("message"):
-                case "trap" | "posted" | "reset":
+                case "trap" | "posted" | "reset" | "save_state" | "resumed":
                     await link.receive(request)
                 case "memory_result":
                     link.answer(request.memory_result.id, request.memory_result)
@@ -128,12 +133,44 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
                     link.answer(request.invoke_result.id, request.invoke_result)
                 case "detach":
                     log.info("detached", reason=request.detach.reason)
-                    if self._links.get(link.name) is link:
-                        del self._links[link.name]
-                    await link.close()
+                    await self._drop(link)
                     return
                 case other:
                     raise ContractError(f"unexpected message {other or 'without content'} on a trap stream")
+
+    async def _restore(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest], context: TrapContext) -> None:
+        """Take the state that follows a hello, or end the stream."""
+        try:
+            await link.restore(await self._state(requests))
+        except ContractError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except StateError as error:
+            await self._drop(link)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        except Exception as error:
+            log.exception("state not restored", vm=link.name)
+            await self._drop(link)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{self._backend}: its state cannot be restored: {error}")
+        await self._tell_changed()
+
+    async def _state(self, requests: AsyncIterator[pb.AttachRequest]) -> bytes:
+        collector = StateCollector(self._backend)
+        async for request in requests:
+            if not request.HasField("restore_state"):
+                raise ContractError("restore_state follows a hello with `restore`")
+            collector.add(request.restore_state.data)
+            if request.restore_state.last:
+                return collector.state()
+        raise ContractError("the state to restore does not end")
+
+    async def _tell_changed(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _drop(self, link: VmLink) -> None:
+        if self._links.get(link.name) is link:
+            del self._links[link.name]
+        await link.close()
 
     async def _link(self, hello: pb.Hello) -> VmLink:
         async with self._attaching:
@@ -148,13 +185,12 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
                 if known.stream is not None:
                     known.stream.end("a newer cpu_service took over")
                 del self._links[hello.vm]
-                await known.close()
+                await known.close(replaced=True)
             elif len(self._links) >= MAX_VMS:
                 await self._make_room()
             link = self._links[hello.vm] = VmLink(hello, self._factory)
             link.observers = tuple(self._observers)
-        async with self._changed:
-            self._changed.notify_all()
+        await self._tell_changed()
         return link
 
     async def _make_room(self) -> None:

@@ -21,6 +21,7 @@ from splitvisor.guest_memory import RamFile
 from splitvisor.handler_times import Ended, HandlerObserver, answer_class
 from splitvisor.logging import trap_in_hand
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.session_state import StateCollector, StateError, parts
 from splitvisor.trap_messages import acknowledge_message, counts_fit, failed, mirror_messages, reply_message, route_message
 
 MAX_PENDING_EVENTS = 1024
@@ -100,6 +101,10 @@ class VmLink(Vm):
         self.incarnation = hello.incarnation
         self.vcpus = hello.vcpus
         self.devices = list(hello.devices)
+        self.moved = hello.moved
+        self.restoring = hello.restore
+        """The session waits for the state that it starts with; nobody else sees it before."""
+        self._restored = asyncio.Lock()
         self.stream: Stream | None = None
         self._memory = self._map(hello)
         self.memory = self._memory
@@ -118,8 +123,7 @@ class VmLink(Vm):
         self.observers: Sequence[HandlerObserver] = ()
         """See each call begin and end."""
         self._is_as_configured = True
-        # Made once: cpu_service holds a back end to the routes that it offered first, whatever is plugged in later.
-        self._routes = [route_message(call, self.session) for call in self.calls]
+        self._routes: list[pb.Route] = []
 
     def _map(self, hello: pb.Hello) -> BackendMemory:
         if hello.ram_path:
@@ -196,6 +200,9 @@ class VmLink(Vm):
 
     def offer(self, backend: str) -> pb.Offer:
         """Describe the routes and nodes of this VM."""
+        if not self._routes:
+            # Made once: cpu_service holds a back end to the routes that it offered first, whatever is plugged in later.
+            self._routes = [route_message(call, self.session) for call in self.calls]
         return pb.Offer(
             backend=backend,
             routes=self._routes,
@@ -207,6 +214,7 @@ class VmLink(Vm):
     def attach(self, stream: Stream, hello: pb.Hello) -> None:
         """Take over a new connection: say again what the lost one may not have delivered."""
         old, self.stream = self.stream, stream
+        self._thaw()
         if old is not None:
             old.end("a newer connection took over")
         if not self._is_as_configured:
@@ -236,7 +244,7 @@ class VmLink(Vm):
             future.set_result(result)
 
     async def receive(self, request: pb.AttachRequest) -> None:
-        """Handle a trap, a posted batch or a reset, after those that came before it."""
+        """Handle a trap, a posted batch, a reset or a save, after those that came before it."""
         if self._work is not None:
             size = request.ByteSize()
             if self._backlog_bytes + size > BACKLOG_BYTES:
@@ -276,6 +284,10 @@ class VmLink(Vm):
             return self._trap(request.trap)
         if request.HasField("posted"):
             return self._posted(request.posted)
+        if request.HasField("save_state"):
+            return self._save(request.save_state.id)
+        if request.HasField("resumed"):
+            return self._resumed()
         return self._reset(request.reset.count)
 
     def _trap(self, trap: pb.Trap) -> pb.AttachResponse | Awaitable[pb.AttachResponse] | None:
@@ -403,12 +415,48 @@ class VmLink(Vm):
             log.exception("reset failed", vm=self.name)
         return pb.AttachResponse(reset_done=pb.ResetDone(count=count))
 
-    async def close(self) -> None:
-        """End the session and let go of RAM."""
+    async def _save(self, number: int) -> pb.AttachResponse:
+        """Send the session's state; from here on devices leave guest memory alone."""
+        if self._memory.frozen is None:
+            self._memory.frozen = asyncio.Event()
+        saved = pb.SavedState(id=number, last=True)
+        try:
+            collector = StateCollector(self.name)
+            collector.add(await self.session.save())
+            for data, last in parts(collector.state()):
+                saved = pb.SavedState(id=number, data=data, last=last)
+                if not last and self.stream is not None:
+                    await self.stream.write(pb.AttachResponse(saved_state=saved))
+        except StateError as error:
+            saved.error = str(error)
+        except Exception as error:
+            log.exception("state not saved", vm=self.name)
+            saved.error = f"it failed: {error}"
+        return pb.AttachResponse(saved_state=saved)
+
+    async def _resumed(self) -> None:
+        self._thaw()
+        await self.session.resumed()
+
+    def _thaw(self) -> None:
+        if self._memory.frozen is not None:
+            self._memory.frozen.set()
+            self._memory.frozen = None
+
+    async def restore(self, state: bytes) -> None:
+        """Let the session start with a state; the first of several connections counts. Raises StateError."""
+        async with self._restored:
+            if self.restoring:
+                await self.session.restore(state)
+                self.restoring = False
+
+    async def close(self, *, replaced: bool = False) -> None:
+        """End the session, for good or because another one takes its place, and let go of RAM."""
         if self._work is not None:
             self._work.cancel()
             await asyncio.gather(self._work, return_exceptions=True)
-        await self.session.close()
+        self._thaw()
+        await (self.session.replaced() if replaced else self.session.close())
         if isinstance(self._memory, MappedMemory):
             self._memory.close()
 

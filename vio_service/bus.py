@@ -12,7 +12,8 @@ from splitvisor.backend import Call, Hypercall, RtasCall, Vm
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import trap_pb2
-from vio_service import connectors, nvram, tce, vty
+from splitvisor.session_state import StateError
+from vio_service import bus_state, connectors, nvram, tce, vty
 from vio_service.connectors import Connector, State
 from vio_service.console import Console
 from vio_service.console_session import DEFAULT_SETTINGS, ConsoleSession, ConsoleSettings
@@ -192,6 +193,38 @@ class VioSession(ConsoleSession):
         """See Session."""
         for device in self.devices.values():
             device.attached()
+
+    async def save(self) -> bytes:
+        """See Session. The stored tree has every change of the bus before: it is saved after this."""
+        if self.platform is not None:
+            await self.platform.written()
+        return bus_state.save(self)
+
+    async def resumed(self) -> None:
+        """See Session."""
+        for device in self.devices.values():
+            device.resumed()
+
+    async def restore(self, state: bytes) -> None:
+        """See Session."""
+        configured = self.consoles()
+        bus_state.restore(self, state, DEVICE_KINDS)
+        restored = self.consoles()
+        for console in configured:
+            if console not in restored:
+                self.close_console(console)
+        try:
+            for console in restored:
+                if console not in configured:
+                    self.open_console(console)
+        except BusError as error:
+            raise StateError(f"vio_service: {error}") from error
+
+    async def replaced(self) -> None:
+        """See Session."""
+        for device in self.devices.values():
+            device.replaced()
+        self.close_journal()
 
     async def close(self) -> None:
         """See Session."""

@@ -18,7 +18,7 @@ from enum import IntEnum
 
 from splitvisor.backend import Call, Result, RtasCall, Support, Vm
 from splitvisor.papr.codes import RtasStatus
-from splitvisor.rpc import trap_pb2, vio_bus_pb2
+from splitvisor.rpc import state_pb2, trap_pb2, vio_bus_pb2
 from vio_service.device import AUTOMATIC_ADDRESSES, BusSession, VioDevice, cells_property, text_property
 
 SLOTS = 64
@@ -145,6 +145,27 @@ class Connector:
             return RtasStatus.PARAMETER_ERROR
         self.state = State.UNUSABLE
         return RtasStatus.SUCCESS
+
+    def save(self) -> state_pb2.VioConnectorState:
+        """Return its state; its device is not part of it."""
+        state = state_pb2.VioConnectorState(
+            index=self.index, state=self.state, removal_asked=self.removal_asked, indicator=self.indicator
+        )
+        if self.node is not None:
+            state.node.CopyFrom(self.node)
+        return state
+
+    def restore(self, state: state_pb2.VioConnectorState, device: VioDevice | None) -> None:
+        """Take over a state of the slot with this device, telling nobody. Raises ValueError when the two do not fit."""
+        if (device is not None) != state.HasField("node"):
+            raise ValueError(f"slot {self.name} has a node and no device, or the other way round")
+        self.device = device
+        self.node = None
+        if device is not None:
+            self.node = trap_pb2.TreeNode()
+            self.node.CopyFrom(state.node)
+        self._state = State(state.state)
+        self.removal_asked, self.indicator = state.removal_asked, state.indicator
 
     def describe(self) -> vio_bus_pb2.Connector:
         """Describe it for VioBusService."""

@@ -14,8 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from splitvisor.rpc import console_pb2
+from splitvisor.rpc import console_pb2, state_pb2
 
+STATE_VERSION = 1
+"""Of VtyState."""
 REPLAY_BYTES = 64 << 10
 """Old output that a new reader gets, unless the service was told otherwise."""
 BACKLOG_BYTES = 1 << 20
@@ -58,7 +60,6 @@ class OutputLog:
         """Return up to limit bytes from a position that is not before start."""
         first = position - self.start
         return bytes(self._bytes[first : first + limit])
-
 
     def newest(self, limit: int, piece: int) -> Iterator[bytes]:
         """Return the newest limit bytes (0: all) as they are now, in pieces."""
@@ -185,6 +186,8 @@ class Console:
         """Called before input that was taken is acknowledged."""
         self.window_size: tuple[int, int] | None = None
         """Rows and columns of the writer's terminal, the last one that told."""
+        self.is_frozen = False
+        """No input is taken: the VM is being saved, or restored."""
         self._on_input = on_input
         self._input = bytearray()
         self._room = asyncio.Event()
@@ -271,6 +274,8 @@ class Console:
 
     def push_input(self, data: bytes) -> int:
         """Queue input as far as there is room; return how many bytes were taken."""
+        if self.is_frozen:
+            return 0
         taken = data[: INPUT_BYTES - len(self._input)]
         was_empty = not self._input
         self._input += taken
@@ -285,6 +290,32 @@ class Console:
         """Wait until the guest has read something or the writer has changed."""
         self._room.clear()
         await self._room.wait()
+
+    def save(self) -> state_pb2.VtyState:
+        """Return output and input as they are."""
+        output = self.output
+        return state_pb2.VtyState(
+            version=STATE_VERSION,
+            output=output.read(output.start, output.end - output.start),
+            output_end=output.end,
+            input=bytes(self._input),
+            input_received=self.input_received,
+            instance=self.instance,
+        )
+
+    def restore_state(self, state: state_pb2.VtyState, *, same_instance: bool) -> None:
+        """Go on from save(), elsewhere; a new console only. Raises ValueError when it cannot be the state of a console."""
+        if len(state.output) > min(BACKLOG_BYTES, state.output_end):
+            raise ValueError(f"{len(state.output)} bytes of output are kept of {state.output_end}")
+        if len(state.input) > min(INPUT_BYTES, state.input_received):
+            raise ValueError(f"{len(state.input)} bytes of input wait of {state.input_received}")
+        self.restore(state.instance if same_instance else self.instance, state.output_end, state.output, state.input_received)
+        self._input[:] = state.input
+
+    def thaw(self) -> None:
+        """Take input again."""
+        self.is_frozen = False
+        self._room.set()
 
     def end(self, reason: console_pb2.ConsoleEndReason, text: str) -> None:
         """End the console: every terminal gets the output that there is, then the reason. The first reason counts."""

@@ -13,6 +13,7 @@ from typing import ClassVar, TypeVar
 
 from splitvisor.backend import Session, Vm
 from splitvisor.rpc import trap_pb2, vio_bus_pb2
+from splitvisor.session_state import StateError
 from vio_service.tce_table import WINDOW_BYTES, DmaWindow
 
 VIO_INTERRUPTS = 0x1100
@@ -100,6 +101,27 @@ class VioDevice:
 
     def close(self) -> None:
         """The VM has ended."""
+
+    def replaced(self) -> None:
+        """Another session has the device now; this object ends."""
+        self.close()
+
+    def save(self) -> bytes:
+        """What restore() needs beyond what every VIO device has: a message of state.proto with its version."""
+        return b""
+
+    def resumed(self) -> None:
+        """The VM goes on after save()."""
+
+    def restore(self, state: bytes) -> None:
+        """Take over what save() has returned. Raises StateError."""
+        if state:
+            raise StateError(f"{self.name}: it keeps no state, but the snapshot has one for it")
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.kind} at {self.unit_address:#x}"
 
     def node(self) -> trap_pb2.TreeNode:
         """Describe the device for the device tree (LoPAPR B.6.2)."""

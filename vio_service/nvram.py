@@ -18,7 +18,8 @@ import structlog
 
 from splitvisor.backend import Call, Mirrored, Result, RtasCall, Vm
 from splitvisor.papr.codes import RtasStatus
-from splitvisor.rpc import trap_pb2
+from splitvisor.rpc import state_pb2, trap_pb2
+from splitvisor.session_state import StateError, parse_state
 from vio_service.device import BusError, BusSession, VioDevice, cells_property
 
 DEFAULT_BYTES = 64 << 10
@@ -26,6 +27,7 @@ MIN_BYTES = 8 << 10
 """SLOF's partitions need this much."""
 MAX_BYTES = 1 << 20
 FETCH = "nvram-fetch"
+STATE_VERSION = 1
 
 log = structlog.get_logger()
 
@@ -79,6 +81,20 @@ class Nvram(VioDevice):
         while self._unsynced and self._file is not None:
             self._unsynced = False
             await asyncio.to_thread(_sync, os.dup(self._file))
+
+    def save(self) -> bytes:
+        """See VioDevice."""
+        return state_pb2.NvramState(version=STATE_VERSION, contents=self.contents).SerializeToString()
+
+    def restore(self, state: bytes) -> None:
+        """See VioDevice. A file gets the saved contents."""
+        contents = parse_state(state_pb2.NvramState, state, STATE_VERSION, self.name).contents
+        if len(contents) != len(self.contents):
+            raise StateError(f"{self.name}: {len(contents)} bytes were saved, it has {len(self.contents)}")
+        try:
+            self.store(0, contents)
+        except OSError as error:
+            raise StateError(f"{self.name}: cannot write {self.path}: {error.strerror}") from error
 
     def close(self) -> None:
         """Have everything on the disk."""

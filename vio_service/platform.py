@@ -99,8 +99,12 @@ class Platform:
             remedy = "; is it running?" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else ""
             raise PlatformError(f"hcall_service at {self._target}: {explain(error)}{remedy}") from error
 
-    async def close(self) -> None:
-        """Make the changes that wait, and close the channel."""
+    async def written(self) -> None:
+        """Wait until the stored trees have every change, some seconds at most."""
         if self._writer is not None:
             await asyncio.wait({self._writer}, timeout=DEADLINE_S)
+
+    async def close(self) -> None:
+        """Make the changes that wait, and close the channel."""
+        await self.written()
         await self._channel.close(grace=None)

@@ -8,7 +8,7 @@ itself (v-scsi, l-lan) goes through its DmaWindow and reaches only what the gues
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from splitvisor.guest_memory import GuestAddressError, GuestMemory
 
@@ -61,6 +61,17 @@ class TceTable:
     def clear(self) -> None:
         """Make every entry a fault."""
         self._leaves.clear()
+
+    def leaves(self) -> Iterator[tuple[int, Sequence[int]]]:
+        """Yield (number, entries) of every leaf that is stored, ascending."""
+        for number in sorted(self._leaves):
+            yield number, self._leaves[number]
+
+    def set_leaf(self, number: int, entries: Sequence[int]) -> None:
+        """Store a leaf. Raises ValueError when there is no such leaf in a window."""
+        if not 0 <= number < WINDOW_PAGES // _LEAF_ENTRIES or len(entries) != _LEAF_ENTRIES:
+            raise ValueError(f"leaf {number} with {len(entries)} entries")
+        self._leaves[number] = array("Q", entries)
 
     @property
     def stored_bytes(self) -> int:

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from splitvisor.backend import Call, Hypercall, Posted, Result, RtasCall, Vm
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
-from splitvisor.rpc import console_pb2
-from vio_service.console import Console
+from splitvisor.rpc import console_pb2, state_pb2
+from splitvisor.session_state import parse_state
+from vio_service.console import STATE_VERSION, Console
 from vio_service.console_session import ConsoleSession
 from vio_service.device import BusSession, VioDevice
 
@@ -43,13 +44,35 @@ class Vty(VioDevice):
         self.vm.interrupt(self.interrupt_source)
 
     def attached(self) -> None:
-        """Pulse again for input that waits: the first pulse may have gone with the lost connection."""
+        """Pulse again for input that waits: the first pulse may have gone with the lost connection. A save is over with it."""
+        self.console.thaw()
         if self.console.waiting_input:
             self._signal()
 
     def close(self) -> None:
         """Tell the terminals, after the last output."""
         self.console.end(console_pb2.CONSOLE_END_REASON_VM_ENDED, "the VM has ended")
+
+    def replaced(self) -> None:
+        """Tell the terminals to come again: the console goes on elsewhere."""
+        self.console.end(console_pb2.CONSOLE_END_REASON_SHUTDOWN, "another cpu_service has the VM now")
+
+    def save(self) -> bytes:
+        """See VioDevice. No input is taken until resumed()."""
+        self.console.is_frozen = True
+        return self.console.save().SerializeToString()
+
+    def resumed(self) -> None:
+        """See VioDevice."""
+        self.console.thaw()
+
+    def restore(self, state: bytes) -> None:
+        """See VioDevice. A terminal at the console of a VM that has moved goes on where it is; at an older one it starts anew.
+
+        Input is taken once the VM runs: should it not, whoever has it then gets what was typed.
+        """
+        self.console.is_frozen = True
+        self.console.restore_state(parse_state(state_pb2.VtyState, state, STATE_VERSION, self.name), same_instance=self.vm.moved)
 
     def read_block(self) -> bytes:
         """Take up to 16 bytes of input; a block ends before a NUL that follows a CR.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import unicorn.unicorn_py3.unicorn as binding
@@ -46,6 +46,8 @@ PENDING_EXTERNAL, PENDING_DECREMENTER = 1 << 3, 1 << 8
 _MSR_HV = 1 << 60
 _MMU_MODES_IN_USE = (0, 1, 3)
 """Problem state and supervisor with translation, and supervisor without."""
+_LPCR_GUESTS = 1 << 25 | 3 << 23
+"""What H_SET_MODE changes: ILE and AIL."""
 _LPCR_LPES = 0xC  # Without it an external interrupt wants hypervisor mode and aborts the process.
 _MMU_HASH_2_07 = 0x0001_0004
 _DECREMENTER_UNDERFLOW_LEVEL = 1 << 2 | 1 << 4
@@ -56,6 +58,11 @@ _INTERRUPT_HARD = 2
 _DECREMENTER_BITS = 32
 _MTSPR_DECR = 0x7C16_03A6
 _MTSPR_MASK = 0xFC1F_FFFF
+_SC_1 = (0x4400_0022).to_bytes(4, "big")
+_SLBMTE_R4_R3 = (0x7C80_1B24).to_bytes(4, "big")
+_SLB_VALID = 1 << 27
+_PROGRAM_VECTOR, _SCRATCH = 0x700, 0x1000
+"""Where a page size that there is not leads, and where instructions of our own are for a moment."""
 
 _HandlerType = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 
@@ -295,6 +302,54 @@ class Engine:
         ctypes.memmove(self.state.address, saved.address, layout.ENV_SIZE)
         self.flush_tlb()
         self.notice_interrupts()
+
+    def take_over(self, target: SavedState, portable: bytes, page_sizes: Mapping[int, int]) -> None:
+        """Give a vCPU of this engine the registers of another process.
+
+        What makes it a PAPR CPU with this machine's page table stays. Its MSR counts only once set_msr() has written it.
+
+        Args:
+            target: the vCPU, a copy of state just after reset().
+            portable: CpuState.portable() there.
+            page_sizes: learn_page_sizes() here.
+
+        Raises ValueError for bytes that cannot be registers.
+        """
+        target.take_portable(portable, page_sizes)
+        for number in (layout.SPR_PVR, layout.SPR_SDR1):
+            target.spr[number] = self._pristine.spr[number]
+        target.msr.value &= ~_MSR_HV
+        target.spr[layout.SPR_LPCR] = target.spr[layout.SPR_LPCR] & _LPCR_GUESTS | _LPCR_LPES
+
+    def learn_page_sizes(self) -> dict[int, int]:
+        """Return the pointer that an SLB entry gets for each page size, by the VSID's bits that tell it.
+
+        The CPU itself tells: it executes slbmte for each. Before the guest runs; RAM stays as it is, vCPUs are reset.
+        """
+        ram, on_hypercall = memoryview(self._buffers[0]).cast("B"), self.on_hypercall
+        learnt: dict[int, int] = {}
+        kept = {start: bytes(ram[start : start + 8]) for start in (_PROGRAM_VECTOR, _SCRATCH)}
+        ram[_PROGRAM_VECTOR : _PROGRAM_VECTOR + 4] = _SC_1
+        ram[_SCRATCH : _SCRATCH + 8] = _SLBMTE_R4_R3 + _SC_1
+        self.on_hypercall = self.stop
+        self.reset()
+        try:
+            for encoding in range(0, layout.SLB_PAGE_SIZE + 1, 0x10):
+                if encoding & ~layout.SLB_PAGE_SIZE:
+                    continue
+                self.set_msr(MSR_SF | MSR_ME)
+                self.state.slb[2] = 0
+                self.state.gpr[3], self.state.gpr[4] = _SLB_VALID, encoding
+                self.state.nip.value = _SCRATCH
+                self.run(1)
+                if self.state.slb[2]:
+                    learnt[encoding] = self.state.slb[2]
+        finally:
+            self.on_hypercall = on_hypercall
+            for start, data in kept.items():
+                ram[start : start + 8] = data
+            self.reset()
+        return learnt
 
     def set_msr(self, value: int) -> None:
         """Write the loaded vCPU's MSR with all that follows from it."""

@@ -53,10 +53,13 @@ SLB = 704
 SLB_ENTRY_WORDS = 3
 """ESID, VSID, and a pointer to the segment's page sizes."""
 SLB_ENTRIES = 64
+SLB_PAGE_SIZE = 0x130
+"""Bits of a VSID that tell its page size."""
 SPR = 2840
 SPR_CALLBACKS = 11032
 SPR_CALLBACK_SIZE = 64
 SPR_CALLBACK_NAME = 48
+AFTER_CALLBACKS = SPR_CALLBACKS + 1024 * SPR_CALLBACK_SIZE
 READ_SLOTS = (0, 16, 32)
 """User, supervisor and hypervisor read callbacks of one SPR; the write callback follows each."""
 WRITE_SLOTS = (8, 24, 40)
@@ -70,6 +73,9 @@ EXCP_VECTORS_COUNT = 96
 """Exception numbers below it can come from a guest without hypervisor mode."""
 HAS_HV_MODE = 78609
 ENV_SIZE = 80032
+GUEST_STATE = ((0, SLB), (SPR, 8 * 1024), (AFTER_CALLBACKS, TB_ENV - AFTER_CALLBACKS))
+"""(offset, length) of what a guest's program can change beside the SLB: registers, SPRs, vector and floating point. All else is
+the CPU model's, this process', or follows from MSR."""
 
 # ppc_tb_t, which the wheel leaves out (tb_env is NULL) and the engine supplies
 TB_ENV_SIZE = 96
@@ -93,6 +99,9 @@ SPR_HDECR = 310
 SPR_PURR = 0x135
 SPR_LPCR = 0x13E
 SPR_PIR = 0x3FF
+
+LAYOUT = f"unicorn {SUPPORTED_VERSION} {SUPPORTED_MACHINE}"
+"""What a saved block fits."""
 
 _POWER10_PVR_FAMILY = 0x0080
 _POWER10_DECREMENTER_BITS = 56

@@ -29,6 +29,13 @@ _NEXT_NUMBER = """
     RETURNING head
 """
 
+# The same for a head that may stay as it is; 0: there was no such row.
+_HEAD_TO_CHANGE = """
+    INSERT INTO machines (name, head) VALUES (:vm, 0)
+    ON CONFLICT (name) DO UPDATE SET head = machines.head
+    RETURNING head
+"""
+
 _INSERT = """
     INSERT INTO revisions (vm, number, time_ns, origin, sha256, size, blob)
     VALUES (:vm, :number, :time_ns, :origin, :sha256, :size, :blob)
@@ -99,11 +106,46 @@ class SqlStore(Store):
                 _INSERT, vm=vm, number=number, time_ns=time.time_ns(), origin=int(origin), sha256=hashlib.sha256(blob).digest(),
                 size=len(blob), blob=blob,
             )  # fmt: skip
-            execute(_PRUNE, vm=vm, head=number, seed=int(pb.TREE_ORIGIN_SEED), retention=self._retention)
+            self._prune(execute, vm, int(number))
         self.counts.add(vm, int(origin), head + 1)
+        self._tell()
+        return head + 1
+
+    def restore(self, vm: str, history: Sequence[tuple[Revision, bytes]]) -> int:
+        """See Store."""
+        newest, blob = history[-1]
+        with self._transaction(write=True) as execute:
+            [(head,)] = execute(_HEAD_TO_CHANGE, vm=vm)
+            rows = execute("SELECT number, sha256 FROM revisions WHERE vm = :vm", vm=vm)
+            stored = {int(number): bytes(digest) for number, digest in rows}
+            saved = {revision.number: revision.sha256 for revision, _ in history}
+            is_part = all(saved[number] == digest for number, digest in stored.items() if number in saved)
+            if is_part and (int(head) in saved or not head):
+                for revision, contents in history:
+                    if revision.number > int(head):
+                        self._insert(execute, vm, revision, contents)
+            elif stored.get(int(head)) != newest.sha256:
+                number = int(head) + 1
+                again = Revision(number, time.time_ns(), pb.TREE_ORIGIN_RESTORE, newest.sha256, newest.size)
+                self._insert(execute, vm, again, blob)
+            [(head,)] = execute("SELECT head FROM machines WHERE name = :vm", vm=vm)
+            self._prune(execute, vm, int(head))
+        self._tell()
+        return int(head)
+
+    def _insert(self, execute: Execute, vm: str, revision: Revision, blob: bytes) -> None:
+        execute(
+            _INSERT, vm=vm, number=revision.number, time_ns=revision.time_ns, origin=int(revision.origin), sha256=revision.sha256,
+            size=revision.size, blob=blob,
+        )  # fmt: skip
+        execute("UPDATE machines SET head = :head WHERE name = :vm", head=revision.number, vm=vm)
+
+    def _prune(self, execute: Execute, vm: str, head: int) -> None:
+        execute(_PRUNE, vm=vm, head=head, seed=int(pb.TREE_ORIGIN_SEED), retention=self._retention)
+
+    def _tell(self) -> None:
         for tell in self._subscribers:
             tell()
-        return head + 1
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         """See Store."""

@@ -73,6 +73,20 @@ class Store(ABC):
         """Return what is kept, the newest first. Raises UnknownRevisionError, StoreError."""
 
     @abstractmethod
+    def restore(self, vm: str, history: Sequence[tuple[Revision, bytes]]) -> int:
+        """Make the newest tree of a saved history a VM's head, durably, and return its number. Nothing that is stored is lost.
+
+        When what the VM has is part of the same history, the revisions that it does not have are stored with their numbers and
+        times. Over another history, or a newer one, the tree is put as a revision of its own, of origin RESTORE.
+
+        Args:
+            vm: whose it is.
+            history: revisions with their bytes, the oldest first; at least one.
+
+        Raises StoreError.
+        """
+
+    @abstractmethod
     def subscribe(self, callback: Callable[[], None]) -> None:
         """Have callback called after each put() of this object, in the thread that put. Other processes' puts are not told."""
 

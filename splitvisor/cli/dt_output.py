@@ -19,7 +19,7 @@ from splitvisor.dts import format_property, format_value, is_text
 from splitvisor.fdt import Node
 from splitvisor.tree_diff import Change
 
-ORIGINS = {1: "seed", 2: "cas", 3: "quiesce", 4: "update-dt", 5: "hotplug"}
+ORIGINS = {1: "seed", 2: "cas", 3: "quiesce", 4: "update-dt", 5: "hotplug", 6: "restore"}
 """TreeOrigin for people."""
 
 _LINE = re.compile(r"^(\t*)([^\s=;]+)( \{| = |;$)(.*)$")

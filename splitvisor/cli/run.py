@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -48,6 +49,10 @@ def run(
     vty: options.Vty = None,
     nvram: options.Nvram = None,
     no_shared_memory: options.NoSharedMemory = False,
+    snapshot: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Go on from a snapshot of `vm save`", rich_help_panel=options.MACHINE),
+    ] = None,
     exit_on: Annotated[
         str | None, typer.Option(metavar="TEXT", help="End with 0 once the console shows TEXT", rich_help_panel=_RUN)
     ] = None,
@@ -100,13 +105,17 @@ def run(
         "backend": parse_backends(backend) if backend else None,
     }
     try:
-        config = apply_flags(read_machine_file(machine) if machine is not None else MachineConfig(), flags)
+        if snapshot is None:
+            config = apply_flags(read_machine_file(machine) if machine is not None else MachineConfig(), flags)
+        else:
+            config = _saved_config(snapshot, {**flags, "machine": machine, "record": record})
         targets = parse_connect(connect or [])
         if transcripts is not None and "vio" in targets:
             remedy = "give --transcripts to that `splitvisor service vio`"
             raise ConfigError("splitvisor run", "--transcripts", "the vio_service of --connect runs already", remedy)
         request = launcher.RunRequest(
             config=config,
+            snapshot=snapshot,
             connect=targets,
             log_level=log_level.value,
             log_file=log_file,
@@ -128,6 +137,23 @@ def run(
             typer.echo(err=True)  # The guest may have left its last line unfinished.
         typer.echo(f"splitvisor run: {result.message}", err=True)
     raise typer.Exit(int(result.status))
+
+
+def _saved_config(snapshot: Path, flags: Mapping[str, object]) -> MachineConfig:
+    """Return what the run must know of a saved machine. Raises ConfigError, also for flags that would change the machine."""
+    from splitvisor.snapshot_file import SnapshotError, read_machine  # not needed without a snapshot
+
+    given = next((name for name, value in flags.items() if value is not None), None)
+    if given is not None:
+        flag = f"--{'no-shared-memory' if given == 'shared_memory' else given.replace('_', '-')}"
+        raise ConfigError("splitvisor run", flag, "the machine of a snapshot is as it was saved", f"leave out {flag}")
+    try:
+        saved = read_machine(snapshot).config
+        return MachineConfig(name=saved.name, memory=saved.memory_mib << 20, vcpus=saved.vcpus)
+    except (SnapshotError, OSError) as error:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        remedy = "give a file that `splitvisor vm save` wrote"
+        raise ConfigError("splitvisor run", "--from", f"{snapshot}: {text}", remedy) from None
 
 
 def _progress_line() -> launcher.Progress:

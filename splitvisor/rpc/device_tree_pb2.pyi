@@ -17,6 +17,7 @@ class TreeOrigin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TREE_ORIGIN_QUIESCE: _ClassVar[TreeOrigin]
     TREE_ORIGIN_UPDATE_DT: _ClassVar[TreeOrigin]
     TREE_ORIGIN_HOTPLUG: _ClassVar[TreeOrigin]
+    TREE_ORIGIN_RESTORE: _ClassVar[TreeOrigin]
 
 class InterruptParentSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -29,6 +30,7 @@ TREE_ORIGIN_CAS: TreeOrigin
 TREE_ORIGIN_QUIESCE: TreeOrigin
 TREE_ORIGIN_UPDATE_DT: TreeOrigin
 TREE_ORIGIN_HOTPLUG: TreeOrigin
+TREE_ORIGIN_RESTORE: TreeOrigin
 INTERRUPT_PARENT_SOURCE_UNSPECIFIED: InterruptParentSource
 INTERRUPT_PARENT_SOURCE_STORED_TREE: InterruptParentSource
 INTERRUPT_PARENT_SOURCE_FALLBACK: InterruptParentSource

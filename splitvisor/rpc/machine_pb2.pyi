@@ -136,6 +136,92 @@ class StopMachineResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class SaveMachineRequest(_message.Message):
+    __slots__ = ("stop",)
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    stop: bool
+    def __init__(self, stop: _Optional[bool] = ...) -> None: ...
+
+class SaveMachineResponse(_message.Message):
+    __slots__ = ("data", "saved")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    SAVED_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    saved: MachineSaved
+    def __init__(self, data: _Optional[bytes] = ..., saved: _Optional[_Union[MachineSaved, _Mapping]] = ...) -> None: ...
+
+class MachineSaved(_message.Message):
+    __slots__ = ("paused_seconds", "ram_bytes")
+    PAUSED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RAM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    paused_seconds: float
+    ram_bytes: int
+    def __init__(self, paused_seconds: _Optional[float] = ..., ram_bytes: _Optional[int] = ...) -> None: ...
+
+class RestoreMachineRequest(_message.Message):
+    __slots__ = ("options", "data", "complete", "go")
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    GO_FIELD_NUMBER: _ClassVar[int]
+    options: RestoreOptions
+    data: bytes
+    complete: RestoreComplete
+    go: RestoreGo
+    def __init__(self, options: _Optional[_Union[RestoreOptions, _Mapping]] = ..., data: _Optional[bytes] = ..., complete: _Optional[_Union[RestoreComplete, _Mapping]] = ..., go: _Optional[_Union[RestoreGo, _Mapping]] = ...) -> None: ...
+
+class RestoreOptions(_message.Message):
+    __slots__ = ("backends", "moved", "vm")
+    BACKENDS_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
+    VM_FIELD_NUMBER: _ClassVar[int]
+    backends: _containers.RepeatedCompositeFieldContainer[BackendAddress]
+    moved: bool
+    vm: str
+    def __init__(self, backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ..., moved: _Optional[bool] = ..., vm: _Optional[str] = ...) -> None: ...
+
+class RestoreComplete(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RestoreGo(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RestoreMachineResponse(_message.Message):
+    __slots__ = ("ready", "running")
+    READY_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    ready: RestoreReady
+    running: RestoreRunning
+    def __init__(self, ready: _Optional[_Union[RestoreReady, _Mapping]] = ..., running: _Optional[_Union[RestoreRunning, _Mapping]] = ...) -> None: ...
+
+class RestoreReady(_message.Message):
+    __slots__ = ("vm",)
+    VM_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    def __init__(self, vm: _Optional[str] = ...) -> None: ...
+
+class RestoreRunning(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MigrateMachineRequest(_message.Message):
+    __slots__ = ("target", "backends")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    BACKENDS_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    backends: _containers.RepeatedCompositeFieldContainer[BackendAddress]
+    def __init__(self, target: _Optional[str] = ..., backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ...) -> None: ...
+
+class MigrateMachineResponse(_message.Message):
+    __slots__ = ("downtime_seconds", "sent_bytes")
+    DOWNTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    downtime_seconds: float
+    sent_bytes: int
+    def __init__(self, downtime_seconds: _Optional[float] = ..., sent_bytes: _Optional[int] = ...) -> None: ...
+
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

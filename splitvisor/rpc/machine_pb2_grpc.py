@@ -60,6 +60,21 @@ class MachineServiceStub:
                 request_serializer=splitvisor_dot_v1_dot_machine__pb2.StopMachineRequest.SerializeToString,
                 response_deserializer=splitvisor_dot_v1_dot_machine__pb2.StopMachineResponse.FromString,
                 _registered_method=True)
+        self.SaveMachine = channel.unary_stream(
+                '/splitvisor.v1.MachineService/SaveMachine',
+                request_serializer=splitvisor_dot_v1_dot_machine__pb2.SaveMachineRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.SaveMachineResponse.FromString,
+                _registered_method=True)
+        self.RestoreMachine = channel.stream_stream(
+                '/splitvisor.v1.MachineService/RestoreMachine',
+                request_serializer=splitvisor_dot_v1_dot_machine__pb2.RestoreMachineRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.RestoreMachineResponse.FromString,
+                _registered_method=True)
+        self.MigrateMachine = channel.unary_unary(
+                '/splitvisor.v1.MachineService/MigrateMachine',
+                request_serializer=splitvisor_dot_v1_dot_machine__pb2.MigrateMachineRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.MigrateMachineResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/splitvisor.v1.MachineService/GetStatus',
                 request_serializer=splitvisor_dot_v1_dot_machine__pb2.GetStatusRequest.SerializeToString,
@@ -120,6 +135,40 @@ class MachineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SaveMachine(self, request, context):
+        """Saves the machine: its vCPUs stand still while a snapshot (docs/snapshots.md) is streamed in parts, then go on. The last
+        message is `saved`; without it the parts are no snapshot. A reader that takes nothing for 10 seconds is given up.
+        Errors. FAILED_PRECONDITION: no machine runs. UNAVAILABLE: a back end does not give its state; the machine goes on. ABORTED: a
+        vCPU waits for a back end too long, or another save or move is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreMachine(self, request_iterator, context):
+        """Builds a machine from a snapshot.
+
+        Order. The first request is `options`, then the snapshot follows in parts, then `complete`. The first response is `ready`:
+        everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
+        Without `go` within 30 seconds of `ready` the machine is dropped.
+
+        Errors. INVALID_ARGUMENT: the snapshot is broken or does not fit; the text says where and why. FAILED_PRECONDITION: a
+        machine runs here already, or a back end does not take its state. UNAVAILABLE: a back end cannot be reached.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MigrateMachine(self, request, context):
+        """Moves the machine to another cpu_service, which restores it while this one stands still; then this machine is STOPPED. When
+        the other one fails the machine goes on here.
+        Errors. As SaveMachine and RestoreMachine. UNKNOWN: the connection broke at the moment of handing over; the machine is PAUSED
+        here, and the text says how to find out who has it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Tells what the machine does. Safe to repeat.
         """
@@ -175,6 +224,21 @@ def add_MachineServiceServicer_to_server(servicer, server):
                     servicer.StopMachine,
                     request_deserializer=splitvisor_dot_v1_dot_machine__pb2.StopMachineRequest.FromString,
                     response_serializer=splitvisor_dot_v1_dot_machine__pb2.StopMachineResponse.SerializeToString,
+            ),
+            'SaveMachine': grpc.unary_stream_rpc_method_handler(
+                    servicer.SaveMachine,
+                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.SaveMachineRequest.FromString,
+                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.SaveMachineResponse.SerializeToString,
+            ),
+            'RestoreMachine': grpc.stream_stream_rpc_method_handler(
+                    servicer.RestoreMachine,
+                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.RestoreMachineRequest.FromString,
+                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.RestoreMachineResponse.SerializeToString,
+            ),
+            'MigrateMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.MigrateMachine,
+                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.MigrateMachineRequest.FromString,
+                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.MigrateMachineResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -328,6 +392,87 @@ class MachineService:
             '/splitvisor.v1.MachineService/StopMachine',
             splitvisor_dot_v1_dot_machine__pb2.StopMachineRequest.SerializeToString,
             splitvisor_dot_v1_dot_machine__pb2.StopMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/splitvisor.v1.MachineService/SaveMachine',
+            splitvisor_dot_v1_dot_machine__pb2.SaveMachineRequest.SerializeToString,
+            splitvisor_dot_v1_dot_machine__pb2.SaveMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreMachine(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/splitvisor.v1.MachineService/RestoreMachine',
+            splitvisor_dot_v1_dot_machine__pb2.RestoreMachineRequest.SerializeToString,
+            splitvisor_dot_v1_dot_machine__pb2.RestoreMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MigrateMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/splitvisor.v1.MachineService/MigrateMachine',
+            splitvisor_dot_v1_dot_machine__pb2.MigrateMachineRequest.SerializeToString,
+            splitvisor_dot_v1_dot_machine__pb2.MigrateMachineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,28 @@ class MachineServiceStub:
     """Resets the machine as if the guest had asked for a reboot: devices reset, guest loaded anew."""
     StopMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.StopMachineRequest, _machine_pb2.StopMachineResponse]
     """Ends the machine at once and detaches its back ends. Stopping an ended machine does nothing."""
+    SaveMachine: _grpc.UnaryStreamMultiCallable[_machine_pb2.SaveMachineRequest, _machine_pb2.SaveMachineResponse]
+    """Saves the machine: its vCPUs stand still while a snapshot (docs/snapshots.md) is streamed in parts, then go on. The last
+    message is `saved`; without it the parts are no snapshot. A reader that takes nothing for 10 seconds is given up.
+    Errors. FAILED_PRECONDITION: no machine runs. UNAVAILABLE: a back end does not give its state; the machine goes on. ABORTED: a
+    vCPU waits for a back end too long, or another save or move is under way.
+    """
+    RestoreMachine: _grpc.StreamStreamMultiCallable[_machine_pb2.RestoreMachineRequest, _machine_pb2.RestoreMachineResponse]
+    """Builds a machine from a snapshot.
+
+    Order. The first request is `options`, then the snapshot follows in parts, then `complete`. The first response is `ready`:
+    everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
+    Without `go` within 30 seconds of `ready` the machine is dropped.
+
+    Errors. INVALID_ARGUMENT: the snapshot is broken or does not fit; the text says where and why. FAILED_PRECONDITION: a
+    machine runs here already, or a back end does not take its state. UNAVAILABLE: a back end cannot be reached.
+    """
+    MigrateMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.MigrateMachineRequest, _machine_pb2.MigrateMachineResponse]
+    """Moves the machine to another cpu_service, which restores it while this one stands still; then this machine is STOPPED. When
+    the other one fails the machine goes on here.
+    Errors. As SaveMachine and RestoreMachine. UNKNOWN: the connection broke at the moment of handing over; the machine is PAUSED
+    here, and the text says how to find out who has it.
+    """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_machine_pb2.GetStatusRequest, _machine_pb2.GetStatusResponse]
     """Tells what the machine does. Safe to repeat."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_machine_pb2.WatchEventsRequest, _machine_pb2.WatchEventsResponse]
@@ -86,6 +108,28 @@ class MachineServiceAsyncStub(MachineServiceStub):
     """Resets the machine as if the guest had asked for a reboot: devices reset, guest loaded anew."""
     StopMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.StopMachineRequest, _machine_pb2.StopMachineResponse]  # type: ignore[assignment]
     """Ends the machine at once and detaches its back ends. Stopping an ended machine does nothing."""
+    SaveMachine: _aio.UnaryStreamMultiCallable[_machine_pb2.SaveMachineRequest, _machine_pb2.SaveMachineResponse]  # type: ignore[assignment]
+    """Saves the machine: its vCPUs stand still while a snapshot (docs/snapshots.md) is streamed in parts, then go on. The last
+    message is `saved`; without it the parts are no snapshot. A reader that takes nothing for 10 seconds is given up.
+    Errors. FAILED_PRECONDITION: no machine runs. UNAVAILABLE: a back end does not give its state; the machine goes on. ABORTED: a
+    vCPU waits for a back end too long, or another save or move is under way.
+    """
+    RestoreMachine: _aio.StreamStreamMultiCallable[_machine_pb2.RestoreMachineRequest, _machine_pb2.RestoreMachineResponse]  # type: ignore[assignment]
+    """Builds a machine from a snapshot.
+
+    Order. The first request is `options`, then the snapshot follows in parts, then `complete`. The first response is `ready`:
+    everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
+    Without `go` within 30 seconds of `ready` the machine is dropped.
+
+    Errors. INVALID_ARGUMENT: the snapshot is broken or does not fit; the text says where and why. FAILED_PRECONDITION: a
+    machine runs here already, or a back end does not take its state. UNAVAILABLE: a back end cannot be reached.
+    """
+    MigrateMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.MigrateMachineRequest, _machine_pb2.MigrateMachineResponse]  # type: ignore[assignment]
+    """Moves the machine to another cpu_service, which restores it while this one stands still; then this machine is STOPPED. When
+    the other one fails the machine goes on here.
+    Errors. As SaveMachine and RestoreMachine. UNKNOWN: the connection broke at the moment of handing over; the machine is PAUSED
+    here, and the text says how to find out who has it.
+    """
     GetStatus: _aio.UnaryUnaryMultiCallable[_machine_pb2.GetStatusRequest, _machine_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Tells what the machine does. Safe to repeat."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_machine_pb2.WatchEventsRequest, _machine_pb2.WatchEventsResponse]  # type: ignore[assignment]
@@ -150,6 +194,46 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_machine_pb2.StopMachineResponse, _abc.Awaitable[_machine_pb2.StopMachineResponse]]:
         """Ends the machine at once and detaches its back ends. Stopping an ended machine does nothing."""
+
+    @_abc_1.abstractmethod
+    def SaveMachine(
+        self,
+        request: _machine_pb2.SaveMachineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_machine_pb2.SaveMachineResponse], _abc.AsyncIterator[_machine_pb2.SaveMachineResponse]]:
+        """Saves the machine: its vCPUs stand still while a snapshot (docs/snapshots.md) is streamed in parts, then go on. The last
+        message is `saved`; without it the parts are no snapshot. A reader that takes nothing for 10 seconds is given up.
+        Errors. FAILED_PRECONDITION: no machine runs. UNAVAILABLE: a back end does not give its state; the machine goes on. ABORTED: a
+        vCPU waits for a back end too long, or another save or move is under way.
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreMachine(
+        self,
+        request_iterator: _MaybeAsyncIterator[_machine_pb2.RestoreMachineRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_machine_pb2.RestoreMachineResponse], _abc.AsyncIterator[_machine_pb2.RestoreMachineResponse]]:
+        """Builds a machine from a snapshot.
+
+        Order. The first request is `options`, then the snapshot follows in parts, then `complete`. The first response is `ready`:
+        everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
+        Without `go` within 30 seconds of `ready` the machine is dropped.
+
+        Errors. INVALID_ARGUMENT: the snapshot is broken or does not fit; the text says where and why. FAILED_PRECONDITION: a
+        machine runs here already, or a back end does not take its state. UNAVAILABLE: a back end cannot be reached.
+        """
+
+    @_abc_1.abstractmethod
+    def MigrateMachine(
+        self,
+        request: _machine_pb2.MigrateMachineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_machine_pb2.MigrateMachineResponse, _abc.Awaitable[_machine_pb2.MigrateMachineResponse]]:
+        """Moves the machine to another cpu_service, which restores it while this one stands still; then this machine is STOPPED. When
+        the other one fails the machine goes on here.
+        Errors. As SaveMachine and RestoreMachine. UNKNOWN: the connection broke at the moment of handing over; the machine is PAUSED
+        here, and the text says how to find out who has it.
+        """
 
     @_abc_1.abstractmethod
     def GetStatus(

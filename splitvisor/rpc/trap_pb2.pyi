@@ -29,7 +29,7 @@ MACHINE_ACTION_KIND_RESET: MachineActionKind
 MACHINE_ACTION_KIND_CRASH: MachineActionKind
 
 class AttachRequest(_message.Message):
-    __slots__ = ("hello", "trap", "posted", "memory_result", "invoke_result", "reset", "detach")
+    __slots__ = ("hello", "trap", "posted", "memory_result", "invoke_result", "reset", "detach", "save_state", "restore_state", "resumed")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     TRAP_FIELD_NUMBER: _ClassVar[int]
     POSTED_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,9 @@ class AttachRequest(_message.Message):
     INVOKE_RESULT_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
+    SAVE_STATE_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_STATE_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     trap: Trap
     posted: PostedBatch
@@ -44,10 +47,13 @@ class AttachRequest(_message.Message):
     invoke_result: InvokeResult
     reset: Reset
     detach: Detach
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., trap: _Optional[_Union[Trap, _Mapping]] = ..., posted: _Optional[_Union[PostedBatch, _Mapping]] = ..., memory_result: _Optional[_Union[MemoryResult, _Mapping]] = ..., invoke_result: _Optional[_Union[InvokeResult, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ...) -> None: ...
+    save_state: SaveState
+    restore_state: RestoreState
+    resumed: Resumed
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., trap: _Optional[_Union[Trap, _Mapping]] = ..., posted: _Optional[_Union[PostedBatch, _Mapping]] = ..., memory_result: _Optional[_Union[MemoryResult, _Mapping]] = ..., invoke_result: _Optional[_Union[InvokeResult, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., save_state: _Optional[_Union[SaveState, _Mapping]] = ..., restore_state: _Optional[_Union[RestoreState, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ...) -> None: ...
 
 class AttachResponse(_message.Message):
-    __slots__ = ("offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action", "inventory")
+    __slots__ = ("offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action", "inventory", "saved_state")
     OFFER_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
     MEMORY_READ_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +65,7 @@ class AttachResponse(_message.Message):
     DIRTY_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     INVENTORY_FIELD_NUMBER: _ClassVar[int]
+    SAVED_STATE_FIELD_NUMBER: _ClassVar[int]
     offer: Offer
     reply: Reply
     memory_read: MemoryRead
@@ -70,10 +77,11 @@ class AttachResponse(_message.Message):
     dirty: MemoryRange
     action: MachineAction
     inventory: Inventory
-    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ...) -> None: ...
+    saved_state: SavedState
+    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., saved_state: _Optional[_Union[SavedState, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions")
+    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions", "restore", "moved")
     VM_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +89,8 @@ class Hello(_message.Message):
     RAM_PATH_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
     vm: str
     incarnation: int
     vcpus: int
@@ -88,7 +98,9 @@ class Hello(_message.Message):
     ram_path: str
     devices: _containers.RepeatedCompositeFieldContainer[DeviceSpec]
     positions: _containers.RepeatedCompositeFieldContainer[VcpuPosition]
-    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ...) -> None: ...
+    restore: bool
+    moved: bool
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., restore: _Optional[bool] = ..., moved: _Optional[bool] = ...) -> None: ...
 
 class DeviceSpec(_message.Message):
     __slots__ = ("kind", "unit_address", "options")
@@ -358,6 +370,36 @@ class Detach(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     reason: str
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class SaveState(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    def __init__(self, id: _Optional[int] = ...) -> None: ...
+
+class SavedState(_message.Message):
+    __slots__ = ("id", "data", "last", "error")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    data: bytes
+    last: bool
+    error: str
+    def __init__(self, id: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ..., error: _Optional[str] = ...) -> None: ...
+
+class RestoreState(_message.Message):
+    __slots__ = ("data", "last")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    last: bool
+    def __init__(self, data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class Resumed(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Inventory(_message.Message):
     __slots__ = ("nodes", "devices")

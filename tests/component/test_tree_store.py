@@ -333,3 +333,48 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not a database, but long enough to be looked at" * 100)
     with pytest.raises(StoreError, match=r"trees\.sqlite"):
         open_store(str(path))
+
+
+def history(store: Store, vm: str) -> list[tuple[Revision, bytes]]:
+    """What a snapshot has of a VM's trees."""
+    return [store.get(vm, revision.number) for revision in reversed(store.revisions(vm))]
+
+
+def test_a_saved_history_comes_back_with_numbers_and_times(store: Store) -> None:
+    for number in range(3):
+        store.put("old", SEED, b"tree %d" % number)
+    saved = history(store, "old")
+    assert store.restore("new", saved) == 3
+    assert history(store, "new") == saved
+    # Once more, it is what is there already.
+    assert store.restore("new", saved) == 3
+    assert history(store, "new") == saved
+    assert store.put("new", CAS, b"next") == 4
+
+
+def test_a_store_that_is_behind_gets_what_it_lacks(store: Store) -> None:
+    for number in range(4):
+        store.put("vm", SEED, b"tree %d" % number)
+    saved = history(store, "vm")
+    store.restore("other", saved[:2])
+    assert store.restore("other", saved) == 4
+    assert history(store, "other") == saved
+
+
+def test_a_newer_history_is_kept_below_a_restored_tree(store: Store) -> None:
+    store.put("vm", SEED, b"first")
+    saved = history(store, "vm")
+    store.put("vm", CAS, b"second")
+    assert store.restore("vm", saved) == 3
+    numbers = [(revision.number, revision.origin) for revision in store.revisions("vm")]
+    assert numbers == [(3, pb.TREE_ORIGIN_RESTORE), (2, CAS), (1, SEED)]
+    assert store.get("vm")[1] == b"first"
+    # Once more, the head is that tree already.
+    assert store.restore("vm", saved) == 3
+
+
+def test_another_history_of_the_same_name_is_kept(store: Store) -> None:
+    store.put("old", SEED, b"saved")
+    store.put("vm", SEED, b"mine")
+    assert store.restore("vm", history(store, "old")) == 2
+    assert [blob for _, blob in history(store, "vm")] == [b"mine", b"saved"]

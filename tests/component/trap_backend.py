@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from splitvisor.backend import Call, Hypercall, Mirrored, Posted, Result, RtasCa
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import trap_pb2_grpc
 from splitvisor.service import SERVER_OPTIONS
+from splitvisor.session_state import StateError
 from splitvisor.trap_server import TrapServicer
 
 UNIT = 0x7100_0000
@@ -39,6 +41,10 @@ class RecordingSession(Session):
         self.gate = asyncio.Event()
         self.started = 0
         self.resets = 0
+        self.saves = self.resumes = 0
+        self.was_replaced = False
+        self.filler = ""
+        """Makes the state large."""
         self.array = bytearray(b"mirrored")
         self.fetches = 0
         """Reads of the array that came here."""
@@ -80,6 +86,23 @@ class RecordingSession(Session):
 
     def fail(self, _call: Call) -> int:
         raise RuntimeError("on purpose")
+
+    async def save(self) -> bytes:
+        self.saves += 1
+        return json.dumps({"value": self.value, "log": self.log, "array": self.array.decode(), "filler": self.filler}).encode()
+
+    async def resumed(self) -> None:
+        self.resumes += 1
+
+    async def restore(self, state: bytes) -> None:
+        try:
+            saved = json.loads(state)
+            self.value, self.log, self.array = saved["value"], saved["log"], bytearray(saved["array"].encode())
+        except ValueError as error:
+            raise StateError("the recording is broken") from error
+
+    async def replaced(self) -> None:
+        self.was_replaced = True
 
     def rtas(self, call: Call) -> Result:
         return Result(returns=(0, sum(call.arguments) & 0xFFFF_FFFF))

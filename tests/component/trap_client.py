@@ -51,14 +51,21 @@ class Client:
     """A link, with what a machine would have around it."""
 
     def __init__(
-        self, address: str, *, incarnation: int = 1, ram: GuestRam | None = None, ram_path: str = "", claimed: int = 0
+        self,
+        address: str,
+        *,
+        incarnation: int = 1,
+        ram: GuestRam | None = None,
+        ram_path: str = "",
+        claimed: int = 0,
+        state: bytes | None = None,
     ) -> None:
         self.events = Events()
         self.ram = ram or GuestRam(mmap.mmap(-1, RAM_BYTES))
         hello = pb.Hello(
             vm="vm", incarnation=incarnation, vcpus=2, ram_bytes=claimed or self.ram.size, ram_path=ram_path
         )
-        self.link = BackendLink("backend", address, hello, self.ram, self.events)
+        self.link = BackendLink("backend", address, hello, self.ram, self.events, state)
         self.link.begin()
         self.invoked: list[pb.Invoke] = []
         self._pool = ThreadPoolExecutor(1)
