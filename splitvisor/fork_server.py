@@ -132,8 +132,17 @@ def _become(request: dict[str, object], files: Sequence[int]) -> int:
     assert isinstance(arguments, list)
     os.environ.clear()
     os.environ.update(environment)
-    _prctl(_PR_SET_NAME, f"sv-{arguments[0]}".encode())
+    _call_process(f"splitvisor service {arguments[0]}")
     return main([*arguments, "--ready-fd", str(ready), "--parent-fd", str(parent)])
+
+
+def _call_process(title: str) -> None:
+    """Let ps show a title: a fork's command line is else that of the process that made it."""
+    _prctl(_PR_SET_NAME, title.rpartition(" ")[2].encode())
+    # Fields 48 and 49 of proc(5)'s stat, counted from behind the name, which may have blanks.
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    ctypes.memmove(start, title.encode()[: end - start - 1].ljust(end - start, b"\0"), end - start)
 
 
 if __name__ == "__main__":

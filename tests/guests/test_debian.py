@@ -24,8 +24,8 @@ def test_the_shell_answers_and_power_off_ends_the_run(run: Run, guests: Guests, 
     pids = console.pids()
     assert set(pids) == {"cpu", "hcall", "vio", "of-client"}
     assert len({console.process.pid, *pids.values()}) == 5
-    for pid in pids.values():
-        assert b"splitvisor.service_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    for name, pid in pids.items():
+        assert Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == f"splitvisor service {name}".encode()
 
     console.type("expr 6 '*' 7; uname -m\n")
     console.expect(r"^42\r?$")
