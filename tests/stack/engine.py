@@ -208,4 +208,4 @@ def _mirror() -> str:
             words = line.split()
             if words[:1] == ["deb"] and _SUITE in words:
                 return words[words.index(_SUITE) - 1]
-    return "http://deb.debian.org/debian"
+    pytest.skip("no container engine: the machine's apt sources name no Debian mirror")
