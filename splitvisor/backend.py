@@ -324,7 +324,7 @@ class Backend:
     def serve(self, arguments: Sequence[str] | None = None) -> NoReturn:
         """Be a service until SIGTERM or SIGINT, then exit: 0, 2 bad usage, 4 it could not start.
 
-        It listens at --listen, or at unix:$XDG_RUNTIME_DIR/splitvisor-NAME.sock, with health checking, reflection and logs as
+        It listens at --listen, or at NAME.sock in this user's directory for services, with health checking, reflection and logs as
         every service of Splitvisor has them; --help lists the flags.
 
         Args:

@@ -84,7 +84,7 @@ def test_help_tells_its_own_name_and_where_it_listens(short_path: Path) -> None:
     assert done.returncode == 0
     assert "usage: echo_device.py " in done.stdout
     assert "Run echo: a back end of Splitvisor." in done.stdout
-    assert f"unix:{short_path}/splitvisor-echo.sock" in "".join(done.stdout.split())
+    assert "default: echo.sock in splitvisor-services-UID" in " ".join(done.stdout.split())
 
 
 def test_a_hostile_peer_gets_a_status_and_the_service_lives(served: Served) -> None:
