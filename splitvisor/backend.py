@@ -324,8 +324,8 @@ class Backend:
     def serve(self, arguments: Sequence[str] | None = None) -> NoReturn:
         """Be a service until SIGTERM or SIGINT, then exit: 0, 2 bad usage, 4 it could not start.
 
-        It listens at --listen, or at NAME.sock in this user's directory for services, with health checking, reflection and logs as
-        every service of Splitvisor has them; --help lists the flags.
+        It listens at --listen, or at NAME.sock in this user's directory for services, with health checking, reflection and logs
+        as every service of Splitvisor has them; --help lists the flags.
 
         Args:
             arguments: the flags; those of this process when not given.
