@@ -553,8 +553,8 @@ class BackendLink:
                 tap.received(response)
             match response.WhichOneof("message"):
                 case "reply" | "invoke" | "reset_done":
+                    self._check_backlog(self._answers.qsize() + 1)
                     self._answers.put(response)
-                    self._check_backlog(self._answers.qsize())
                 case "saved_state":
                     if response.saved_state.last and self._held is None:
                         self._held = []  # What was pulsed before belongs to the saved machine, what comes now does not.
@@ -581,6 +581,7 @@ class BackendLink:
             assert self._call is not None
             self._call.cancel()
             raise BackendUnavailableError(f"it sent more than {MAX_UNASKED} messages that nobody waits for")
+
     def _is_held(self, response: pb.AttachResponse) -> bool:
         """Keep an event while the machine is being saved; False when it is not."""
         if self._held is None:

@@ -217,10 +217,11 @@ def test_every_hypercall_with_senseless_arguments_returns(services: list[Service
         code = {0x500: handler(), 0x900: handler(), PROGRAM: ppc.pack(program())}
         returned, ended, slowest = run(board, code, sandbox(source, tokens))
         assert ended, f"it hangs after {returned} calls"
-        assert returned == CALLS
+        native = sum(board.engine.native_calls().values())
+        assert returned + native == CALLS
         assert slowest < 10, "a guest can make a call last"
         assert board.router is not None
-        assert sum(board.router.counts.values()) == CALLS + 1
+        assert sum(board.router.counts.values()) + native == CALLS + 1
         assert len(board.router.rtas_counts) > 20, "hardly any RTAS call was one"
         assert sum(board.router.rtas_counts.values()) > 500
         assert events.actions > 0, "nothing did anything"
