@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,19 @@ RUN_SECONDS = 300
 TOP_CALLS = 12
 
 _QEMU = shlex.split(
-    "qemu-system-ppc64 -accel tcg,thread=single -smp 1 -nodefaults -display none -vga none -serial stdio -monitor none "
-    "-M pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off -cpu power8"
+    "qemu-system-ppc64 -accel tcg,thread=single -smp 1 -nodefaults -display none -vga none -cpu power8"
 )
-"""The peer: one vCPU in one thread, firmware without its own boot time. Linux uses software flushes there, and none here."""
+_QEMU_MACHINE = "pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
+
+
+def qemu_command(serial: str = "stdio", machine: Sequence[str] = ()) -> list[str]:
+    """The peer: one vCPU in one thread, firmware without its own boot time. Linux uses software flushes there, and none here.
+
+    Args:
+        serial: where its spapr-vty goes.
+        machine: further options of the machine.
+    """
+    return [*_QEMU, "-serial", serial, "-M", ",".join((_QEMU_MACHINE, *machine))]
 
 
 class BenchError(Exception):
@@ -52,7 +61,8 @@ def measure(runs: int, vs_qemu: bool, memory: str, say: Callable[[str], None], *
             sys.executable, "-m", "splitvisor", "run", "--kernel", str(kernel), "--initrd", str(initrd), "--append", APPEND,
             "--memory", memory, "--report", str(report_file),
         ]  # fmt: skip
-        qemu_command = [*_QEMU, "-m", memory, "-kernel", str(kernel), "-initrd", str(initrd), "-append", APPEND]
+        boot_files = ["-kernel", str(kernel), "-initrd", str(initrd), "-append", APPEND]
+        their_command = [*qemu_command(), "-monitor", "none", "-m", memory, *boot_files]
         for number in range(1, runs + 1):
             began = _cpu_seconds()
             ours.append(_wall_seconds(own_command))
@@ -64,7 +74,7 @@ def measure(runs: int, vs_qemu: bool, memory: str, say: Callable[[str], None], *
                 cpu["recorded"].append(_cpu_seconds() - began)
                 say(f"run {number}: {cpu['plain'][-1]:.2f} s of CPU, recorded {cpu['recorded'][-1]:.2f} s")
             if vs_qemu:
-                theirs.append(_wall_seconds(qemu_command))
+                theirs.append(_wall_seconds(their_command))
             say(f"run {number}: splitvisor {ours[-1]:.2f} s" + (f", qemu {theirs[-1]:.2f} s" if vs_qemu else ""))
     figures: dict[str, Any] = {"memory": memory, "splitvisor_seconds": ours, "last_run": report}
     say(f"splitvisor: best {min(ours):.2f} s, median {statistics.median(ours):.2f} s")

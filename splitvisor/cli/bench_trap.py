@@ -28,17 +28,18 @@ import uvloop
 from cpu_service.board import Board
 from cpu_service.local_calls import LocalHypercall
 from cpu_service.vcpu import Vcpu
-from splitvisor.backend import Call, Hypercall, Result, Session
+from splitvisor.backend import Call, Hypercall, Posted, Result, Session
 from splitvisor.logging import LogLevel, configure
+from splitvisor.papr.codes import H
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
 from splitvisor.trap_server import TrapServicer
 
-TOKEN_STREAM, TOKEN_RAW = 0xF100, 0xF104
+TOKEN_STREAM, TOKEN_RAW, TOKEN_POSTED = 0xF100, 0xF104, 0xF108
 WARM_UP = 300
 READY_TIMEOUT_S = 20.0
-_MESSAGE = struct.Struct("<8Q")
+MESSAGE = struct.Struct("<8Q")
 _GUEST_BASE = 0x1_0000
 # li r3,stream; sc 1; li r3,raw; sc 1; b to the start.
 _GUEST_CODE = struct.pack(">9I", 0x3C60_0000, 0x6063_F100, 0x3880_0007, 0x4400_0022, 0x3C60_0000, 0x6063_F104, 0x3880_0007,
@@ -74,13 +75,27 @@ class TrapFigures:
 
 
 class EchoSession(Session):
-    """Owns one hypercall that answers its argument."""
+    """Owns a hypercall that answers its argument, and one that is posted."""
 
     def echo(self, call: Call) -> Result:
         """Return r4 in r4."""
         return Result(outputs=(call.arguments[0],))
 
-    calls = (Hypercall(TOKEN_STREAM, echo, arguments=1, section="splitvisor bench trap", name="H_BENCH_ECHO"),)
+    def take(self, _call: Call) -> int:
+        """Do nothing."""
+        return H.SUCCESS
+
+    calls = (
+        Hypercall(TOKEN_STREAM, echo, arguments=1, section="splitvisor bench trap", name="H_BENCH_ECHO"),
+        Hypercall(
+            TOKEN_POSTED,
+            take,
+            arguments=2,
+            section="splitvisor bench all",
+            posted=Posted(64 << 10, key_argument=0, size_argument=1, max_size=16, key_values=lambda _session: (0,)),
+            name="H_BENCH_POSTED",
+        ),
+    )
 
 
 class _Bench:
@@ -120,8 +135,8 @@ class _Bench:
         return timed
 
     def _exchange(self, vcpu: Vcpu) -> int:
-        self._raw.sendall(_MESSAGE.pack(vcpu.gpr[4], 0, 0, 0, 0, 0, 0, 0))
-        vcpu.gpr[4] = _MESSAGE.unpack(self._raw.recv(_MESSAGE.size, socket.MSG_WAITALL))[0]
+        self._raw.sendall(MESSAGE.pack(vcpu.gpr[4], 0, 0, 0, 0, 0, 0, 0))
+        vcpu.gpr[4] = MESSAGE.unpack(self._raw.recv(MESSAGE.size, socket.MSG_WAITALL))[0]
         return 0
 
 
@@ -138,7 +153,7 @@ class _Events:
 
 def measure_traps(count: int) -> TrapFigures:
     """Time count traps and as many raw exchanges, in turn. Raises RuntimeError when a peer does not start."""
-    with _peers() as (directory, _):
+    with peers() as (directory, _):
         config = mpb.MachineConfig(
             name="bench-trap",
             memory_mib=256,
@@ -155,7 +170,7 @@ def measure_traps(count: int) -> TrapFigures:
 
 
 @contextmanager
-def _peers() -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+def peers() -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     """A process that serves both peers."""
     directory = Path(tempfile.mkdtemp(prefix="splitvisor-bench-"))
     peer = subprocess.Popen([sys.executable, "-m", __name__, str(directory)], stdout=subprocess.PIPE)
@@ -188,7 +203,7 @@ async def _serve(directory: Path) -> None:
 
 def _echo_raw(listener: socket.socket) -> None:
     connection, _ = listener.accept()
-    while message := connection.recv(_MESSAGE.size, socket.MSG_WAITALL):
+    while message := connection.recv(MESSAGE.size, socket.MSG_WAITALL):
         connection.sendall(message)
 
 
