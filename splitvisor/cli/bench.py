@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +14,9 @@ import typer
 
 from splitvisor.cli import bench_boot, bench_slof
 
-bench = typer.Typer(help="Measure: whole boots, firmware, single traps, the guest's clock.", no_args_is_help=True)
+bench = typer.Typer(
+    help="Measure: whole boots, firmware, single traps, the guest's clock, consoles, memory, many guests.", no_args_is_help=True
+)
 
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every figure there")]
 
@@ -97,3 +101,105 @@ def slof(
     write_json(json_file, figures)
     if figures.get("ratio", 0.0) > bench_slof.LIMIT:
         raise typer.Exit(1)
+
+
+@bench.command()
+def console(
+    *,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Times that each counts")] = 3,
+    lines: Annotated[int, typer.Option(metavar="N", min=10, max=10_000_000, help="How far the guest counts")] = 200_000,
+    vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with QEMU's spapr-vty, and the ratio")] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Let Debian's shell count: how fast output comes through vio_service to a terminal."""
+    from splitvisor.cli import bench_console  # as above
+
+    _report("console", lambda: bench_console.measure(lines, runs, vs_qemu, typer.echo), json_file)
+
+
+@bench.command()
+def memory(
+    *,
+    vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="Of QEMU with the same guest too, and the ratio")] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Tell what each process needs beyond guest RAM when Debian shows its prompt."""
+    from splitvisor.cli import bench_memory  # as above
+
+    _report("memory", lambda: bench_memory.measure(vs_qemu, typer.echo), json_file)
+
+
+@bench.command()
+def start(
+    *,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Starts")] = 5,
+    json_file: JsonOption = None,
+) -> None:
+    """Time `splitvisor run` to the demo guest's first line."""
+    from splitvisor.cli import bench_start  # as above
+
+    _report("start", lambda: bench_start.measure(runs, typer.echo), json_file)
+
+
+@bench.command()
+def many(
+    *,
+    guests: Annotated[int, typer.Option(metavar="N", min=1, max=250, help="Guests at a time")] = 50,
+    seconds: Annotated[float, typer.Option(metavar="S", min=0.1, max=600, help="How long they call")] = 5.0,
+    json_file: JsonOption = None,
+) -> None:
+    """Many guests at one vio_service: traps a second, how long answers take, and whether a guest is starved."""
+    from splitvisor.cli.bench_all import measure_many  # as above
+
+    _report("many", lambda: measure_many(guests, seconds, typer.echo), json_file)
+
+
+@bench.command("all")
+def everything(
+    *,
+    only: Annotated[list[str] | None, typer.Option(metavar="BENCH", help="Run this one; may be given again")] = None,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Runs of what is repeated")] = 3,
+    traps: Annotated[int, typer.Option(metavar="N", min=10, max=1_000_000, help="Traps to time, of each kind")] = 5000,
+    json_file: JsonOption = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw what a trap costs by arrangement")] = None,
+    record: Annotated[bool, typer.Option("--record", help="Add the figures to docs/benchmarks.jsonl")] = False,
+) -> None:
+    """Run every bench, in turn with QEMU where it is installed; one table of what was wanted and what is."""
+    from splitvisor.cli import bench_all  # as above
+    from splitvisor.cli.bench_trap import Latency
+
+    names = list(dict.fromkeys(only or bench_all.BENCHES))
+    unknown = [name for name in names if name not in bench_all.BENCHES]
+    if unknown:
+        typer.echo(f"splitvisor bench all: there is no bench {unknown[0]}; give one of {', '.join(bench_all.BENCHES)}", err=True)
+        raise typer.Exit(2)
+    if plot is not None and "arrangements" not in names:
+        names.append("arrangements")
+    try:
+        if plot is not None:
+            bench_all.check_plot()
+        if record:
+            bench_all.check_history()
+        vs_qemu = shutil.which(bench_slof.QEMU) is not None
+        figures, failures = bench_all.measure(names, bench_all.Extent(runs=runs, traps=traps, vs_qemu=vs_qemu), typer.echo)
+        bench_all.print_table(figures, failures)
+        write_json(json_file, figures)
+        if plot is not None and "arrangements" in figures:
+            bench_all.write_plot(plot, {name: Latency(**latency) for name, latency in figures["arrangements"].items()})
+        if record:
+            typer.echo(f"added to {bench_all.add_history(bench_all.history_line(figures))}")
+    except bench_boot.BenchError as error:
+        typer.echo(f"splitvisor bench all: {error}", err=True)
+        raise typer.Exit(1) from None
+    if failures:
+        raise typer.Exit(1)
+
+
+def _report(name: str, measure: Callable[[], dict[str, Any]], json_file: Path | None) -> None:
+    """Measure and write the figures; one line and status 1 when it fails."""
+    try:
+        figures = measure()
+    except bench_boot.BenchError as error:
+        typer.echo(f"splitvisor bench {name}: {error}", err=True)
+        raise typer.Exit(1) from None
+    write_json(json_file, figures)

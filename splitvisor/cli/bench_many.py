@@ -36,9 +36,6 @@ from splitvisor.rpc import trap_pb2_grpc
 UNIT_ADDRESS = 0x7100_0000
 OUTPUT = (UNIT_ADDRESS, 16, 0x2E2E_2E2E_2E2E_2E2E, 0x2E2E_2E2E_2E2E_2E0A)
 """The arguments of H_PUT_TERM_CHAR for fifteen dots and a line's end."""
-TARGET_PER_S, TARGET_P99_MS = 15_000, 20.0
-FAIR_SHARE = 0.5
-"""Of the mean: a guest with less is starved."""
 START_SECONDS = 60.0
 ANSWER_SECONDS = 30.0
 
@@ -59,7 +56,8 @@ def measure(load: Load, clients: int, say: Callable[[str], None]) -> dict[str, A
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sv-bench-")))
         address = f"unix:{directory}/vio.sock"
-        service = [sys.executable, "-m", "splitvisor.service_main", "vio", "--listen", address, "--ready-fd", "1", "--log-level", "warning"]
+        service = [sys.executable, "-m", "splitvisor.service_main", "vio", "--listen", address, "--ready-fd", "1"]
+        service += ["--log-level", "warning"]
         vio = stack.enter_context(_process(service))
         _line(vio, "vio_service")
         processes = []

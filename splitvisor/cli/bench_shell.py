@@ -138,11 +138,17 @@ def qemu_shell(directory: Path, memory: str = "512M") -> Iterator[Shell]:
         listener.bind(str(path))
         listener.listen(1)
         listener.settimeout(QEMU_START_S)
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as qemu, _ended(qemu):
+        complaints = directory / "qemu.stderr"
+        with (
+            complaints.open("wb") as stderr,
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr) as qemu,
+            _ended(qemu),
+        ):
             try:
                 terminal, _ = listener.accept()
             except TimeoutError:
-                raise BenchError(f"qemu-system-ppc64 did not start within {QEMU_START_S:.0f} s; see what it says above") from None
+                said = " / ".join(complaints.read_text(errors="replace").splitlines()[-3:]) or "it says nothing"
+                raise BenchError(f"qemu-system-ppc64 did not start within {QEMU_START_S:.0f} s: {said}") from None
             with terminal:
                 yield Shell(terminal.fileno(), terminal.fileno(), lambda: {"qemu": qemu.pid})
 
