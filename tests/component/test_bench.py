@@ -81,7 +81,8 @@ def test_start_waits_for_the_first_line() -> None:
 
 def test_all_prints_targets_and_writes_figures_and_plot(tmp_path: Path) -> None:
     figures, plot = tmp_path / "figures.json", tmp_path / "plot.png"
-    done = _splitvisor("bench", "all", "--only", "start", "--runs", "1", "--traps", "20", "--json", str(figures), "--plot", str(plot))
+    few = ("--only", "start", "--runs", "1", "--traps", "20")
+    done = _splitvisor("bench", "all", *few, "--json", str(figures), "--plot", str(plot))
     assert done.returncode == 0, done.stderr
     assert "start to the demo guest's first line" in done.stdout
     assert "at most 1.50 s" in done.stdout
