@@ -22,8 +22,8 @@ from splitvisor.guests import GuestError, fetch, resolve
 CHUNK_BYTES = 64 << 10
 SEEN_BYTES = 64 << 10
 QEMU_START_S = 20.0
-QEMU_RAM = "splitvisor-bench-ram"
-"""The name of QEMU's RAM among its mappings."""
+QEMU_RAM = "memory-backend-memfd"
+"""The kind of QEMU's RAM, which its mapping is named after: in memory, as ours is."""
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -131,7 +131,7 @@ def qemu_shell(directory: Path, memory: str = "512M") -> Iterator[Shell]:
     path = directory / "console.sock"
     command = [
         *qemu_command(f"unix:{path}", ["memory-backend=ram"]), "-monitor", "none",
-        "-object", f"memory-backend-file,id=ram,size={memory},share=on,mem-path={directory / QEMU_RAM}",
+        "-object", f"{QEMU_RAM},id=ram,size={memory}",
         "-m", memory, "-kernel", str(resolve("kernel", "debian")), "-initrd", str(resolve("initrd", "debian")), "-append", APPEND,
     ]  # fmt: skip
     with socket.socket(socket.AF_UNIX) as listener:
