@@ -192,6 +192,7 @@ def write_plot(path: Path, arrangements: Mapping[str, Latency]) -> None:
     axes.set_yticks(rows, list(arrangements))
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.set_xlim(left=1)
     axes.set_xlabel("microseconds a call")
     axes.legend()
     try:
