@@ -142,6 +142,19 @@ def start(
 
 
 @bench.command()
+def snapshot(
+    *,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Times that it is restored")] = 3,
+    vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with QEMU's boot to power-off, and the ratio")] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Restore a booted Debian from a snapshot: from the start of the command to the shell's answer."""
+    from splitvisor.cli import bench_snapshot  # as above
+
+    _report("snapshot", lambda: bench_snapshot.measure(runs, vs_qemu, typer.echo), json_file)
+
+
+@bench.command()
 def many(
     *,
     guests: Annotated[int, typer.Option(metavar="N", min=1, max=250, help="Guests at a time")] = 50,

@@ -38,6 +38,13 @@ def qemu_command(serial: str = "stdio", machine: Sequence[str] = ()) -> list[str
     return [*_QEMU, "-serial", serial, "-M", ",".join((_QEMU_MACHINE, *machine))]
 
 
+def poweroff_command(memory: str) -> list[str]:
+    """QEMU with the guest that powers off."""
+    kernel, initrd = resolve("kernel", "debian"), resolve("initrd", "debian-poweroff")
+    files = ["-kernel", str(kernel), "-initrd", str(initrd), "-append", APPEND]
+    return [*qemu_command(), "-monitor", "none", "-m", memory, *files]
+
+
 class BenchError(Exception):
     """A run did not end as it must."""
 
@@ -61,20 +68,19 @@ def measure(runs: int, vs_qemu: bool, memory: str, say: Callable[[str], None], *
             sys.executable, "-m", "splitvisor", "run", "--kernel", str(kernel), "--initrd", str(initrd), "--append", APPEND,
             "--memory", memory, "--report", str(report_file),
         ]  # fmt: skip
-        boot_files = ["-kernel", str(kernel), "-initrd", str(initrd), "-append", APPEND]
-        their_command = [*qemu_command(), "-monitor", "none", "-m", memory, *boot_files]
+        their_command = poweroff_command(memory)
         for number in range(1, runs + 1):
             began = _cpu_seconds()
-            ours.append(_wall_seconds(own_command))
+            ours.append(wall_seconds(own_command))
             cpu["plain"].append(_cpu_seconds() - began)
             report = json.loads(report_file.read_text())
             if recorded:
                 began = _cpu_seconds()
-                _wall_seconds([*own_command, "--record", str(Path(directory) / "boot.recording")])
+                wall_seconds([*own_command, "--record", str(Path(directory) / "boot.recording")])
                 cpu["recorded"].append(_cpu_seconds() - began)
                 say(f"run {number}: {cpu['plain'][-1]:.2f} s of CPU, recorded {cpu['recorded'][-1]:.2f} s")
             if vs_qemu:
-                theirs.append(_wall_seconds(their_command))
+                theirs.append(wall_seconds(their_command))
             say(f"run {number}: splitvisor {ours[-1]:.2f} s" + (f", qemu {theirs[-1]:.2f} s" if vs_qemu else ""))
     figures: dict[str, Any] = {"memory": memory, "splitvisor_seconds": ours, "last_run": report}
     say(f"splitvisor: best {min(ours):.2f} s, median {statistics.median(ours):.2f} s")
@@ -98,7 +104,8 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _wall_seconds(command: list[str]) -> float:
+def wall_seconds(command: list[str]) -> float:
+    """Run a boot to power-off; return how long it took. Raises BenchError when it did not come so far."""
     started = time.perf_counter()
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=RUN_SECONDS, check=False)

@@ -98,17 +98,19 @@ def guests_at_hand(say: Callable[[str], None], *programs: str) -> None:
 
 
 @contextmanager
-def own_shell(directory: Path, memory: str = "512M") -> Iterator[Shell]:
+def own_shell(directory: Path, memory: str = "512M", snapshot: Path | None = None) -> Iterator[Shell]:
     """Boot Debian to its shell with `splitvisor run`, whose pipes are the terminal.
 
     Args:
         directory: for its sockets, empty; a short path.
         memory: RAM of the guest.
+        snapshot: go on from there instead.
     """
-    command = [
-        sys.executable, "-m", "splitvisor", "run", "--kernel", str(resolve("kernel", "debian")), "--memory", memory,
-        "--initrd", str(resolve("initrd", "debian")), "--append", APPEND, "--timeout", str(RUN_SECONDS),
+    guest = ["--from", str(snapshot)] if snapshot is not None else [
+        "--kernel", str(resolve("kernel", "debian")), "--memory", memory, "--initrd", str(resolve("initrd", "debian")),
+        "--append", APPEND,
     ]  # fmt: skip
+    command = [sys.executable, "-m", "splitvisor", "run", *guest, "--timeout", str(RUN_SECONDS)]
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
 
     def pids() -> dict[str, int]:
