@@ -163,6 +163,8 @@ class BackendLink:
         self._acknowledged = threading.Condition(self._lock)
         self._sequences: dict[int, int] = {}
         self._positions: dict[int, int] = {}
+        self._given_up: dict[int, int] = {}
+        """How many calls of a vCPU were given up since its last that was not."""
         self._batch: list[pb.Trap] = []
         self._flush_asked = False
         self._unacknowledged: dict[int, deque[_Posted]] = {}
@@ -259,6 +261,8 @@ class BackendLink:
             vcpu=vcpu, sequence=self._next(vcpu), route=route, arguments=arguments, returns=returns, operands=operands,
             traceparent=traceparent,
         )  # fmt: skip
+        if self._given_up:
+            trap.skipped = self._given_up.pop(vcpu, 0)
         request = pb.AttachRequest(trap=trap)
         with self._lock:
             batch, self._batch = self._batch, []
@@ -283,6 +287,7 @@ class BackendLink:
         except queue.Empty:
             name = self.offer.routes[route].name
             log.warning("back end did not answer in time", backend=self.name, call=name, vcpu=vcpu, seq=trap.sequence)
+            self._given_up[vcpu] = trap.skipped + 1
             return None
         finally:
             self._outstanding = None
@@ -318,6 +323,8 @@ class BackendLink:
             trap = pb.Trap(
                 vcpu=vcpu, sequence=self._next(vcpu), route=route, arguments=arguments, operands=operands, traceparent=traceparent
             )
+            if self._given_up:
+                trap.skipped = self._given_up.pop(vcpu, 0)
             self._unacknowledged.setdefault(vcpu, deque()).append(_Posted(trap, size))
             self._batch.append(trap)
             if len(self._batch) >= BATCH_CALLS:
@@ -507,7 +514,8 @@ class BackendLink:
             hello.CopyFrom(self._hello)
             hello.ClearField("devices")
             hello.devices.extend(self.devices)
-            hello.positions.extend(pb.VcpuPosition(vcpu=v, sequence=s) for v, s in self._positions.items())
+            outstanding = self._outstanding  # Before the positions: it may be answered at this moment, and then they have it.
+            hello.positions.extend(pb.VcpuPosition(vcpu=v, sequence=s) for v, s in self._positions.copy().items())
             hello.restore = self._restore is not None
             first = [pb.AttachRequest(hello=hello)]
             if self._restore is not None:
@@ -520,8 +528,8 @@ class BackendLink:
                 pb.AttachRequest(posted=pb.PostedBatch(traps=unacknowledged[start : start + BATCH_CALLS]))
                 for start in range(0, len(unacknowledged), BATCH_CALLS)
             ]
-            if self._outstanding is not None:
-                first.append(self._outstanding)
+            if outstanding is not None:
+                first.append(outstanding)
         call = trap_pb2_grpc.TrapServiceStub(self._channel).Attach(self._requests(outgoing, first), wait_for_ready=False)
         self._call = call
         offer = next(iter(call), pb.AttachResponse())

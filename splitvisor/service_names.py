@@ -106,5 +106,6 @@ SERVICE_NAMES: tuple[ServiceName, ...] = (
 ALL_SERVICE_NAMES: tuple[ServiceName, ...] = (
     *SERVICE_NAMES,
     ServiceName("gateway", "gateway_service", "the web page: consoles, status and device trees of any number of VMs"),
+    ServiceName("fault", "splitvisor.faults", "a proxy before a back end that makes faults happen"),
 )
-"""Those, and what people reach them through."""
+"""Those, what people reach them through, and what tests put between them."""

@@ -223,6 +223,8 @@ class VmLink(Vm):
             sequence, _ = self._replies.get(position.vcpu, (0, None))
             if sequence <= position.sequence:
                 self._replies.pop(position.vcpu, None)
+            if position.vcpu < self.vcpus:  # What was answered in an earlier life of this back end will not come again.
+                self._positions[position.vcpu] = max(position.sequence, self._positions.get(position.vcpu, 0))
         if self.session.uncommitted:
             self.session.commit()
         for vcpu, sequence in self._positions.items():
@@ -294,8 +296,11 @@ class VmLink(Vm):
         last, reply = self._replies.get(trap.vcpu, (0, None))
         if trap.sequence == last:
             return reply  # None: still being handled; its reply will go to this connection.
-        if trap.sequence < self._positions.get(trap.vcpu, 0):
+        position = self._positions.get(trap.vcpu, 0)
+        if trap.sequence <= position:
             return None
+        if trap.sequence > position + 1:
+            _check_gap(trap, position)
         self._positions[trap.vcpu] = trap.sequence
         self._replies[trap.vcpu] = (trap.sequence, None)
         outcome = self._call(trap)
@@ -367,8 +372,11 @@ class VmLink(Vm):
         for index in range(first, len(batch.traps)):
             trap = batch.traps[index]
             vcpu, sequence = trap.vcpu, trap.sequence
-            if sequence <= positions.get(vcpu, 0):
+            position = positions.get(vcpu, 0)
+            if sequence <= position:
                 continue
+            if sequence > position + 1:
+                _check_gap(trap, position)
             declared = self._declared(trap)
             call = Call(vcpu, trap.arguments, sequence=sequence)
             answer = self._handle(trap, call, declared)
@@ -484,6 +492,12 @@ async def _finished(trap: pb.Trap, declared: Hypercall | RtasCall, answer: Await
         return await answer
     except Exception as error:
         return failed(declared, error)
+
+
+def _check_gap(trap: pb.Trap, position: int) -> None:
+    """Refuse a call when one before it is missing, which would never take effect: this one moves the position past it."""
+    if trap.sequence - trap.skipped > position + 1:
+        raise ContractError(f"call {trap.sequence} of vCPU {trap.vcpu} after {position}: what is between did not come")
 
 
 def _interrupt(source: int) -> pb.AttachResponse:

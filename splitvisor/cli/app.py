@@ -49,7 +49,7 @@ def _load(name: str) -> Any:
 
 
 def service(arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME [OPTIONS]")] = None) -> None:
-    """Run one service: cpu, hcall, vio, of-client or gateway; [bold]service NAME --help[/] tells its options."""
+    """Run one service: cpu, hcall, vio, of-client, gateway or fault; [bold]service NAME --help[/] tells its options."""
     from splitvisor.service_main import main  # gRPC is slow to load; main() takes this way only for help
 
     raise typer.Exit(main(arguments or []))

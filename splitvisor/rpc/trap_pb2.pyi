@@ -212,7 +212,7 @@ class OperandWord(_message.Message):
     def __init__(self, operand: _Optional[int] = ..., index: _Optional[int] = ...) -> None: ...
 
 class Trap(_message.Message):
-    __slots__ = ("vcpu", "sequence", "route", "arguments", "returns", "operands", "traceparent")
+    __slots__ = ("vcpu", "sequence", "route", "arguments", "returns", "operands", "traceparent", "skipped")
     VCPU_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
@@ -220,6 +220,7 @@ class Trap(_message.Message):
     RETURNS_FIELD_NUMBER: _ClassVar[int]
     OPERANDS_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
     vcpu: int
     sequence: int
     route: int
@@ -227,7 +228,8 @@ class Trap(_message.Message):
     returns: int
     operands: _containers.RepeatedCompositeFieldContainer[MemoryBlock]
     traceparent: str
-    def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ..., route: _Optional[int] = ..., arguments: _Optional[_Iterable[int]] = ..., returns: _Optional[int] = ..., operands: _Optional[_Iterable[_Union[MemoryBlock, _Mapping]]] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    skipped: int
+    def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ..., route: _Optional[int] = ..., arguments: _Optional[_Iterable[int]] = ..., returns: _Optional[int] = ..., operands: _Optional[_Iterable[_Union[MemoryBlock, _Mapping]]] = ..., traceparent: _Optional[str] = ..., skipped: _Optional[int] = ...) -> None: ...
 
 class PostedBatch(_message.Message):
     __slots__ = ("traps",)

@@ -48,6 +48,10 @@ class TrapServiceStub:
     again what was not acknowledged; the back end answers a trap that it has handled from memory and skips posted calls that
     it has handled. So a call takes effect once, and a guest sees a late answer, never a lost or a doubled one.
 
+    Gaps. A call whose sequence shows that one before it is missing is refused with INVALID_ARGUMENT before it takes effect: cpu_service
+    attaches again and sends everything again. What lies at or below hello.positions, or is counted in a trap's `skipped`, is not
+    missing. A back end may leave this out; then messages that were reordered on the way cost calls.
+
     Saving. `save_state` comes while no vCPU has a call outstanding and every posted call is acknowledged. The back end answers with
     its devices' state in parts, and from then until `resumed`, or the end of the stream, it leaves guest memory alone and takes
     nothing from outside that its state would have to have. Restoring. After a hello with `restore` the state comes in parts, and
@@ -81,6 +85,10 @@ class TrapServiceAsyncStub(TrapServiceStub):
     this back end, posted or not. After a lost connection cpu_service attaches again with the same incarnation and sends
     again what was not acknowledged; the back end answers a trap that it has handled from memory and skips posted calls that
     it has handled. So a call takes effect once, and a guest sees a late answer, never a lost or a doubled one.
+
+    Gaps. A call whose sequence shows that one before it is missing is refused with INVALID_ARGUMENT before it takes effect: cpu_service
+    attaches again and sends everything again. What lies at or below hello.positions, or is counted in a trap's `skipped`, is not
+    missing. A back end may leave this out; then messages that were reordered on the way cost calls.
 
     Saving. `save_state` comes while no vCPU has a call outstanding and every posted call is acknowledged. The back end answers with
     its devices' state in parts, and from then until `resumed`, or the end of the stream, it leaves guest memory alone and takes
@@ -118,6 +126,10 @@ class TrapServiceServicer(metaclass=_abc_1.ABCMeta):
         this back end, posted or not. After a lost connection cpu_service attaches again with the same incarnation and sends
         again what was not acknowledged; the back end answers a trap that it has handled from memory and skips posted calls that
         it has handled. So a call takes effect once, and a guest sees a late answer, never a lost or a doubled one.
+
+        Gaps. A call whose sequence shows that one before it is missing is refused with INVALID_ARGUMENT before it takes effect: cpu_service
+        attaches again and sends everything again. What lies at or below hello.positions, or is counted in a trap's `skipped`, is not
+        missing. A back end may leave this out; then messages that were reordered on the way cost calls.
 
         Saving. `save_state` comes while no vCPU has a call outstanding and every posted call is acknowledged. The back end answers with
         its devices' state in parts, and from then until `resumed`, or the end of the stream, it leaves guest memory alone and takes

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`splitvisor fault`: make things go wrong, on purpose."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from splitvisor.cli.control import USAGE, fail
+from splitvisor.config import ConfigError
+from splitvisor.exit_status import ExitStatus
+
+fault = typer.Typer(help="Make things go wrong on purpose: streams and processes of a machine.", no_args_is_help=True)
+
+Vm = Annotated[str, typer.Argument(metavar="VM", help="The machine; see [bold]splitvisor vm status[/]")]
+Service = Annotated[str, typer.Argument(metavar="SERVICE", help="cpu, hcall, vio or of-client")]
+Address = Annotated[
+    str | None, typer.Option("--at", metavar="ADDRESS", help="The service's unix socket, for services started by hand")
+]
+
+
+@fault.command()
+def proxy(
+    *,
+    listen: Annotated[str, typer.Option(metavar="ADDRESS", help="unix:/path or a loopback host:port")],
+    to: Annotated[str, typer.Option(metavar="ADDRESS", help="The back end")],
+    scenario: Annotated[Path, typer.Option(metavar="FILE", help="What may go wrong, a TOML file")],
+    backend: Annotated[str, typer.Option(metavar="NAME", help="The back end's name in the scenario")] = "",
+    journal: Annotated[Path | None, typer.Option(metavar="FILE", help="Get a line of JSON there for each fault")] = None,
+) -> None:
+    """Stand between cpu_service and a back end until SIGTERM, and let the scenario's faults happen."""
+    from splitvisor.service_main import main  # gRPC is slow to load
+
+    arguments = ["fault", "--listen", listen, "--to", to, "--scenario", str(scenario), "--backend", backend]
+    raise typer.Exit(main([*arguments, *(("--journal", str(journal)) if journal is not None else ())]))
+
+
+@fault.command()
+def kill(vm: Vm, service: Service, *, at: Address = None) -> None:
+    """Kill a service of a machine (SIGKILL). A run whose service dies ends, unless a scenario of it has kills for the service."""
+    _signal("kill", vm, service, at)
+
+
+@fault.command()
+def stop(
+    vm: Vm,
+    service: Service,
+    *,
+    seconds: Annotated[float, typer.Option("--for", metavar="S", min=0.0, max=3600.0, help="How long")] = 5.0,
+    at: Address = None,
+) -> None:
+    """Let a service stand still (SIGSTOP) for a time, then go on."""
+    from splitvisor.faults import PROCESS_SIGNALS
+    from splitvisor.faults.process import NoProcessError, send_signal
+
+    pid = _signal("stop", vm, service, at)
+    try:
+        time.sleep(seconds)
+    finally:
+        try:
+            send_signal(pid, PROCESS_SIGNALS["continue"])
+        except NoProcessError as error:
+            fail("fault stop", str(error))
+
+
+@fault.command()
+def check(scenario: Annotated[Path, typer.Argument(metavar="FILE", help="A scenario")]) -> None:
+    """Check a scenario, and tell what it makes happen."""
+    from splitvisor.faults.scenario import ScenarioError, read_scenario
+
+    try:
+        read = read_scenario(scenario)
+    except ScenarioError as error:
+        fail("fault check", str(error), USAGE)
+    for place, each in enumerate(read.faults):
+        often = f"numbers {sorted(each.at)}" if each.at else f"each {each.every}., probability {each.probability:g}"
+        typer.echo(f"{place:>2} {each.kind.name:<16} {each.backend or 'every back end'}, {each.direction}, {often}")
+
+
+@fault.command()
+def kinds() -> None:
+    """List the kinds of faults."""
+    from splitvisor.faults.scenario import KINDS
+
+    for kind in KINDS.values():
+        typer.echo(f"{kind.name:<16} {kind.setting or '-':<17} {kind.summary}")
+
+
+def _signal(command: str, vm: str, service: str, at: str | None) -> int:
+    from splitvisor.faults import PROCESS_SIGNALS
+    from splitvisor.faults.process import NoProcessError, listener, send_signal
+    from splitvisor.running_vms import NoSuchVmError, service_address
+    from splitvisor.service_names import SERVICE_NAMES
+
+    known = [name.command for name in SERVICE_NAMES]
+    if service not in known:
+        fail(f"fault {command}", f"{service!r} is not a service; known: {', '.join(known)}", USAGE)
+    try:
+        pid = listener(at or service_address(vm, service))
+        send_signal(pid, PROCESS_SIGNALS[command])
+    except (NoProcessError, NoSuchVmError, ConfigError) as error:
+        fail(f"fault {command}", str(error), int(ExitStatus.USAGE))
+    typer.echo(f"{service} of {vm}: process {pid}")
+    return pid
