@@ -41,6 +41,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         self._changed = asyncio.Condition()
         self._attaching = asyncio.Lock()
         self._observers: list[HandlerObserver] = []
+        self._closed = False
 
     def observe(self, observer: HandlerObserver) -> None:
         """Let an observer see every call of VMs that attach from now on."""
@@ -76,7 +77,8 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         return self.session(vm)
 
     async def close(self) -> None:
-        """Close every session; for the service's shutdown."""
+        """Close every session and take no more; for the service's shutdown."""
+        self._closed = True  # cpu_service is back at once; its new stream would be waited for.
         for name in list(self._links):
             link = self._links.pop(name)
             if link.stream is not None:
@@ -93,6 +95,8 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         if not hello.HasField("hello"):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message of a trap stream is hello")
         structlog.contextvars.bind_contextvars(vm=hello.hello.vm)
+        if self._closed:
+            await self._refuse(context)
         try:
             link = await self._link(hello.hello)
         except ContractError as error:
@@ -106,6 +110,8 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         assert task is not None
         stream = Stream(context, task)
         await stream.write(pb.AttachResponse(offer=link.offer(self._backend)))
+        if self._closed:
+            await self._refuse(context)
         link.attach(stream, hello.hello)
         if not restored:  # Else nothing was lost on the way: what was pulsed before the VM was saved is in its state.
             await link.session.attached()
@@ -121,6 +127,9 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         finally:
             if link.stream is stream:
                 link.stream = None
+
+    async def _refuse(self, context: TrapContext) -> None:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, f"{self._backend} shuts down")
 
     async def _serve(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest]) -> None:
         async for request in requests:

@@ -36,10 +36,7 @@ class _Rule:
             return None
         self._seen += 1
         chance, share = self._source.random(), self._source.random()
-        if fault.at:
-            meets = self._seen in fault.at
-        else:
-            meets = self._seen % fault.every == 0 and chance < fault.probability
+        meets = self._seen in fault.at if fault.at else self._seen % fault.every == 0 and chance < fault.probability
         if not meets or (fault.limit and self._met >= fault.limit):
             return None
         self._met += 1

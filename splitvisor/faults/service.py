@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -36,6 +36,11 @@ ATTACH = "/splitvisor.v1.TrapService/Attach"
 MAX_SCHEDULES = 256
 """VMs whose faults are remembered over their connections."""
 
+if TYPE_CHECKING:
+    _GenericHandler = grpc.GenericRpcHandler[Any, Any]
+else:
+    _GenericHandler = grpc.GenericRpcHandler  # Generic in the stubs only.
+_EOF: Any = vars(grpc.aio)["EOF"]  # grpc-stubs does not have it.
 log = structlog.get_logger()
 
 
@@ -64,18 +69,18 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
     return proxy.close
 
 
-class Proxy(grpc.GenericRpcHandler):
+class Proxy(_GenericHandler):
     """Passes calls on to a back end.
 
     Args:
-        channel: to the back end, with what notices that it stands still.
+        channel: for asyncio, to the back end, with what notices that it stands still.
         address: where that is.
         scenario: what may go wrong.
         backend: the back end's name in the scenario.
         journal: told of each fault.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, address: str, scenario: Scenario, backend: str, journal: Journal) -> None:
+    def __init__(self, channel: Any, address: str, scenario: Scenario, backend: str, journal: Journal) -> None:
         self._channel, self._address, self._scenario, self._backend = channel, address, scenario, backend
         self._journal = journal
         self._schedules: dict[str, Schedule] = {}
@@ -102,7 +107,7 @@ class Proxy(grpc.GenericRpcHandler):
         for pid, timer in self._stopped.items():
             timer.cancel()
             _continue(pid)
-        await self._channel.close()
+        await self._channel.close(None)
         self._journal.close()
 
     async def _pass(self, requests: AsyncIterator[bytes], call: Any, context: Any) -> None:
@@ -195,7 +200,7 @@ def _raise_lost(error: BaseException | None) -> None:
 
 
 async def _responses(call: Any) -> AsyncIterator[bytes]:
-    while (data := await call.read()) is not grpc.aio.EOF:
+    while (data := await call.read()) is not _EOF:
         yield data
 
 

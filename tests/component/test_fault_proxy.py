@@ -59,7 +59,9 @@ class ThreadProxy:
 
 
 @contextmanager
-def faulty(backend: ThreadBackend | ChildBackend, directory: Path, *faults: dict[str, Any]) -> Iterator[tuple[Client, ThreadProxy]]:
+def faulty(
+    backend: ThreadBackend | ChildBackend, directory: Path, *faults: dict[str, Any]
+) -> Iterator[tuple[Client, ThreadProxy]]:
     proxy = ThreadProxy(backend.address, directory, list(faults))
     client = Client(proxy.address).attached()
     yield client, proxy
@@ -67,8 +69,10 @@ def faulty(backend: ThreadBackend | ChildBackend, directory: Path, *faults: dict
     proxy.close()
 
 
+TO_BACKEND: dict[str, Any]
+TO_CPU: dict[str, Any]
 TO_BACKEND, TO_CPU = {"direction": "to-backend"}, {"direction": "to-cpu"}
-SURVIVED = {
+SURVIVED: dict[str, dict[str, Any]] = {
     "delay": {"seconds": 0.002, **TO_CPU},
     "jitter": {"seconds": 0.004, **TO_BACKEND},
     "stall": {"seconds": 0.05, "every": 20, **TO_BACKEND},
@@ -105,7 +109,7 @@ def test_every_other_rpc_passes(backend: ThreadBackend, directory: Path) -> None
     proxy = ThreadProxy(backend.target, directory, [])
     try:
         with grpc.insecure_channel(proxy.address) as channel, pytest.raises(grpc.RpcError) as raised:
-            channel.unary_unary("/splitvisor.v1.NoService/Nothing")(b"", timeout=DEADLINE_S)
+            channel.unary_unary("/splitvisor.v1.NoService/Nothing", None, None)(b"", timeout=DEADLINE_S)
         assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED, "the back end's own answer"
     finally:
         proxy.close()

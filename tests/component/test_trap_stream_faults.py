@@ -7,16 +7,20 @@ import asyncio
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 from cpu_service.trap_stream import BackendUnavailableError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.rpc import trap_pb2_grpc
 from tests.component.trap_backend import (
     H_ADD,
     H_HELD,
     H_INVOKE,
+    ROUTES,
     ChildBackend,
     ThreadBackend,
 )
@@ -145,6 +149,40 @@ def test_nobody_at_the_address_is_one_clear_error(directory: Path) -> None:
         client.link.wait_attached(0.5)
     assert "\n" not in str(raised.value)
     client.close()
+
+
+def test_a_back_end_that_ends_takes_no_new_stream(client: Client, backend: ThreadBackend) -> None:
+    client.call(H_ADD, 1)
+    backend.run(backend.servicer.close())
+    wait_until(lambda: not client.link.attached, "the stream is let go")
+    wait_until(lambda: "shuts down" in client.link._failure, "the next one is refused")
+    assert backend.servicer.session("vm") is None
+    assert client.ask(H_ADD, 1, timeout=0.2) is None
+
+
+def test_a_call_out_of_order_is_refused_before_it_takes_effect(backend: ThreadBackend) -> None:
+    def attempt(position: int, *traps: pb.Trap) -> str:
+        hello = pb.Hello(vm="vm", incarnation=1, vcpus=1, ram_bytes=1 << 20, positions=[pb.VcpuPosition(sequence=position)])
+        requests = [pb.AttachRequest(hello=hello), *(pb.AttachRequest(trap=trap) for trap in traps)]
+        with grpc.insecure_channel(backend.address) as channel:
+            responses: Any = trap_pb2_grpc.TrapServiceStub(channel).Attach(iter(requests), timeout=DEADLINE_S)
+            try:
+                list(responses)
+            except grpc.RpcError as error:
+                return str(error.details())
+        return ""
+
+    def trap(sequence: int, skipped: int = 0) -> pb.Trap:
+        return pb.Trap(sequence=sequence, skipped=skipped, route=ROUTES[H_ADD], arguments=[1])
+
+    assert attempt(0, trap(1), trap(3)) == "call 3 of vCPU 0 after 1: what is between did not come"
+    assert backend.session().value == 1
+    assert attempt(1, trap(4, skipped=1))
+    assert backend.session().value == 1
+    assert attempt(1, trap(4, skipped=2), trap(2)) == "", "given up, and come late"
+    assert backend.session().value == 2
+    assert attempt(9, trap(10)) == "", "answered by an earlier life of the back end"
+    assert backend.session().value == 3
 
 
 def test_detach_ends_the_session(backend: ThreadBackend) -> None:
