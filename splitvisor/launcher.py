@@ -15,9 +15,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from splitvisor.config import MachineConfig
 from splitvisor.exit_status import ExitStatus
@@ -27,6 +27,7 @@ from splitvisor.service_names import SERVICE_NAMES
 from splitvisor.service_processes import ServiceCommand, ServiceFailedError, ServiceProcess, stop_all
 
 if TYPE_CHECKING:
+    from splitvisor.faults.run import FaultPlan
     from splitvisor.machine_run import Outcome
 
 Progress = Callable[[str], None]
@@ -58,6 +59,8 @@ class RunRequest:
     """Where vio_service keeps what the consoles say; None: nowhere."""
     record: Path | None = None
     """Gets a recording of the machine."""
+    faults: FaultPlan | None = None
+    """What goes wrong between cpu_service and its back ends; None: nothing."""
     progress: Progress = lambda _step: None
     """Told what is being done; an empty text when the guest runs."""
 
@@ -139,25 +142,39 @@ async def _run_services(
 ) -> RunResult:
     request.progress("starting the services")
     processes: list[ServiceProcess] = []
+    addresses = dict(request.connect) | {command.name: command.address for command in commands}
+    proxies = request.faults.proxies(addresses, request.config, runtime) if request.faults is not None else {}
+
+    def start(command: ServiceCommand) -> ServiceProcess:
+        with closing(fork_server()) as forks:
+            return ServiceProcess(command, request.log_level, log, forks)
+
     try:
         # One by one: those that were started are stopped when a later one cannot be.
         with closing(fork_server()) as forks:
-            processes.extend(ServiceProcess(command, request.log_level, log, forks) for command in commands)
+            processes.extend(ServiceProcess(command, request.log_level, log, forks) for command in (*commands, *proxies.values()))
         for process in processes:
             process.watch()
         from splitvisor.machine_run import run_machine  # gRPC loads while the services do
 
-        addresses = dict(request.connect) | {command.name: command.address for command in commands}
-        _write_run_file(runtime / "run.json", request.config.name, addresses, processes)
+        _write_run_file(runtime / "run.json", request.config.name, addresses, processes[: len(commands)])
         await asyncio.gather(*(process.wait_ready() for process in processes))
-        failures = [asyncio.create_task(process.wait_failed()) for process in processes]
+        if request.faults is None:
+            failures = [asyncio.create_task(process.wait_failed()) for process in processes]
+        else:
+            from splitvisor.faults.run import through_proxies, watch_all  # few runs have faults
+
+            failures = watch_all(processes, request.faults, start)
+            request = replace(request, config=through_proxies(request.config, proxies))
         try:
-            outcome = await run_machine(request, addresses, failures)
+            via = {name: proxy.address for name, proxy in proxies.items()}
+            outcome = await run_machine(request, addresses, failures, via)
         finally:
             for task in failures:
                 task.cancel()
         if request.report is not None:
-            _write_report(request.report, outcome, processes, time.monotonic() - started)
+            faults = {} if request.faults is None else {"faults": request.faults.account(runtime)}
+            _write_report(request.report, outcome, processes[: len(commands)], time.monotonic() - started, faults)
         return RunResult(outcome.status, outcome.message)
     except ServiceFailedError as error:
         if error.status == ExitStatus.USAGE and error.last_lines:
@@ -178,12 +195,15 @@ def _write_run_file(path: Path, vm: str, addresses: Mapping[str, str], processes
         file.write(text)
 
 
-def _write_report(path: Path, outcome: Outcome, processes: list[ServiceProcess], seconds: float) -> None:
+def _write_report(
+    path: Path, outcome: Outcome, processes: list[ServiceProcess], seconds: float, more: Mapping[str, Any]
+) -> None:
     report = {
         "status": int(outcome.status),
         "message": outcome.message,
         "seconds": round(seconds, 4),
         "pids": {process.command.name: process.pid for process in processes},
         **outcome.statistics,
+        **more,
     }
     path.write_text(json.dumps(report, indent=2) + "\n")

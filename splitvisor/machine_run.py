@@ -55,10 +55,18 @@ class Outcome:
 
 
 async def run_machine(
-    request: RunRequest, addresses: Mapping[str, str], failures: Sequence[asyncio.Task[Any]]
+    request: RunRequest, addresses: Mapping[str, str], failures: Sequence[asyncio.Task[Any]], via: Mapping[str, str]
 ) -> Outcome:
-    """Run the machine on services at addresses (by flag name). failures: tasks that raise when a service ends early."""
-    backends = {name.package: addresses[name.command] for name in SERVICE_NAMES if name.command != "cpu"}
+    """Run the machine.
+
+    Args:
+        request: what the run was asked for.
+        addresses: of the services, by flag name.
+        failures: tasks that raise when a service ends early.
+        via: what cpu_service reaches a back end through when it is not the service itself; by flag name.
+    """
+    reached = {**addresses, **via}
+    backends = {name.package: reached[name.command] for name in SERVICE_NAMES if name.command != "cpu"}
     async with open_aio_channel(addresses["cpu"]) as channel:
         stub = machine_pb2_grpc.MachineServiceStub(channel)
         started = asyncio.Event()

@@ -13,7 +13,7 @@ from splitvisor.cli.tls_options import TlsGroup
 
 PLAIN = {"run": "run", "new-device": "new_device", "top": "top", "trace": "trace", "replay": "replay"}
 """Commands: the module of splitvisor.cli that has each, whose function has the same name."""
-GROUPS = {name: name for name in ("bench", "vm", "dt", "certs", "console", "record")}
+GROUPS = {name: name for name in ("bench", "vm", "dt", "certs", "console", "record", "fault")}
 """Commands that have commands; the same."""
 
 

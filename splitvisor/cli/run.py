@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvloop
@@ -19,6 +19,9 @@ from splitvisor.config import ConfigError, MachineConfig, apply_flags, read_mach
 from splitvisor.connect import parse_backends, parse_connect
 from splitvisor.exit_status import ExitStatus
 from splitvisor.guests import resolve
+
+if TYPE_CHECKING:
+    from splitvisor.faults.run import FaultPlan
 
 
 class LogLevel(StrEnum):
@@ -81,6 +84,10 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="Record what the machine and its back ends say to each other", rich_help_panel=_RUN),
     ] = None,
+    fault: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="Let things go wrong between cpu_service and back ends", rich_help_panel=_RUN),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write an account of the run: calls, times", rich_help_panel=_RUN)
     ] = None,
@@ -126,6 +133,7 @@ def run(
             store=store,
             transcripts=transcripts,
             record=record,
+            faults=_faults(fault, config, targets) if fault is not None else None,
             progress=_progress_line() if sys.stderr.isatty() else lambda _step: None,
         )
     except ConfigError as error:
@@ -154,6 +162,20 @@ def _saved_config(snapshot: Path, flags: Mapping[str, object]) -> MachineConfig:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         remedy = "give a file that `splitvisor vm save` wrote"
         raise ConfigError("splitvisor run", "--from", f"{snapshot}: {text}", remedy) from None
+
+
+def _faults(path: Path, config: MachineConfig, connect: Mapping[str, str]) -> FaultPlan:
+    """Return the plan of a scenario that fits the run. Raises ConfigError."""
+    from splitvisor.faults.run import FaultPlan  # few runs have faults
+    from splitvisor.faults.scenario import ScenarioError, read_scenario
+
+    try:
+        plan = FaultPlan(path.absolute(), read_scenario(path))
+    except ScenarioError as error:
+        text, _, remedy = str(error).rpartition("; ")
+        raise ConfigError("splitvisor run", "--fault", text, remedy) from None
+    plan.check(config, connect)
+    return plan
 
 
 def _progress_line() -> launcher.Progress:

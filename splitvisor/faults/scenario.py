@@ -42,14 +42,16 @@ class Direction(StrEnum):
 
 
 MESSAGES: Mapping[Direction, tuple[str, ...]] = {
-    Direction.TO_BACKEND: ("hello", "trap", "posted", "memory_result", "invoke_result", "reset", "detach"),
+    Direction.TO_BACKEND: (
+        "hello", "trap", "posted", "memory_result", "invoke_result", "reset", "detach", "save_state", "restore_state", "resumed",
+    ),
     Direction.TO_CPU: (
         "offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action",
-        "inventory",
+        "inventory", "saved_state",
     ),
 }  # fmt: skip
 """What travels, by the names of trap.proto."""
-_LATER = {direction: frozenset(names[1:]) for direction, names in MESSAGES.items()}
+_LATER = {direction: frozenset(names[1:]) - {"restore_state"} for direction, names in MESSAGES.items()}
 """All but the introduction, which each connection needs to become one."""
 
 

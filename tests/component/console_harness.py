@@ -101,6 +101,7 @@ class Guest:
             vcpus=1,
             ram_bytes=RAM_BYTES,
             devices=[trap_pb2.DeviceSpec(kind="vty") for _ in range(vtys)] + [trap_pb2.DeviceSpec(kind="nvram")],
+            positions=[trap_pb2.VcpuPosition(sequence=sequence)] if sequence else [],
         )
         self.interrupts: asyncio.Queue[int] = asyncio.Queue()
         self.ram = bytearray(RAM_BYTES)

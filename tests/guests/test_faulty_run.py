@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`splitvisor run --fault`: things go wrong as the scenario says, the report proves it, and the guest does not notice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.guests.conftest import Run
+
+SCENARIO = """
+seed = 3
+[[fault]]
+kind = "lose"
+backend = "vio"
+direction = "to-cpu"
+every = 12
+limit = 4
+[[fault]]
+kind = "jitter"
+direction = "to-backend"
+seconds = 0.01
+[[fault]]
+kind = "kill"
+backend = "vio"
+direction = "to-backend"
+messages = ["posted"]
+at = [6]
+[[fault]]
+kind = "stop"
+backend = "hcall"
+direction = "to-cpu"
+seconds = 0.2
+at = [1]
+"""
+
+
+def test_the_demo_guest_notices_nothing(run: Run, short_path: Path) -> None:
+    scenario = short_path / "scenario.toml"
+    scenario.write_text(SCENARIO)
+    console = run("--fault", str(scenario), "--transcripts", str(short_path / "log"))
+    console.expect("> ")
+    for number in range(6):
+        console.type("help\n")
+        console.expect("power off")
+        console.expect("> ")
+        if number == 2:
+            stopped = console.splitvisor("fault", "stop", "guest", "of-client", "--for", "0.1")
+            assert (stopped.returncode, stopped.stderr) == (0, "")
+            assert str(console.pids()["of-client"]) in stopped.stdout
+    console.type("off\n")
+    assert console.wait() == 0
+    counts = console.report()["faults"]["counts"]
+    assert (counts["lose"], counts["kill"], counts["stop"]) == (4, 1, 1)
+    assert counts["jitter"] > 20
+    assert (short_path / "log" / "guest-71000000.log").read_bytes().decode() == console.text
+
+
+def test_a_scenario_that_does_not_fit_is_refused(run: Run, short_path: Path) -> None:
+    scenario = short_path / "scenario.toml"
+    scenario.write_text('[[fault]]\nkind = "kill"\nbackend = "disk"\ndirection = "to-cpu"\n')
+    console = run("--fault", str(scenario))
+    assert console.wait() == 2
+    assert "there is no back end 'disk'" in console._errors()
