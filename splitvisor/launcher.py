@@ -13,11 +13,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from splitvisor.config import MachineConfig
 from splitvisor.exit_status import ExitStatus
@@ -160,7 +160,7 @@ async def _run_services(
         _write_run_file(runtime / "run.json", request.config.name, addresses, processes[: len(commands)])
         await asyncio.gather(*(process.wait_ready() for process in processes))
         if request.faults is None:
-            failures = [asyncio.create_task(process.wait_failed()) for process in processes]
+            failures: Sequence[asyncio.Task[NoReturn]] = [asyncio.create_task(process.wait_failed()) for process in processes]
         else:
             from splitvisor.faults.run import through_proxies, watch_all  # few runs have faults
 

@@ -7,7 +7,7 @@ See proto/splitvisor/v1/trap.proto for the contract; VmLink keeps what must outl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import grpc
 import structlog
@@ -24,6 +24,18 @@ MAX_VMS = 256
 """VMs that one back end keeps; the one that was away longest makes room for a new one."""
 
 log = structlog.get_logger()
+
+
+class _ClosedError(Exception):
+    """The service ends; a new stream would only be waited for."""
+
+
+_REFUSALS: Mapping[type[Exception], grpc.StatusCode] = {
+    _ClosedError: grpc.StatusCode.UNAVAILABLE,
+    ContractError: grpc.StatusCode.ALREADY_EXISTS,
+    ValueError: grpc.StatusCode.INVALID_ARGUMENT,
+}
+"""Why a VM is not taken, and how its cpu_service is told."""
 
 
 class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
@@ -95,14 +107,10 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         if not hello.HasField("hello"):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message of a trap stream is hello")
         structlog.contextvars.bind_contextvars(vm=hello.hello.vm)
-        if self._closed:
-            await self._refuse(context)
         try:
             link = await self._link(hello.hello)
-        except ContractError as error:
-            await context.abort(grpc.StatusCode.ALREADY_EXISTS, str(error))
-        except ValueError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except tuple(_REFUSALS) as error:
+            await context.abort(next(code for kind, code in _REFUSALS.items() if isinstance(error, kind)), str(error))
         restored = hello.hello.restore
         if restored:
             await self._restore(link, request_iterator, context)
@@ -110,9 +118,9 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         assert task is not None
         stream = Stream(context, task)
         await stream.write(pb.AttachResponse(offer=link.offer(self._backend)))
-        if self._closed:
-            await self._refuse(context)
         link.attach(stream, hello.hello)
+        if self._closed:
+            stream.end(f"{self._backend} shuts down")
         if not restored:  # Else nothing was lost on the way: what was pulsed before the VM was saved is in its state.
             await link.session.attached()
         log.info("attached", incarnation=link.incarnation, restored=restored)
@@ -127,9 +135,6 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         finally:
             if link.stream is stream:
                 link.stream = None
-
-    async def _refuse(self, context: TrapContext) -> None:
-        await context.abort(grpc.StatusCode.UNAVAILABLE, f"{self._backend} shuts down")
 
     async def _serve(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest]) -> None:
         async for request in requests:
@@ -183,6 +188,8 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
 
     async def _link(self, hello: pb.Hello) -> VmLink:
         async with self._attaching:
+            if self._closed:
+                raise _ClosedError(f"{self._backend} shuts down")
             known = self._links.get(hello.vm)
             if known is not None and known.incarnation == hello.incarnation:
                 return known

@@ -37,7 +37,7 @@ class FaultPlan:
                 raise ConfigError(str(self.file), where, f"there is no back end {fault.backend!r}", f"known: {', '.join(known)}")
             foreign = [name for name in known if fault.backend in ("", name) and (name in connect or name not in BACKENDS)]
             if fault.kind.name == "kill" and foreign:
-                raise ConfigError(str(self.file), where, f"this run cannot start {foreign[0]} again", "name a back end that it starts")
+                raise ConfigError(str(self.file), where, f"this run cannot start {foreign[0]} again", "name one that it starts")
 
     def proxies(self, addresses: Mapping[str, str], config: MachineConfig, runtime: Path) -> dict[str, ServiceCommand]:
         """Return the proxies to start, by the names of the back ends that they stand before."""

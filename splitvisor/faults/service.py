@@ -33,6 +33,8 @@ from splitvisor.service import SettingError
 SERVICES: tuple[str, ...] = ()
 """It has none of its own; nobody with a certificate is let through, for who may call what is the back end's to decide."""
 ATTACH = "/splitvisor.v1.TrapService/Attach"
+SETTLE_S = 5.0
+"""How long a caller may take to read what was written last, when its call ends with an error."""
 MAX_SCHEDULES = 256
 """VMs whose faults are remembered over their connections."""
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 else:
     _GenericHandler = grpc.GenericRpcHandler  # Generic in the stubs only.
 _EOF: Any = vars(grpc.aio)["EOF"]  # grpc-stubs does not have it.
+Status = tuple[grpc.StatusCode, str]
 log = structlog.get_logger()
 
 
@@ -93,12 +96,17 @@ class Proxy(_GenericHandler):
 
         async def handler(requests: AsyncIterator[bytes], context: Any) -> None:
             call = self._channel.stream_stream(method)(timeout=context.time_remaining(), metadata=_metadata(context))
+            writer = _Writer(context)
             try:
-                await carry(requests, call, context)
+                code, details = await carry(requests, call, writer)
+                context.set_trailing_metadata(tuple(await call.trailing_metadata() or ()))
             except* LostError:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "a fault broke the connection")
+                code, details = grpc.StatusCode.UNAVAILABLE, "a fault broke the connection"
             finally:
                 call.cancel()
+            if code is not grpc.StatusCode.OK:
+                await writer.settle()
+                await context.abort(code, details)
 
         return grpc.stream_stream_rpc_method_handler(handler)
 
@@ -110,7 +118,7 @@ class Proxy(_GenericHandler):
         await self._channel.close(None)
         self._journal.close()
 
-    async def _pass(self, requests: AsyncIterator[bytes], call: Any, context: Any) -> None:
+    async def _pass(self, requests: AsyncIterator[bytes], call: Any, writer: _Writer) -> Status:
         async def send() -> None:
             async for data in requests:
                 await call.write(data)
@@ -118,14 +126,14 @@ class Proxy(_GenericHandler):
 
         async def receive() -> None:
             async for data in _responses(call):
-                await context.write(data)
+                await writer.write(data)
 
-        await _both(send(), receive(), call, context)
+        return await _both(send(), receive(), call)
 
-    async def _attach(self, requests: AsyncIterator[bytes], call: Any, context: Any) -> None:
+    async def _attach(self, requests: AsyncIterator[bytes], call: Any, writer: _Writer) -> Status:
         first = await anext(requests, None)
         if first is None:
-            return
+            return grpc.StatusCode.OK, ""
         vm = pb.AttachRequest.FromString(first).hello.vm
         schedule = self._schedule(vm)
         details = {"vm": vm, "backend": self._backend}
@@ -137,8 +145,8 @@ class Proxy(_GenericHandler):
             await lane(Direction.TO_BACKEND).carry(_after(first, requests), call.write)
             await call.done_writing()
 
-        receive = lane(Direction.TO_CPU).carry(_responses(call), context.write)
-        await _both(send(), receive, call, context)
+        receive = lane(Direction.TO_CPU).carry(_responses(call), writer.write)
+        return await _both(send(), receive, call)
 
     def _schedule(self, vm: str) -> Schedule:
         known = self._schedules.pop(vm, None) or Schedule(self._scenario, self._backend, vm)
@@ -171,24 +179,41 @@ def _continue(pid: int) -> None:
         send_signal(pid, PROCESS_SIGNALS["continue"])
 
 
-async def _both(sending: Any, receiving: Any, call: Any, context: Any) -> None:
-    """Carry both directions until the back end has said everything, then end as it did. Raises LostError."""
+class _Writer:
+    """Writes to the caller. gRPC cannot end a call while a write is under way, even one that nobody waits for any more."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._write: asyncio.Task[None] | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Write; when this is cancelled the write goes on."""
+        self._write = asyncio.ensure_future(self._context.write(data))
+        await asyncio.shield(self._write)
+
+    async def settle(self) -> None:
+        """Wait until no write is under way."""
+        if self._write is not None:
+            await asyncio.wait({self._write}, timeout=SETTLE_S)
+
+
+async def _both(sending: Any, receiving: Any, call: Any) -> Status:
+    """Carry both directions until the back end has said everything; return how it ended. Raises LostError."""
     send, receive = asyncio.ensure_future(sending), asyncio.ensure_future(receiving)
     try:
         await asyncio.wait({send, receive}, return_when=asyncio.FIRST_COMPLETED)
         if not receive.done() and send.exception() is None:
             await asyncio.wait({receive})
-        for task in (send, receive):
-            if task.done() and task.exception() is not None:
-                _raise_lost(task.exception())
-        code, details = await call.code(), await call.details()
-        context.set_trailing_metadata(tuple(await call.trailing_metadata() or ()))
-        if code is not grpc.StatusCode.OK:
-            await context.abort(code, details or "")
+        errors = [task.exception() for task in (send, receive) if task.done()]
     finally:
         for task in (send, receive):
             task.cancel()
         await asyncio.gather(send, receive, return_exceptions=True)
+    for error in errors:
+        _raise_lost(error)
+    if any(errors):
+        call.cancel()  # When it is not what ended, it has nobody to talk to.
+    return await call.code(), await call.details() or ""
 
 
 def _raise_lost(error: BaseException | None) -> None:
