@@ -32,7 +32,10 @@ WITH_BLOCKS = (Hcall.H_RTAS, Hcall.H_OF_CLIENT)
 SLEEP = frozenset({Hcall.H_CEDE, Hcall.H_JOIN, Hcall.H_CONFER})
 """These wait for somebody, and nobody is there."""
 END = frozenset(
-    ("power-off", "system-reboot", "ibm,os-term", "stop-self", "exit", "boot", "quiesce", "enter", "splitvisor,exception")
+    (
+        "power-off", "system-reboot", "ibm,os-term", "stop-self", "exit", "boot", "quiesce", "enter", "splitvisor,exception",
+        "interpret",
+    )
 )
 """These end the machine, or what is tested."""
 RTAS = [call.name for session in (PlatformSession, VioSession) for call in session.calls if isinstance(call, RtasCall)]
