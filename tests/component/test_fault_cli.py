@@ -69,7 +69,7 @@ def test_a_proxy_by_hand_passes_every_rpc_and_writes_its_journal(short_path: Pat
         (["kill", "nobody", "vio"], "no VM 'nobody'"),
         (["stop", "vm", "vio", "--at", "127.0.0.1:1"], "is not a unix socket"),
         (["check", "/nonexistent.toml"], "cannot be read"),
-        (["proxy", "--listen", "unix:/tmp/x.sock", "--to", "unix:/tmp/y.sock", "--scenario", "/nonexistent.toml"], "cannot be read"),
+        (["proxy", "--listen", "unix:/tmp/x.sock", "--to", "unix:/tmp/y.sock", "--scenario", "/no.toml"], "cannot be read"),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments: list[str], text: str) -> None:
