@@ -8,6 +8,7 @@ there are, SPLITVISOR_CHAOS_SEED where and which.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import random
 import re
@@ -93,8 +94,9 @@ class Chaos:
 
     def go(self, console: Console) -> None:
         """Do everything, in an order by the seed, and a little of the workload before each."""
-        plan = [(fault, name) for name in LINKS for fault in ("kill", "restart")] * (FAULTS // 6)
-        plan += [("kill", "vio")] * (FAULTS - len(plan) - len(LINKS)) + [("stop", name) for name in LINKS]
+        stops = [("stop", name) for name in LINKS] * max(1, FAULTS // 25)
+        others = itertools.cycle(itertools.product(("kill", "restart"), LINKS))
+        plan = [*stops, *itertools.islice(others, FAULTS - len(stops))]
         self._source.shuffle(plan)
         for fault, name in plan:
             console.expect(r"^line \d+ of", DEADLINE_S)
