@@ -27,11 +27,21 @@ from splitvisor.faults.lane import Lane, LostError
 from splitvisor.faults.process import NoProcessError, listener, send_signal
 from splitvisor.faults.scenario import Direction, Scenario, ScenarioError, read_scenario
 from splitvisor.faults.schedule import Happening, Schedule
+from splitvisor.rpc import console_pb2, device_tree_pb2, platform_event_pb2, vio_bus_pb2
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.service import SettingError
 
 SERVICES: tuple[str, ...] = ()
 """It has none of its own; nobody with a certificate is let through, for who may call what is the back end's to decide."""
+_CONTRACTS = (console_pb2, device_tree_pb2, platform_event_pb2, vio_bus_pb2)
+_ONE_REQUEST = frozenset(
+    f"/{service.full_name}/{method.name}"
+    for contract in _CONTRACTS
+    for service in contract.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+    if not method.client_streaming
+)
+"""Rpcs whose request goes out whole: one that goes out as a stream may be cut off by its own answer, which is lost then."""
 ATTACH = "/splitvisor.v1.TrapService/Attach"
 SETTLE_S = 5.0
 """How long a caller may take to read what was written last, when its call ends with an error."""
@@ -92,10 +102,14 @@ class Proxy(_GenericHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Every method is a pair of streams of bytes: on the wire there is no difference."""
         method = handler_call_details.method
-        carry = self._attach if method == ATTACH else self._pass
+        carry = self._attach if method == ATTACH else _answer if method in _ONE_REQUEST else _pass
 
         async def handler(requests: AsyncIterator[bytes], context: Any) -> None:
-            call = self._channel.stream_stream(method)(timeout=context.time_remaining(), metadata=_metadata(context))
+            settings = {"timeout": context.time_remaining(), "metadata": _metadata(context)}
+            if method in _ONE_REQUEST:
+                call = self._channel.unary_stream(method)(await anext(requests, b""), **settings)
+            else:
+                call = self._channel.stream_stream(method)(**settings)
             writer = _Writer(context)
             try:
                 code, details = await carry(requests, call, writer)
@@ -117,18 +131,6 @@ class Proxy(_GenericHandler):
             _continue(pid)
         await self._channel.close(None)
         self._journal.close()
-
-    async def _pass(self, requests: AsyncIterator[bytes], call: Any, writer: _Writer) -> Status:
-        async def send() -> None:
-            async for data in requests:
-                await call.write(data)
-            await call.done_writing()
-
-        async def receive() -> None:
-            async for data in _responses(call):
-                await writer.write(data)
-
-        return await _both(send(), receive(), call)
 
     async def _attach(self, requests: AsyncIterator[bytes], call: Any, writer: _Writer) -> Status:
         first = await anext(requests, None)
@@ -195,6 +197,27 @@ class _Writer:
         """Wait until no write is under way."""
         if self._write is not None:
             await asyncio.wait({self._write}, timeout=SETTLE_S)
+
+
+async def _receive(call: Any, writer: _Writer) -> None:
+    async for data in _responses(call):
+        await writer.write(data)
+
+
+async def _answer(_requests: AsyncIterator[bytes], call: Any, writer: _Writer) -> Status:
+    """Pass the answers to one request on."""
+    return await _both(asyncio.sleep(0), _receive(call, writer), call)
+
+
+async def _pass(requests: AsyncIterator[bytes], call: Any, writer: _Writer) -> Status:
+    """Pass both directions on as they are."""
+
+    async def send() -> None:
+        async for data in requests:
+            await call.write(data)
+        await call.done_writing()
+
+    return await _both(send(), _receive(call, writer), call)
 
 
 async def _both(sending: Any, receiving: Any, call: Any) -> Status:
