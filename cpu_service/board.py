@@ -18,6 +18,7 @@ import structlog
 from cpu_service.engine.engine import Engine
 from cpu_service.hash_page_table import HashPageTable, table_shift
 from cpu_service.interrupts import Xics
+from cpu_service.link_contract import MessageTap
 from cpu_service.local_rtas import ProcessorRtas
 from cpu_service.logical_memory import LogicalMemory
 from cpu_service.processor_hcalls import ProcessorHypercalls
@@ -26,7 +27,7 @@ from cpu_service.registry import Registry
 from cpu_service.scheduler import VcpuScheduler
 from cpu_service.timebase import Timebase
 from cpu_service.trap_router import TrapRouter
-from cpu_service.trap_stream import BackendLink, MessageTap
+from cpu_service.trap_stream import BackendLink
 from cpu_service.trap_trace import TrapTrace
 from cpu_service.virtual_processor_area import VirtualProcessorAreas
 from splitvisor.guest_memory import RAM_SUFFIX, RamFile

@@ -14,8 +14,8 @@ import structlog
 import firmware
 from cpu_service.board import TREE_OWNER, Board
 from cpu_service.engine.engine import MSR_ME, MSR_SF
+from cpu_service.link_contract import CHANNEL_OPTIONS, BackendUnavailableError
 from cpu_service.loader import LoadedImage, LoadedInitrd, load_firmware, load_initrd, load_program, open_image
-from cpu_service.trap_stream import CHANNEL_OPTIONS, BackendUnavailableError
 from splitvisor.channels import explain, open_channel
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import device_tree_pb2_grpc

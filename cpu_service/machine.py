@@ -21,8 +21,9 @@ from cpu_service.board import Board
 from cpu_service.boot import BootPlan, load_guest
 from cpu_service.crash_report import crash_report
 from cpu_service.engine.engine import GuestFaultError
+from cpu_service.link_contract import BackendUnavailableError
 from cpu_service.trap_router import CallCount
-from cpu_service.trap_stream import BackendLink, BackendUnavailableError
+from cpu_service.trap_stream import BackendLink
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
 

@@ -16,8 +16,8 @@ from typing import Any
 import grpc
 
 from cpu_service.board import Board
+from cpu_service.link_contract import CHANNEL_OPTIONS
 from cpu_service.snapshot import Capture
-from cpu_service.trap_stream import CHANNEL_OPTIONS
 from splitvisor.channels import open_channel
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc

@@ -15,12 +15,13 @@ import grpc
 import structlog
 
 from cpu_service.engine.layout import UnsupportedEngineError
+from cpu_service.link_contract import BackendUnavailableError
 from cpu_service.loader import LoaderError
 from cpu_service.machine import FINAL_STATES, Machine
 from cpu_service.metrics import machine_samples
 from cpu_service.registry import RegistryError
 from cpu_service.status import backend_status, machine_status
-from cpu_service.trap_stream import BackendLink, BackendUnavailableError
+from cpu_service.trap_stream import BackendLink
 from cpu_service.trap_trace import TooManyWatchersError, Watcher, WatchError
 from splitvisor.addresses import AddressError, check_address
 from splitvisor.guest_memory import remove_abandoned

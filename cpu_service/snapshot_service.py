@@ -12,13 +12,13 @@ from typing import Any
 import grpc
 
 from cpu_service.board import Board
+from cpu_service.link_contract import BackendRefusedError, BackendUnavailableError
 from cpu_service.machine import BusyError, Machine
 from cpu_service.migration import MigrationError, Moved, UnknownOwnerError, migrate
 from cpu_service.registry import RegistryError
 from cpu_service.snapshot import Capture
 from cpu_service.snapshot_loader import SnapshotLoader
 from cpu_service.snapshot_streams import Incoming, Outgoing, SlowReaderError
-from cpu_service.trap_stream import BackendRefusedError, BackendUnavailableError
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.snapshot_file import SnapshotError
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from cpu_service.engine.engine import MSR_PR
+from cpu_service.link_contract import unavailable
 from cpu_service.local_calls import LocalRtas
 from cpu_service.ram import GuestRam
 from cpu_service.registry import LOCAL, RegisteredRtas, Registry, RemoteCall
 from cpu_service.scheduler import VcpuScheduler
-from cpu_service.trap_stream import BackendLink, unavailable
+from cpu_service.trap_stream import BackendLink
 from splitvisor.call_times import CallTimes, ResultClass, hypercall_class, rtas_class
 from splitvisor.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.papr.codes import H, RtasStatus

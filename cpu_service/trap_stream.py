@@ -14,15 +14,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import grpc
 import structlog
 
+from cpu_service.link_contract import (
+    CHANNEL_OPTIONS,
+    REFUSALS,
+    BackendRefusedError,
+    BackendUnavailableError,
+    LinkEvents,
+    MessageTap,
+    explain_end,
+    offered_calls,
+)
 from cpu_service.ram import GuestRam
-from splitvisor.channels import explain, open_channel
+from splitvisor.channels import open_channel
 from splitvisor.guest_memory import GuestAddressError
-from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
 from splitvisor.session_state import StateCollector, StateError, parts
@@ -44,68 +53,7 @@ MAX_UNASKED = 1024
 MIRROR_BYTES = 1 << 20
 """The largest array that is kept a copy of."""
 
-CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", 4 << 20),
-    ("grpc.max_receive_message_length", 4 << 20),
-    ("grpc.keepalive_time_ms", 1000),
-    ("grpc.keepalive_timeout_ms", 1000),
-    ("grpc.http2.ping_timeout_ms", 1000),  # Without it a stopped peer is never noticed.
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.enable_retries", 0),
-    # gRPC's own pause between attempts grows to minutes; a back end that is back must be found at once.
-    ("grpc.initial_reconnect_backoff_ms", 20),
-    ("grpc.min_reconnect_backoff_ms", 20),
-    ("grpc.max_reconnect_backoff_ms", 250),
-)
-
-REFUSALS = frozenset(
-    {
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.ALREADY_EXISTS,
-        grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.UNAUTHENTICATED,
-    }
-)
-"""What a back end says that will say so again."""
-_OWN_WORDS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
-
 log = structlog.get_logger()
-
-
-class BackendUnavailableError(Exception):
-    """A back end cannot be reached or does not keep the contract."""
-
-
-class BackendRefusedError(Exception):
-    """A back end does not take the state that it is to restore."""
-
-
-class LinkEvents(Protocol):
-    """What a link tells the machine; called from the link's thread."""
-
-    def interrupt(self, source: int) -> None:
-        """Pulse an interrupt source."""
-
-    def action(self, action: pb.MachineAction) -> None:
-        """Change the machine's state."""
-
-    def memory_written(self, address: int, length: int) -> None:
-        """RAM was written by the back end: code translated from there is stale."""
-
-    def connection_changed(self, link: BackendLink) -> None:
-        """The stream went down or came back."""
-
-
-class MessageTap(Protocol):
-    """Shown every message of a link, from the link's threads; messages do not change afterwards."""
-
-    def sent(self, message: pb.AttachRequest) -> None:
-        """A message is about to be sent."""
-
-    def received(self, message: pb.AttachResponse) -> None:
-        """A message has come, and nothing was done about it yet."""
 
 
 class _Posted(NamedTuple):
@@ -483,7 +431,7 @@ class BackendLink:
                 self._events.connection_changed(self)
                 self._read()
             except grpc.RpcError as error:
-                self._failure = _explain(error)
+                self._failure = explain_end(error)
                 if error.code() in REFUSALS:
                     self._refused = error.code() is grpc.StatusCode.FAILED_PRECONDITION
                     self._first_attach.set()
@@ -539,7 +487,7 @@ class BackendLink:
             self._tap.received(shown)
         if not offer.HasField("offer"):
             raise BackendUnavailableError("it did not send an offer first")
-        if self._first_attach.is_set() and _calls(offer.offer) != _calls(self.offer):
+        if self._first_attach.is_set() and offered_calls(offer.offer) != offered_calls(self.offer):
             call.cancel()
             raise BackendUnavailableError("it came back with other routes; restart the machine to use them")
         if any(len(mirror.contents) > MIRROR_BYTES for mirror in offer.offer.mirrors):
@@ -638,21 +586,3 @@ class BackendLink:
             self._ram.map[address : address + len(data)] = data
             self._events.memory_written(address, len(data))
         return pb.AttachRequest(memory_result=pb.MemoryResult(id=request.id, ok=ok))
-
-
-def _calls(offer: pb.Offer) -> list[pb.Route]:
-    """The routes of an offer as far as they must not change: the devices whose calls may be posted come and go."""
-    offer = pb.Offer(routes=offer.routes)
-    for route in offer.routes:
-        route.posted.ClearField("key_values")
-    return list(offer.routes)
-
-
-def unavailable(route: pb.Route) -> int:
-    """What the guest gets when the owner of a route stays away."""
-    return route.unavailable_result or H.HARDWARE
-
-
-def _explain(error: grpc.RpcError) -> str:
-    code, details = error.code(), explain(error)
-    return details if code in _OWN_WORDS else f"{code.name.lower().replace('_', ' ')}: {details}"

@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from cpu_service.trap_stream import CHANNEL_OPTIONS
+from cpu_service.link_contract import CHANNEL_OPTIONS
 from splitvisor.addresses import AddressError
 from splitvisor.channels import open_aio_channel
 from splitvisor.faults import PROCESS_SIGNALS

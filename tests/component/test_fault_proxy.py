@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from cpu_service.trap_stream import CHANNEL_OPTIONS
+from cpu_service.link_contract import CHANNEL_OPTIONS
 from splitvisor.faults.journal import Journal, read_journal
 from splitvisor.faults.scenario import scenario_from
 from splitvisor.faults.service import Proxy

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cpu_service.link_contract import BackendRefusedError, BackendUnavailableError
 from cpu_service.ram import GuestRam
-from cpu_service.trap_stream import BackendRefusedError, BackendUnavailableError
 from splitvisor.guest_memory import RamFile
 from splitvisor.papr.codes import H
 from tests.component.trap_backend import DEADLINE_S, H_ADD, H_LOG_HELD, ThreadBackend

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a link to a back end, its machine and its recorder agree on: options, errors, and what each tells the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import grpc
+
+from splitvisor.channels import explain
+from splitvisor.papr.codes import H
+from splitvisor.rpc import trap_pb2 as pb
+
+if TYPE_CHECKING:
+    from cpu_service.trap_stream import BackendLink
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", 4 << 20),
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.keepalive_time_ms", 1000),
+    ("grpc.keepalive_timeout_ms", 1000),
+    ("grpc.http2.ping_timeout_ms", 1000),  # Without it a stopped peer is never noticed.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_retries", 0),
+    # gRPC's own pause between attempts grows to minutes; a back end that is back must be found at once.
+    ("grpc.initial_reconnect_backoff_ms", 20),
+    ("grpc.min_reconnect_backoff_ms", 20),
+    ("grpc.max_reconnect_backoff_ms", 250),
+)
+
+REFUSALS = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
+"""What a back end says that will say so again."""
+_OWN_WORDS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
+
+
+class BackendUnavailableError(Exception):
+    """A back end cannot be reached or does not keep the contract."""
+
+
+class BackendRefusedError(Exception):
+    """A back end does not take the state that it is to restore."""
+
+
+class LinkEvents(Protocol):
+    """What a link tells the machine; called from the link's thread."""
+
+    def interrupt(self, source: int) -> None:
+        """Pulse an interrupt source."""
+
+    def action(self, action: pb.MachineAction) -> None:
+        """Change the machine's state."""
+
+    def memory_written(self, address: int, length: int) -> None:
+        """RAM was written by the back end: code translated from there is stale."""
+
+    def connection_changed(self, link: BackendLink) -> None:
+        """The stream went down or came back."""
+
+
+class MessageTap(Protocol):
+    """Shown every message of a link, from the link's threads; messages do not change afterwards."""
+
+    def sent(self, message: pb.AttachRequest) -> None:
+        """A message is about to be sent."""
+
+    def received(self, message: pb.AttachResponse) -> None:
+        """A message has come, and nothing was done about it yet."""
+
+
+def offered_calls(offer: pb.Offer) -> list[pb.Route]:
+    """The routes of an offer as far as they must not change: the devices whose calls may be posted come and go."""
+    offer = pb.Offer(routes=offer.routes)
+    for route in offer.routes:
+        route.posted.ClearField("key_values")
+    return list(offer.routes)
+
+
+def unavailable(route: pb.Route) -> int:
+    """What the guest gets when the owner of a route stays away."""
+    return route.unavailable_result or H.HARDWARE
+
+
+def explain_end(error: grpc.RpcError) -> str:
+    """Return in one line why a stream ended: a back end's own words, or what gRPC says."""
+    code, details = error.code(), explain(error)
+    return details if code in _OWN_WORDS else f"{code.name.lower().replace('_', ' ')}: {details}"
