@@ -198,7 +198,8 @@ def everything(
         bench_all.print_table(figures, failures)
         write_json(json_file, figures)
         if plot is not None and "arrangements" in figures:
-            bench_all.write_plot(plot, {name: Latency(**latency) for name, latency in figures["arrangements"].items()})
+            latencies = figures["arrangements"]["latencies"]
+            bench_all.write_plot(plot, {name: Latency(**latency) for name, latency in latencies.items()})
         if record:
             typer.echo(f"added to {bench_all.add_history(bench_all.history_line(figures))}")
     except bench_boot.BenchError as error:

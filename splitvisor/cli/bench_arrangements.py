@@ -21,6 +21,8 @@ from splitvisor.cli.bench_boot import BenchError
 from splitvisor.cli.bench_trap import MESSAGE, READY_TIMEOUT_S, TOKEN_POSTED, TOKEN_STREAM, WARM_UP, Latency, peers
 from splitvisor.rpc import trap_pb2 as pb
 
+TWO_CORES, WAITING = "raw unix socket, two cores", "trap stream, waiting"
+"""Arrangements that are compared."""
 POSTED_TOGETHER = 64
 """Posted calls before one that waits for them."""
 _RAM_BYTES = 4 << 20
@@ -58,7 +60,7 @@ def measure_arrangements(count: int) -> dict[str, Latency]:
                 figures["raw unix socket, one core"] = _timed(exchange, count)
             if len(cores) > 1:
                 with _held({os.getpid(): cores[0], peer.pid: cores[1]}):
-                    figures["raw unix socket, two cores"] = _timed(exchange, count)
+                    figures[TWO_CORES] = _timed(exchange, count)
         hello = pb.Hello(vm="bench", incarnation=1, vcpus=1, ram_bytes=_RAM_BYTES)
         with mmap.mmap(-1, _RAM_BYTES) as area:
             link = BackendLink("bench", f"unix:{directory}/backend.sock", hello, GuestRam(area), _Events())
@@ -87,7 +89,7 @@ def _stream(link: BackendLink, count: int) -> dict[str, Latency]:
         call()
 
     waiting = _timed(call, count)
-    return {"trap stream, waiting": waiting, f"trap stream, {POSTED_TOGETHER} posted": _timed(post, count, POSTED_TOGETHER + 1)}
+    return {WAITING: waiting, f"trap stream, {POSTED_TOGETHER} posted": _timed(post, count, POSTED_TOGETHER + 1)}
 
 
 def _timed(action: Callable[[], None], count: int, calls: int = 1) -> Latency:
