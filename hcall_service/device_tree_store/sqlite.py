@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from hcall_service.device_tree_store.store import StoreError
 
 BUSY_SECONDS = 5.0
 """How long a transaction waits for one of another process."""
+RETRY_SECONDS = 0.01
 _REMEDY = "check that the file can be written, or choose another"
 
 
@@ -56,7 +58,8 @@ class SqliteStore(SqlStore):
         except sqlite3.Error as error:
             raise self._failed(error, _REMEDY) from error
         try:
-            for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            self._write_ahead()
+            for setting in ("synchronous = FULL", "foreign_keys = ON"):
                 self._database.execute(f"PRAGMA {setting}")
             self._migrate()
         except sqlite3.Error as error:
@@ -65,6 +68,18 @@ class SqliteStore(SqlStore):
         except StoreError:
             self._database.close()
             raise
+
+    def _write_ahead(self) -> None:
+        """Switch to write-ahead logging. SQLite waits for nobody who does the same to a new file, whatever its timeout is."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(RETRY_SECONDS)
 
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Execute]:

@@ -50,10 +50,10 @@ def test_a_handlers_failure_is_logged_with_its_trap() -> None:
 
     async def handle() -> None:
         link = VmLink(pb.Hello(vm="demo", vcpus=2, ram_bytes=0x1000, incarnation=1), _Failing)
-        await link.receive(pb.AttachRequest(trap=pb.Trap(vcpu=1, sequence=9, route=0, arguments=[0x2000])))
+        await link.receive(pb.AttachRequest(trap=pb.Trap(vcpu=1, sequence=1, route=0, arguments=[0x2000])))
 
     asyncio.run(handle())
     lines = [json.loads(text) for text in stream.getvalue().splitlines()]
     failure = next(line for line in lines if line["event"] == "guest gave a bad address")
-    assert (failure["call"], failure["vcpu"], failure["seq"]) == ("H_FAIL", 1, 9)
+    assert (failure["call"], failure["vcpu"], failure["seq"]) == ("H_FAIL", 1, 1)
     assert "0x2000" in failure["reason"]
