@@ -18,6 +18,7 @@ import structlog
 from cpu_service.engine.engine import Engine
 from cpu_service.hash_page_table import HashPageTable, table_shift
 from cpu_service.interrupts import Xics
+from cpu_service.link_connection import LinkConnection
 from cpu_service.link_contract import MessageTap
 from cpu_service.local_rtas import ProcessorRtas
 from cpu_service.logical_memory import LogicalMemory
@@ -53,7 +54,7 @@ class BoardEvents(Protocol):
     def action(self, action: pb.MachineAction) -> None:
         """A call or a back end changes the machine's state."""
 
-    def connection_changed(self, link: BackendLink) -> None:
+    def connection_changed(self, link: LinkConnection) -> None:
         """A back end went away or came back."""
 
 
@@ -199,7 +200,7 @@ class Board:
         """Change the machine's state; from any thread."""
         self._events.action(action)
 
-    def connection_changed(self, link: BackendLink) -> None:
+    def connection_changed(self, link: LinkConnection) -> None:
         """A back end went away or came back."""
         self._events.connection_changed(link)
 

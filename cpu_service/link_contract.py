@@ -12,7 +12,7 @@ from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
 
 if TYPE_CHECKING:
-    from cpu_service.trap_stream import BackendLink
+    from cpu_service.link_connection import LinkConnection
 
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", 4 << 20),
@@ -62,7 +62,7 @@ class LinkEvents(Protocol):
     def memory_written(self, address: int, length: int) -> None:
         """RAM was written by the back end: code translated from there is stale."""
 
-    def connection_changed(self, link: BackendLink) -> None:
+    def connection_changed(self, link: LinkConnection) -> None:
         """The stream went down or came back."""
 
 

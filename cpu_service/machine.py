@@ -21,9 +21,9 @@ from cpu_service.board import Board
 from cpu_service.boot import BootPlan, load_guest
 from cpu_service.crash_report import crash_report
 from cpu_service.engine.engine import GuestFaultError
+from cpu_service.link_connection import LinkConnection
 from cpu_service.link_contract import BackendUnavailableError
 from cpu_service.trap_router import CallCount
-from cpu_service.trap_stream import BackendLink
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
 
@@ -61,7 +61,7 @@ class MachineObserver(Protocol):
     def state_changed(self, state: mpb.MachineState, detail: str) -> None:
         """A new state."""
 
-    def backend_changed(self, link: BackendLink) -> None:
+    def backend_changed(self, link: LinkConnection) -> None:
         """A back end went away or came back."""
 
     def progress(self, step: str) -> None:
@@ -220,7 +220,7 @@ class Machine:
         if self.board is not None:
             self.board.scheduler.end()
 
-    def connection_changed(self, link: BackendLink) -> None:
+    def connection_changed(self, link: LinkConnection) -> None:
         """A back end went away or came back."""
         self._observer.backend_changed(link)
 

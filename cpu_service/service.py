@@ -15,13 +15,13 @@ import grpc
 import structlog
 
 from cpu_service.engine.layout import UnsupportedEngineError
+from cpu_service.link_connection import LinkConnection
 from cpu_service.link_contract import BackendUnavailableError
 from cpu_service.loader import LoaderError
 from cpu_service.machine import FINAL_STATES, Machine
 from cpu_service.metrics import machine_samples
 from cpu_service.registry import RegistryError
 from cpu_service.status import backend_status, machine_status
-from cpu_service.trap_stream import BackendLink
 from cpu_service.trap_trace import TooManyWatchersError, Watcher, WatchError
 from splitvisor.addresses import AddressError, check_address
 from splitvisor.guest_memory import remove_abandoned
@@ -257,7 +257,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         log.info("machine", state=pb.MachineState.Name(state).removeprefix("MACHINE_STATE_").lower(), detail=detail)
         self._tell(pb.WatchEventsResponse(state=pb.StateChanged(state=state, detail=detail)))
 
-    def backend_changed(self, link: BackendLink) -> None:
+    def backend_changed(self, link: LinkConnection) -> None:
         """A back end went away or came back."""
         self._tell(pb.WatchEventsResponse(backend=backend_status(link)))
 

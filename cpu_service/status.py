@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cpu_service.board import Board
+from cpu_service.link_connection import LinkConnection
 from cpu_service.machine import Machine
 from cpu_service.trap_router import CallCount
-from cpu_service.trap_stream import BackendLink
 from splitvisor.call_times import BOUNDS, Latency, ResultClass
 from splitvisor.rpc import machine_pb2 as pb
 
@@ -54,7 +54,7 @@ def machine_status(machine: Machine | None) -> pb.GetStatusResponse:
     return status
 
 
-def backend_status(link: BackendLink) -> pb.BackendStatus:
+def backend_status(link: LinkConnection) -> pb.BackendStatus:
     """Return how one back end is."""
     return pb.BackendStatus(
         name=link.name,

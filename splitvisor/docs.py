@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cpu_service.board import Board
+from cpu_service.link_connection import LinkConnection
 from cpu_service.local_calls import LocalHypercall, LocalRtas
-from cpu_service.trap_stream import BackendLink
 from hcall_service.session import PlatformSession
 from of_client_service.client_services import SERVICES as CLIENT_SERVICES
 from of_client_service.session import ClientInterfaceSession
@@ -55,7 +55,7 @@ class _NoEvents:
     def action(self, action: trap_pb2.MachineAction) -> None:
         """Nothing runs."""
 
-    def connection_changed(self, link: BackendLink) -> None:
+    def connection_changed(self, link: LinkConnection) -> None:
         """Nothing is attached."""
 
 

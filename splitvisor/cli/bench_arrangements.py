@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cpu_service.link_connection import LinkConnection
 from cpu_service.ram import GuestRam
 from cpu_service.trap_stream import BackendLink
 from splitvisor.cli.bench_boot import BenchError
@@ -40,7 +41,7 @@ class _Events:
     def memory_written(self, address: int, length: int) -> None:
         """Nothing writes."""
 
-    def connection_changed(self, link: BackendLink) -> None:
+    def connection_changed(self, link: LinkConnection) -> None:
         """The first call that fails says so."""
 
 

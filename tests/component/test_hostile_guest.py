@@ -24,7 +24,7 @@ from cpu_service.board import MIB, Board
 from cpu_service.boot import load_guest
 from cpu_service.crash_report import crash_report
 from cpu_service.engine.engine import MSR_ME, MSR_SF
-from cpu_service.trap_stream import BackendLink
+from cpu_service.link_connection import LinkConnection
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import TOKENS
@@ -72,7 +72,7 @@ class IgnoredActions:
         assert action.kind
         self.actions += 1
 
-    def connection_changed(self, link: BackendLink) -> None:
+    def connection_changed(self, link: LinkConnection) -> None:
         """Looked at when all is over."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from cpu_service.trap_stream import MAX_UNASKED
+from cpu_service.link_connection import MAX_UNASKED
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
 from splitvisor.vm_link import BACKLOG_BYTES, MAX_UNSENT, Stream

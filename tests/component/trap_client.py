@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from cpu_service.link_connection import LinkConnection
 from cpu_service.ram import GuestRam
 from cpu_service.trap_stream import BackendLink
 from splitvisor.papr.codes import H
@@ -43,7 +44,7 @@ class Events:
     def memory_written(self, address: int, length: int) -> None:
         self.written.append((address, length))
 
-    def connection_changed(self, link: BackendLink) -> None:
+    def connection_changed(self, link: LinkConnection) -> None:
         self.connections.append(link.attached)
 
 

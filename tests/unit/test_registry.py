@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from cpu_service.link_connection import LinkConnection
 from cpu_service.local_calls import LocalHypercall, LocalRtas
 from cpu_service.ram import GuestRam
 from cpu_service.registry import MAX_OPERAND_BYTES, Registry, RegistryError
@@ -30,7 +31,7 @@ class NoEvents:
     def memory_written(self, address: int, length: int) -> None:
         raise AssertionError(address, length)
 
-    def connection_changed(self, link: BackendLink) -> None:
+    def connection_changed(self, link: LinkConnection) -> None:
         raise AssertionError(link)
 
 
