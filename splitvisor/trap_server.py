@@ -18,7 +18,8 @@ from splitvisor.metrics import ATTACHED_VMS, Sample, Source
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
 from splitvisor.session_state import StateCollector, StateError
-from splitvisor.vm_link import ContractError, SessionFactory, Stream, TrapContext, VmLink
+from splitvisor.trap_connection import ContractError, Stream, TrapContext
+from splitvisor.vm_link import SessionFactory, VmLink
 
 MAX_VMS = 256
 """VMs that one back end keeps; the one that was away longest makes room for a new one."""

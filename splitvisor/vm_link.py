@@ -11,86 +11,30 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import grpc
 import structlog
 
 from splitvisor.backend import Call, Hypercall, Result, RtasCall, Session, Vm
 from splitvisor.backend_memory import BackendMemory, MappedMemory, StreamMemory
-from splitvisor.call_times import ResultClass
 from splitvisor.guest_memory import RamFile
-from splitvisor.handler_times import Ended, HandlerObserver, answer_class
-from splitvisor.logging import trap_in_hand
+from splitvisor.handler_times import HandlerObserver
+from splitvisor.handlers import finished, run_handler
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.session_state import StateCollector, StateError, parts
-from splitvisor.trap_messages import acknowledge_message, counts_fit, failed, mirror_messages, reply_message, route_message
+from splitvisor.trap_connection import ContractError, Stream
+from splitvisor.trap_messages import acknowledge_message, mirror_messages, reply_message, route_message
 
 MAX_PENDING_EVENTS = 1024
 """Interrupt sources and actions that wait for cpu_service to come back."""
 REPEATED_PULSE_S = 5.0
 """Interrupts this young are pulsed again at the next attach: the lost connection may have been dead when they were sent."""
-MAX_UNSENT = 1 << 16
-"""Messages that wait for a cpu_service that does not read; with more, its stream ends."""
 BACKLOG_BYTES = 16 << 20
 """Requests that wait for the one in hand; cpu_service keeps far below: a trap a vCPU, and posted calls as far as credit goes."""
 REQUEST_DEADLINE_S = 60.0
 """How long a handler waits for guest memory or an invoked call; cpu_service may be reconnecting."""
 
-TrapContext = grpc.aio.ServicerContext[pb.AttachRequest, pb.AttachResponse]
 SessionFactory = Callable[[Vm], Session]
 
 log = structlog.get_logger()
-
-
-class ContractError(Exception):
-    """cpu_service broke the contract of the stream; ends the stream with INVALID_ARGUMENT."""
-
-
-class Stream:
-    """One connection. Writes never overlap, as grpc.aio demands."""
-
-    def __init__(self, context: TrapContext, task: asyncio.Task[None]) -> None:
-        """Take the connection and the task that reads it."""
-        self._context = context
-        self._task = task
-        self.end_reason = ""
-        """Why this side ended the connection."""
-        self._queue: deque[pb.AttachResponse] = deque()
-        self._writing = False
-        self._drainer: asyncio.Task[None] | None = None
-
-    async def write(self, message: pb.AttachResponse) -> None:
-        """Send in order; returns once this message, or the task that writes, has it."""
-        self._append(message)
-        if not self._writing:
-            await self._drain()
-
-    def send(self, message: pb.AttachResponse) -> None:
-        """Send in order, from code that does not wait."""
-        self._append(message)
-        if not self._writing:
-            self._writing = True
-            self._drainer = asyncio.get_running_loop().create_task(self._drain())
-
-    def _append(self, message: pb.AttachResponse) -> None:
-        if len(self._queue) >= MAX_UNSENT:
-            self._queue.clear()
-            self.end(f"cpu_service does not read; {MAX_UNSENT} messages wait for it")
-        self._queue.append(message)
-
-    async def _drain(self) -> None:
-        self._writing = True
-        try:
-            while self._queue:
-                await self._context.write(self._queue.popleft())
-        except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
-            self._queue.clear()  # The reader sees the end of the stream; what matters is sent again after the next attach.
-        finally:
-            self._writing = False
-
-    def end(self, reason: str) -> None:
-        """End the connection; its reader tells the peer why."""
-        self.end_reason = reason
-        self._task.cancel()
 
 
 class VmLink(Vm):
@@ -321,7 +265,7 @@ class VmLink(Vm):
     def _call(self, trap: pb.Trap) -> pb.Reply | Awaitable[pb.Reply]:
         declared = self._declared(trap)
         call = Call(vcpu=trap.vcpu, arguments=trap.arguments, returns=trap.returns, sequence=trap.sequence)
-        answer = self._handle(trap, call, declared)
+        answer = run_handler(self.session, trap, call, declared, self.observers)
         if isinstance(answer, Result | int):
             return reply_message(trap, call, declared, answer)
         return self._await_reply(trap, call, declared, answer)
@@ -331,34 +275,10 @@ class VmLink(Vm):
     ) -> pb.Reply:
         """Only such a handler can use guest memory; what it writes goes with the reply."""
         self._memory.begin_call(trap.operands)
-        result = await _finished(trap, declared, answer)
+        result = await finished(trap, declared, answer)
         reply = reply_message(trap, call, declared, result)
         self._memory.end_call(reply)
         return reply
-
-    def _handle(self, trap: pb.Trap, call: Call, declared: Hypercall | RtasCall) -> Result | int | Awaitable[Result | int]:
-        """Call a handler: to its end when it is plain, to the thing to wait for when it is async."""
-        if not self.observers:
-            return self._run_handler(trap, call, declared)
-        ended = [observer.begin(self.name, declared, trap) for observer in self.observers]
-        answer = self._run_handler(trap, call, declared)
-        if not isinstance(answer, Result | int):
-            return _observed(declared, answer, ended)
-        _tell(ended, answer_class(declared, answer))
-        return answer
-
-    def _run_handler(
-        self, trap: pb.Trap, call: Call, declared: Hypercall | RtasCall
-    ) -> Result | int | Awaitable[Result | int]:
-        if isinstance(declared, RtasCall) and not counts_fit(declared, call):
-            return declared.failure(parameter=True)
-        trap_in_hand.set((trap.vcpu, trap.sequence))
-        try:
-            return declared.handler(self.session, call)
-        except Exception as error:
-            return failed(declared, error)
-        finally:
-            trap_in_hand.set(None)
 
     def _declared(self, trap: pb.Trap) -> Hypercall | RtasCall:
         if trap.route >= len(self.calls):
@@ -379,7 +299,7 @@ class VmLink(Vm):
                 _check_gap(trap, position)
             declared = self._declared(trap)
             call = Call(vcpu, trap.arguments, sequence=sequence)
-            answer = self._handle(trap, call, declared)
+            answer = run_handler(self.session, trap, call, declared, self.observers)
             if not isinstance(answer, Result | int):
                 return self._posted_later(batch, index, call, answer)
             positions[vcpu] = sequence
@@ -391,7 +311,7 @@ class VmLink(Vm):
     ) -> pb.AttachResponse | None:
         """Go on with a batch after a handler that waits; there is no reply for its writes to go with."""
         trap = batch.traps[index]
-        await _finished(trap, self._declared(trap), answer)
+        await finished(trap, self._declared(trap), answer)
         self._positions[trap.vcpu] = trap.sequence
         self._say_effects(call)
         begun = self._posted(batch, index + 1)
@@ -467,31 +387,6 @@ class VmLink(Vm):
         await (self.session.replaced() if replaced else self.session.close())
         if isinstance(self._memory, MappedMemory):
             self._memory.close()
-
-
-async def _observed(declared: Hypercall | RtasCall, answer: Awaitable[Result | int], ended: Sequence[Ended]) -> Result | int:
-    """What an async handler answers, and its observers are told."""
-    result = ResultClass.ERROR
-    try:
-        finished = await answer
-        result = answer_class(declared, finished)
-        return finished
-    finally:
-        _tell(ended, result)
-
-
-def _tell(ended: Sequence[Ended], result: ResultClass) -> None:
-    for tell in ended:
-        tell(result)
-
-
-async def _finished(trap: pb.Trap, declared: Hypercall | RtasCall, answer: Awaitable[Result | int]) -> Result | int:
-    """What an async handler answers, or what the guest gets when it raises."""
-    trap_in_hand.set((trap.vcpu, trap.sequence))
-    try:
-        return await answer
-    except Exception as error:
-        return failed(declared, error)
 
 
 def _check_gap(trap: pb.Trap, position: int) -> None:

@@ -207,6 +207,9 @@ class Engine:
             slow=ctypes.cast(handler, ctypes.c_void_p).value,
             emu_start=ctypes.cast(self._emu_start, ctypes.c_void_p).value,
             uc=self._handle.value,
+            table=ctypes.addressof(self._buffers[1]),
+            entries=len(self._buffers[1]) // PAGE_TABLE_ENTRY_BYTES,
+            ram_bytes=self._ram_size,
         )
         """What the native part of the hook works on."""
         self._code = ctypes.c_ubyte.from_buffer(load_code())
@@ -219,9 +222,6 @@ class Engine:
 
     def answer_page_table_calls(self, native: bool) -> None:
         """Let the native part carry out what it can of H_ENTER and H_REMOVE; on_hypercall gets the rest, or all."""
-        self.fast_path.table = ctypes.addressof(self._buffers[1])
-        self.fast_path.entries = len(self._buffers[1]) // PAGE_TABLE_ENTRY_BYTES
-        self.fast_path.ram_bytes = self._ram_size
         self.fast_path.enabled = native
 
     @property

@@ -15,7 +15,8 @@ import pytest
 from cpu_service.link_connection import MAX_UNASKED
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
-from splitvisor.vm_link import BACKLOG_BYTES, MAX_UNSENT, Stream
+from splitvisor.trap_connection import MAX_UNSENT, Stream
+from splitvisor.vm_link import BACKLOG_BYTES
 from tests.component.trap_backend import H_HELD, ROUTES, ThreadBackend
 from tests.component.trap_client import DEADLINE_S, Client, wait_until
 

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One connection of a trap stream, as a back end writes to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import grpc
+
+from splitvisor.rpc import trap_pb2 as pb
+
+MAX_UNSENT = 1 << 16
+"""Messages that wait for a cpu_service that does not read; with more, its stream ends."""
+
+TrapContext = grpc.aio.ServicerContext[pb.AttachRequest, pb.AttachResponse]
+
+
+class ContractError(Exception):
+    """cpu_service broke the contract of the stream; ends the stream with INVALID_ARGUMENT."""
+
+
+class Stream:
+    """One connection. Writes never overlap, as grpc.aio demands."""
+
+    def __init__(self, context: TrapContext, task: asyncio.Task[None]) -> None:
+        """Take the connection and the task that reads it."""
+        self._context = context
+        self._task = task
+        self.end_reason = ""
+        """Why this side ended the connection."""
+        self._queue: deque[pb.AttachResponse] = deque()
+        self._writing = False
+        self._drainer: asyncio.Task[None] | None = None
+
+    async def write(self, message: pb.AttachResponse) -> None:
+        """Send in order; returns once this message, or the task that writes, has it."""
+        self._append(message)
+        if not self._writing:
+            await self._drain()
+
+    def send(self, message: pb.AttachResponse) -> None:
+        """Send in order, from code that does not wait."""
+        self._append(message)
+        if not self._writing:
+            self._writing = True
+            self._drainer = asyncio.get_running_loop().create_task(self._drain())
+
+    def _append(self, message: pb.AttachResponse) -> None:
+        if len(self._queue) >= MAX_UNSENT:
+            self._queue.clear()
+            self.end(f"cpu_service does not read; {MAX_UNSENT} messages wait for it")
+        self._queue.append(message)
+
+    async def _drain(self) -> None:
+        self._writing = True
+        try:
+            while self._queue:
+                await self._context.write(self._queue.popleft())
+        except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
+            self._queue.clear()  # The reader sees the end of the stream; what matters is sent again after the next attach.
+        finally:
+            self._writing = False
+
+    def end(self, reason: str) -> None:
+        """End the connection; its reader tells the peer why."""
+        self.end_reason = reason
+        self._task.cancel()
