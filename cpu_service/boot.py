@@ -14,9 +14,9 @@ import structlog
 import firmware
 from cpu_service.board import TREE_OWNER, Board
 from cpu_service.engine.engine import MSR_ME, MSR_SF
-from cpu_service.link_contract import CHANNEL_OPTIONS, BackendUnavailableError
+from cpu_service.link_contract import BackendUnavailableError
 from cpu_service.loader import LoadedImage, LoadedInitrd, load_firmware, load_initrd, load_program, open_image
-from splitvisor.channels import explain, open_channel
+from splitvisor.channels import SERVICE_OPTIONS, explain, open_channel
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import device_tree_pb2_grpc
 from splitvisor.rpc import machine_pb2 as mpb
@@ -105,7 +105,7 @@ def _build_tree(config: mpb.MachineConfig, board: Board, kernel: LoadedImage | N
         request.kernel_little_endian = kernel.little_endian
     if initrd is not None:
         request.initrd.CopyFrom(pb.MemoryRange(address=initrd.base, length=initrd.size))
-    with open_channel(owner.address, CHANNEL_OPTIONS) as channel:
+    with open_channel(owner.address, SERVICE_OPTIONS) as channel:
         try:
             response = device_tree_pb2_grpc.DeviceTreeServiceStub(channel).BuildTree(request, timeout=TREE_TIMEOUT_S)
         except grpc.RpcError as error:

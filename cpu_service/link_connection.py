@@ -1,24 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The connection to one back end: introduces the VM, repeats what a lost connection may not have delivered, reads what comes.
+"""The connection to one back end: introduces the VM, repeats what a lost one may not have delivered, reads what comes.
 
-Three threads meet here. The vCPU thread puts requests into a queue and waits for answers. gRPC's own thread takes requests from
-_requests(). The link's thread reads responses, and reconnects when the stream ends.
+Two threads meet here. The link's thread connects, reads responses, sends what was gathered, and connects anew when the stream
+ends. The vCPU thread sends its calls itself, and reads for as long as it waits for an answer: see _answer().
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import queue
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
 
+from cpu_service.backend_acts import BackendActs
+from cpu_service.call_ledger import CallLedger
 from cpu_service.link_contract import (
-    CHANNEL_OPTIONS,
     REFUSALS,
     BackendRefusedError,
     BackendUnavailableError,
@@ -28,38 +30,29 @@ from cpu_service.link_contract import (
     offered_calls,
 )
 from cpu_service.ram import GuestRam
-from splitvisor.channels import open_channel
-from splitvisor.guest_memory import GuestAddressError
+from cpu_service.trap_wire import TrapWire, WireEndedError
+from splitvisor.addresses import Address, parse_address
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.rpc import trap_pb2_grpc
 from splitvisor.session_state import parts
 
-MAX_HELD = 4096
-"""Events of a back end that wait for the end of a save."""
+if TYPE_CHECKING:
+    from splitvisor.tls_client import ClientContext
+
 GATHER_S = 0.002
 """How long posted calls wait for more of their kind."""
 BATCH_CALLS = 128
 """Posted calls after which a batch goes at once."""
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.01, 0.25
-REQUEST_BYTES = 1 << 20
-"""The largest memory_read that is answered."""
-MAX_UNASKED = 1024
-"""Answers that no vCPU has taken, and answers to memory requests that were not sent yet; with more, the stream ends."""
+MAX_UNASKED = 128
+"""Answers that no vCPU has taken; with more, the stream ends."""
+MAX_UNREAD = 64
+"""Requests that the back end has not taken from the stream when it asks for memory again; with more, the stream ends."""
+CLOSE_S, CUT_OFF_S = 1.5, 0.5
+"""How long what was sent may take to arrive at the end, and then the link's thread to end."""
 MIRROR_BYTES = 1 << 20
 """The largest array that is kept a copy of."""
 
 log = structlog.get_logger()
-
-
-class Posted(NamedTuple):
-    """A posted call that the back end has not acknowledged; a tuple, because a guest that prints makes 20,000 a second."""
-
-    trap: pb.Trap
-    size: int
-
-
-FLUSH, END = object(), object()
-"""In the queue of requests: more posted calls are being gathered; there is nothing more to send."""
 
 
 class LinkConnection:
@@ -73,6 +66,8 @@ class LinkConnection:
         events: told of what the back end does on its own.
         state: what the back end's session starts with; None: as at power-on.
         tap: shown every message, for recording.
+
+    Raises AddressError when the address must not be spoken to, or not without a certificate.
     """
 
     def __init__(
@@ -100,20 +95,24 @@ class LinkConnection:
         """What went out without a vCPU's waiting."""
         self.credit_stalls = 0
         """Calls that were not posted for want of credit."""
-        self._hello, self._ram, self._events = hello, ram, events
-        self._outgoing: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self.acts = BackendActs(name, ram, events)
+        """What the back end does on its own."""
+        self._hello, self._events = hello, events
+        self._address = parse_address(address)
+        self._tls = _tls(self._address)
+        self._wire: TrapWire | None = None
+        """The connection, from its introduction to its end."""
+        self._reading = threading.Lock()
+        """Who has it reads the wire. It is taken before _lock, never after."""
         self._answers: queue.SimpleQueue[pb.AttachResponse] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        """Of everything that is said or remembered for the next connection."""
         self._acknowledged = threading.Condition(self._lock)
-        self._sequences: dict[int, int] = {}
-        self._positions: dict[int, int] = {}
-        self._given_up: dict[int, int] = {}
-        """How many calls of a vCPU were given up since its last that was not."""
+        self._ledger = CallLedger()
         self._batch: list[pb.Trap] = []
-        self._flush_asked = False
-        self._unacknowledged: dict[int, deque[Posted]] = {}
+        self._flush_at = math.inf
+        """When the batch goes, by time.monotonic()."""
         self._outstanding: pb.AttachRequest | None = None
-        self._credit_used: dict[int, int] = {}
         self._closing = threading.Event()
         self._abandoned = False
         self._first_attach = threading.Event()
@@ -123,13 +122,13 @@ class LinkConnection:
         """Goes with the introduction until the back end has it."""
         self._takes_back = False
         """The machine runs already: a restored session goes on at once."""
-        self._held: list[pb.AttachResponse] | None = None
-        """While the machine is being saved: what the back end does on its own, for later."""
         self._saves = 0
         self._may_connect = threading.Event()
         self._may_connect.set()
-        self._channel = open_channel(address, CHANNEL_OPTIONS)
-        self._call: grpc.CallIterator[pb.AttachResponse] | None = None
+        self._broken: BackendUnavailableError | None = None
+        """Why the stream shall end."""
+        self._cut_off = threading.Event()
+        """The link's thread ends now, whatever is under way."""
         self._thread = threading.Thread(target=self._run, name=f"link-{name}", daemon=True)
 
     def begin(self) -> None:
@@ -152,59 +151,86 @@ class LinkConnection:
         return self.offer
 
     def close(self, reason: str) -> None:
-        """Detach, let what was sent arrive, and end the link's threads; waits at most two seconds."""
+        """Detach, let what was sent arrive, and end the link's thread; waits at most two seconds."""
         self._closing.set()
         self._may_connect.set()
         with self._lock:
-            self._send_batch()
-        self._outgoing.put(pb.AttachRequest(detach=pb.Detach(reason=reason)))
-        self._outgoing.put(END)
+            self._queue_batch()
+            self._send(pb.AttachRequest(detach=pb.Detach(reason=reason)))
+            if self._wire is not None:
+                self._wire.finish()
         if self._thread.ident is not None:
-            self._thread.join(1.5 if self.attached else 0.0)
-        if self._call is not None:
-            self._call.cancel()
-        self._channel.close()
-        if self._thread.ident is not None:
-            self._thread.join(0.5)
+            self._thread.join(CLOSE_S if self.attached else 0.0)
+            self._cut_off.set()
+            if (wire := self._wire) is not None:
+                wire.wake()
+            self._thread.join(CUT_OFF_S)
 
     def abandon(self) -> None:
         """Let a call that waits, and all that come, return None at once: the machine stops. From any thread."""
         self._abandoned = True
         self._answers.put(pb.AttachResponse())
+        if (wire := self._wire) is not None:
+            wire.interrupt()
 
-    def _send_batch(self) -> None:
-        """Put what was gathered into the queue; with the lock held."""
-        if self._batch:
-            batch, self._batch = self._batch, []
-            self._outgoing.put(pb.AttachRequest(posted=pb.PostedBatch(traps=batch)))
+    # Sending; with the lock held.
 
-    # gRPC's side.
+    def _send(self, request: pb.AttachRequest) -> None:
+        """Send a request. Without a connection it has no effect: the next one's introduction says what has to be said again."""
+        if (wire := self._wire) is not None:
+            if self._tap is not None:
+                self._tap.sent(request)
+            wire.send(request)
 
-    def _requests(self, outgoing: queue.SimpleQueue[object], first: Sequence[pb.AttachRequest]) -> Iterator[pb.AttachRequest]:
-        """Everything that one connection sends: the introduction, what the last one may have lost, then what comes."""
-        tap = self._tap
-        for request in first:
-            if tap is not None:
-                tap.sent(request)
-            yield request
-        gathering = False
-        while True:
-            try:
-                item = outgoing.get(timeout=GATHER_S if gathering else None)
-            except queue.Empty:
-                gathering = False
-                with self._lock:  # Into the queue like everything else: something older may just have been put there.
-                    self._flush_asked = False
-                    self._send_batch()
-                continue
-            if isinstance(item, pb.AttachRequest):
-                if tap is not None:
-                    tap.sent(item)
-                yield item  # Older than what is being gathered.
-            elif item is END:
+    def _queue_batch(self) -> TrapWire | None:
+        """Put what was gathered before whatever is sent next. Returns the connection, which may be told to flush()."""
+        self._flush_at = math.inf
+        batch, self._batch = self._batch, []
+        wire = self._wire
+        if batch and wire is not None:
+            request = pb.AttachRequest(posted=pb.PostedBatch(traps=batch))
+            if self._tap is not None:
+                self._tap.sent(request)
+            wire.queue(request)
+        return wire
+
+    def _gather(self) -> None:
+        """Have what was gathered sent before long, by the link's thread: the vCPU has better things to do."""
+        if len(self._batch) >= BATCH_CALLS:
+            if (wire := self._queue_batch()) is not None:
+                wire.wake()
+        elif self._flush_at == math.inf:
+            self._flush_at = time.monotonic() + GATHER_S
+            if self._wire is not None:
+                self._wire.wake()
+
+    # Waiting for answers; the vCPU's thread.
+
+    def _answer(self, deadline: float) -> pb.AttachResponse:
+        """Return the next answer; the caller reads it itself where it can. Raises queue.Empty at the deadline."""
+        if self._answers.empty():
+            self._read_here(deadline)
+        return self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+
+    def _read_here(self, deadline: float) -> None:
+        """Read until there is an answer; return without one when the link's thread reads, or has to see to the connection."""
+        if not self.attached or not self._reading.acquire(blocking=False):
+            return
+        try:
+            wire = self._wire
+            if wire is None or not self._may_read(wire):
                 return
-            else:
-                gathering = True
+            wire.take_over()
+            while self._answers.empty() and self._may_read(wire) and (left := deadline - time.monotonic()) > 0:
+                self._handle_all(wire.read_within(left))
+            wire.listen()
+            if not self._may_read(wire):
+                wire.wake()
+        finally:
+            self._reading.release()
+
+    def _may_read(self, wire: TrapWire) -> bool:
+        return wire.ended is None and self._broken is None and not self._abandoned
 
     # The link's thread.
 
@@ -220,17 +246,15 @@ class LinkConnection:
                 self._first_attach.set()
                 self._events.connection_changed(self)
                 self._read()
-            except grpc.RpcError as error:
+            except WireEndedError as error:
                 self._failure = explain_end(error)
-                if error.code() in REFUSALS:
-                    self._refused = error.code() is grpc.StatusCode.FAILED_PRECONDITION
+                if error.code in REFUSALS:
+                    self._refused = error.code is grpc.StatusCode.FAILED_PRECONDITION
                     self._first_attach.set()
             except BackendUnavailableError as error:
                 self._failure = str(error)
-            except ValueError:  # The channel was closed while this thread was about to use it.
-                if not self._closing.is_set():
-                    raise
             lost, self.attached = self.attached, False
+            self._drop_wire()
             if self._closing.is_set():
                 return
             if lost:
@@ -241,36 +265,23 @@ class LinkConnection:
                 return
             backoff = min(2 * backoff, LAST_BACKOFF_S)
 
+    def _drop_wire(self) -> None:
+        if (wire := self._wire) is not None:
+            with self._reading, self._lock:
+                self._wire = self._broken = None
+                wire.close()
+
     def _connect(self) -> None:
         """Open a connection, say what the last one may have lost, and take the offer."""
+        wire = TrapWire(self._address, None if self._tls is None else self._tls.newest())
         with self._lock:
-            self._outgoing.put(END)  # Whatever still reads for the lost connection stops here.
-            outgoing: queue.SimpleQueue[object] = queue.SimpleQueue()
-            self._outgoing = outgoing
-            self._batch, self._flush_asked = [], False
-            hello = pb.Hello()
-            hello.CopyFrom(self._hello)
-            hello.ClearField("devices")
-            hello.devices.extend(self.devices)
-            outstanding = self._outstanding  # Before the positions: it may be answered at this moment, and then they have it.
-            hello.positions.extend(pb.VcpuPosition(vcpu=v, sequence=s) for v, s in self._positions.copy().items())
-            hello.restore = self._restore is not None
-            first = [pb.AttachRequest(hello=hello)]
-            if self._restore is not None:
-                states = [pb.RestoreState(data=data, last=last) for data, last in parts(self._restore)]
-                first += [pb.AttachRequest(restore_state=state) for state in states]
-            if self._takes_back:
-                first.append(pb.AttachRequest(resumed=pb.Resumed()))
-            unacknowledged = [posted.trap for waiting in self._unacknowledged.values() for posted in waiting]
-            first += [
-                pb.AttachRequest(posted=pb.PostedBatch(traps=unacknowledged[start : start + BATCH_CALLS]))
-                for start in range(0, len(unacknowledged), BATCH_CALLS)
-            ]
-            if outstanding is not None:
-                first.append(outstanding)
-        call = trap_pb2_grpc.TrapServiceStub(self._channel).Attach(self._requests(outgoing, first), wait_for_ready=False)
-        self._call = call
-        offer = next(iter(call), pb.AttachResponse())
+            for request in self._introduction():
+                if self._tap is not None:
+                    self._tap.sent(request)
+                wire.queue(request)
+            self._wire = wire
+            wire.flush()
+        offer, *early = self._first_responses(wire)
         if self._tap is not None:
             shown = pb.AttachResponse()
             shown.CopyFrom(offer)  # Its mirrors are taken out of it below.
@@ -278,101 +289,125 @@ class LinkConnection:
         if not offer.HasField("offer"):
             raise BackendUnavailableError("it did not send an offer first")
         if self._first_attach.is_set() and offered_calls(offer.offer) != offered_calls(self.offer):
-            call.cancel()
             raise BackendUnavailableError("it came back with other routes; restart the machine to use them")
         if any(len(mirror.contents) > MIRROR_BYTES for mirror in offer.offer.mirrors):
-            call.cancel()
             raise BackendUnavailableError(f"it offered a mirror of more than {MIRROR_BYTES} bytes")
         self.mirrors = {mirror.name: bytearray(mirror.contents) for mirror in offer.offer.mirrors}
         offer.offer.ClearField("mirrors")
         self.offer, self.nodes = offer.offer, tuple(offer.offer.nodes)
+        self._handle_all(early)
         with self._lock:
             self._restore = None
             self._hello.moved = self._takes_back = False
             self.attached = True
 
+    def _introduction(self) -> Sequence[pb.AttachRequest]:
+        """What a connection begins with: who this is, and what the last one may have lost. With the lock held."""
+        self._batch, self._flush_at = [], math.inf
+        hello = pb.Hello()
+        hello.CopyFrom(self._hello)
+        hello.ClearField("devices")
+        hello.devices.extend(self.devices)
+        outstanding = self._outstanding  # Before the positions: it may be answered at this moment, and then they have it.
+        hello.positions.extend(self._ledger.positions)
+        hello.restore = self._restore is not None
+        first = [pb.AttachRequest(hello=hello)]
+        if self._restore is not None:
+            states = [pb.RestoreState(data=data, last=last) for data, last in parts(self._restore)]
+            first += [pb.AttachRequest(restore_state=state) for state in states]
+        if self._takes_back:
+            first.append(pb.AttachRequest(resumed=pb.Resumed()))
+        unacknowledged = self._ledger.unacknowledged
+        first += [
+            pb.AttachRequest(posted=pb.PostedBatch(traps=unacknowledged[start : start + BATCH_CALLS]))
+            for start in range(0, len(unacknowledged), BATCH_CALLS)
+        ]
+        if outstanding is not None:
+            first.append(outstanding)
+        return first
+
+    def _first_responses(self, wire: TrapWire) -> Sequence[pb.AttachResponse]:
+        """Wait for the first response; some behind it may come with it."""
+        while not (responses := wire.read()):
+            if wire.ended is not None:
+                raise wire.ended
+            wire.listen()
+            wire.wait(math.inf)
+            if self._cut_off.is_set():
+                raise BackendUnavailableError("closed")
+        return responses
+
     def _read(self) -> None:
-        assert self._call is not None
+        """Read, and send what was gathered, until the stream ends."""
+        wire = self._wire
+        assert wire is not None
+        while not self._cut_off.is_set():
+            if self._reading.acquire(blocking=False):  # Else the vCPU reads.
+                try:
+                    self._handle_all(wire.read())
+                    if self._broken is not None:
+                        raise self._broken
+                    if wire.ended is not None:
+                        raise wire.ended
+                    wire.listen()
+                finally:
+                    self._reading.release()
+            with self._lock:
+                if self._flush_at <= time.monotonic():
+                    self._queue_batch()
+            wire.flush()
+            wire.wait(self._flush_at - time.monotonic())
+
+    def _handle_all(self, responses: Sequence[pb.AttachResponse]) -> None:
+        """Take responses, in the thread that reads."""
         tap = self._tap
-        for response in self._call:
-            if tap is not None:
-                tap.received(response)
-            match response.WhichOneof("message"):
-                case "reply" | "invoke" | "reset_done":
-                    self._check_backlog(self._answers.qsize() + 1)
-                    self._answers.put(response)
-                case "saved_state":
-                    if response.saved_state.last and self._held is None:
-                        self._held = []  # What was pulsed before belongs to the saved machine, what comes now does not.
-                    self._answers.put(response)
-                case "acknowledge":
-                    self._acknowledge(response.acknowledge)
-                case "interrupt" | "dirty" | "action":
-                    if not self._is_held(response):
-                        self._take(response)
-                case "memory_read":
-                    self._check_backlog(self._outgoing.qsize())
-                    self._outgoing.put(self._memory_read(response.memory_read))
-                case "memory_write":
-                    self._check_backlog(self._outgoing.qsize())
-                    self._outgoing.put(self._memory_write(response.memory_write))
-                case "inventory":
-                    self.nodes, self.devices = tuple(response.inventory.nodes), tuple(response.inventory.devices)
-                case other:
-                    raise BackendUnavailableError(f"it sent an unexpected message: {other}")
+        try:
+            for response in responses:
+                if tap is not None:
+                    tap.received(response)
+                self._handle(response)
+        except BackendUnavailableError as error:
+            self._broken = error
 
-    def _check_backlog(self, waiting: int) -> None:
-        """Bound what a back end can make this side keep; the stream ends and begins anew."""
-        if waiting > MAX_UNASKED:
-            assert self._call is not None
-            self._call.cancel()
-            raise BackendUnavailableError(f"it sent more than {MAX_UNASKED} messages that nobody waits for")
-
-    def _is_held(self, response: pb.AttachResponse) -> bool:
-        """Keep an event while the machine is being saved; False when it is not."""
-        if self._held is None:
-            return False
-        with self._lock:
-            if self._held is None:
-                return False
-            if len(self._held) >= MAX_HELD:
-                raise BackendUnavailableError(f"it did more than {MAX_HELD} things on its own while the machine stood still")
-            self._held.append(response)
-            return True
-
-    def _take(self, response: pb.AttachResponse) -> None:
-        """What the back end does on its own."""
+    def _handle(self, response: pb.AttachResponse) -> None:
+        """Take one response. Raises BackendUnavailableError when the stream shall end."""
         match response.WhichOneof("message"):
-            case "interrupt":
-                self._events.interrupt(response.interrupt.source)
-            case "dirty":
-                self._events.memory_written(response.dirty.address, response.dirty.length)
-            case "action":
-                self._events.action(response.action)
+            case "reply" | "invoke" | "reset_done" | "saved_state":
+                if response.saved_state.last:
+                    self.acts.hold()  # What was pulsed before belongs to the saved machine, what comes now does not.
+                if self._answers.qsize() >= MAX_UNASKED:
+                    raise BackendUnavailableError(f"it sent more than {MAX_UNASKED} answers that nobody waits for")
+                self._answers.put(response)
+            case "acknowledge":
+                self._acknowledge(response.acknowledge)
+            case "interrupt" | "dirty" | "action":
+                self.acts.take(response)
+            case "memory_read":
+                self._answer_memory(self.acts.read_memory(response.memory_read))
+            case "memory_write":
+                self._answer_memory(self.acts.write_memory(response.memory_write))
+            case "inventory":
+                self.nodes, self.devices = tuple(response.inventory.nodes), tuple(response.inventory.devices)
+            case other:
+                raise BackendUnavailableError(f"it sent an unexpected message: {other}")
+
+    def _answer_memory(self, result: pb.AttachRequest) -> None:
+        with self._lock:
+            if self._wire is not None and self._wire.unsent >= MAX_UNREAD:
+                raise BackendUnavailableError(f"it asks for memory and does not read: {MAX_UNREAD} requests wait for it")
+            self._send(result)
 
     def _acknowledge(self, done: pb.Acknowledge) -> None:
         with self._lock:
-            waiting = self._unacknowledged.setdefault(done.vcpu, deque())
-            while waiting and waiting[0].trap.sequence <= done.sequence:
-                posted = waiting.popleft()
-                self._credit_used[posted.trap.route] -= posted.size
+            self._ledger.acknowledged(done.vcpu, done.sequence)
             self._acknowledged.notify_all()
-            self._positions[done.vcpu] = max(done.sequence, self._positions.get(done.vcpu, 0))
 
-    def _memory_read(self, request: pb.MemoryRead) -> pb.AttachRequest:
-        result = pb.MemoryResult(id=request.id)
-        if request.range.length <= REQUEST_BYTES:
-            try:
-                result.data = self._ram.read(request.range.address, request.range.length)
-                result.ok = True
-            except GuestAddressError as error:
-                log.info("back end asked for memory outside RAM", backend=self.name, reason=str(error))
-        return pb.AttachRequest(memory_result=result)
 
-    def _memory_write(self, request: pb.MemoryWrite) -> pb.AttachRequest:
-        address, data = request.block.address, request.block.data
-        ok = address + len(data) <= self._ram.size
-        if ok:
-            self._ram.map[address : address + len(data)] = data
-            self._events.memory_written(address, len(data))
-        return pb.AttachRequest(memory_result=pb.MemoryResult(id=request.id, ok=ok))
+def _tls(address: Address) -> ClientContext | None:
+    """What connections to an address need for TLS; None: they are in plaintext. Raises TlsError."""
+    if not address.tls:
+        return None
+    from splitvisor.tls_client import ClientContext  # most machines have no use for it
+    from splitvisor.tls_files import tls_files
+
+    return ClientContext(tls_files(address.text))

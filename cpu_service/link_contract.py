@@ -7,27 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import grpc
 
-from splitvisor.channels import explain
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
 
 if TYPE_CHECKING:
     from cpu_service.link_connection import LinkConnection
-
-CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", 4 << 20),
-    ("grpc.max_receive_message_length", 4 << 20),
-    ("grpc.keepalive_time_ms", 1000),
-    ("grpc.keepalive_timeout_ms", 1000),
-    ("grpc.http2.ping_timeout_ms", 1000),  # Without it a stopped peer is never noticed.
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.enable_retries", 0),
-    # gRPC's own pause between attempts grows to minutes; a back end that is back must be found at once.
-    ("grpc.initial_reconnect_backoff_ms", 20),
-    ("grpc.min_reconnect_backoff_ms", 20),
-    ("grpc.max_reconnect_backoff_ms", 250),
-)
+    from cpu_service.trap_wire import WireEndedError
 
 REFUSALS = frozenset(
     {
@@ -89,7 +74,6 @@ def unavailable(route: pb.Route) -> int:
     return route.unavailable_result or H.HARDWARE
 
 
-def explain_end(error: grpc.RpcError) -> str:
-    """Return in one line why a stream ended: a back end's own words, or what gRPC says."""
-    code, details = error.code(), explain(error)
-    return details if code in _OWN_WORDS else f"{code.name.lower().replace('_', ' ')}: {details}"
+def explain_end(error: WireEndedError) -> str:
+    """Return in one line why a stream ended: a back end's own words, or what kind of end it was."""
+    return error.details if error.code in _OWN_WORDS else f"{error.code.name.lower().replace('_', ' ')}: {error.details}"

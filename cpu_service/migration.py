@@ -16,9 +16,8 @@ from typing import Any
 import grpc
 
 from cpu_service.board import Board
-from cpu_service.link_contract import CHANNEL_OPTIONS
 from cpu_service.snapshot import Capture
-from splitvisor.channels import open_channel
+from splitvisor.channels import SERVICE_OPTIONS, open_channel
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
 
@@ -60,7 +59,7 @@ def migrate(board: Board, resets: int, target: str, backends: Mapping[str, str])
     began = time.monotonic()
     capture = Capture(board, resets)
     try:
-        with open_channel(target, CHANNEL_OPTIONS) as channel:
+        with open_channel(target, SERVICE_OPTIONS) as channel:
             stub = machine_pb2_grpc.MachineServiceStub(channel)
             transfer = _Transfer(board.config.name, capture.parts(), backends)
             responses = iter(stub.RestoreMachine(transfer.requests(), timeout=TRANSFER_TIMEOUT_S))

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import queue
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import structlog
 
-from cpu_service.link_connection import BATCH_CALLS, FLUSH, LinkConnection, Posted
+from cpu_service.link_connection import LinkConnection
 from cpu_service.link_contract import BackendUnavailableError
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.session_state import StateCollector, StateError
@@ -52,34 +51,32 @@ class BackendLink(LinkConnection):
             traceparent: the span that the call is in; empty: none.
         """
         trap = pb.Trap(
-            vcpu=vcpu, sequence=self._next(vcpu), route=route, arguments=arguments, returns=returns, operands=operands,
-            traceparent=traceparent,
+            vcpu=vcpu, sequence=self._ledger.next(vcpu), route=route, arguments=arguments, returns=returns, operands=operands,
+            traceparent=traceparent, skipped=self._ledger.skipped(vcpu),
         )  # fmt: skip
-        if self._given_up:
-            trap.skipped = self._given_up.pop(vcpu, 0)
         request = pb.AttachRequest(trap=trap)
         with self._lock:
-            self._send_batch()
+            self._queue_batch()
             self._outstanding = request
-            self._outgoing.put(request)
+            self._send(request)
         deadline = time.monotonic() + timeout
         invoked = pb.InvokeResult()
         try:
-            while True:
-                response = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
-                if self._abandoned:
-                    return None
+            while not self._abandoned:
+                response = self._answer(deadline)
                 if response.HasField("invoke"):
                     if response.invoke.id != invoked.id:  # The same again: its answer was lost with a connection.
                         invoked = invoke(response.invoke)
-                    self._outgoing.put(pb.AttachRequest(invoke_result=invoked))
+                    with self._lock:
+                        self._send(pb.AttachRequest(invoke_result=invoked))
                 elif response.reply.vcpu == vcpu and response.reply.sequence == trap.sequence:
-                    self._positions[vcpu] = trap.sequence
+                    self._ledger.answered(trap)
                     return response.reply
+            return None
         except queue.Empty:
             name = self.offer.routes[route].name
             log.warning("back end did not answer in time", backend=self.name, call=name, vcpu=vcpu, seq=trap.sequence)
-            self._given_up[vcpu] = trap.skipped + 1
+            self._ledger.give_up(trap)
             return None
         finally:
             self._outstanding = None
@@ -105,25 +102,18 @@ class BackendLink(LinkConnection):
     ) -> bool:
         """Make a posted call of so many bytes; False when the route's credit does not allow it."""
         with self._lock:
-            used = self._credit_used.get(route, 0)
-            if used + size > self.offer.routes[route].posted.credit_bytes:
+            if not self._ledger.take_credit(route, size, self.offer.routes[route].posted.credit_bytes):
                 self.credit_stalls += 1
                 return False
-            self._credit_used[route] = used + size
             self.posted_calls += 1
             self.posted_bytes += size
             trap = pb.Trap(
-                vcpu=vcpu, sequence=self._next(vcpu), route=route, arguments=arguments, operands=operands, traceparent=traceparent
-            )
-            if self._given_up:
-                trap.skipped = self._given_up.pop(vcpu, 0)
-            self._unacknowledged.setdefault(vcpu, deque()).append(Posted(trap, size))
+                vcpu=vcpu, sequence=self._ledger.next(vcpu), route=route, arguments=arguments, operands=operands,
+                traceparent=traceparent, skipped=self._ledger.skipped(vcpu),
+            )  # fmt: skip
+            self._ledger.posted(trap, size)
             self._batch.append(trap)
-            if len(self._batch) >= BATCH_CALLS:
-                self._send_batch()
-            elif not self._flush_asked:
-                self._flush_asked = True
-                self._outgoing.put(FLUSH)
+            self._gather()
         return True
 
     def wait_for_credit(self, timeout: float) -> None:
@@ -135,12 +125,13 @@ class BackendLink(LinkConnection):
     def reset(self, count: int, timeout: float) -> None:
         """Reset the back end's devices and wait for it. Raises BackendUnavailableError after timeout seconds."""
         request = pb.AttachRequest(reset=pb.Reset(count=count))
-        self._outstanding = request
-        self._outgoing.put(request)
+        with self._lock:
+            self._outstanding = request
+            self._send(request)
         deadline = time.monotonic() + timeout
         try:
             while not self._abandoned:
-                response = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+                response = self._answer(deadline)
                 if response.HasField("reset_done") and response.reset_done.count == count:
                     return
         except queue.Empty:
@@ -163,11 +154,12 @@ class BackendLink(LinkConnection):
         """
         deadline = time.monotonic() + timeout
         with self._lock:
-            self._send_batch()
-            while any(self._unacknowledged.values()) and self._is_up(deadline):
+            if (wire := self._queue_batch()) is not None:
+                wire.flush()
+            while self._ledger.unacknowledged and self._is_up(deadline):
                 self._acknowledged.wait(max(0.0, min(deadline - time.monotonic(), LOOK_S)))
-        self._saves += 1
-        self._outgoing.put(pb.AttachRequest(save_state=pb.SaveState(id=self._saves)))
+            self._saves += 1
+            self._send(pb.AttachRequest(save_state=pb.SaveState(id=self._saves)))
         collector = StateCollector(self.name)
         while self._is_up(deadline):
             try:
@@ -210,19 +202,12 @@ class BackendLink(LinkConnection):
     def resume(self) -> None:
         """Tell a restored session that the machine runs."""
         with self._lock:
-            self._outgoing.put(pb.AttachRequest(resumed=pb.Resumed()))
+            self._send(pb.AttachRequest(resumed=pb.Resumed()))
 
     def release(self) -> None:
         """End hold(): the machine goes on."""
         with self._lock:
-            held, self._held = self._held or [], None
             if self.attached:
-                self._outgoing.put(pb.AttachRequest(resumed=pb.Resumed()))
+                self._send(pb.AttachRequest(resumed=pb.Resumed()))
             self._may_connect.set()
-        for response in held:
-            self._take(response)
-
-    def _next(self, vcpu: int) -> int:
-        sequence = self._sequences.get(vcpu, 0) + 1
-        self._sequences[vcpu] = sequence
-        return sequence
+        self.acts.release()

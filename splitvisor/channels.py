@@ -17,18 +17,44 @@ from splitvisor.addresses import parse_address
 
 ChannelOptions = Sequence[tuple[str, int]]
 
-_NOT_ACCEPTED = "it wants a certificate (tls:HOST:PORT) of its own authority that has not expired (see its log), or just ended"
+SERVICE_OPTIONS: ChannelOptions = (
+    ("grpc.max_send_message_length", 4 << 20),
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.keepalive_time_ms", 1000),
+    ("grpc.keepalive_timeout_ms", 1000),
+    ("grpc.http2.ping_timeout_ms", 1000),  # Without it a stopped peer is never noticed.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_retries", 0),
+    # gRPC's own pause between attempts grows to minutes; a service that is back must be found at once.
+    ("grpc.initial_reconnect_backoff_ms", 20),
+    ("grpc.min_reconnect_backoff_ms", 20),
+    ("grpc.max_reconnect_backoff_ms", 250),
+)
+"""For channels of one service to another: a dead or stopped peer is noticed within seconds, and found when it is back."""
+
+_CLOSED = (
+    "it closed the connection: it wants a certificate (tls:HOST:PORT) of its own authority that has not expired (see its log), "
+    "or just ended"
+)
+_OTHER_HOST = "its certificate is for another host; issue one with --host HOST as in the address"
+_NO_SERVICE = "its certificate is not a service's; issue one with --role cpu or backend"
 _EXPLANATIONS: Sequence[tuple[str, str]] = (
     ("WRONG_VERSION_NUMBER", "it does not speak TLS; give its address as it listens there, or start it with --tls"),
-    ("Hostname Verification Check failed", "its certificate is for another host; issue one with --host HOST as in the address"),
+    ("Hostname Verification Check failed", _OTHER_HOST),
+    ("Hostname mismatch", _OTHER_HOST),
+    ("IP address mismatch", _OTHER_HOST),
     ("certificate has expired", "its certificate has expired; issue a new one"),
     ("certificate is not yet valid", "its certificate does not hold yet; check both hosts' clocks"),
-    ("unsupported certificate purpose", "its certificate is not a service's; issue one with --role cpu or backend"),
+    ("unsupported certificate purpose", _NO_SERVICE),
+    ("unsuitable certificate purpose", _NO_SERVICE),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is from another authority; use certificates of one `splitvisor certs init`"),
-    ("Socket closed", f"it closed the connection: {_NOT_ACCEPTED}"),
-    ("Connection reset by peer", f"it closed the connection: {_NOT_ACCEPTED}"),
+    ("Socket closed", _CLOSED),
+    ("Connection reset by peer", _CLOSED),
+    ("_ALERT_", _CLOSED),
+    ("UNEXPECTED_EOF", _CLOSED),
 )
-"""What gRPC's messages about a failed handshake mean, the particular ones first."""
+"""What the messages of gRPC and OpenSSL about a failed handshake mean, the particular ones first."""
 _LAST_ERROR = re.compile(r"last error: [A-Z_]+: (?:ipv[46]|unix):[^ ]+: (.*)", re.DOTALL)
 
 
@@ -63,5 +89,10 @@ def explain(error: grpc.RpcError, target: str = "") -> str:
     if "failed to connect" not in details:
         return details
     found = _LAST_ERROR.search(details)
-    reason = next((text for sign, text in _EXPLANATIONS if sign in details), found[1] if found else details)
+    reason = explain_failure(details, found[1] if found else details)
     return f"{target}: {reason}" if target else reason
+
+
+def explain_failure(text: str, otherwise: str = "") -> str:
+    """Return what a message about a failed handshake means; when nobody knows: the message, or what is given for it."""
+    return next((meaning for sign, meaning in _EXPLANATIONS if sign in text), otherwise or text)

@@ -18,9 +18,8 @@ import grpc
 import grpc.aio
 import structlog
 
-from cpu_service.link_contract import CHANNEL_OPTIONS
 from splitvisor.addresses import AddressError
-from splitvisor.channels import open_aio_channel
+from splitvisor.channels import SERVICE_OPTIONS, open_aio_channel
 from splitvisor.faults import PROCESS_SIGNALS
 from splitvisor.faults.journal import Journal
 from splitvisor.faults.lane import Lane, LostError
@@ -72,7 +71,7 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
     try:
         scenario = read_scenario(options.scenario)
         journal = Journal(options.journal)
-        channel = open_aio_channel(options.to, CHANNEL_OPTIONS)
+        channel = open_aio_channel(options.to, SERVICE_OPTIONS)
     except (ScenarioError, AddressError) as error:
         raise SettingError(str(error)) from None
     except OSError as error:

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from cpu_service.link_contract import CHANNEL_OPTIONS
+from splitvisor.channels import SERVICE_OPTIONS
 from splitvisor.faults.journal import Journal, read_journal
 from splitvisor.faults.scenario import scenario_from
 from splitvisor.faults.service import Proxy
@@ -41,7 +41,7 @@ class ThreadProxy:
     async def _start(self, to: str, faults: list[dict[str, Any]], seed: int) -> None:
         scenario = scenario_from({"seed": seed, "fault": faults}, "test")
         self.journal = Journal(self.journal_file)
-        self._proxy = Proxy(grpc.aio.insecure_channel(to, CHANNEL_OPTIONS), to, scenario, "backend", self.journal)
+        self._proxy = Proxy(grpc.aio.insecure_channel(to, SERVICE_OPTIONS), to, scenario, "backend", self.journal)
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._server.add_generic_rpc_handlers((self._proxy,))
         self._server.add_insecure_port(self.address)

@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The trap stream's own HTTP/2 against an independent implementation (h2), and against peers that break the protocol."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import grpc
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    PingReceived,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.settings import SettingCodes, Settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cpu_service.grpc_call import (
+    CONTROL_BYTES,
+    FRAME_BYTES,
+    HEADERS_BYTES,
+    MESSAGE_BYTES,
+    OUTPUT_BYTES,
+    WINDOW_BYTES,
+    Flag,
+    Frame,
+    GrpcCall,
+)
+
+PATH = "/package.Service/Method"
+ANSWER = [(":status", "200"), ("content-type", "application/grpc")]
+
+
+class Server:
+    """h2 as the server of one call."""
+
+    def __init__(self, window: int = 65535, frame: int = 16384) -> None:
+        self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        values = {SettingCodes.INITIAL_WINDOW_SIZE: window, SettingCodes.MAX_FRAME_SIZE: frame}
+        self.h2.local_settings = Settings(client=False, initial_values=values)
+        self.h2.max_inbound_frame_size = frame
+        self.h2.initiate_connection()
+        self.events: list[Event] = []
+        self.body = bytearray()
+        self._waiting = bytearray()
+
+    def receive(self, data: bytes) -> None:
+        for event in self.h2.receive_data(data):
+            self.events.append(event)
+            if isinstance(event, DataReceived):
+                self.body += event.data
+                self.h2.acknowledge_received_data(event.flow_controlled_length, 1)
+            elif isinstance(event, WindowUpdated):
+                self._push()
+
+    def send(self, message: bytes) -> None:
+        """Say a message, as far as the client's window has room for it."""
+        self._waiting += struct.pack(">BI", 0, len(message)) + message
+        self._push()
+
+    def _push(self) -> None:
+        while self._waiting and (room := min(self.h2.local_flow_control_window(1), self.h2.max_outbound_frame_size)):
+            self.h2.send_data(1, bytes(self._waiting[:room]))
+            del self._waiting[:room]
+
+    def messages(self) -> list[bytes]:
+        found, at = [], 0
+        while at < len(self.body):
+            _, size = struct.unpack_from(">BI", self.body, at)
+            found.append(bytes(self.body[at + 5 : at + 5 + size]))
+            at += 5 + size
+        return found
+
+    def saw(self, kind: type[Event]) -> bool:
+        return any(isinstance(event, kind) for event in self.events)
+
+
+def exchange(call: GrpcCall, server: Server, chunk: int = 1 << 20) -> list[bytes]:
+    """Carry bytes to and fro, in pieces, until both are silent; return what the client got."""
+    messages = []
+    while True:
+        sent = bytes(call.output[:chunk])
+        call.wrote(len(sent))
+        if sent:
+            server.receive(sent)
+        back = server.h2.data_to_send()
+        for start in range(0, len(back), chunk):
+            messages += call.receive(back[start : start + chunk])
+        if not sent and not back:
+            return messages
+
+
+def requested(server: Server) -> dict[str, str]:
+    """The header fields of the call."""
+    [request] = [event for event in server.events if isinstance(event, RequestReceived)]
+    return {str(name): str(value) for name, value in request.headers}
+
+
+def opened(**settings: int) -> tuple[GrpcCall, Server]:
+    """A call that the server has answered."""
+    call, server = GrpcCall(PATH, "localhost"), Server(**settings)
+    exchange(call, server)
+    server.h2.send_headers(1, ANSWER)
+    exchange(call, server)
+    return call, server
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def test_a_call_is_a_grpc_request() -> None:
+    call, server = GrpcCall(PATH, "host.example:7000", secure=True), Server()
+    exchange(call, server)
+    fields = requested(server)
+    assert fields == {
+        ":method": "POST", ":scheme": "https", ":path": PATH, ":authority": "host.example:7000", "te": "trailers",
+        "content-type": "application/grpc", "user-agent": fields["user-agent"],
+    }  # fmt: skip
+    assert fields["user-agent"].startswith("splitvisor/")
+    assert call.heard
+
+
+def test_a_long_name_is_said_whole() -> None:
+    call, server = GrpcCall(PATH, "h" * 300), Server()
+    exchange(call, server)
+    assert requested(server)[":authority"] == "h" * 300
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    there=st.lists(st.integers(0, 100_000), max_size=6),
+    back=st.lists(st.integers(0, 100_000), max_size=6),
+    window=st.integers(1000, 200_000),
+    frame_bytes=st.sampled_from([16384, 20_000, (1 << 24) - 1]),
+    chunk=st.integers(1000, 70_000),
+)
+def test_messages_arrive_whole_and_in_order_whatever_the_windows(
+    there: Sequence[int], back: Sequence[int], window: int, frame_bytes: int, chunk: int
+) -> None:
+    call, server = opened(window=window, frame=frame_bytes)
+    said = [bytes([number % 251]) * size for number, size in enumerate(there)]
+    answered = [bytes([number % 241 + 1]) * size for number, size in enumerate(back)]
+    for message in said:
+        call.send(message)
+    for message in answered:
+        server.send(message)
+    got = exchange(call, server, chunk)
+    assert server.messages() == said
+    assert got == answered
+    assert call.has_room
+    assert call.end is None
+
+
+def test_small_pieces_are_put_together() -> None:
+    call, server = opened()
+    server.send(b"ab")
+    server.send(b"c" * 300)
+    assert exchange(call, server, chunk=1) == [b"ab", b"c" * 300]
+
+
+def test_more_than_a_window_comes_in() -> None:
+    call, server = opened()
+    big = bytes(3 << 20)
+    for _ in range(2 * WINDOW_BYTES // len(big) + 1):
+        server.send(big)
+    assert len(exchange(call, server)) == 2 * WINDOW_BYTES // len(big) + 1
+
+
+def test_output_is_bounded_while_the_connection_takes_nothing() -> None:
+    call, _ = opened(window=1 << 30)
+    for _ in range(8):
+        call.send(bytes(1 << 20))
+    assert len(call.output) < OUTPUT_BYTES + FRAME_BYTES
+    assert not call.has_room
+
+
+def test_the_end_is_said_after_everything() -> None:
+    call, server = opened(window=1000)
+    call.send(bytes(5000))
+    call.finish()
+    exchange(call, server)
+    assert server.messages() == [bytes(5000)]
+    assert server.saw(StreamEnded)
+
+
+def test_a_cancelled_call_is_reset() -> None:
+    call, server = opened()
+    call.cancel()
+    exchange(call, server)
+    assert server.saw(StreamReset)
+    assert call.end is not None
+    assert call.end.code is grpc.StatusCode.CANCELLED
+
+
+def test_pings_go_both_ways() -> None:
+    call, server = opened()
+    call.ping()
+    assert call.pong_awaited
+    exchange(call, server)
+    assert not call.pong_awaited
+    assert server.saw(PingReceived)
+    server.h2.ping(b"12345678")
+    exchange(call, server)
+    assert [event.ping_data for event in server.events if event.__class__.__name__ == "PingAckReceived"] == [b"12345678"]
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code", "details"),
+    [
+        ("0", "", grpc.StatusCode.OK, ""),
+        ("3", "call 3%3A gr%C3%BC%C3%9Fe", grpc.StatusCode.INVALID_ARGUMENT, "call 3: grüße"),
+        ("99", "new", grpc.StatusCode.UNKNOWN, "new"),
+        ("x", "", grpc.StatusCode.INTERNAL, "the peer ended the call without a status"),
+    ],
+)
+def test_the_status_is_told_behind_the_last_message(status: str, message: str, code: grpc.StatusCode, details: str) -> None:
+    call, server = opened()
+    server.send(b"last")
+    server.h2.send_headers(1, [("grpc-status", status), ("grpc-message", message)], end_stream=True)
+    assert exchange(call, server) == [b"last"]
+    assert call.end is not None
+    assert (call.end.code, call.end.details) == (code, details)
+
+
+def test_a_refusal_without_an_answer_is_told() -> None:
+    call, server = GrpcCall(PATH, "localhost"), Server()
+    exchange(call, server)
+    server.h2.send_headers(1, [*ANSWER, ("grpc-status", "7"), ("grpc-message", "no")], end_stream=True)
+    exchange(call, server)
+    assert call.end is not None
+    assert (call.end.code, call.end.details) == (grpc.StatusCode.PERMISSION_DENIED, "no")
+
+
+def test_long_header_fields_come_in_parts() -> None:
+    call, server = GrpcCall(PATH, "localhost"), Server()
+    exchange(call, server)
+    server.h2.send_headers(1, [*ANSWER, ("x-long", "abcdefgh" * 1000)])
+    block = server.h2.data_to_send()
+    size = int.from_bytes(block[:3], "big")
+    payload = block[9 : 9 + size]
+    call.receive(frame(Frame.HEADERS, 0, 1, payload[:100]) + frame(Frame.CONTINUATION, Flag.END_HEADERS, 1, payload[100:]))
+    assert call.end is None
+    server.send(b"x")
+    assert exchange(call, server) == [b"x"]
+
+
+def test_a_server_that_takes_no_calls_is_unavailable_and_one_that_ends_lets_a_call_go_on() -> None:
+    call, server = opened()
+    server.h2.close_connection(last_stream_id=1)
+    call.receive(server.h2.data_to_send())
+    assert call.end is None
+    call = GrpcCall(PATH, "localhost")
+    call.receive(frame(Frame.SETTINGS, 0, 0, b"") + frame(Frame.GOAWAY, 0, 0, struct.pack(">II", 0, 11) + b"too_many_pings"))
+    assert call.end is not None
+    assert (call.end.code, call.end.details) == (grpc.StatusCode.UNAVAILABLE, "the peer takes no calls: too_many_pings")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(7, grpc.StatusCode.UNAVAILABLE), (8, grpc.StatusCode.CANCELLED), (2, grpc.StatusCode.INTERNAL)],
+)
+def test_a_reset_says_why(error: int, code: grpc.StatusCode) -> None:
+    call, _ = opened()
+    call.receive(frame(Frame.RST_STREAM, 0, 1, struct.pack(">I", error)))
+    assert call.end is not None
+    assert call.end.code is code
+
+
+SETTINGS = frame(Frame.SETTINGS, 0, 0, b"")
+BROKEN = {
+    "does not speak HTTP/2": (b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(100),),
+    "sent a frame of": (SETTINGS, struct.pack(">I", FRAME_BYTES + 1)[1:] + bytes(6)),
+    "sent data without an answer": (SETTINGS, frame(Frame.DATA, 0, 1, b"x")),
+    "did not end its header fields": (SETTINGS, frame(Frame.HEADERS, 0, 1, b""), frame(Frame.PING, 0, 0, bytes(8))),
+    "bytes of header fields": (SETTINGS, frame(Frame.HEADERS, 0, 1, bytes(HEADERS_BYTES + 1))),
+    "broken header fields": (SETTINGS, frame(Frame.HEADERS, Flag.END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff")),
+    "HTTP status 503": (SETTINGS, frame(Frame.HEADERS, Flag.END_HEADERS, 1, b"\x08\x03503")),
+    "answered a call that was not made": (SETTINGS, frame(Frame.HEADERS, Flag.END_HEADERS, 3, b"")),
+    "went on with header fields": (SETTINGS, frame(Frame.CONTINUATION, Flag.END_HEADERS, 1, b"")),
+    "broken settings": (frame(Frame.SETTINGS, 0, 0, b"12345"),),
+    "a window that is too large": (frame(Frame.SETTINGS, 0, 0, struct.pack(">HI", 4, 1 << 31)),),
+    "a window that cannot be": (SETTINGS, *2 * [frame(Frame.WINDOW_UPDATE, 0, 0, struct.pack(">I", (1 << 31) - 1))]),
+    "wants frames of": (frame(Frame.SETTINGS, 0, 0, struct.pack(">HI", 5, 16383)),),
+    "a broken ping": (SETTINGS, frame(Frame.PING, 0, 0, b"1")),
+    "pushed": (SETTINGS, frame(Frame.PUSH_PROMISE, 0, 1, bytes(4))),
+    "too short": (SETTINGS, frame(Frame.RST_STREAM, 0, 1, b"")),
+    "padding": (SETTINGS, frame(Frame.HEADERS, Flag.PADDED | Flag.END_HEADERS, 1, b"\x05abc")),
+}
+OPEN_BROKEN = {
+    "a packed message": frame(Frame.DATA, 0, 1, b"\x01" + bytes(4)),
+    "a message of": frame(Frame.DATA, 0, 1, struct.pack(">BI", 0, MESSAGE_BYTES + 1)),
+    "without a status": frame(Frame.DATA, Flag.END_STREAM, 1, b""),
+    "padding": frame(Frame.DATA, Flag.PADDED, 1, b"\x01"),
+}
+
+
+@pytest.mark.parametrize("complaint", BROKEN)
+def test_a_peer_that_breaks_the_protocol_loses_the_call(complaint: str) -> None:
+    call = GrpcCall(PATH, "localhost")
+    assert call.receive(b"".join(BROKEN[complaint])) == []
+    assert call.end is not None
+    assert call.end.code is grpc.StatusCode.INTERNAL
+    assert complaint in call.end.details
+
+
+@pytest.mark.parametrize("complaint", OPEN_BROKEN)
+def test_so_does_one_that_answered_first(complaint: str) -> None:
+    call, _ = opened()
+    call.receive(OPEN_BROKEN[complaint])
+    assert call.end is not None
+    assert complaint in call.end.details
+
+
+def test_a_peer_that_sends_more_than_it_may_loses_the_call() -> None:
+    call, _ = opened()
+    part = frame(Frame.DATA, 0, 1, bytes(FRAME_BYTES))
+    call._receive_window = FRAME_BYTES - 1
+    call.receive(part)
+    assert call.end is not None
+    assert "sent more than it may" in call.end.details
+
+
+def test_a_peer_that_asks_and_does_not_read_loses_the_call() -> None:
+    call, _ = opened()
+    pings = frame(Frame.PING, 0, 0, bytes(8)) * 1000
+    for _ in range((OUTPUT_BYTES + CONTROL_BYTES) // len(pings) + 2):
+        call.receive(pings)
+    assert call.end is not None
+    assert "does not read" in call.end.details
+    assert len(call.output) < OUTPUT_BYTES + CONTROL_BYTES + len(pings)
+
+
+def test_a_server_in_trouble_is_no_trouble_here() -> None:
+    """h2 ends the connection itself when it is asked to do what it must not; the call sees its GOAWAY and what follows."""
+    call, server = opened()
+    server.h2.close_connection(error_code=2, last_stream_id=0)
+    call.receive(server.h2.data_to_send())
+    assert call.end is not None
+    assert call.end.code is grpc.StatusCode.UNAVAILABLE
+    assert not server.saw(ConnectionTerminated)
+
+
+_FRAMES = st.builds(
+    frame, st.integers(0, 12), st.integers(0, 255), st.sampled_from([0, 1, 1, 1, 2, 3, 1 << 31 | 1]), st.binary(max_size=64)
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(answered=st.booleans(), pieces=st.lists(st.one_of(_FRAMES, st.binary(max_size=40)), max_size=12), say=st.binary())
+def test_no_bytes_make_it_fail_or_grow(answered: bool, pieces: Sequence[bytes], say: bytes) -> None:
+    call = opened()[0] if answered else GrpcCall(PATH, "localhost")
+    if not answered:
+        call.receive(SETTINGS)
+    for piece in pieces:
+        call.receive(piece)
+        call.send(say)
+    assert len(call.output) < OUTPUT_BYTES + CONTROL_BYTES
+    if call.end is not None:
+        output = len(call.output)
+        call.send(say)
+        assert call.receive(b"".join(pieces)) == []
+        assert len(call.output) == output
