@@ -50,11 +50,18 @@ class BackendLink(LinkConnection):
             invoke: carries out hypercalls that the back end makes on behalf of this vCPU.
             traceparent: the span that the call is in; empty: none.
         """
-        trap = pb.Trap(
-            vcpu=vcpu, sequence=self._ledger.next(vcpu), route=route, arguments=arguments, returns=returns, operands=operands,
-            traceparent=traceparent, skipped=self._ledger.skipped(vcpu),
-        )  # fmt: skip
-        request = pb.AttachRequest(trap=trap)
+        request = pb.AttachRequest()
+        trap = request.trap  # In its place: half the time of making a trap and then a request with it.
+        trap.vcpu, trap.sequence, trap.route = vcpu, self._ledger.next(vcpu), route
+        trap.arguments.extend(arguments)
+        if returns:
+            trap.returns = returns
+        if operands:
+            trap.operands.extend(operands)
+        if traceparent:
+            trap.traceparent = traceparent
+        if skipped := self._ledger.skipped(vcpu):
+            trap.skipped = skipped
         with self._lock:
             self._queue_batch()
             self._outstanding = request

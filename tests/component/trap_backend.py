@@ -23,6 +23,8 @@ from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import trap_pb2_grpc
 from splitvisor.service import SERVER_OPTIONS
 from splitvisor.session_state import StateError
+from splitvisor.tls_files import TlsFiles
+from splitvisor.tls_server import server_credentials
 from splitvisor.trap_server import TrapServicer
 
 UNIT = 0x7100_0000
@@ -149,9 +151,19 @@ ROUTES = {call.token: index for index, call in enumerate(RecordingSession.calls)
 
 
 class ThreadBackend:
-    """A real grpc.aio server on a unix socket, behind a proxy that can cut its connections."""
+    """A real grpc.aio server on a unix socket, behind a proxy that can cut its connections.
 
-    def __init__(self, directory: Path, name: str = "backend", kind: type[RecordingSession] = RecordingSession) -> None:
+    Args:
+        directory: for the sockets.
+        name: the back end's.
+        kind: its sessions.
+        certificate: also listen with TLS, at `tls_address`, with this directory's certificate.
+    """
+
+    def __init__(
+        self, directory: Path, name: str = "backend", kind: type[RecordingSession] = RecordingSession,
+        certificate: Path | None = None,
+    ) -> None:  # fmt: skip
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
@@ -161,6 +173,8 @@ class ThreadBackend:
         self._connections: set[asyncio.StreamWriter] = set()
         self._refusing = False
         self.connections = 0
+        self.tls_address = ""
+        self._certificate = certificate
         self.run(self._start())
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -172,6 +186,9 @@ class ThreadBackend:
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         trap_pb2_grpc.add_TrapServiceServicer_to_server(self.servicer, self._server)
         self._server.add_insecure_port(self.target)
+        if self._certificate is not None:
+            files = TlsFiles(*(self._certificate / name for name in ("cert.pem", "key.pem", "ca.pem")))
+            self.tls_address = f"tls:127.0.0.1:{self._server.add_secure_port('127.0.0.1:0', server_credentials(files))}"
         await self._server.start()
         self._proxy = await asyncio.start_unix_server(self._accept, self.address.removeprefix("unix:"))
 

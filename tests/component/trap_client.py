@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from cpu_service.link_connection import LinkConnection
+from cpu_service.link_contract import MessageTap
 from cpu_service.ram import GuestRam
 from cpu_service.trap_stream import BackendLink
 from splitvisor.papr.codes import H
@@ -60,13 +61,14 @@ class Client:
         ram_path: str = "",
         claimed: int = 0,
         state: bytes | None = None,
+        tap: MessageTap | None = None,
     ) -> None:
         self.events = Events()
         self.ram = ram or GuestRam(mmap.mmap(-1, RAM_BYTES))
         hello = pb.Hello(
             vm="vm", incarnation=incarnation, vcpus=2, ram_bytes=claimed or self.ram.size, ram_path=ram_path
         )
-        self.link = BackendLink("backend", address, hello, self.ram, self.events, state)
+        self.link = BackendLink("backend", address, hello, self.ram, self.events, state, tap)
         self.link.begin()
         self.invoked: list[pb.Invoke] = []
         self._pool = ThreadPoolExecutor(1)

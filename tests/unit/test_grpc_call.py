@@ -25,14 +25,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpu_service.grpc_call import (
+    CONTINUATION,
     CONTROL_BYTES,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
     FRAME_BYTES,
+    GOAWAY,
+    HEADERS,
     HEADERS_BYTES,
     MESSAGE_BYTES,
     OUTPUT_BYTES,
+    PADDED,
+    PING,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
     WINDOW_BYTES,
-    Flag,
-    Frame,
+    WINDOW_UPDATE,
     GrpcCall,
 )
 
@@ -248,7 +258,7 @@ def test_long_header_fields_come_in_parts() -> None:
     block = server.h2.data_to_send()
     size = int.from_bytes(block[:3], "big")
     payload = block[9 : 9 + size]
-    call.receive(frame(Frame.HEADERS, 0, 1, payload[:100]) + frame(Frame.CONTINUATION, Flag.END_HEADERS, 1, payload[100:]))
+    call.receive(frame(HEADERS, 0, 1, payload[:100]) + frame(CONTINUATION, END_HEADERS, 1, payload[100:]))
     assert call.end is None
     server.send(b"x")
     assert exchange(call, server) == [b"x"]
@@ -260,7 +270,7 @@ def test_a_server_that_takes_no_calls_is_unavailable_and_one_that_ends_lets_a_ca
     call.receive(server.h2.data_to_send())
     assert call.end is None
     call = GrpcCall(PATH, "localhost")
-    call.receive(frame(Frame.SETTINGS, 0, 0, b"") + frame(Frame.GOAWAY, 0, 0, struct.pack(">II", 0, 11) + b"too_many_pings"))
+    call.receive(frame(SETTINGS, 0, 0, b"") + frame(GOAWAY, 0, 0, struct.pack(">II", 0, 11) + b"too_many_pings"))
     assert call.end is not None
     assert (call.end.code, call.end.details) == (grpc.StatusCode.UNAVAILABLE, "the peer takes no calls: too_many_pings")
 
@@ -271,36 +281,36 @@ def test_a_server_that_takes_no_calls_is_unavailable_and_one_that_ends_lets_a_ca
 )
 def test_a_reset_says_why(error: int, code: grpc.StatusCode) -> None:
     call, _ = opened()
-    call.receive(frame(Frame.RST_STREAM, 0, 1, struct.pack(">I", error)))
+    call.receive(frame(RST_STREAM, 0, 1, struct.pack(">I", error)))
     assert call.end is not None
     assert call.end.code is code
 
 
-SETTINGS = frame(Frame.SETTINGS, 0, 0, b"")
+_SETTINGS = frame(SETTINGS, 0, 0, b"")
 BROKEN = {
     "does not speak HTTP/2": (b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(100),),
-    "sent a frame of": (SETTINGS, struct.pack(">I", FRAME_BYTES + 1)[1:] + bytes(6)),
-    "sent data without an answer": (SETTINGS, frame(Frame.DATA, 0, 1, b"x")),
-    "did not end its header fields": (SETTINGS, frame(Frame.HEADERS, 0, 1, b""), frame(Frame.PING, 0, 0, bytes(8))),
-    "bytes of header fields": (SETTINGS, frame(Frame.HEADERS, 0, 1, bytes(HEADERS_BYTES + 1))),
-    "broken header fields": (SETTINGS, frame(Frame.HEADERS, Flag.END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff")),
-    "HTTP status 503": (SETTINGS, frame(Frame.HEADERS, Flag.END_HEADERS, 1, b"\x08\x03503")),
-    "answered a call that was not made": (SETTINGS, frame(Frame.HEADERS, Flag.END_HEADERS, 3, b"")),
-    "went on with header fields": (SETTINGS, frame(Frame.CONTINUATION, Flag.END_HEADERS, 1, b"")),
-    "broken settings": (frame(Frame.SETTINGS, 0, 0, b"12345"),),
-    "a window that is too large": (frame(Frame.SETTINGS, 0, 0, struct.pack(">HI", 4, 1 << 31)),),
-    "a window that cannot be": (SETTINGS, *2 * [frame(Frame.WINDOW_UPDATE, 0, 0, struct.pack(">I", (1 << 31) - 1))]),
-    "wants frames of": (frame(Frame.SETTINGS, 0, 0, struct.pack(">HI", 5, 16383)),),
-    "a broken ping": (SETTINGS, frame(Frame.PING, 0, 0, b"1")),
-    "pushed": (SETTINGS, frame(Frame.PUSH_PROMISE, 0, 1, bytes(4))),
-    "too short": (SETTINGS, frame(Frame.RST_STREAM, 0, 1, b"")),
-    "padding": (SETTINGS, frame(Frame.HEADERS, Flag.PADDED | Flag.END_HEADERS, 1, b"\x05abc")),
+    "sent a frame of": (_SETTINGS, struct.pack(">I", FRAME_BYTES + 1)[1:] + bytes(6)),
+    "sent data without an answer": (_SETTINGS, frame(DATA, 0, 1, b"x")),
+    "did not end its header fields": (_SETTINGS, frame(HEADERS, 0, 1, b""), frame(PING, 0, 0, bytes(8))),
+    "bytes of header fields": (_SETTINGS, frame(HEADERS, 0, 1, bytes(HEADERS_BYTES + 1))),
+    "broken header fields": (_SETTINGS, frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff")),
+    "HTTP status 503": (_SETTINGS, frame(HEADERS, END_HEADERS, 1, b"\x08\x03503")),
+    "answered a call that was not made": (_SETTINGS, frame(HEADERS, END_HEADERS, 3, b"")),
+    "went on with header fields": (_SETTINGS, frame(CONTINUATION, END_HEADERS, 1, b"")),
+    "broken settings": (frame(SETTINGS, 0, 0, b"12345"),),
+    "a window that is too large": (frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 1 << 31)),),
+    "a window that cannot be": (_SETTINGS, *2 * [frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", (1 << 31) - 1))]),
+    "wants frames of": (frame(SETTINGS, 0, 0, struct.pack(">HI", 5, 16383)),),
+    "a broken ping": (_SETTINGS, frame(PING, 0, 0, b"1")),
+    "pushed": (_SETTINGS, frame(PUSH_PROMISE, 0, 1, bytes(4))),
+    "too short": (_SETTINGS, frame(RST_STREAM, 0, 1, b"")),
+    "padding": (_SETTINGS, frame(HEADERS, PADDED | END_HEADERS, 1, b"\x05abc")),
 }
 OPEN_BROKEN = {
-    "a packed message": frame(Frame.DATA, 0, 1, b"\x01" + bytes(4)),
-    "a message of": frame(Frame.DATA, 0, 1, struct.pack(">BI", 0, MESSAGE_BYTES + 1)),
-    "without a status": frame(Frame.DATA, Flag.END_STREAM, 1, b""),
-    "padding": frame(Frame.DATA, Flag.PADDED, 1, b"\x01"),
+    "a packed message": frame(DATA, 0, 1, b"\x01" + bytes(4)),
+    "a message of": frame(DATA, 0, 1, struct.pack(">BI", 0, MESSAGE_BYTES + 1)),
+    "without a status": frame(DATA, END_STREAM, 1, b""),
+    "padding": frame(DATA, PADDED, 1, b"\x01"),
 }
 
 
@@ -323,7 +333,7 @@ def test_so_does_one_that_answered_first(complaint: str) -> None:
 
 def test_a_peer_that_sends_more_than_it_may_loses_the_call() -> None:
     call, _ = opened()
-    part = frame(Frame.DATA, 0, 1, bytes(FRAME_BYTES))
+    part = frame(DATA, 0, 1, bytes(FRAME_BYTES))
     call._receive_window = FRAME_BYTES - 1
     call.receive(part)
     assert call.end is not None
@@ -332,7 +342,7 @@ def test_a_peer_that_sends_more_than_it_may_loses_the_call() -> None:
 
 def test_a_peer_that_asks_and_does_not_read_loses_the_call() -> None:
     call, _ = opened()
-    pings = frame(Frame.PING, 0, 0, bytes(8)) * 1000
+    pings = frame(PING, 0, 0, bytes(8)) * 1000
     for _ in range((OUTPUT_BYTES + CONTROL_BYTES) // len(pings) + 2):
         call.receive(pings)
     assert call.end is not None
@@ -360,7 +370,7 @@ _FRAMES = st.builds(
 def test_no_bytes_make_it_fail_or_grow(answered: bool, pieces: Sequence[bytes], say: bytes) -> None:
     call = opened()[0] if answered else GrpcCall(PATH, "localhost")
     if not answered:
-        call.receive(SETTINGS)
+        call.receive(_SETTINGS)
     for piece in pieces:
         call.receive(piece)
         call.send(say)
