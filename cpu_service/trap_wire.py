@@ -31,6 +31,10 @@ QUIET_S, PONG_S = 1.0, 1.0
 """After so long without a byte the peer is asked for a sign of life, and after so long more it is taken for dead."""
 READ_BYTES = 256 << 10
 """What one look takes from the socket."""
+SPIN_S = 0.0002
+"""So long a vCPU looks for its answer before it sleeps: to wake it costs more than most answers take. See docs/decisions/008."""
+BRISK_S, LONG_S = 2 * SPIN_S, 8 * SPIN_S
+"""It sleeps at once while answers take longer than the first on the average; none counts for more than the second."""
 TLS_OUTPUT_BYTES = 64 << 10
 """Nothing more is wrapped while so much waits for the socket."""
 
@@ -70,6 +74,8 @@ class TrapWire:
         self._unsent: deque[pb.AttachRequest] = deque()
         self._failure: WireEndedError | None = None
         self._closed = self._finishing = False
+        self._usual_wait = 0.0
+        """Seconds in read_within() on the average of the last few."""
         self._heard_at = self._asked_at = time.monotonic()
         self._wake, self._interrupt = os.eventfd(0, os.EFD_NONBLOCK), os.eventfd(0, os.EFD_NONBLOCK)
         self._epoll = select.epoll()
@@ -166,8 +172,20 @@ class TrapWire:
     def read_within(self, timeout: float) -> list[pb.AttachResponse]:
         """Wait for responses, timeout seconds at most, and return them; none after interrupt()."""
         self._poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._is_blocked else 0))
-        self._poll.poll(max(0.0, timeout) * 1000)
+        began = time.monotonic()
+        if self._usual_wait > BRISK_S or not self._spin(began + SPIN_S):
+            self._poll.poll(max(0.0, timeout) * 1000)
+        waited = min(time.monotonic() - began, LONG_S)
+        self._usual_wait += (waited - self._usual_wait) / 8
         return self.read()
+
+    def _spin(self, until: float) -> bool:
+        """Look again and again, which lets other threads go on between; True when there was something in time."""
+        poll, now = self._poll.poll, time.monotonic
+        while not poll(0):
+            if now() > until:
+                return False
+        return True
 
     def read(self) -> list[pb.AttachResponse]:
         """Return the responses that have come."""
