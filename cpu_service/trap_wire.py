@@ -27,7 +27,7 @@ from splitvisor.rpc import trap_pb2 as pb
 PATH = "/splitvisor.v1.TrapService/Attach"
 CONNECT_S = 5.0
 """For a connection and its TLS handshake."""
-QUIET_S, PONG_S = 1.0, 1.0
+QUIET_S, PONG_S = 0.75, 0.75
 """After so long without a byte the peer is asked for a sign of life, and after so long more it is taken for dead."""
 READ_BYTES = 256 << 10
 """What one look takes from the socket."""
@@ -153,7 +153,7 @@ class TrapWire:
             if select.select([self._socket], [], [], 0)[0]:  # It was this process that stood still.
                 self._heard_at = now
             elif self._failure is None:
-                self._failure = WireEndedError(grpc.StatusCode.UNAVAILABLE, f"it gave no sign of life for {PONG_S:.0f} s")
+                self._failure = WireEndedError(grpc.StatusCode.UNAVAILABLE, f"it gave no sign of life for {PONG_S} s")
                 with suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)  # Whoever reads sees the end.
             return PONG_S
