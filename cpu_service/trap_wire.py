@@ -76,6 +76,8 @@ class TrapWire:
         self._closed = self._finishing = False
         self._usual_wait = 0.0
         """Seconds in read_within() on the average of the last few."""
+        self._alone = len(os.sched_getaffinity(0)) == 1
+        """There is one processor, and the back end needs it."""
         self._heard_at = self._asked_at = time.monotonic()
         self._wake, self._interrupt = os.eventfd(0, os.EFD_NONBLOCK), os.eventfd(0, os.EFD_NONBLOCK)
         self._epoll = select.epoll()
@@ -173,7 +175,7 @@ class TrapWire:
         """Wait for responses, timeout seconds at most, and return them; none after interrupt()."""
         self._poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._is_blocked else 0))
         began = time.monotonic()
-        if self._usual_wait > BRISK_S or not self._spin(began + SPIN_S):
+        if self._alone or self._usual_wait > BRISK_S or not self._spin(began + SPIN_S):
             self._poll.poll(max(0.0, timeout) * 1000)
         waited = min(time.monotonic() - began, LONG_S)
         self._usual_wait += (waited - self._usual_wait) / 8

@@ -307,3 +307,48 @@ def test_nobody_is_told_as_what_it_is(directory: Path) -> None:
         port = listener.getsockname()[1]
     with pytest.raises(WireEndedError, match="Connection refused"):
         TrapWire(parse_address(f"127.0.0.1:{port}"), None)
+
+
+# Looking before sleeping.
+
+
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Have each look before a sleep noted: whether it found something."""
+    found: list[bool] = []
+    spin = TrapWire._spin
+
+    def noted(wire: TrapWire, until: float) -> bool:
+        found.append(spin(wire, until))
+        return found[-1]
+
+    monkeypatch.setattr(TrapWire, "_spin", noted)
+    return found
+
+
+def test_a_caller_looks_for_its_answer_and_sleeps_at_once_when_answers_take_long(
+    client: Client, backend: ThreadBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = looks(monkeypatch)
+    assert client.call(H_ADD, 1).outputs == [1]
+    wire = client.link._wire
+    assert wire is not None
+    if wire._alone:
+        assert found == []
+        return
+    assert found
+    monkeypatch.setattr(wire, "_usual_wait", 2 * trap_wire.BRISK_S)
+    found.clear()
+    answer = client.begin(H_HELD)
+    wait_until(lambda: backend.session().started, "the handler runs")
+    backend.open_gate()
+    assert answer.result(DEADLINE_S).outputs == [2]
+    assert found == []
+
+
+def test_with_one_processor_nobody_looks(backend: ThreadBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {3})
+    found = looks(monkeypatch)
+    client = Client(backend.address).attached()
+    assert client.call(H_ADD, 1).outputs == [1]
+    assert found == []
+    client.close()
