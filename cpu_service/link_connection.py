@@ -47,6 +47,8 @@ MAX_UNASKED = 128
 """Answers that no vCPU has taken; with more, the stream ends."""
 MAX_UNREAD = 64
 """Requests that the back end has not taken from the stream when it asks for memory again; with more, the stream ends."""
+TAKE_OVER_S = 0.001
+"""How long a vCPU that waits for an answer lets the link's thread finish what it reads."""
 CLOSE_S, CUT_OFF_S = 1.5, 0.5
 """How long what was sent may take to arrive at the end, and then the link's thread to end."""
 MIRROR_BYTES = 1 << 20
@@ -214,7 +216,7 @@ class LinkConnection:
 
     def _read_here(self, deadline: float) -> None:
         """Read until there is an answer; return without one when the link's thread reads, or has to see to the connection."""
-        if not self.attached or not self._reading.acquire(blocking=False):
+        if not self.attached or not self._reading.acquire(timeout=TAKE_OVER_S):
             return
         try:
             wire = self._wire
