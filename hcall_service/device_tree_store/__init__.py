@@ -12,11 +12,21 @@ from hcall_service.device_tree_store.store import (
     HeadMovedError,
     Revision,
     Store,
+    StoreAbsentError,
     StoreError,
     UnknownRevisionError,
 )
 
-__all__ = ["DEFAULT_RETENTION", "HeadMovedError", "Revision", "Store", "StoreError", "UnknownRevisionError", "open_store"]
+__all__ = [
+    "DEFAULT_RETENTION",
+    "HeadMovedError",
+    "Revision",
+    "Store",
+    "StoreAbsentError",
+    "StoreError",
+    "UnknownRevisionError",
+    "open_store",
+]
 
 _POSTGRESQL = ("postgresql", "postgres")
 
@@ -29,7 +39,7 @@ def open_store(location: str, retention: int = DEFAULT_RETENTION) -> Store:
             made, a database is not.
         retention: revisions to keep of each VM, at least 2.
 
-    Raises StoreError, with the location and what to do.
+    Raises StoreError, with the location and what to do; StoreAbsentError when it may be there if it is tried again.
     """
     if retention < 2:
         raise StoreError(f"device-tree store: {retention} revisions of each VM are too few to keep; give at least 2")
