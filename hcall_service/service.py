@@ -29,13 +29,14 @@ class Options:
 
     store: str = field(
         metadata={
+            "metavar": "PLACE",
             "help": "where device trees are kept: a path, sqlite:///PATH, postgresql://USER@HOST:PORT/DATABASE, or :memory: for "
             "what need not outlive the process; a password belongs into ~/.pgpass or PGPASSWORD, not here"
         }
     )
     retention: int = field(
         default=DEFAULT_RETENTION,
-        metadata={"help": f"revisions to keep of each VM, at least 2 (default: {DEFAULT_RETENTION})"},
+        metadata={"metavar": "N", "help": f"revisions to keep of each VM, at least 2 (default: {DEFAULT_RETENTION})"},
     )
     store_wait: float = field(
         default=DEFAULT_WAIT_SECONDS,

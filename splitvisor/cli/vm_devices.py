@@ -12,7 +12,7 @@ from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
 vm = typer.Typer(help="Start, stop and change VMs.", no_args_is_help=True)
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
-Vio = Annotated[str | None, typer.Option("--vio", metavar="ADDRESS", help="vio_service [that of the run that has the VM]")]
+Vio = Annotated[str | None, typer.Option("--vio", metavar="ADDRESS", help="vio_service \\[that of the run that has the VM]")]
 Wait = Annotated[float, typer.Option("--wait", metavar="S", min=0, max=60, help="How long to wait for the guest")]
 
 
@@ -32,7 +32,7 @@ def device_add(
     vm: Vm,
     kind: Annotated[str, typer.Argument(metavar="KIND", help="vty or nvram")],
     *,
-    address: Annotated[str, typer.Option(metavar="N", help="Unit address, 0x71000000 to 0x7100003f [the first free]")] = "0",
+    address: Annotated[str, typer.Option(metavar="N", help="Unit address, 0x71000000 to 0x7100003f \\[the first free]")] = "0",
     option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting; may be repeated")] = None,
     wait: Wait = 5.0,
     vio: Vio = None,

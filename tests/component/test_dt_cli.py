@@ -198,7 +198,9 @@ def test_what_cannot_be_done_is_told_in_one_line(
 
 def test_without_a_running_vm_a_name_is_asked_for(run_directory: Path) -> None:
     (run_directory / "run.json").unlink()
-    assert "running: none" in dt("history", status=2)
+    assert dt("history", status=2) == (
+        "splitvisor dt history: no VM is running; name one, and give --address ADDRESS for services started by hand\n"
+    )
 
 
 def test_watch_tells_what_comes_and_what_it_changes(trees: Trees) -> None:
