@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from splitvisor import fdt
 from splitvisor.cli import dt_output as output
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
 from splitvisor.cli.dt_parent import parent
+from splitvisor.connect import CONNECT_VARIABLE
 from splitvisor.dts import format_node, format_tree
 from splitvisor.fdt import FdtError, Node, Tree
 from splitvisor.running_vms import running_vms
@@ -92,6 +94,8 @@ def _trees(command: str, vm: str | None, address: str | None) -> Iterator[_Trees
 def _only_vm(command: str, address: str | None) -> str:
     if address is not None:
         fail(command, "name the VM; --address may have more than one", USAGE)
+    if os.environ.get(CONNECT_VARIABLE):
+        fail(command, f"name the VM; {CONNECT_VARIABLE} tells where services are, not what runs on them", USAGE)
     names = [vm.name for vm in running_vms()]
     if not names:
         fail(command, "no VM is running; name one, and give --address ADDRESS for services started by hand", USAGE)

@@ -53,7 +53,8 @@ def device_add(
     origin = "from the stored tree" if stored else "the fixed fallback"
     typer.echo(f"{_line(answer.device)}; interrupt parent {answer.interrupt_parent:#x}, {origin}")
     if answer.device.connector.state != vio_bus_pb2.CONNECTOR_STATE_CONFIGURED:
-        fail(command, f"plugged in, but the guest has not taken it within {wait:g} s")
+        late = f"plugged in, but the guest has not taken it within {wait:g} s"
+        fail(command, f"{late}; in Linux, drmgr -c slot -s {answer.device.connector.name} -a takes it")
 
 
 @vm.command("device-remove")
@@ -75,7 +76,8 @@ def device_remove(
     with service_stub(command, vm, "vio", vio, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
         answer = bus.RemoveDevice(request, timeout=wait + DEADLINE_S)
     if not answer.removed:
-        fail(command, f"the guest was asked and has not let {request.unit_address:#x} go within {wait:g} s")
+        late = f"the guest was asked and has not let {request.unit_address:#x} go within {wait:g} s"
+        fail(command, f"{late}; in Linux, drmgr -c slot -s SLOT -r lets it go (`vm devices` tells SLOT)")
     typer.echo(f"{request.unit_address:#x} is gone")
 
 
