@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from hcall_service.device_tree_store import Store, StoreAbsentError, StoreError, open_store
+from hcall_service.device_tree_store import Store, StoreAbsentError, StoreError, is_served, open_store, store_name
 from splitvisor.logging import get_logger
 from splitvisor.service import SettingError
 
@@ -19,6 +19,8 @@ DEFAULT_WAIT_SECONDS = 60.0
 """Longer than a new PostgreSQL takes to make its files on a busy machine; the reason is in the log from the first moment."""
 MAX_WAIT_SECONDS = 3600.0
 _RETRY_SECONDS = 0.25
+_SILENCE_SECONDS = 2.0
+"""When an attempt takes longer, it is told that nobody answers: a host that is not there is noticed late."""
 
 _log = get_logger(__name__)
 
@@ -35,17 +37,29 @@ async def open_store_patiently(location: str, retention: int, wait: float) -> St
         raise SettingError(f"--store-wait {wait:g}: give 0 to {MAX_WAIT_SECONDS:.0f} seconds")
     began = time.monotonic()
     told = ""
+
+    def left() -> float:
+        return began + wait - time.monotonic()
+
+    def tell(reason: str) -> None:
+        nonlocal told
+        if reason != told:
+            told = reason
+            _log.warning(f"waiting for the database, {max(0.0, left()):.0f} s more at most", reason=reason)
+
     while True:
+        attempt = asyncio.ensure_future(_in_a_thread(lambda: open_store(location, retention)))
         try:
-            store = await _in_a_thread(lambda: open_store(location, retention))
+            if wait and not told and is_served(location):
+                await asyncio.wait((attempt,), timeout=_SILENCE_SECONDS)
+                if not attempt.done():
+                    tell(f"device-tree store {store_name(location)}: no answer yet")
+            store = await attempt
         except StoreAbsentError as error:
-            left = began + wait - time.monotonic()
-            if left <= 0:
+            if left() <= 0:
                 raise SettingError(f"{error}; waited {wait:g} s for it" if wait else str(error)) from error
-            if str(error) != told:
-                told = str(error)
-                _log.warning(f"waiting for the database, {left:.0f} s more at most", reason=told)
-            await asyncio.sleep(min(_RETRY_SECONDS, left))
+            tell(str(error))
+            await asyncio.sleep(max(0.0, min(_RETRY_SECONDS, left())))
         except StoreError as error:
             raise SettingError(str(error)) from error
         else:

@@ -78,7 +78,7 @@ class PostgresqlStore(SqlStore):
     schema_lock: ClassVar[str] = "SELECT pg_advisory_xact_lock(7310584043)"
 
     def __init__(self, location: str, retention: int, deadline: float = DEADLINE_SECONDS) -> None:
-        super().__init__(_without_password(location), retention)
+        super().__init__(without_password(location), retention)
         self._location = location
         self._deadline = deadline
         self._lock = threading.Lock()
@@ -187,7 +187,7 @@ def _translated(statement: str) -> bytes:
     return _PARAMETER.sub(r"%(\1)s", statement).encode()
 
 
-def _without_password(location: str) -> str:
+def without_password(location: str) -> str:
     """What to call it in logs and errors. Raises StoreError when it is no address."""
     try:
         parts = conninfo_to_dict(location)
