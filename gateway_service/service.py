@@ -41,22 +41,30 @@ class Options:
 
     listen_http: str = field(
         default=DEFAULT_HTTP,
-        metadata={"help": f"where browsers come to: IP:PORT, port 0 for any, or unix:/path (default: {DEFAULT_HTTP})"},
+        metadata={
+            "metavar": "ADDRESS",
+            "help": f"where browsers come to: IP:PORT, port 0 for any, or unix:/path (default: {DEFAULT_HTTP})",
+        },
     )
     connect: tuple[str, ...] = field(
         default=(),
         metadata={
+            "metavar": "VM",
             "help": "a VM as vm=NAME,cpu=ADDRESS,hcall=ADDRESS,vio=ADDRESS; may be given again (default: this user's)"
         },
     )
     tokens: Path | None = field(
-        default=None, metadata={"help": "TOML file of tokens (default: an operator's, made at start and shown in the URL)"}
+        default=None,
+        metadata={"metavar": "FILE", "help": "TOML file of tokens (default: an operator's, made at start and shown in the URL)"},
     )
     url: str = field(
-        default="", metadata={"help": "how browsers reach it, when a proxy or a published port forwards to --listen-http"}
+        default="",
+        metadata={"metavar": "URL", "help": "how browsers reach it, when a proxy or a published port forwards to --listen-http"},
     )
-    http_tls_cert: Path | None = field(default=None, metadata={"help": "PEM certificate for browsers, read again when changed"})
-    http_tls_key: Path | None = field(default=None, metadata={"help": "its key"})
+    http_tls_cert: Path | None = field(
+        default=None, metadata={"metavar": "FILE", "help": "PEM certificate for browsers, read again when changed"}
+    )
+    http_tls_key: Path | None = field(default=None, metadata={"metavar": "FILE", "help": "its key"})
 
 
 async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Awaitable[None]]:

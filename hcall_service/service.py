@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import grpc
 
 from hcall_service.device_tree_service import DeviceTreeServicer
-from hcall_service.device_tree_store import DEFAULT_RETENTION, StoreError, open_store
+from hcall_service.device_tree_store import DEFAULT_RETENTION
 from hcall_service.platform_events import PlatformEventServicer
 from hcall_service.session import PlatformSession
+from hcall_service.store_wait import DEFAULT_WAIT_SECONDS, open_store_patiently
 from hcall_service.update_dt import TreeUpdates
 from splitvisor.rpc import device_tree_pb2_grpc, platform_event_pb2_grpc, trap_pb2_grpc
-from splitvisor.service import SettingError
 from splitvisor.service_names import Started
 from splitvisor.trap_server import TrapServicer
 
@@ -29,22 +29,28 @@ class Options:
 
     store: str = field(
         metadata={
+            "metavar": "PLACE",
             "help": "where device trees are kept: a path, sqlite:///PATH, postgresql://USER@HOST:PORT/DATABASE, or :memory: for "
             "what need not outlive the process; a password belongs into ~/.pgpass or PGPASSWORD, not here"
         }
     )
     retention: int = field(
         default=DEFAULT_RETENTION,
-        metadata={"help": f"revisions to keep of each VM, at least 2 (default: {DEFAULT_RETENTION})"},
+        metadata={"metavar": "N", "help": f"revisions to keep of each VM, at least 2 (default: {DEFAULT_RETENTION})"},
+    )
+    store_wait: float = field(
+        default=DEFAULT_WAIT_SECONDS,
+        metadata={
+            "metavar": "SECONDS",
+            "help": "how long to wait for a PostgreSQL database that nobody serves yet; a refusal is not waited for "
+            f"(default: {DEFAULT_WAIT_SECONDS:.0f})",
+        },
     )
 
 
 async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Awaitable[None]]:
     """Add the servicers to a server that has not been started. Returns what stops them. Raises SettingError."""
-    try:
-        store = await asyncio.to_thread(open_store, options.store, options.retention)
-    except StoreError as error:
-        raise SettingError(str(error)) from error
+    store = await open_store_patiently(options.store, options.retention, options.store_wait)
     trees = DeviceTreeServicer(store)
     updates = TreeUpdates(store)
     traps = TrapServicer(BACKEND, lambda vm: PlatformSession(vm, trees.identity, updates))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 
@@ -22,8 +22,9 @@ SERVICES: tuple[str, ...] = ("splitvisor.v1.TrapService",)
 class Options:
     """What `splitvisor service of-client` may set."""
 
-    device_tree: str
-    """gRPC target of the DeviceTreeService that has the machines' trees: "unix:/path" or "host:port"."""
+    device_tree: str = field(
+        metadata={"metavar": "ADDRESS", "help": "the hcall_service that has the machines' trees: unix:/path or host:port"}
+    )
 
 
 async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Awaitable[None]]:

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`splitvisor health ADDRESS`: the standard gRPC health check, for container engines and scripts.
 
-It runs every few seconds beside a guest, so it loads gRPC and nothing else: no command line library, no generated code.
+It runs every few seconds beside a guest, so it loads little: for a unix socket that serves not even gRPC, else gRPC and nothing
+more, no command line library and no generated code.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from splitvisor.addresses import AddressError
-from splitvisor.tls_flags import add_tls_flags, use_tls_flags
+from splitvisor.health_probe import CHECK, SERVING_MESSAGE, serves
 
 SERVING, NOT_SERVING, USAGE = 0, 1, 2
 """Exit statuses."""
-CHECK = "/grpc.health.v1.Health/Check"
-_SERVING_MESSAGE = b"\x08\x01"
-"""HealthCheckResponse with status (field 1) SERVING (1)."""
+TIMEOUT_SECONDS = 10.0
+"""For a service on a busy host; one that answers does so in milliseconds."""
+_LATE = "no answer within {:g} s; is it running?"
+_UNIX = "unix:"
 
 
 def check(address: str, timeout: float) -> str:
@@ -38,16 +38,29 @@ def check(address: str, timeout: float) -> str:
             answer = call(b"", timeout=timeout, wait_for_ready=True)
         except grpc.RpcError as error:
             late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            return f"no answer within {timeout:g} s; is it running?" if late else error.details() or error.code().name
-    return "" if answer == _SERVING_MESSAGE else "not serving"
+            return _LATE.format(timeout) if late else error.details() or error.code().name
+    return "" if answer == SERVING_MESSAGE else "not serving"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Check, and return the exit status: 0 serving, 1 not, 2 bad usage."""
+    if len(arguments) == 1 and arguments[0].startswith(f"{_UNIX}/"):
+        try:
+            if serves(arguments[0].removeprefix(_UNIX), TIMEOUT_SECONDS):
+                return SERVING
+        except TimeoutError:
+            return _tell(arguments[0], _LATE.format(TIMEOUT_SECONDS))
+    # For everything else, and for what to say.
+    import argparse
+
+    from splitvisor.addresses import AddressError
+    from splitvisor.tls_flags import add_tls_flags, use_tls_flags
+
     parser = argparse.ArgumentParser(prog="splitvisor health", description="Ask a service whether it serves (grpc.health.v1).",
                                      epilog="Exit status: 0 it serves, 1 it does not or does not answer, 2 bad usage.")
     parser.add_argument("address", metavar="ADDRESS", help="unix:/path or host:port")
-    parser.add_argument("--timeout", type=float, default=3.0, metavar="S", help="how long to wait (default: 3)")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_SECONDS, metavar="S",
+                        help=f"how long to wait (default: {TIMEOUT_SECONDS:.0f})")
     add_tls_flags(parser)
     parsed = parser.parse_args(arguments)
     use_tls_flags(vars(parsed))
@@ -56,7 +69,9 @@ def main(arguments: Sequence[str]) -> int:
     except AddressError as error:
         print(f"splitvisor health: {error}", file=sys.stderr)
         return USAGE
-    if wrong:
-        print(f"splitvisor health: {parsed.address}: {wrong}", file=sys.stderr)
-        return NOT_SERVING
-    return SERVING
+    return _tell(parsed.address, wrong) if wrong else SERVING
+
+
+def _tell(address: str, wrong: str) -> int:
+    print(f"splitvisor health: {address}: {wrong}", file=sys.stderr)
+    return NOT_SERVING

@@ -122,7 +122,8 @@ def _commands(request: RunRequest, runtime: Path, ram: Path) -> list[ServiceComm
 
     own_arguments = {
         "cpu": ("--ram-dir", str(ram)),
-        "hcall": ("--store", request.store or str(runtime / "device-trees.sqlite")),
+        # Somebody looks at the terminal: a database that is not there is told at once.
+        "hcall": ("--store", request.store or str(runtime / "device-trees.sqlite"), "--store-wait", "0"),
         "vio": ("--device-tree", address("hcall"), *_transcript_arguments(request)),
         "of-client": ("--device-tree", address("hcall")),
     }

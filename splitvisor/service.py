@@ -12,7 +12,7 @@ import gc
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,6 +62,7 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
 )
 
+_Stop = Callable[[], Awaitable[None]]
 _health_aio: Any = vars(health)["aio"]  # grpc-stubs does not have it.
 _log = get_logger(__name__)
 
@@ -108,7 +109,10 @@ async def serve(name: Servable, options: Any, listening: Listening) -> None:
     interceptors = [_authorization(module.SERVICES)] if any(address.tls for address in addresses) else []
     server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
     servers = [server]
-    stop = await module.start(server, options)
+    stop = await _start_unless(stopping, module.start(server, options))
+    if stop is None:
+        _log.info("stopping; it had not started yet")
+        return
     watching = AsyncExitStack()
     try:
         health_servicer = await _make_health(module.SERVICES) if listening.health or listening.health_address else None
@@ -141,6 +145,17 @@ async def serve(name: Servable, options: Any, listening: Listening) -> None:
             await asyncio.wait_for(stop(), STOP_SECONDS)
         await asyncio.gather(*(each.stop(grace=STOP_SECONDS) for each in servers))
         await watching.aclose()
+
+
+async def _start_unless(stopping: asyncio.Event, start: Awaitable[_Stop]) -> _Stop | None:
+    """Return what start returns; None when the service is told to stop before that, for a start may wait for others."""
+    starting, stop = asyncio.ensure_future(start), asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait((starting,))
+    return None if starting.cancelled() else starting.result()
 
 
 async def _let_watch(name: Servable, started: object, listening: Listening, watching: AsyncExitStack) -> dict[str, str]:

@@ -73,14 +73,11 @@ class _Option:
     required: bool
     help: str
     repeated: bool
+    metavar: str
 
     @property
     def flag(self) -> str:
         return "--" + self.name.replace("_", "-")
-
-    @property
-    def metavar(self) -> str:
-        return self.name.rpartition("_")[2].upper()
 
 
 class _Append(argparse.Action):
@@ -108,7 +105,7 @@ def _fields(options: type[Any]) -> list[_Option]:
         required = default is dataclasses.MISSING
         found.append(
             _Option(item.name, _CONVERSIONS[kinds[0]], None if required else default, required, item.metadata.get("help", ""),
-                    repeated)
+                    repeated, item.metadata.get("metavar", item.name.rpartition("_")[2].upper()))
         )
     return found
 

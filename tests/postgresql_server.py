@@ -77,6 +77,22 @@ class PostgresqlServer:
         """End it without a checkpoint, as a crash does."""
         self._control("stop", "-m", "immediate")
 
+    def recover(self) -> None:
+        """Start anew as a replica that takes no connections: as a server is that has much to recover."""
+        self.kill()
+        (self.directory / "data/standby.signal").touch()
+        self._control("start", "-o", f"{_SETTINGS} -c hot_standby=off -k {self.directory}")
+
+    def promote(self) -> None:
+        """End the recovery."""
+        self._control("promote")
+
+    def require_password(self, user: str) -> None:
+        """Let a user in with a password only."""
+        rules = self.directory / "data/pg_hba.conf"
+        rules.write_text(f"local all {user} scram-sha-256\n{rules.read_text()}")
+        self._control("reload")
+
     def location(self, database: str) -> str:
         """The address of a database."""
         return f"postgresql://{USER}@/{database}?host={self.directory}"

@@ -238,7 +238,7 @@ class Console:
         holder = self.writer
         if writer and holder is not None:
             if not force and holder.client != client:
-                raise ConsoleBusyError(f"{holder.client} types on this console; force takes it over, reading needs no writer")
+                raise ConsoleBusyError(f"{holder.client} types on this console; take it over with --force, or only read")
             text = f"{client} took over"
             holder.finish(console_pb2.CONSOLE_END_REASON_TAKEN_OVER, text, self.output.end)
             self.detach(holder)

@@ -34,24 +34,35 @@ SERVICES = ("splitvisor.v1.TrapService", "splitvisor.v1.ConsoleService", "splitv
 class Options:
     """What `splitvisor service vio` may set; devices and their settings come with each VM."""
 
-    device_tree: str = ""
-    """gRPC target of the hcall_service whose trees follow the buses; without it no device can be added to a running guest."""
+    device_tree: str = field(
+        default="",
+        metadata={
+            "metavar": "ADDRESS",
+            "help": "the hcall_service whose trees follow the buses; without it no device can be added to a running guest",
+        },
+    )
     replay_bytes: int = field(
         default=REPLAY_BYTES, metadata={"help": f"old output that a terminal gets when it attaches (default: {REPLAY_BYTES})"}
     )
     transcripts: Path | None = field(
-        default=None, metadata={"help": "keep what each console says in a file VM-ADDRESS.log in this directory"}
+        default=None,
+        metadata={"metavar": "DIR", "help": "keep what each console says in a file VM-ADDRESS.log in this directory"},
     )
     transcript_bytes: int = field(default=FILE_BYTES, metadata={"help": f"rotate a file of that size (default: {FILE_BYTES})"})
-    transcript_files: int = field(default=KEPT_FILES, metadata={"help": f"rotated files to keep (default: {KEPT_FILES})"})
+    transcript_files: int = field(
+        default=KEPT_FILES, metadata={"metavar": "N", "help": f"rotated files to keep (default: {KEPT_FILES})"}
+    )
     telnet: str = field(
-        default="", metadata={"help": "HOST:PORT, a loopback address: telnet to the consoles; it asks for VM[:UNIT]"}
+        default="",
+        metadata={"metavar": "HOST:PORT", "help": "a loopback address: telnet to the consoles; it asks for VM[:UNIT]"},
     )
     telnet_anywhere: str = field(
-        default="", metadata={"help": "the same on any network: telnet has no passwords and no encryption"}
+        default="",
+        metadata={"metavar": "HOST:PORT", "help": "the same on any network: telnet has no passwords and no encryption"},
     )
     telnet_consoles: str = field(
-        default="", metadata={"help": "VM[:UNIT]=PORT,...: ports that belong to one console each, on the same host"}
+        default="",
+        metadata={"metavar": "LIST", "help": "VM[:UNIT]=PORT,...: ports that belong to one console each, on the same host"},
     )
 
 

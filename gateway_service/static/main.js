@@ -57,7 +57,7 @@ async function refresh() {
   try {
     const { you, vms } = await get("/api/vms");
     may = new Set(you.may);
-    setText(document.getElementById("you"), `${you.name} (${you.role})`);
+    setText(document.getElementById("you"), you.name === you.role ? you.name : `${you.name} (${you.role})`);
     known = vms;
     alertText("");
     showList();

@@ -12,11 +12,23 @@ from hcall_service.device_tree_store.store import (
     HeadMovedError,
     Revision,
     Store,
+    StoreAbsentError,
     StoreError,
     UnknownRevisionError,
 )
 
-__all__ = ["DEFAULT_RETENTION", "HeadMovedError", "Revision", "Store", "StoreError", "UnknownRevisionError", "open_store"]
+__all__ = [
+    "DEFAULT_RETENTION",
+    "HeadMovedError",
+    "Revision",
+    "Store",
+    "StoreAbsentError",
+    "StoreError",
+    "UnknownRevisionError",
+    "is_served",
+    "open_store",
+    "store_name",
+]
 
 _POSTGRESQL = ("postgresql", "postgres")
 
@@ -29,12 +41,12 @@ def open_store(location: str, retention: int = DEFAULT_RETENTION) -> Store:
             made, a database is not.
         retention: revisions to keep of each VM, at least 2.
 
-    Raises StoreError, with the location and what to do.
+    Raises StoreError, with the location and what to do; StoreAbsentError when it may be there if it is tried again.
     """
     if retention < 2:
         raise StoreError(f"device-tree store: {retention} revisions of each VM are too few to keep; give at least 2")
     scheme, separator, rest = location.partition("://")
-    if separator and scheme in _POSTGRESQL:
+    if is_served(location):
         try:
             # psycopg is slow to load, and needs what a system may not have.
             from hcall_service.device_tree_store.postgresql import PostgresqlStore
@@ -45,3 +57,18 @@ def open_store(location: str, retention: int = DEFAULT_RETENTION) -> Store:
         remedy = "give a path, sqlite:///PATH or postgresql://USER@HOST:PORT/DATABASE"
         raise StoreError(f"device-tree store {location!r}: not a place that is known; {remedy}")
     return SqliteStore(rest[1:] if separator else location, retention)
+
+
+def store_name(location: str) -> str:
+    """Return what to call a store in logs: its location without a password. Raises StoreError when it is no address."""
+    if is_served(location):
+        from hcall_service.device_tree_store.postgresql import without_password  # see above
+
+        return without_password(location)
+    return location
+
+
+def is_served(location: str) -> bool:
+    """Return whether a store is a database that a server has, which may not be there."""
+    scheme, separator, _ = location.partition("://")
+    return bool(separator) and scheme in _POSTGRESQL

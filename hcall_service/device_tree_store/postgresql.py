@@ -19,13 +19,16 @@ from typing import Any, ClassVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from hcall_service.device_tree_store.postgresql_absence import is_absent
 from hcall_service.device_tree_store.sql_store import Execute, SqlStore
-from hcall_service.device_tree_store.store import StoreError
+from hcall_service.device_tree_store.store import StoreAbsentError, StoreError
 
 CONNECT_SECONDS = 5
 DEADLINE_SECONDS = 10.0
 """For a transaction. A server that has not answered by then is taken for gone; the next call connects again."""
 _REMEDY = "check that the server runs and that this user may use the database"
+_PORTS = re.compile(r"[0-9,]*")
+"""libpq takes as many ports as hosts; none: 5432."""
 _PARAMETER = re.compile(r":([a-z_0-9]+)")
 
 _SETTINGS = (
@@ -45,6 +48,8 @@ class PostgresqlStore(SqlStore):
         location: a postgresql:// address as libpq has it; a password is better kept in ~/.pgpass or PGPASSWORD.
         retention: revisions to keep of each VM.
         deadline: seconds for a transaction.
+
+    Raises StoreError; StoreAbsentError while the server is not up or does not have the database yet.
     """
 
     migrations: ClassVar[tuple[tuple[str, ...], ...]] = (
@@ -73,7 +78,7 @@ class PostgresqlStore(SqlStore):
     schema_lock: ClassVar[str] = "SELECT pg_advisory_xact_lock(7310584043)"
 
     def __init__(self, location: str, retention: int, deadline: float = DEADLINE_SECONDS) -> None:
-        super().__init__(_without_password(location), retention)
+        super().__init__(without_password(location), retention)
         self._location = location
         self._deadline = deadline
         self._lock = threading.Lock()
@@ -82,8 +87,10 @@ class PostgresqlStore(SqlStore):
         try:
             self._prepare_schema()
             self._migrate()
-        except StoreError:
+        except StoreError as error:
             self.close()
+            if is_absent(error.__cause__, location):
+                raise StoreAbsentError(str(error)) from error
             raise
 
     def _prepare_schema(self) -> None:
@@ -180,7 +187,7 @@ def _translated(statement: str) -> bytes:
     return _PARAMETER.sub(r"%(\1)s", statement).encode()
 
 
-def _without_password(location: str) -> str:
+def without_password(location: str) -> str:
     """What to call it in logs and errors. Raises StoreError when it is no address."""
     try:
         parts = conninfo_to_dict(location)
@@ -188,4 +195,6 @@ def _without_password(location: str) -> str:
         reason = " ".join(str(error).split())
         raise StoreError(f"device-tree store: {reason}; give postgresql://USER@HOST:PORT/DATABASE") from None
     user, host, port, database = (str(parts.get(key) or "") for key in ("user", "host", "port", "dbname"))
+    if not _PORTS.fullmatch(port):
+        raise StoreError(f"device-tree store: {port!r} is no port; give postgresql://USER@HOST:PORT/DATABASE")
     return f"postgresql://{user}{'@' if user else ''}{host}{':' if port else ''}{port}/{database}"

@@ -17,6 +17,10 @@ class StoreError(Exception):
     """The store cannot be opened, or does not work; the text says where it is and why."""
 
 
+class StoreAbsentError(StoreError):
+    """The store's database is not there yet: opening it again may succeed, with nothing changed on this side."""
+
+
 class UnknownRevisionError(LookupError):
     """There is no such VM, or no such revision of it."""
 

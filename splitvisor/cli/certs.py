@@ -58,7 +58,9 @@ def init(
 def issue(
     authority: AuthorityArgument,
     *,
-    role: Annotated[Role, typer.Option(help="What the holder may do", case_sensitive=False)],
+    role: Annotated[
+        Role, typer.Option(metavar="ROLE", help=f"What the holder may do: {', '.join(Role)}", case_sensitive=False)
+    ],
     vm: Annotated[list[str], typer.Option(metavar="PATTERN", help="VMs that it is for, such as web-* or *; may be repeated")],
     name: Annotated[str, typer.Option(metavar="NAME", help="The holder's name, for people; also of its directory")],
     host: Annotated[

@@ -15,6 +15,7 @@ import typer
 
 from splitvisor.addresses import AddressError
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
+from splitvisor.connect import CONNECT_VARIABLE
 from splitvisor.exit_status import ExitStatus
 from splitvisor.running_vms import NoSuchVmError, running_vms, service_address
 
@@ -28,8 +29,8 @@ TRANSCRIPT_SECONDS = 600.0
 """How long a transcript may take to come."""
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
-Unit = Annotated[str, typer.Option("--unit", metavar="ADDRESS", help="Unit address of the VTY [the VM's first]")]
-Vio = Annotated[str | None, typer.Option("--vio", metavar="ADDRESS", help="vio_service [that of the run that has the VM]")]
+Unit = Annotated[str, typer.Option("--unit", metavar="ADDRESS", help="Unit address of the VTY \\[the VM's first]")]
+Vio = Annotated[str | None, typer.Option("--vio", metavar="ADDRESS", help="vio_service \\[that of the run that has the VM]")]
 Force = Annotated[bool, typer.Option("--force", help="Take the console from who types there; that one reads on")]
 Wait = Annotated[float, typer.Option("--wait", metavar="S", min=0, max=60, help="How long to wait for the VM")]
 
@@ -38,7 +39,7 @@ _T = TypeVar("_T")
 
 @console.command("list")
 def list_consoles(
-    vm: Annotated[str | None, typer.Argument(metavar="[VM]", help="The VM's name [all that this user runs]")] = None,
+    vm: Annotated[str | None, typer.Argument(metavar="VM", help="The VM's name \\[all that this user runs]")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
     vio: Vio = None,
@@ -46,7 +47,7 @@ def list_consoles(
     """List consoles, and who is attached to them."""
     from splitvisor.rpc import console_pb2, console_pb2_grpc  # slow to load
 
-    places = [(vm or "", vio)] if vm or vio else [(run.name, run.services["vio"]) for run in running_vms()]
+    places = [(vm or "", vio)] if vm or vio else _vio_services("console list")
     found: list[console_pb2.Console] = []
     for name, address in places:
         with service_stub("console list", name, "vio", address, console_pb2_grpc.ConsoleServiceStub) as stub:
@@ -72,7 +73,9 @@ def attach(
 ) -> None:
     """Attach this terminal, or a pipe, to a console.
 
-    [bold]^][/] opens a menu: q leaves. Exit status: 0 left, or the VM or the reader of the output ended, 1 refused or lost.
+    [bold]^][/] opens a menu: q leaves. From a pipe every byte goes to the guest, and its end does not end the command.
+
+    Exit status: 0 left, or the VM or the reader of the output ended, 1 refused or lost.
     """
     from splitvisor.terminal import TerminalEnd, attach_terminal, notify_on_stderr  # slow to load
 
@@ -135,14 +138,14 @@ def send(
     command = "console send"
     data = _bytes(command, text) + (b"\r" if enter else b"")
     target = _target(command, vm, unit, force, timeout, vio)
-    if not _run(command, send_text(target, data, notify_on_stderr, timeout)):
+    if not _run(command, send_text(target, data, notify_on_stderr, timeout), f"the guest did not take it within {timeout:g} s"):
         fail(command, "the console ended, or somebody else took it, before all was typed")
 
 
 @console.command("expect")
 def expect(
     vm: Vm,
-    text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="What the guest is to say")] = None,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="What the guest is to say")] = None,
     *,
     regex: Annotated[str | None, typer.Option("--regex", metavar="RE", help="In place of TEXT; ^ and $ are lines' ends")] = None,
     timeout: Annotated[float, typer.Option(metavar="S", min=0.001, help="How long to wait")] = 60.0,
@@ -166,13 +169,22 @@ def expect(
         fail(command, f"--regex {regex!r}: {error}", USAGE)
     target = _target(command, vm, unit, force, timeout, vio)
     data = _bytes(command, typed or "")
-    line = _run(command, expect_text(target, pattern, notify_on_stderr, timeout=timeout, new=new, send=data))
+    work = expect_text(target, pattern, notify_on_stderr, timeout=timeout, new=new, send=data)
+    line = _run(command, work, f"not within {timeout:g} s: {text if text is not None else regex!r}")
     if line is None:
         fail(command, "the console ended without it")
     typer.echo(line)
 
 
 # What they share.
+
+
+def _vio_services(command: str) -> list[tuple[str, str | None]]:
+    """Where to ask for consoles when nothing is named, and for which VM's: all of the environment's, or those of all runs."""
+    if os.environ.get(CONNECT_VARIABLE):
+        return [("", None)]
+    runs: list[tuple[str, str | None]] = [(run.name, run.services["vio"]) for run in running_vms()]
+    return runs or fail(command, "no VM is running; give --vio ADDRESS for services started by hand", USAGE)
 
 
 def _address(command: str, vm: str, vio: str | None) -> str:
@@ -207,8 +219,8 @@ def _bytes(command: str, text: str) -> bytes:
         fail(command, str(error), USAGE)
 
 
-def _run(command: str, work: Awaitable[_T]) -> _T:
-    """Run to the end; what goes wrong is one line and an exit status."""
+def _run(command: str, work: Awaitable[_T], late: str = "no answer in time") -> _T:
+    """Run to the end; what goes wrong is one line and an exit status. late says what was not done in time."""
     from splitvisor.terminal_link import TerminalError
 
     async def run() -> _T:
@@ -221,7 +233,7 @@ def _run(command: str, work: Awaitable[_T]) -> _T:
     except TerminalError as error:
         fail(command, str(error))
     except TimeoutError:
-        fail(command, "not within the time", ExitStatus.TIMEOUT)
+        fail(command, late, ExitStatus.TIMEOUT)
     except KeyboardInterrupt:
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
 
@@ -277,5 +289,7 @@ def _client_parts(client: console_pb2.ConsoleClient) -> Iterator[str]:
 
 def _fields(each: console_pb2.Console) -> dict[str, Any]:
     clients = [{field.name: getattr(client, field.name) for field in client.DESCRIPTOR.fields} for client in each.clients]
+    for client in clients:
+        client["attached_seconds"] = round(client["attached_seconds"], 3)
     own = {field.name: getattr(each, field.name) for field in each.DESCRIPTOR.fields}
     return own | {"clients": clients, "window_size": [each.window_size.rows, each.window_size.columns]}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from splitvisor import fdt
 from splitvisor.cli import dt_output as output
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
 from splitvisor.cli.dt_parent import parent
+from splitvisor.connect import CONNECT_VARIABLE
 from splitvisor.dts import format_node, format_tree
 from splitvisor.fdt import FdtError, Node, Tree
 from splitvisor.running_vms import running_vms
@@ -25,15 +27,15 @@ from splitvisor.tree_diff import differences
 
 dt = typer.Typer(
     help="Look at a VM's device trees. VM may be left out while this user has one machine running. A revision is a number, "
-    "[bold]head[/], or an origin for the newest of that kind: seed, cas, quiesce, update-dt, hotplug.",
+    "[bold]head[/], or an origin for the newest of that kind: seed, cas, quiesce, update-dt, hotplug, restore.",
     no_args_is_help=True,
 )
 dt.command()(parent)
 
-VmArgument = Annotated[str | None, typer.Argument(metavar="[VM]", help="The VM's name", show_default=False)]
+VmArgument = Annotated[str | None, typer.Argument(metavar="VM", help="The VM's name", show_default=False)]
 AddressOption = Annotated[
     str | None,
-    typer.Option("--address", "--hcall", metavar="ADDRESS", help="hcall_service [that of the run that has the VM]"),
+    typer.Option("--address", "--hcall", metavar="ADDRESS", help="hcall_service \\[that of the run that has the VM]"),
 ]
 RevisionOption = Annotated[str, typer.Option("--revision", "-r", metavar="REVISION", help="Which tree")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs")]
@@ -90,17 +92,22 @@ def _trees(command: str, vm: str | None, address: str | None) -> Iterator[_Trees
 
 
 def _only_vm(command: str, address: str | None) -> str:
-    names = [] if address is not None else [vm.name for vm in running_vms()]
-    if len(names) != 1:
-        what = "--address needs a VM's name" if address is not None else f"running: {', '.join(sorted(names)) or 'none'}"
-        fail(command, f"which VM? {what}; name one", USAGE)
+    if address is not None:
+        fail(command, "name the VM; --address may have more than one", USAGE)
+    if os.environ.get(CONNECT_VARIABLE):
+        fail(command, f"name the VM; {CONNECT_VARIABLE} tells where services are, not what runs on them", USAGE)
+    names = [vm.name for vm in running_vms()]
+    if not names:
+        fail(command, "no VM is running; name one, and give --address ADDRESS for services started by hand", USAGE)
+    if len(names) > 1:
+        fail(command, f"name the VM; running: {', '.join(sorted(names))}", USAGE)
     return names[0]
 
 
 @dt.command()
 def show(
     vm: VmArgument = None,
-    path: Annotated[str, typer.Argument(metavar="[PATH]", help="The node to begin with")] = "/",
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The node to begin with")] = "/",
     *,
     revision: RevisionOption = "head",
     address: AddressOption = None,

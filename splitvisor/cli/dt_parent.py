@@ -14,7 +14,9 @@ from splitvisor.cli.control import DEADLINE_S, service_stub
 def parent(
     vm: Annotated[str, typer.Argument(metavar="VM", help="The VM's name")],
     *,
-    hcall: Annotated[str | None, typer.Option(metavar="ADDRESS", help="hcall_service [that of the run that has the VM]")] = None,
+    hcall: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="hcall_service \\[that of the run that has the VM]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
 ) -> None:
     """Tell the interrupt parent of a device that is added to a running guest: from its stored tree, or the fixed fallback."""

@@ -45,7 +45,7 @@ def run(
     flat_tree: options.FlatTree = False,
     machine: options.MachineFile = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The VM's name [guest]", rich_help_panel=options.MACHINE)
+        str | None, typer.Option(metavar="NAME", help="The VM's name \\[guest]", rich_help_panel=options.MACHINE)
     ] = None,
     memory: options.Memory = None,
     smp: options.Smp = None,

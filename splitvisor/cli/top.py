@@ -38,8 +38,8 @@ def top(
     interval: Annotated[float, typer.Option(metavar="S", min=0.1, max=60, help="Seconds between two views")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="One view over one interval, then end")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Views as JSON, one object per line")] = False,
-    cpu: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cpu_service [that of the run that has the VM]")] = None,
-    vio: Annotated[str | None, typer.Option(metavar="ADDRESS", help="vio_service, for consoles [that of the same run]")] = None,
+    cpu: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cpu_service \\[that of the run that has the VM]")] = None,
+    vio: Annotated[str | None, typer.Option(metavar="ADDRESS", help="vio_service, for consoles \\[that of the same run]")] = None,
 ) -> None:
     """Show what a machine does: its state, calls with their rates and latencies, back ends, interrupts, consoles. q ends it.
 

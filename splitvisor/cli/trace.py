@@ -28,7 +28,7 @@ def trace(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line")] = False,
     count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after so many calls")] = None,
     seconds: Annotated[float | None, typer.Option(metavar="S", min=0.001, help="End after this time")] = None,
-    cpu: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cpu_service [that of the run that has the VM]")] = None,
+    cpu: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cpu_service \\[that of the run that has the VM]")] = None,
 ) -> None:
     """Show a guest's hypercalls, RTAS calls and Open Firmware services as they return: name, arguments, result, time.
 

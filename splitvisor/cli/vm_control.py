@@ -26,7 +26,7 @@ START_S = 60.0
 _THIS_START = "This start"
 
 Vm = Annotated[str, typer.Argument(metavar="NAME", help="The VM's name")]
-Cpu = Annotated[str | None, typer.Option("--cpu", metavar="ADDRESS", help="cpu_service [that of the run that has the VM]")]
+Cpu = Annotated[str | None, typer.Option("--cpu", metavar="ADDRESS", help="cpu_service \\[that of the run that has the VM]")]
 
 
 def add_commands(vm: typer.Typer) -> None:

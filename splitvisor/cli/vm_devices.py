@@ -12,7 +12,7 @@ from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
 vm = typer.Typer(help="Start, stop and change VMs.", no_args_is_help=True)
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
-Vio = Annotated[str | None, typer.Option("--vio", metavar="ADDRESS", help="vio_service [that of the run that has the VM]")]
+Vio = Annotated[str | None, typer.Option("--vio", metavar="ADDRESS", help="vio_service \\[that of the run that has the VM]")]
 Wait = Annotated[float, typer.Option("--wait", metavar="S", min=0, max=60, help="How long to wait for the guest")]
 
 
@@ -32,7 +32,7 @@ def device_add(
     vm: Vm,
     kind: Annotated[str, typer.Argument(metavar="KIND", help="vty or nvram")],
     *,
-    address: Annotated[str, typer.Option(metavar="N", help="Unit address, 0x71000000 to 0x7100003f [the first free]")] = "0",
+    address: Annotated[str, typer.Option(metavar="N", help="Unit address, 0x71000000 to 0x7100003f \\[the first free]")] = "0",
     option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting; may be repeated")] = None,
     wait: Wait = 5.0,
     vio: Vio = None,
@@ -53,7 +53,8 @@ def device_add(
     origin = "from the stored tree" if stored else "the fixed fallback"
     typer.echo(f"{_line(answer.device)}; interrupt parent {answer.interrupt_parent:#x}, {origin}")
     if answer.device.connector.state != vio_bus_pb2.CONNECTOR_STATE_CONFIGURED:
-        fail(command, f"plugged in, but the guest has not taken it within {wait:g} s")
+        late = f"plugged in, but the guest has not taken it within {wait:g} s"
+        fail(command, f"{late}; in Linux, drmgr -c slot -s {answer.device.connector.name} -a takes it")
 
 
 @vm.command("device-remove")
@@ -75,7 +76,8 @@ def device_remove(
     with service_stub(command, vm, "vio", vio, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
         answer = bus.RemoveDevice(request, timeout=wait + DEADLINE_S)
     if not answer.removed:
-        fail(command, f"the guest was asked and has not let {request.unit_address:#x} go within {wait:g} s")
+        late = f"the guest was asked and has not let {request.unit_address:#x} go within {wait:g} s"
+        fail(command, f"{late}; in Linux, drmgr -c slot -s SLOT -r lets it go (`vm devices` tells SLOT)")
     typer.echo(f"{request.unit_address:#x} is gone")
 
 

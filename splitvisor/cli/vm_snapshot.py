@@ -19,10 +19,10 @@ from splitvisor.service_names import SERVICE_NAMES
 TRANSFER_SECONDS = 300.0
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
-Cpu = Annotated[str | None, typer.Option("--cpu", metavar="ADDRESS", help="cpu_service [that of the run that has the VM]")]
+Cpu = Annotated[str | None, typer.Option("--cpu", metavar="ADDRESS", help="cpu_service \\[that of the run that has the VM]")]
 Connect = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=ADDRESS", help="Where a back end is: hcall, vio or of-client [where it was]; may be repeated"),
+    typer.Option(metavar="NAME=ADDRESS", help="Where a back end is: hcall, vio or of-client \\[where it was]; may be repeated"),
 ]
 
 

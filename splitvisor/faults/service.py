@@ -60,10 +60,12 @@ log = structlog.get_logger()
 class Options:
     """What the command line may set."""
 
-    to: str = field(metadata={"help": "the back end"})
-    scenario: Path = field(metadata={"help": "what may go wrong, a TOML file"})
-    backend: str = field(default="", metadata={"help": "the back end's name in the scenario"})
-    journal: Path | None = field(default=None, metadata={"help": "get a line of JSON there for each fault that happened"})
+    to: str = field(metadata={"metavar": "ADDRESS", "help": "the back end"})
+    scenario: Path = field(metadata={"metavar": "FILE", "help": "what may go wrong, a TOML file"})
+    backend: str = field(default="", metadata={"metavar": "NAME", "help": "the back end's name in the scenario"})
+    journal: Path | None = field(
+        default=None, metadata={"metavar": "FILE", "help": "put a line of JSON there for each fault that happened"}
+    )
 
 
 async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Awaitable[None]]:

@@ -30,10 +30,14 @@ class Done:
 
 
 async def console(server: BareServer, command: str, *arguments: str, typed: bytes = b"") -> Done:
+    return await run_console(command, *arguments, "--vio", server.address, typed=typed)
+
+
+async def run_console(*arguments: str, typed: bytes = b"", **environment: str) -> Done:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "splitvisor", "console", command, *arguments, "--vio", server.address, cwd=ROOT,
+        sys.executable, "-m", "splitvisor", "console", *arguments, cwd=ROOT,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "USER": "tester"},
+        env={**os.environ, "USER": "tester", **environment},
     )  # fmt: skip
     try:
         output, errors = await process.communicate(typed)
@@ -59,6 +63,17 @@ def test_list_tells_who_is_attached() -> None:
     run_bare(scenario)
 
 
+def test_list_shows_all_that_the_environments_vio_service_has() -> None:
+    """As in a container, where no run tells of itself."""
+
+    async def scenario(server: BareServer) -> None:
+        async with Guest(server.address):
+            listed = await run_console("list", SPLITVISOR_CONNECT=f"vio={server.address}")
+            assert (listed.status, listed.output) == (0, b"vm  0x71000000  0 bytes out, 0 in  nobody types\n")
+
+    run_bare(scenario)
+
+
 def test_send_types_or_says_who_has_the_console() -> None:
     async def scenario(server: BareServer) -> None:
         async with Guest(server.address, vtys=2) as guest:
@@ -70,7 +85,7 @@ def test_send_types_or_says_who_has_the_console() -> None:
                 )
                 assert (refused.status, other.status) == (1, 0)
                 assert refused.errors == (
-                    "splitvisor console send: alice types on this console; force takes it over, reading needs no writer\n"
+                    "splitvisor console send: alice types on this console; take it over with --force, or only read\n"
                 )
                 assert await guest.read(5, VTY + 1) == b"a\x1bb\t\r"
                 assert (await console(server, "send", "vm", "mine", "--force")).status == 0
@@ -91,7 +106,7 @@ def test_expect_finds_a_prompt_in_the_replay_and_an_answer_to_what_it_sends() ->
                 console(server, "expect", "vm", "login:", "--new", "--timeout", "0.5"),
             )
             assert (found.status, found.output) == (0, b"host login: \n")
-            assert (late.status, late.errors) == (124, "splitvisor console expect: not within the time\n")
+            assert (late.status, late.errors) == (124, "splitvisor console expect: not within 0.5 s: 'never'\n")
             assert late_new.status == 124
 
             asking = asyncio.create_task(console(server, "expect", "vm", "--regex", "^r[o0]+t$", "--send", r"whoami\r", "--new"))

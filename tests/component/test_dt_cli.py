@@ -196,9 +196,14 @@ def test_what_cannot_be_done_is_told_in_one_line(
     assert len(output.splitlines()) == 1
 
 
-def test_without_a_running_vm_a_name_is_asked_for(run_directory: Path) -> None:
+def test_without_a_running_vm_a_name_is_asked_for(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run_directory / "run.json").unlink()
-    assert "running: none" in dt("history", status=2)
+    monkeypatch.delenv("SPLITVISOR_CONNECT", raising=False)
+    assert dt("history", status=2) == (
+        "splitvisor dt history: no VM is running; name one, and give --address ADDRESS for services started by hand\n"
+    )
+    monkeypatch.setenv("SPLITVISOR_CONNECT", "hcall=unix:/nowhere/s")
+    assert dt("history", status=2).startswith("splitvisor dt history: name the VM; SPLITVISOR_CONNECT tells where services are")
 
 
 def test_watch_tells_what_comes_and_what_it_changes(trees: Trees) -> None:

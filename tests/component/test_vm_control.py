@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -138,20 +137,5 @@ def test_another_vms_name_is_refused(vm: Vm) -> None:
     assert status(vm)["state"] == "running"
 
 
-def test_health_tells_who_serves(services: dict[str, Service], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_service_is_healthy(services: dict[str, Service]) -> None:
     assert [health([service.address]) for service in services.values()] == [0, 0, 0, 0]
-    vio = services["vio"]
-    vio.process.send_signal(signal.SIGSTOP)
-    os.waitid(os.P_PID, vio.process.pid, os.WSTOPPED)
-    try:
-        assert health([vio.address, "--timeout", "0.2"]) == 1
-    finally:
-        vio.process.send_signal(signal.SIGCONT)
-    assert capsys.readouterr().err == f"splitvisor health: {vio.address}: no answer within 0.2 s; is it running?\n"
-    assert health(["example.org:1"]) == 2
-
-
-def test_health_loads_neither_the_command_line_nor_generated_code() -> None:
-    code = "import sys; from splitvisor.health import main; main(['unix:/x', '--timeout', '0.01']); print(sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT, check=True)
-    assert not {"'typer'", "'rich'", "'google.protobuf'", "'uvloop'"} & set(done.stdout.strip("[]\n").split(", "))

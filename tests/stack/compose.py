@@ -43,6 +43,8 @@ class Compose:
         network.write_text("services:\n" + "".join(f"  {name}: {{{build}}}\n" for name in (*SERVICES, "machine")))
         self._build_files = ["-f", str(COMPOSE_FILE), "-f", str(network)]
         self._environment = {"COMPOSE_PROJECT_NAME": project, "SPLITVISOR_TAG": "test", **(variables or {})}
+        # On a busy machine the engine takes longer for an answer than the minute that docker-compose would give it.
+        self._environment["COMPOSE_HTTP_TIMEOUT"] = f"{BUILD_SECONDS:.0f}"
 
     def run(self, *arguments: str, seconds: float = START_SECONDS, check: bool = True) -> str:
         """Run docker-compose; return what it prints."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from http import HTTPStatus
@@ -15,15 +16,17 @@ from urllib.request import Request, urlopen
 import pytest
 
 from splitvisor.guests import GuestError, fetch, resolve
-from tests.guests.harness import BOOT_SECONDS, STEP_SECONDS
+from tests.guests.harness import STEP_SECONDS
 from tests.stack.compose import SERVICES, Compose, free_port, wait_for
 from tests.stack.conftest import NewCompose
 from tests.stack.engine import BUILD_SECONDS, Engine
 
-pytestmark = pytest.mark.timeout(1200)  # The first run makes a base image and installs what the lock file lists.
+pytestmark = pytest.mark.timeout(2400)  # The first run makes a base image and installs what the lock file lists.
 
 BACK_ENDS = {"vio": "vio_service", "hcall": "hcall_service", "of-client": "of_client_service"}
 LINES = 100
+BOOT_SECONDS = 360.0
+"""For the stack to come up, and for Debian in it. It bounds a hang."""
 
 
 @pytest.fixture(scope="module")
@@ -149,18 +152,31 @@ def test_the_services_end_when_they_are_asked_to(stack: Compose) -> None:
     assert running == []
 
 
-def test_trees_in_postgresql_outlive_the_services(engine: Engine, new_compose: NewCompose) -> None:
-    """The profile postgres, with the demo guest and a stand-in for the official image."""
+def test_a_late_database_is_waited_for_and_its_trees_outlive_the_services(engine: Engine, new_compose: NewCompose) -> None:
+    """The profile postgres, with the demo guest and a stand-in for the official image, which takes each step when told to."""
     stand_in = str(Path(__file__).parent / "postgres")
     engine.docker("build", "--network=host", "--tag", "postgres:17", stand_in, seconds=BUILD_SECONDS)
     store = "postgresql://splitvisor@/trees?host=/run/postgresql"
     stack = new_compose("pg", SPLITVISOR_STORE=store, SPLITVISOR_PORT=str(free_port()))
 
+    def logged(text: str) -> bool:
+        return text in stack.run("logs", "--no-color", "hcall", check=False)
+
     def history() -> str:
         return stack.run("exec", "-T", "cpu", "splitvisor", "dt", "history", "guest", "--json", check=False)
 
     try:
-        stack.run("--profile", "postgres", "up", "-d", "machine", "postgres", seconds=BOOT_SECONDS)
+        with ThreadPoolExecutor() as background:
+            arguments = ("--profile", "postgres", "up", "-d", "machine", "postgres")
+            up = background.submit(stack.run, *arguments, seconds=BOOT_SECONDS)
+            for step, reason in (("start", "No such file or directory"), ("create", "does not exist")):
+                wait_for(partial(logged, reason), f"hcall waits: {reason}", BOOT_SECONDS)
+                hcall = stack.container("hcall")
+                assert (hcall["State"]["Health"]["Status"], hcall["RestartCount"]) == ("starting", 0)
+                stack.run("exec", "-T", "postgres", "touch", f"/tmp/{step}")
+            up.result(BOOT_SECONDS)
+        assert logged("the database is there")
+        assert stack.container("hcall")["RestartCount"] == 0
         wait_for(lambda: stack.status().get("state") == "running", "the VM runs")
         wait_for(lambda: "seed" in history(), "the tree that the machine started with is stored")
         before = history()

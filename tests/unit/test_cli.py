@@ -55,7 +55,7 @@ def test_help_is_there(arguments: list[str], expected: str) -> None:
         ["run", "--machine", "/nonexistent.toml"],
         ["run", "--store", "/nonexistent/trees.sqlite"],
         ["service", "hcall", "--store", "/nonexistent/trees.sqlite"],
-        ["service", "hcall", "--store", "postgresql:///trees?host=/nonexistent"],
+        ["service", "hcall", "--store", "postgresql:///trees?host=/nonexistent", "--store-wait", "0"],
         ["service", "hcall", "--store", "postgresql://x:y/z"],
         ["service", "hcall", "--store", "mysql://host/trees"],
         ["service", "hcall", "--store", ":memory:", "--retention", "1"],

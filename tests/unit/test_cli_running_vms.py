@@ -76,6 +76,13 @@ def test_the_environment_says_where_services_are_before_any_run(runtime: Path, m
     )  # fmt: skip
 
 
+def test_a_list_of_consoles_says_that_no_vm_is_running(runtime: Path) -> None:
+    result = CliRunner().invoke(make_app(), ["console", "list"])
+    assert (result.exit_code, result.output) == (
+        2, "splitvisor console list: no VM is running; give --vio ADDRESS for services started by hand\n",
+    )  # fmt: skip
+
+
 class Trees(device_tree_pb2_grpc.DeviceTreeServiceServicer):
     """Answers as hcall_service would for a VM that it knows, and one that it does not."""
 
