@@ -184,10 +184,14 @@ class VmLink(Vm):
                 stream.send(_interrupt(source))
 
     def answer(self, number: int, result: pb.MemoryResult | pb.InvokeResult) -> None:
-        """Deliver the answer to a request of a handler; a second answer is ignored."""
-        _, future = self._requests.get(number, (None, None))
-        if future is not None and not future.done():
-            future.set_result(result)
+        """Deliver the answer to a request of a handler; a second one is ignored. Raises ContractError for one of another kind."""
+        request, future = self._requests.get(number, (None, None))
+        if request is None or future is None or future.done():
+            return
+        if request.HasField("invoke") != isinstance(result, pb.InvokeResult):
+            asked, kind = request.WhichOneof("message"), type(result).DESCRIPTOR.name
+            raise ContractError(f"{kind} {number} for a request that is {asked}")
+        future.set_result(result)
 
     async def receive(self, request: pb.AttachRequest) -> None:
         """Handle a trap, a posted batch, a reset or a save, after those that came before it."""
@@ -285,7 +289,10 @@ class VmLink(Vm):
             raise ContractError(f"trap names route {trap.route} of {len(self.calls)}")
         if trap.vcpu >= self.vcpus:
             raise ContractError(f"trap of vCPU {trap.vcpu} of {self.vcpus}")
-        return self.calls[trap.route]
+        declared = self.calls[trap.route]
+        if isinstance(declared, Hypercall) and len(trap.arguments) != declared.arguments:
+            raise ContractError(f"{declared.call_name} with {len(trap.arguments)} arguments; the offer says {declared.arguments}")
+        return declared
 
     def _posted(self, batch: pb.PostedBatch, first: int = 0) -> pb.AttachResponse | Awaitable[pb.AttachResponse | None] | None:
         positions = self._positions

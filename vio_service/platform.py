@@ -23,8 +23,14 @@ CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 20),
     ("grpc.max_reconnect_backoff_ms", 250),
 )
-_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED)
-"""Statuses that say nothing against the change itself."""
+_FINAL = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.UNIMPLEMENTED,
+)
+"""Statuses that will be the same the next time. A process that ends while a change is under way has many others."""
 
 log = structlog.get_logger()
 
@@ -121,7 +127,7 @@ class Platform:
         except grpc.aio.AioRpcError as error:
             remedy = "; is it running?" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else ""
             text = f"hcall_service at {self._target}: {explain(error)}{remedy}"
-            raise PlatformError(text, passing=error.code() in _PASSING) from error
+            raise PlatformError(text, passing=error.code() not in _FINAL) from error
 
     async def written(self) -> None:
         """Wait until the stored trees have every change, some seconds at most."""

@@ -233,19 +233,20 @@ def test_a_guest_that_takes_and_gives_without_end_fills_no_queue() -> None:
 class AwayTrees(SlowTrees):
     """A store that cannot be reached the first time, and by then the guest has changed its mind."""
 
-    def __init__(self, meanwhile: Callable[[], None]) -> None:
+    def __init__(self, code: grpc.StatusCode, meanwhile: Callable[[], None]) -> None:
         super().__init__()
-        self._meanwhile = meanwhile
+        self._code, self._meanwhile = code, meanwhile
 
     async def ChangeNodes(self, request: dt.ChangeNodesRequest, context: Any) -> dt.ChangeNodesResponse:
         self.requests.append(request)
         if len(self.requests) == 1:
             self._meanwhile()
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the disk is full")
+            await context.abort(self._code, "not now")
         return dt.ChangeNodesResponse()
 
 
-def test_a_change_that_the_store_could_not_make_is_made_later_in_its_order() -> None:
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL", "ABORTED"])
+def test_a_change_that_the_store_could_not_make_is_made_later_in_its_order(code: str) -> None:
     kept, gone, back = (trap_pb2.TreeNode(path=f"/vdevice/vty@{number}") for number in range(3))
 
     async def run() -> None:
@@ -255,7 +256,7 @@ def test_a_change_that_the_store_could_not_make_is_made_later_in_its_order() -> 
             platform.remove_node("vm", gone.path)
             platform.add_node("vm", back)
 
-        server, trees = grpc.aio.server(), AwayTrees(meanwhile)
+        server, trees = grpc.aio.server(), AwayTrees(grpc.StatusCode[code], meanwhile)
         device_tree_pb2_grpc.add_DeviceTreeServiceServicer_to_server(trees, server)
         server.add_insecure_port(f"unix:{directory}/hcall.sock")
         await server.start()
