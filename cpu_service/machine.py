@@ -22,10 +22,11 @@ from cpu_service.boot import BootPlan, load_guest
 from cpu_service.crash_report import crash_report
 from cpu_service.engine.engine import GuestFaultError
 from cpu_service.link_connection import LinkConnection
-from cpu_service.link_contract import BackendUnavailableError
+from cpu_service.link_contract import BackendRefusedError, BackendUnavailableError
 from cpu_service.trap_router import CallCount
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.snapshot_file import SnapshotError
 
 if TYPE_CHECKING:
     from cpu_service.snapshot_loader import SnapshotLoader
@@ -240,7 +241,7 @@ class Machine:
         except GuestFaultError as error:
             assert self.board is not None
             self._end(mpb.MACHINE_STATE_CRASHED, crash_report(str(error), self.board))
-        except BackendUnavailableError as error:
+        except (BackendUnavailableError, BackendRefusedError, SnapshotError) as error:
             self._fail(error)
         except Exception as error:
             log.exception("machine failed")

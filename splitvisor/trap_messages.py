@@ -10,6 +10,7 @@ import structlog
 from splitvisor.backend import Call, Hypercall, Operand, Result, RtasCall, Session
 from splitvisor.guest_memory import GuestAddressError
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap_connection import ContractError
 
 log = structlog.get_logger()
 
@@ -54,6 +55,18 @@ def _operand_message(operand: Operand) -> pb.OperandSpec:
     else:
         spec.argument = operand.argument or 0
     return spec
+
+
+def declared_call(calls: Sequence[Hypercall | RtasCall], vcpus: int, trap: pb.Trap) -> Hypercall | RtasCall:
+    """The declaration of the call that a trap makes. Raises ContractError for a trap that does not fit what was offered."""
+    if trap.route >= len(calls):
+        raise ContractError(f"trap names route {trap.route} of {len(calls)}")
+    if trap.vcpu >= vcpus:
+        raise ContractError(f"trap of vCPU {trap.vcpu} of {vcpus}")
+    declared = calls[trap.route]
+    if isinstance(declared, Hypercall) and len(trap.arguments) != declared.arguments:
+        raise ContractError(f"{declared.call_name} with {len(trap.arguments)} arguments; the offer says {declared.arguments}")
+    return declared
 
 
 def counts_fit(declared: RtasCall, call: Call) -> bool:

@@ -21,7 +21,7 @@ from splitvisor.handlers import finished, run_handler
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.session_state import StateCollector, StateError, parts
 from splitvisor.trap_connection import ContractError, Stream
-from splitvisor.trap_messages import acknowledge_message, mirror_messages, reply_message, route_message
+from splitvisor.trap_messages import acknowledge_message, declared_call, mirror_messages, reply_message, route_message
 
 MAX_PENDING_EVENTS = 1024
 """Interrupt sources and actions that wait for cpu_service to come back."""
@@ -184,10 +184,14 @@ class VmLink(Vm):
                 stream.send(_interrupt(source))
 
     def answer(self, number: int, result: pb.MemoryResult | pb.InvokeResult) -> None:
-        """Deliver the answer to a request of a handler; a second answer is ignored."""
-        _, future = self._requests.get(number, (None, None))
-        if future is not None and not future.done():
-            future.set_result(result)
+        """Deliver the answer to a request of a handler; a second one is ignored. Raises ContractError for one of another kind."""
+        request, future = self._requests.get(number, (None, None))
+        if request is None or future is None or future.done():
+            return
+        if request.HasField("invoke") != isinstance(result, pb.InvokeResult):
+            asked, kind = request.WhichOneof("message"), type(result).DESCRIPTOR.name
+            raise ContractError(f"{kind} {number} for a request that is {asked}")
+        future.set_result(result)
 
     async def receive(self, request: pb.AttachRequest) -> None:
         """Handle a trap, a posted batch, a reset or a save, after those that came before it."""
@@ -245,9 +249,10 @@ class VmLink(Vm):
             return None
         if trap.sequence > position + 1:
             _check_gap(trap, position)
+        declared = declared_call(self.calls, self.vcpus, trap)
         self._positions[trap.vcpu] = trap.sequence
         self._replies[trap.vcpu] = (trap.sequence, None)
-        outcome = self._call(trap)
+        outcome = self._call(trap, declared)
         if isinstance(outcome, pb.Reply):
             return self._finish(outcome)
         return self._finish_later(outcome)
@@ -262,8 +267,7 @@ class VmLink(Vm):
         self._replies[reply.vcpu] = (reply.sequence, response)
         return response
 
-    def _call(self, trap: pb.Trap) -> pb.Reply | Awaitable[pb.Reply]:
-        declared = self._declared(trap)
+    def _call(self, trap: pb.Trap, declared: Hypercall | RtasCall) -> pb.Reply | Awaitable[pb.Reply]:
         call = Call(vcpu=trap.vcpu, arguments=trap.arguments, returns=trap.returns, sequence=trap.sequence)
         answer = run_handler(self.session, trap, call, declared, self.observers)
         if isinstance(answer, Result | int):
@@ -280,13 +284,6 @@ class VmLink(Vm):
         self._memory.end_call(reply)
         return reply
 
-    def _declared(self, trap: pb.Trap) -> Hypercall | RtasCall:
-        if trap.route >= len(self.calls):
-            raise ContractError(f"trap names route {trap.route} of {len(self.calls)}")
-        if trap.vcpu >= self.vcpus:
-            raise ContractError(f"trap of vCPU {trap.vcpu} of {self.vcpus}")
-        return self.calls[trap.route]
-
     def _posted(self, batch: pb.PostedBatch, first: int = 0) -> pb.AttachResponse | Awaitable[pb.AttachResponse | None] | None:
         positions = self._positions
         for index in range(first, len(batch.traps)):
@@ -297,7 +294,7 @@ class VmLink(Vm):
                 continue
             if sequence > position + 1:
                 _check_gap(trap, position)
-            declared = self._declared(trap)
+            declared = declared_call(self.calls, self.vcpus, trap)
             call = Call(vcpu, trap.arguments, sequence=sequence)
             answer = run_handler(self.session, trap, call, declared, self.observers)
             if not isinstance(answer, Result | int):
@@ -311,7 +308,7 @@ class VmLink(Vm):
     ) -> pb.AttachResponse | None:
         """Go on with a batch after a handler that waits; there is no reply for its writes to go with."""
         trap = batch.traps[index]
-        await finished(trap, self._declared(trap), answer)
+        await finished(trap, declared_call(self.calls, self.vcpus, trap), answer)
         self._positions[trap.vcpu] = trap.sequence
         self._say_effects(call)
         begun = self._posted(batch, index + 1)

@@ -17,8 +17,11 @@ from tests.guests.harness import ROOT, STEP_SECONDS
 class Service:
     """A service process that can be killed and started again at the same address."""
 
-    def __init__(self, name: str, directory: Path, *arguments: str, working_directory: Path = ROOT) -> None:
+    def __init__(
+        self, name: str, directory: Path, *arguments: str, working_directory: Path = ROOT, log: Path = Path(os.devnull)
+    ) -> None:
         self._working_directory = working_directory
+        self.log = log
         self.socket = directory / f"{name}.sock"
         self.address = f"unix:{self.socket}"
         self._command = [sys.executable, "-m", "splitvisor.service_main", name, "--listen", self.address, *arguments]
@@ -28,10 +31,11 @@ class Service:
         """Start, and wait until it listens."""
         ready_read, ready_write = os.pipe()
         command = [*self._command, "--ready-fd", str(ready_write)]
-        self.process = subprocess.Popen(
-            command, cwd=self._working_directory, env={**os.environ, "PYTHONPATH": str(ROOT)}, pass_fds=(ready_write,),
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self._working_directory, env={**os.environ, "PYTHONPATH": str(ROOT)}, pass_fds=(ready_write,),
+                stderr=log,
+            )  # fmt: skip
         os.close(ready_write)
         with os.fdopen(ready_read, "rb") as ready:
             line = ready.readline()

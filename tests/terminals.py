@@ -9,6 +9,8 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from tests.guests.harness import ROOT, STEP_SECONDS
 
@@ -23,10 +25,12 @@ print(f"[{result.end.name}]", flush=True)
 class Terminal:
     """What `splitvisor run` attaches to a console, and what it has shown."""
 
-    def __init__(self, address: str, vm: str) -> None:
+    def __init__(self, address: str, vm: str, *, prefix: Sequence[str] = (), tls: Path | None = None) -> None:
+        environment = dict(os.environ) if tls is None else {**os.environ, "SPLITVISOR_TLS": str(tls)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, address, vm], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
-        )
+            [*prefix, sys.executable, "-c", _PROGRAM, address, vm],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=environment,
+        )  # fmt: skip
         self.text = ""
         self._position = 0
 

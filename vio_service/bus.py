@@ -110,6 +110,8 @@ class VioSession(ConsoleSession):
             if connector is not None:
                 connector.plug(device, self.node(device))
                 connector.reset()
+                if spec.remembered:
+                    self._remember(connector, spec.remembered)
         self.open_consoles(self.consoles())
 
     def nodes(self) -> Sequence[trap_pb2.TreeNode]:
@@ -137,13 +139,23 @@ class VioSession(ConsoleSession):
         return node
 
     def inventory(self) -> Sequence[trap_pb2.DeviceSpec]:
-        """See Session: what the guest has. A device that it has not taken is not missed, should this process end."""
-        in_slots = {it.unit_address: it.state for it in self.connectors if it.device is not None}
+        """See Session: every device, and how far the guest has those in slots."""
         return [
-            trap_pb2.DeviceSpec(kind=device.kind, unit_address=address, options=device.options)
+            trap_pb2.DeviceSpec(
+                kind=device.kind, unit_address=address, options=device.options, remembered=self._remembered(device)
+            )
             for address, device in self.devices.items()
-            if in_slots.get(address, State.CONFIGURED) is State.CONFIGURED
         ]
+
+    def _remembered(self, device: VioDevice) -> bytes:
+        connector = self.connectors.at(device.unit_address)
+        return b"" if connector is None or connector.device is not device else connector.remembered(self.node(device))
+
+    def _remember(self, connector: Connector, remembered: bytes) -> None:
+        try:
+            connector.remember(remembered)
+        except ValueError as error:
+            raise BusError(f"what is remembered of slot {connector.name} is unusable: {error}") from error
 
     def plug(self, connector: Connector, device: VioDevice, node: trap_pb2.TreeNode) -> None:
         """Put a device into an empty slot; node is what the guest gets when it asks. Raises BusError: it has no transcript."""
@@ -164,15 +176,21 @@ class VioSession(ConsoleSession):
 
     def connector_changed(self, connector: Connector, before: State) -> None:
         """The stored tree follows what the guest has; a device goes when the guest gives it back as it was asked to."""
-        if State.CONFIGURED in (before, connector.state):
-            self.vm.inventory_changed()
-            if self.platform is not None and connector.node is not None:
-                if connector.state is State.CONFIGURED:
-                    self.platform.add_node(self.vm.name, connector.node)
-                else:
-                    self.platform.remove_node(self.vm.name, connector.node.path)
+        if State.CONFIGURED in (before, connector.state) and self.platform is not None and connector.node is not None:
+            if connector.state is State.CONFIGURED:
+                self.platform.add_node(self.vm.name, connector.node)
+            else:
+                self.platform.remove_node(self.vm.name, connector.node.path)
         if connector.state is State.UNUSABLE and connector.removal_asked:
             self.unplug(connector)
+
+    async def keep_change(self) -> None:
+        """See ConnectorSession: the stored tree first. Should this process end before the rest, the guest's call comes again to a
+        slot as it was before, and changes nothing in a tree that has followed already.
+        """
+        if self.platform is not None:
+            await self.platform.written()
+        self.vm.inventory_changed()
 
     def consoles(self) -> list[Console]:
         """The consoles of the VM's VTYs, lowest unit address first."""
@@ -186,8 +204,11 @@ class VioSession(ConsoleSession):
     async def reset(self) -> None:
         """See Session."""
         self.reset_devices()
+        before = self.inventory()
         for connector in self.connectors:
             connector.reset()
+        if self.inventory() != before:
+            self.vm.inventory_changed()
 
     async def attached(self) -> None:
         """See Session."""

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import IntEnum
+
+from google.protobuf.message import DecodeError
 
 from splitvisor.backend import Call, Result, RtasCall, Support, Vm
 from splitvisor.papr.codes import RtasStatus
@@ -167,6 +169,20 @@ class Connector:
         self._state = State(state.state)
         self.removal_asked, self.indicator = state.removal_asked, state.indicator
 
+    def remembered(self, usual_node: trap_pb2.TreeNode) -> bytes:
+        """What the next life of this process must know of it: nothing when the guest has its device, with the usual node."""
+        if self.state is State.CONFIGURED and not self.removal_asked and self.node == usual_node:
+            return b""
+        return self.save().SerializeToString(deterministic=True)
+
+    def remember(self, data: bytes) -> None:
+        """Take over what remembered() has returned for the device that is plugged in. Raises ValueError for anything else."""
+        try:
+            state = state_pb2.VioConnectorState.FromString(data)
+        except DecodeError:
+            raise ValueError("it is not the state of a slot") from None
+        self.restore(state, self.device)
+
     def describe(self) -> vio_bus_pb2.Connector:
         """Describe it for VioBusService."""
         return vio_bus_pb2.Connector(
@@ -232,8 +248,11 @@ class ConnectorSession(BusSession):
     def connector_changed(self, connector: Connector, before: State) -> None:
         """The guest has changed a connector's state; for the bus to override."""
 
+    async def keep_change(self) -> None:
+        """Make lasting what connector_changed() was told, before the guest has its answer; for the bus to override."""
 
-def set_indicator(session: ConnectorSession, call: Call) -> int:
+
+def set_indicator(session: ConnectorSession, call: Call) -> int | Awaitable[int]:
     """set-indicator(type, index, state): isolation, allocation, and a lamp that nobody sees."""
     kind, index, value = call.arguments
     connector = session.connectors.find(index)
@@ -243,7 +262,16 @@ def set_indicator(session: ConnectorSession, call: Call) -> int:
         connector.indicator = value
         return RtasStatus.SUCCESS
     switch = _SWITCHES.get((kind, value))
-    return RtasStatus.PARAMETER_ERROR if switch is None else switch(connector)
+    if switch is None:
+        return RtasStatus.PARAMETER_ERROR
+    before = connector.state
+    status = switch(connector)
+    return status if connector.state is before else _kept(session, status)
+
+
+async def _kept(session: ConnectorSession, status: RtasStatus) -> int:
+    await session.keep_change()
+    return status
 
 
 def get_sensor_state(session: ConnectorSession, call: Call) -> Result:
@@ -277,6 +305,7 @@ async def configure_connector(session: ConnectorSession, call: Call) -> int:
     properties = [text_property("name", name.partition("@")[0]), *connector.node.properties]
     if given > len(properties):
         connector.state = State.CONFIGURED
+        await session.keep_change()
         return CONFIGURE_DONE
     text, value = (name, b"") if given == 0 else (properties[given - 1].name, properties[given - 1].value)
     encoded = text.encode() + b"\0"

@@ -87,4 +87,5 @@ async def remove_device(session: VioSession, platform: Platform, unit_address: i
     except PlatformError:
         connector.removal_asked = asked_before and connector.device is device
         raise
+    session.vm.inventory_changed()
     return connector

@@ -32,17 +32,29 @@ def boot(
     *,
     runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Boots of each")] = 3,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with qemu-system-ppc64, and the ratio")] = False,
-    recorded: Annotated[bool, typer.Option("--recorded", help="In turn with boots that are recorded, and the ratio")] = False,
     memory: Annotated[str, typer.Option(metavar="SIZE", help="RAM of the guest")] = "512M",
     json_file: JsonOption = None,
 ) -> None:
     """Boot Debian's kernel to user space and off again: wall time of the whole process, services included."""
     try:
-        figures = bench_boot.measure(runs, vs_qemu, memory, typer.echo, recorded=recorded)
+        figures = bench_boot.measure(runs, vs_qemu, memory, typer.echo)
     except bench_boot.BenchError as error:
         typer.echo(f"splitvisor bench boot: {error}", err=True)
         raise typer.Exit(1) from None
     write_json(json_file, figures)
+
+
+@bench.command()
+def record(
+    *,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Boots of each")] = 5,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="RAM of the guest")] = "512M",
+    json_file: JsonOption = None,
+) -> None:
+    """Boot Debian in turn with and without --record: what a recording costs."""
+    from splitvisor.cli import bench_record  # as below: only what a command needs
+
+    _report("record", lambda: bench_record.measure(runs, memory, typer.echo), json_file)
 
 
 @bench.command()

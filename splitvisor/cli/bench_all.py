@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from splitvisor.cli import bench_boot, bench_console, bench_memory, bench_slof, bench_snapshot, bench_start
+from splitvisor.cli import bench_boot, bench_console, bench_memory, bench_record, bench_slof, bench_snapshot, bench_start
 from splitvisor.cli.bench_boot import BenchError
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ BENCHES: dict[str, Callable[[Extent, Say], dict[str, Any]]] = {
     "start": lambda extent, say: bench_start.measure(extent.runs, say),
     "boot": lambda extent, say: bench_boot.measure(extent.runs, extent.vs_qemu, "512M", say),
     "snapshot": lambda extent, say: bench_snapshot.measure(extent.runs, extent.vs_qemu, say),
+    "record": lambda extent, say: bench_record.measure(extent.runs, "512M", say),
     "slof": lambda extent, say: bench_slof.measure(extent.runs, extent.vs_qemu, "512M", say),
     "memory": lambda extent, say: bench_memory.measure(extent.vs_qemu, say),
     "console": lambda extent, say: bench_console.measure(extent.lines, extent.runs, extent.vs_qemu, say),
@@ -127,6 +128,8 @@ TARGETS = (
     Target("start", "median", "start to the demo guest's first line", bench_start.LIMIT_S, " s"),
     Target("boot", "ratio_of_medians", "Debian's boot to power-off, times QEMU", 1.5),
     Target("snapshot", "ratio_of_medians", "a snapshot to the shell's answer, times QEMU's boot", bench_snapshot.LIMIT),
+    Target("record", "wall_ratio", "a recorded boot, times one that is not", bench_record.LIMIT),
+    Target("record", "cpu_ratio", "the same in CPU time", bench_record.LIMIT),
     Target("slof", "ratio", "SLOF's prompt, times QEMU", bench_slof.LIMIT),
     Target("memory", "ratio", "memory of cpu_service beyond guest RAM, times QEMU", 1.0),
     Target("console", "ratio_of_medians", "console output, times QEMU", bench_console.LIMIT),

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shlex
 import shutil
 import statistics
@@ -49,36 +48,31 @@ class BenchError(Exception):
     """A run did not end as it must."""
 
 
-def measure(runs: int, vs_qemu: bool, memory: str, say: Callable[[str], None], *, recorded: bool = False) -> dict[str, Any]:
-    """Run, print each figure as it comes, return them all. recorded: in turn with runs that are recorded. Raises BenchError."""
+def poweroff_run(memory: str) -> list[str]:
+    """Splitvisor with the guest that powers off."""
+    kernel, initrd = resolve("kernel", "debian"), resolve("initrd", "debian-poweroff")
+    files = ["--kernel", str(kernel), "--initrd", str(initrd), "--append", APPEND]
+    return [sys.executable, "-m", "splitvisor", "run", *files, "--memory", memory]
+
+
+def measure(runs: int, vs_qemu: bool, memory: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run, print each figure as it comes, return them all. Raises BenchError."""
     if vs_qemu and shutil.which(_QEMU[0]) is None:
         raise BenchError(f"there is no {_QEMU[0]}; install the package qemu-system-ppc")
     try:
         fetch(say)
     except GuestError as error:
         raise BenchError(str(error)) from error
-    kernel, initrd = resolve("kernel", "debian"), resolve("initrd", "debian-poweroff")
     ours: list[float] = []
     theirs: list[float] = []
     report: dict[str, Any] = {}
-    cpu: dict[str, list[float]] = {"plain": [], "recorded": []}
     with tempfile.TemporaryDirectory(prefix="splitvisor-bench-") as directory:
         report_file = Path(directory) / "report.json"
-        own_command = [
-            sys.executable, "-m", "splitvisor", "run", "--kernel", str(kernel), "--initrd", str(initrd), "--append", APPEND,
-            "--memory", memory, "--report", str(report_file),
-        ]  # fmt: skip
+        own_command = [*poweroff_run(memory), "--report", str(report_file)]
         their_command = poweroff_command(memory)
         for number in range(1, runs + 1):
-            began = _cpu_seconds()
             ours.append(wall_seconds(own_command))
-            cpu["plain"].append(_cpu_seconds() - began)
             report = json.loads(report_file.read_text())
-            if recorded:
-                began = _cpu_seconds()
-                wall_seconds([*own_command, "--record", str(Path(directory) / "boot.recording")])
-                cpu["recorded"].append(_cpu_seconds() - began)
-                say(f"run {number}: {cpu['plain'][-1]:.2f} s of CPU, recorded {cpu['recorded'][-1]:.2f} s")
             if vs_qemu:
                 theirs.append(wall_seconds(their_command))
             say(f"run {number}: splitvisor {ours[-1]:.2f} s" + (f", qemu {theirs[-1]:.2f} s" if vs_qemu else ""))
@@ -90,18 +84,8 @@ def measure(runs: int, vs_qemu: bool, memory: str, say: Callable[[str], None], *
         figures["ratio_of_medians"] = statistics.median(ours) / statistics.median(theirs)
         say(f"qemu:       best {min(theirs):.2f} s, median {statistics.median(theirs):.2f} s")
         say(f"ratio:      {figures['ratio']:.2f} of the best, {figures['ratio_of_medians']:.2f} of the medians")
-    if recorded:
-        figures["cpu_seconds"] = cpu
-        figures["recorded_ratio"] = statistics.median(cpu["recorded"]) / statistics.median(cpu["plain"])
-        say(f"recorded:   {figures['recorded_ratio']:.3f} times the CPU time, of the medians")
     _say_calls(report, say)
     return figures
-
-
-def _cpu_seconds() -> float:
-    """CPU time so far of the processes that were started here and by them."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def wall_seconds(command: list[str]) -> float:

@@ -103,7 +103,7 @@ class Hello(_message.Message):
     def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., restore: _Optional[bool] = ..., moved: _Optional[bool] = ...) -> None: ...
 
 class DeviceSpec(_message.Message):
-    __slots__ = ("kind", "unit_address", "options")
+    __slots__ = ("kind", "unit_address", "options", "remembered")
     class OptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -114,10 +114,12 @@ class DeviceSpec(_message.Message):
     KIND_FIELD_NUMBER: _ClassVar[int]
     UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    REMEMBERED_FIELD_NUMBER: _ClassVar[int]
     kind: str
     unit_address: int
     options: _containers.ScalarMap[str, str]
-    def __init__(self, kind: _Optional[str] = ..., unit_address: _Optional[int] = ..., options: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    remembered: bytes
+    def __init__(self, kind: _Optional[str] = ..., unit_address: _Optional[int] = ..., options: _Optional[_Mapping[str, str]] = ..., remembered: _Optional[bytes] = ...) -> None: ...
 
 class VcpuPosition(_message.Message):
     __slots__ = ("vcpu", "sequence")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A hundred faults at random points while Debian checks itself: nothing is lost, nothing is doubled, nothing comes out of order.
 
-The guest prints numbered lines and writes its NVRAM, and reads back what it wrote. SPLITVISOR_CHAOS_FAULTS sets how many faults
-there are, SPLITVISOR_CHAOS_SEED where and which.
+The guest prints numbered lines; it writes its NVRAM, and reads back what it wrote; it takes devices and gives them back, with a
+revision of its tree each time (tests/chaos/guest_trees.py). SPLITVISOR_CHAOS_FAULTS sets how many faults there are,
+SPLITVISOR_CHAOS_SEED where and which.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import pytest
 
 from splitvisor.guests import GuestError, fetch, resolve
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc, machine_pb2, machine_pb2_grpc
+from tests.chaos import guest_trees
 from tests.guests.harness import BOOT_SECONDS, Console
 from tests.services import Service
 
@@ -31,6 +33,8 @@ FAULTS = int(os.environ.get("SPLITVISOR_CHAOS_FAULTS", "100"))
 SEED = int(os.environ.get("SPLITVISOR_CHAOS_SEED", "5"))
 DEADLINE_S = 30.0
 """More than ten times what a recovery may take."""
+REVISIONS = 10_000
+"""Kept; more than come about."""
 LINKS = {"vio": "vio_service", "hcall": "hcall_service", "of-client": "of_client_service"}
 NVRAM_OFFSET = 8192
 """Behind the partitions that Linux makes."""
@@ -51,7 +55,7 @@ done; echo "the end: $n lines, $bad bad"
 @pytest.fixture
 def services(short_path: Path) -> Iterator[dict[str, Service]]:
     """The four, whose state is on disk as far as it must outlive them."""
-    hcall = Service("hcall", short_path, "--store", str(short_path / "trees.sqlite"))
+    hcall = Service("hcall", short_path, "--store", str(short_path / "trees.sqlite"), "--retention", str(REVISIONS))
     running = {
         "hcall": hcall,
         "vio": Service("vio", short_path, "--transcripts", str(short_path / "log"), "--device-tree", hcall.address),
@@ -70,7 +74,7 @@ def console(services: dict[str, Service], short_path: Path) -> Iterator[Console]
     except GuestError as error:
         pytest.skip(f"no real guests: {error}")
     connect = ",".join(f"{name}={service.address}" for name, service in services.items())
-    kernel, initrd = str(resolve("kernel", "debian")), str(resolve("initrd", "debian"))
+    kernel, initrd = str(resolve("kernel", "debian")), str(resolve("initrd", "debian-slots"))
     nvram = ("--nvram", str(short_path / "nvram"))
     run = Console(("--connect", connect, "--kernel", kernel, "--initrd", initrd, "--append", "console=hvc0", *nvram), short_path)
     yield run
@@ -138,10 +142,19 @@ class Chaos:
         """Store a revision like the head, and remember that it was acknowledged."""
         with grpc.insecure_channel(self._services["hcall"].address) as channel:
             trees = device_tree_pb2_grpc.DeviceTreeServiceStub(channel)
-            head = trees.GetTree(device_tree_pb2.GetTreeRequest(vm="guest"), timeout=DEADLINE_S)
-            change = device_tree_pb2.PutTreeRequest(vm="guest", origin=device_tree_pb2.TREE_ORIGIN_HOTPLUG, blob=head.blob)
-            stored = trees.PutTree(change, timeout=DEADLINE_S)
-            self.revisions.append((stored.revision, hashlib.sha256(head.blob).hexdigest()))
+            while True:
+                head = trees.GetTree(device_tree_pb2.GetTreeRequest(vm="guest"), timeout=DEADLINE_S)
+                change = device_tree_pb2.PutTreeRequest(
+                    vm="guest", origin=device_tree_pb2.TREE_ORIGIN_HOTPLUG, blob=head.blob, expected_revision=head.revision.number
+                )
+                try:
+                    stored = trees.PutTree(change, timeout=DEADLINE_S)
+                except grpc.RpcError as error:
+                    if error.code() is not grpc.StatusCode.ABORTED:
+                        raise
+                    continue  # The guest has changed it meanwhile.
+                self.revisions.append((stored.revision, hashlib.sha256(head.blob).hexdigest()))
+                return
 
     def _link(self, name: str) -> machine_pb2.BackendStatus:
         status = self._machine.GetStatus(machine_pb2.GetStatusRequest(), timeout=DEADLINE_S)
@@ -158,16 +171,25 @@ def test_a_guest_that_checks_itself_outlives_a_hundred_faults(
     console: Console, services: dict[str, Service], short_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     console.expect("guest# ", BOOT_SECONDS)
-    console.type("stty -echo; PS1=; [ -e /dev/nvram ] || mknod /dev/nvram c 10 144; ls -l /dev/nvram\n")
+    # The kernel's own lines would come between those that are counted.
+    console.type(f"stty -echo; PS1=; dmesg -n 1; {guest_trees.LOAD_MODULES}; [ -e /dev/nvram ] || mknod /dev/nvram c 10 144\n")
+    console.type("ls -l /dev/nvram\n")
     console.expect(r"/dev/nvram\r?$")
-    console.type("cat > /tmp/workload\n" + WORKLOAD + "\4")
-    console.type("sh /tmp/workload & read enough; touch /tmp/enough; wait\n")
+    guest_trees.plug_in(services["vio"].address, "guest")
+    for name, program in (("lines", WORKLOAD), ("trees", guest_trees.WORKLOAD)):
+        console.type(f"cat > /tmp/{name}\n{program}\4")
+    console.type("sh /tmp/trees > /tmp/trees.said & sh /tmp/lines & read enough; touch /tmp/enough; wait\n")
     chaos = Chaos(services)
     chaos.go(console)
     console.type("enough\n")
     lines, bad = map(int, console.expect(r"^the end: (\d+) lines, (\d+) bad\r?$", DEADLINE_S).groups())
     assert bad == 0
     assert lines >= FAULTS
+    console.type("cat /tmp/trees.said /tmp/taken; echo 'all'\n")
+    account = console.expect(r"the trees: (\d+) taken and given, (\d+) bad\r\n((?:[0-9a-f]{64}\r\n)*)all\r?$", DEADLINE_S)
+    taken, bad, digests = int(account[1]), int(account[2]), account[3].split()
+    assert (bad, len(digests)) == (0, taken), console.text[-2000:]
+    assert taken >= FAULTS // 4
     expected = "".join(f"line {number} of the workload, which counts\r\n" for number in range(1, lines + 1)).encode()
     [transcript] = (short_path / "log").glob("guest-*.log")
     for said in (console.text.encode(), transcript.read_bytes()):
@@ -179,12 +201,14 @@ def test_a_guest_that_checks_itself_outlives_a_hundred_faults(
         for number, digest in chaos.revisions:
             kept = trees.GetTree(device_tree_pb2.GetTreeRequest(vm="guest", revision=number), timeout=DEADLINE_S)
             assert hashlib.sha256(kept.blob).hexdigest() == digest
+        assert list(guest_trees.stored_changes(trees, "guest")) == guest_trees.expected_changes(digests)
     written = (short_path / "nvram").read_bytes()[NVRAM_OFFSET : NVRAM_OFFSET + 15]
     assert written == b"record %08d" % (lines // 8 * 8)
     console.type("busybox poweroff -f\n")
     assert console.wait(BOOT_SECONDS) == 0
     report = {name: f"median {statistics.median(times):.2f} s, longest {max(times):.2f} s of {len(times)}"
               for name, times in sorted(chaos.recoveries.items())}  # fmt: skip
+    report["the guest's own revisions"] = str(2 * taken)
     report["noticed"] = ", ".join(f"{seconds:.2f} s" for seconds in chaos.noticed)
     for name, text in report.items():
         record_property(name, text)

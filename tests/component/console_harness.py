@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 import grpc
 import grpc.aio
@@ -114,7 +115,7 @@ class Guest:
         self._offered = asyncio.Event()
         self._moved = asyncio.Event()
 
-    async def __aenter__(self) -> Guest:
+    async def __aenter__(self) -> Self:
         self._channel = grpc.aio.insecure_channel(self._address)
         stub = trap_pb2_grpc.TrapServiceStub(self._channel)
         self._reader = asyncio.create_task(self._read(stub.Attach(self._requests())))

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.cli import bench_all, bench_start
+from splitvisor.cli import bench_all, bench_record, bench_start
 from splitvisor.cli.bench_all import Extent, Target
 from splitvisor.cli.bench_arrangements import measure_arrangements
 from splitvisor.cli.bench_boot import BenchError
 from splitvisor.cli.bench_many import Load, measure
 from splitvisor.cli.bench_memory import beyond_ram
 from splitvisor.cli.bench_trap import Latency
+from splitvisor.guests import cached_guests
 
 SECONDS = 60
 MIB = 1 << 20
@@ -77,6 +78,21 @@ def test_the_memory_of_a_process_that_is_gone_is_an_error() -> None:
 def test_start_waits_for_the_first_line() -> None:
     figures = bench_start.measure(1, lambda _line: None)
     assert figures["best"] == figures["median"] == figures["seconds"][0] > 0
+
+
+@pytest.mark.skipif(("kernel", "debian") not in cached_guests(), reason="needs ./dev guests")
+def test_record_boots_in_turn_and_compares_both_kinds_of_time() -> None:
+    said: list[str] = []
+    figures = bench_record.measure(1, "256M", said.append)
+    for kind in ("plain", "recorded"):
+        [wall], [cpu] = figures["wall_seconds"][kind], figures["cpu_seconds"][kind]
+        assert cpu > 0.5, "the guest's boot is in it, which is in a process below the one that was started"
+        assert wall > 0
+    assert figures["wall_ratio"] == figures["wall_seconds"]["recorded"][0] / figures["wall_seconds"]["plain"][0]
+    assert figures["cpu_ratio"] == figures["cpu_seconds"]["recorded"][0] / figures["cpu_seconds"]["plain"][0]
+    assert figures["recording_bytes"] > 10_000
+    assert said[0].startswith("run 1: plain ")
+    assert "of CPU time, of the medians" in said[-2]
 
 
 def test_all_prints_targets_and_writes_figures_and_plot(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
@@ -17,7 +18,7 @@ from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
 from splitvisor.trap_connection import MAX_UNSENT, Stream
 from splitvisor.vm_link import BACKLOG_BYTES
-from tests.component.trap_backend import H_HELD, ROUTES, ThreadBackend
+from tests.component.trap_backend import H_ADD, H_HELD, H_READ, ROUTES, ThreadBackend
 from tests.component.trap_client import DEADLINE_S, Client, wait_until
 
 _FLOODS = {
@@ -73,6 +74,48 @@ def test_a_cpu_service_that_floods_loses_its_stream(backend: ThreadBackend) -> N
             list(responses)
     assert ended.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "while one is in hand" in str(ended.value.details())
+
+
+def _end_of(backend: ThreadBackend, *requests: pb.AttachRequest) -> str:
+    """Why a stream ended on which these requests came, when an answer was asked for after the last."""
+
+    def all_requests() -> Iterator[pb.AttachRequest]:
+        yield pb.AttachRequest(hello=pb.Hello(vm="vm", incarnation=1, vcpus=1, ram_bytes=1 << 20))
+        yield from requests
+        asked.wait(DEADLINE_S)
+        if requests[-1].trap.route == ROUTES[H_READ]:  # It has asked for memory.
+            yield pb.AttachRequest(invoke_result=pb.InvokeResult(id=number))
+
+    asked, number = threading.Event(), 0
+    with grpc.insecure_channel(backend.address) as channel:
+        responses: Any = trap_pb2_grpc.TrapServiceStub(channel).Attach(all_requests(), timeout=DEADLINE_S)
+
+        def read() -> None:
+            nonlocal number
+            for response in responses:
+                if response.HasField("memory_read"):
+                    number = response.memory_read.id
+                    asked.set()
+
+        with pytest.raises(grpc.RpcError) as ended:
+            read()
+        asked.set()
+    assert ended.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    return str(ended.value.details())
+
+
+def test_a_call_without_its_arguments_does_not_come_to_a_handler(backend: ThreadBackend) -> None:
+    trap = pb.Trap(vcpu=0, sequence=1, route=ROUTES[H_ADD])
+    assert _end_of(backend, pb.AttachRequest(trap=trap)) == "H_ADD with 0 arguments; the offer says 1"
+    assert backend.session().value == 0
+    trap.arguments.extend((1, 2))
+    batch = pb.PostedBatch(traps=[trap])
+    assert _end_of(backend, pb.AttachRequest(posted=batch)) == "H_ADD with 2 arguments; the offer says 1"
+
+
+def test_an_answer_of_another_kind_than_was_asked_for_does_not_come_to_a_handler(backend: ThreadBackend) -> None:
+    trap = pb.Trap(vcpu=0, sequence=1, route=ROUTES[H_READ], arguments=[0x1000, 8])
+    assert _end_of(backend, pb.AttachRequest(trap=trap)) == "InvokeResult 2 for a request that is memory_read"
 
 
 def test_a_cpu_service_that_does_not_read_loses_its_stream() -> None:

@@ -7,7 +7,7 @@ import asyncio
 import shutil
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,6 +226,64 @@ def test_a_guest_that_takes_and_gives_without_end_fills_no_queue() -> None:
         assert (sorted(rest.remove), list(rest.add)) == ([kept.path, gone.path], [kept])
         await server.stop(0)
         shutil.rmtree(directory)
+
+    asyncio.run(run())
+
+
+class AwayTrees(SlowTrees):
+    """A store that cannot be reached the first time, and by then the guest has changed its mind."""
+
+    def __init__(self, code: grpc.StatusCode, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
+        self._code, self._meanwhile = code, meanwhile
+
+    async def ChangeNodes(self, request: dt.ChangeNodesRequest, context: Any) -> dt.ChangeNodesResponse:
+        self.requests.append(request)
+        if len(self.requests) == 1:
+            self._meanwhile()
+            await context.abort(self._code, "not now")
+        return dt.ChangeNodesResponse()
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL", "ABORTED"])
+def test_a_change_that_the_store_could_not_make_is_made_later_in_its_order(code: str) -> None:
+    kept, gone, back = (trap_pb2.TreeNode(path=f"/vdevice/vty@{number}") for number in range(3))
+
+    async def run() -> None:
+        directory = Path(tempfile.mkdtemp(dir="/tmp"))
+
+        def meanwhile() -> None:
+            platform.remove_node("vm", gone.path)
+            platform.add_node("vm", back)
+
+        server, trees = grpc.aio.server(), AwayTrees(grpc.StatusCode[code], meanwhile)
+        device_tree_pb2_grpc.add_DeviceTreeServiceServicer_to_server(trees, server)
+        server.add_insecure_port(f"unix:{directory}/hcall.sock")
+        await server.start()
+        platform = Platform(f"unix:{directory}/hcall.sock")
+        async with asyncio.timeout(DEADLINE):
+            platform.add_node("vm", kept)
+            platform.add_node("vm", gone)
+            platform.remove_node("vm", back.path)
+            await platform.written()
+            await platform.close()
+        first, second = trees.requests
+        assert (list(first.remove), list(first.add)) == ([back.path], [kept, gone])
+        assert (sorted(second.remove), list(second.add)) == ([gone.path, back.path], [kept, back])
+        await server.stop(0)
+        shutil.rmtree(directory)
+
+    asyncio.run(run())
+
+
+def test_a_guest_has_its_answer_when_the_stored_tree_has_the_change() -> None:
+    async def run() -> None:
+        async with machine() as vm:
+            await vm.add(wait_ms=0)
+            await vm.take()
+            assert await vm.terminals() == ["vty@71000000", "vty@71000002"]
+            assert await vm.indicate(9001, 0) == 0
+            assert await vm.terminals() == ["vty@71000000"]
 
     asyncio.run(run())
 

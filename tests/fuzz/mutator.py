@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -68,6 +68,30 @@ class Mutator:
                     if place < len(raw):
                         raw[place] ^= 1 << source.randrange(8)
         return bytes(raw)
+
+    def altered(self, made: Any) -> Any:
+        """Return a message of which one field, somewhere, has another value: it is as well formed as it was."""
+        copy = message(made.DESCRIPTOR)
+        copy.CopyFrom(made)
+        inner = copy
+        while True:
+            present = [field for field, _ in inner.ListFields()]
+            nested = [field for field in present if field.message_type and not field.message_type.GetOptions().map_entry]
+            if nested and self.source.random() < 0.8:
+                field = self.source.choice(nested)
+                value = getattr(inner, field.name)
+                inner = self.source.choice(value) if field.is_repeated else value
+                continue
+            field = self.source.choice(inner.DESCRIPTOR.fields)
+            if field.is_repeated and field in present and self.source.random() < 0.5:
+                values = getattr(inner, field.name)
+                if not isinstance(values, Mapping):
+                    del values[self.source.randrange(len(values))]
+            elif field in present and field.type == FieldDescriptor.TYPE_BYTES:
+                setattr(inner, field.name, self.changed(getattr(inner, field.name)))
+            else:
+                self._fill(inner, field, DEPTH - 1)
+            return copy
 
     def _fill(self, made: Any, field: FieldDescriptor, depth: int) -> None:
         if field.message_type is not None and field.message_type.GetOptions().map_entry:

@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
-import pytest
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from splitvisor.rpc import trap_pb2
+from tests.fuzz.fuzzed_services import CUT_OFF, GROWTH_KIB, end_of, errors_logged, resident_kib
 from tests.fuzz.mutator import Mutator
 from tests.rpc_methods import message, methods, services
 from tests.services import Service
@@ -30,13 +29,7 @@ AT_ONCE = 24
 CALL_S, DEADLINE_S = 0.25, 30.0
 """A call that waits for something, such as a watch, is left after the first; health and the end may take the second."""
 ATTACH = "/splitvisor.v1.TrapService/Attach"
-CUT_OFF = "Internal error from Core"
-"""What gRPC's client says when it was about to send and the service had ended the call."""
 STREAM_MESSAGES = 8
-BUGS = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
-"""What a handler ends with that raises something."""
-GROWTH_KIB = 256 << 10
-"""What a service may grow by: 256 VMs with their devices, caches, and what an allocator keeps."""
 OWNERS = {
     "MachineService": ("cpu",),
     "TrapService": ("hcall", "vio", "of-client"),
@@ -45,26 +38,6 @@ OWNERS = {
     "ConsoleService": ("vio",),
     "VioBusService": ("vio",),
 }
-
-
-@pytest.fixture
-def fuzzed(short_path: Path) -> Iterator[dict[str, Service]]:
-    """The four; what they are told to write goes below a directory that goes with the test."""
-    hcall = Service("hcall", short_path, "--store", str(short_path / "trees.sqlite"), working_directory=short_path)
-    running = {
-        "hcall": hcall,
-        "vio": Service("vio", short_path, working_directory=short_path),
-        "of-client": Service("of-client", short_path, "--device-tree", hcall.address, working_directory=short_path),
-        "cpu": Service("cpu", short_path, "--ram-dir", str(short_path), working_directory=short_path),
-    }
-    yield running
-    for service in running.values():
-        service.end()
-
-
-def resident_kib(service: Service) -> int:
-    status = Path(f"/proc/{service.process.pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
 def is_message(descriptor: Any, data: bytes) -> bool:
@@ -112,8 +85,7 @@ async def call(channel: Any, path: str, method: Any, mutator: Mutator) -> tuple[
             pass
     except grpc.aio.AioRpcError as error:
         if error.details() != CUT_OFF and all(is_message(method.input_type, each) for each in messages):
-            text = f": {error.details()}" if error.code() in BUGS else ""
-            return count, error.code().name + text
+            return count, end_of(error)
         return count, "no message, or cut off"
     return count, "OK"
 
@@ -164,3 +136,4 @@ def test_services_outlive_messages_that_are_almost_right(fuzzed: dict[str, Servi
     assert {name: kib for name, kib in grown.items() if kib > GROWTH_KIB} == {}
     unexpected = {key: count for key, count in ends.items() if ":" in key[1]}
     assert unexpected == {}, "a handler raised what its contract does not have"
+    assert errors_logged(fuzzed) == []

@@ -11,11 +11,12 @@ import pytest
 
 from splitvisor.backend import Result
 from splitvisor.guest_memory import GuestAddressError
-from splitvisor.rpc import trap_pb2
+from splitvisor.rpc import state_pb2, trap_pb2
 from tests.fake_vm import FakeVm, make_call
 from vio_service import connectors
 from vio_service.bus import VioSession
 from vio_service.connectors import INDEX_BASE, SLOTS, WORK_AREA_BYTES, Connector, State
+from vio_service.device import BusError
 
 AREA = 0x2000
 SLOT = INDEX_BASE + 1
@@ -126,7 +127,7 @@ def test_a_device_that_was_asked_for_goes_when_it_is_given_back() -> None:
     assert ADDRESS not in session.devices
     assert slot(session).device is None
     assert isinstance(session.vm, FakeVm)
-    assert session.vm.inventory_changes == 4, "plugged, taken, given back, unplugged"
+    assert session.vm.inventory_changes == 7, "plugged, three steps to take it and two to give it back, unplugged"
     assert set_indicator(session, 9003, 1) == -3
     assert sense(session) == [0, 2]
 
@@ -155,16 +156,48 @@ def test_each_switch_works_where_papr_has_it(done: list[tuple[int, int]], kind: 
     assert set_indicator(session, kind, state) == status
 
 
-def test_a_successor_gets_the_devices_that_the_guest_has() -> None:
+STEPS: list[tuple[int, int] | str] = [(9003, 1), (9001, 1), "configure", (9001, 0), (9003, 0)]
+"""How a guest takes a device and gives it back."""
+
+
+def do(session: VioSession, step: tuple[int, int] | str) -> None:
+    if isinstance(step, tuple):
+        assert set_indicator(session, *step) == 0
+        return
+    start_configuring(session)
+    while (status := configure(session)) in (2, 3):
+        pass
+    assert status == 0
+
+
+@pytest.mark.parametrize("made", range(len(STEPS) + 1))
+@pytest.mark.parametrize("asked", [False, True], ids=["unasked", "asked"])
+def test_a_successor_goes_on_wherever_the_guest_was(made: int, asked: bool) -> None:
     session = make_session()
-    assert [spec.unit_address for spec in session.inventory()] == [0x7100_0000]
-    take(session)
-    assert [(spec.kind, spec.unit_address) for spec in session.inventory()] == [("vty", 0x7100_0000), ("vty", ADDRESS)]
+    plugged = slot(session).node
+    assert plugged is not None
+    plugged.properties.append(trap_pb2.TreeProperty(name="interrupt-parent", value=b"\0\0\x7e\x01"))  # As for each added device.
+    for step in STEPS[:made]:
+        do(session, step)
+    slot(session).removal_asked = asked and made > 2
     successor = VioSession(FakeVm(devices=session.inventory()))
-    assert list(successor.devices) == list(session.devices)
-    assert slot(successor).state is State.CONFIGURED
+    assert [slot(successor).save(), slot(successor).device is None] == [slot(session).save(), slot(session).device is None]
+    # The call whose answer was lost comes again and changes nothing.
+    for step in STEPS[max(0, made - 1) :]:
+        do(successor, step)
+    assert (slot(successor).device is None) == (asked and 2 < made < len(STEPS))
+
+
+def test_a_successor_is_told_no_more_than_it_needs_and_believes_nothing() -> None:
+    session = make_session()
+    take(session)
+    assert [spec.remembered for spec in session.inventory()] == [b"", b""], "a device as any bus would make it"
     give(session)
-    assert [spec.unit_address for spec in session.inventory()] == [0x7100_0000]
+    [_, spec] = session.inventory()
+    for remembered in (b"\xff", spec.remembered[:-1], state_pb2.VioConnectorState(index=SLOT, state=9).SerializeToString()):
+        devices = [trap_pb2.DeviceSpec(kind="vty", unit_address=ADDRESS, remembered=remembered)]
+        with pytest.raises(BusError, match="what is remembered of slot V1-C1 is unusable"):
+            VioSession(FakeVm(devices=devices))
 
 
 def test_an_empty_slot_cannot_be_taken_and_an_unknown_index_is_none() -> None:
@@ -210,7 +243,12 @@ def test_a_reset_leaves_what_is_plugged_in_to_the_guest_and_drops_requests() -> 
     session = make_session()
     boot = slot(session, INDEX_BASE)
     boot.removal_asked = True
+    assert isinstance(session.vm, FakeVm)
+    told = session.vm.inventory_changes
     asyncio.run(session.reset())
+    assert session.vm.inventory_changes == told + 1, "what a successor must know has changed"
+    asyncio.run(session.reset())
+    assert session.vm.inventory_changes == told + 1
     assert [slot(session).state, boot.state, boot.removal_asked] == [State.CONFIGURED, State.CONFIGURED, False]
     assert slot(session, INDEX_BASE + 2).state is State.UNUSABLE
     assert [node.path for node in session.nodes()][1:] == ["/vdevice/vty@71000000", "/vdevice/vty@71000001"]
