@@ -22,6 +22,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
+from splitvisor.process_end import end_process
+
 MESSAGE_BYTES = 1 << 20
 """A request: arguments and environment."""
 ANSWER_SECONDS = 30.0
@@ -165,4 +167,4 @@ if __name__ == "__main__":
         _load(control)
         gc.freeze()  # No collector is to look at what is loaded again.
         status = _serve(control)
-    sys.exit(status)
+    end_process(status or 0)

@@ -24,10 +24,11 @@ def main() -> None:
     if sys.argv[1:2] == ["run"]:
         from splitvisor.cli.flags import read  # instead of typer, where that is not needed
         from splitvisor.cli.run import run
+        from splitvisor.process_end import end_process
 
         given = read(run, sys.argv[2:])
         if given is not None:
-            sys.exit(run(**given))
+            end_process(run(**given))
     if sys.argv[1:2] == ["health"]:
         from splitvisor.health import main as health_main
 
