@@ -122,7 +122,7 @@ class Unpacker:
             # What a frame states about itself is what would be allocated for it.
             if zstandard.frame_content_size(message.pages) != pages * PAGE:
                 raise SnapshotError(f"the snapshot has damaged pages of {self._what}")
-            data = memoryview(_decompressor().decompress(message.pages))
+            data = _decompressed(message.pages, pages * PAGE)
         except (DecodeError, zstandard.ZstdError) as error:
             raise SnapshotError(f"the snapshot has damaged pages of {self._what}") from error
         position = 0
@@ -150,7 +150,20 @@ def _compressor() -> Any:
     return _local.compressor
 
 
-def _decompressor() -> Any:
+def _decompressed(frame: bytes, size: int) -> memoryview:
+    """Return what a frame holds, valid until this thread's next: memory that was touched before costs no page faults.
+
+    Raises ZstdError, also for a frame that ends early.
+    """
     if not hasattr(_local, "decompressor"):
         _local.decompressor = zstandard.ZstdDecompressor()
-    return _local.decompressor
+        _local.buffer = memoryview(bytearray(CHUNK))
+    buffer: memoryview = _local.buffer
+    room = buffer[:size]
+    with _local.decompressor.stream_reader(frame) as reader:
+        while room:
+            count = reader.readinto(room)
+            if not count:
+                raise zstandard.ZstdError(f"the frame ends {len(room)} bytes early")
+            room = room[count:]
+    return buffer[:size]

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import grpc
@@ -20,7 +22,7 @@ from cpu_service.snapshot import Capture
 from cpu_service.snapshot_loader import SnapshotLoader
 from cpu_service.snapshot_streams import Incoming, Outgoing, SlowReaderError
 from splitvisor.rpc import machine_pb2 as pb
-from splitvisor.snapshot_file import SnapshotError
+from splitvisor.snapshot_file import SnapshotError, Source
 
 
 class ProtocolError(Exception):
@@ -133,14 +135,15 @@ async def restore(
     machines: list[Machine] = []
 
     def prepare() -> None:
-        loader = SnapshotLoader(incoming, backends, moved=options.moved)
-        if loader.config.name != options.vm:
-            raise SnapshotError(f"the snapshot is of VM {loader.config.name!r}, not of {options.vm!r}")
-        machine = make(loader)
-        machines.append(machine)
-        machine.prepare()
+        with _open(options.file) if options.file else nullcontext(incoming) as source:
+            loader = SnapshotLoader(source, backends, moved=options.moved)
+            if loader.config.name != options.vm:
+                raise SnapshotError(f"the snapshot is of VM {loader.config.name!r}, not of {options.vm!r}")
+            machine = make(loader)
+            machines.append(machine)
+            machine.prepare()
 
-    feeding = asyncio.create_task(_feed(requests, incoming))
+    feeding = asyncio.create_task(_feed(requests, incoming, in_parts=not options.file))
     preparing = asyncio.create_task(asyncio.to_thread(prepare))
     running = False
     refused: Exception | None = None
@@ -176,11 +179,22 @@ async def _drop(preparing: asyncio.Task[None], machines: list[Machine]) -> None:
         await asyncio.to_thread(machine.stop)
 
 
-async def _feed(requests: AsyncIterator[pb.RestoreMachineRequest], incoming: Incoming) -> None:
+def _open(path: str) -> AbstractContextManager[Source]:
+    """Open a snapshot of this host. Raises OSError, and SnapshotError for what is not a file: a pipe would have no end."""
+    if not os.path.isabs(path):
+        raise SnapshotError(f"{path}: not an absolute path")
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SnapshotError(f"{path}: not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+async def _feed(requests: AsyncIterator[pb.RestoreMachineRequest], incoming: Incoming, *, in_parts: bool) -> None:
     """Hand over the snapshot, up to its end. Raises ProtocolError."""
     async for request in requests:
         match request.WhichOneof("message"):
-            case "data":
+            case "data" if in_parts:
                 await incoming.put(request.data)
             case "complete":
                 incoming.end()

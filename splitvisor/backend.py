@@ -98,7 +98,7 @@ class Result:
     """Return words of an RTAS call, the status first."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """A hypercall or RTAS call as a handler sees it."""
 

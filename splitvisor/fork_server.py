@@ -2,8 +2,9 @@
 """Starts services quickly: one process loads what all of them share, and each service is a fork of it.
 
 Loading gRPC and its kin takes a service longer than everything else that it does before it listens; four services and one command
-line on two processors would wait for it most of a second. The process is started before the command line itself has loaded, and
-ends when all services run. They become children of whoever asked, who can wait for them as for any other.
+line on two processors would wait for it most of a second. The process is started before the command line itself has loaded. While
+nobody asks for a service it loads more, what single ones want, and it ends when all services run. They become children of whoever
+asked, who can wait for them as for any other.
 
 Nothing of gRPC runs before the fork, so the forks are as whole as processes that were started anew.
 """
@@ -13,20 +14,24 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
-import json
 import os
+import select
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
+
+from splitvisor.process_end import end_process
 
 MESSAGE_BYTES = 1 << 20
 """A request: arguments and environment."""
 ANSWER_SECONDS = 30.0
 SHARED = ("splitvisor.service_main", "splitvisor.trap_server", "splitvisor.rpc.device_tree_pb2_grpc")
 """Modules that most services import."""
-ROOT = Path(__file__).resolve().parent.parent
+OWN = ("cpu_service.service", "hcall_service.service", "of_client_service.service", "vio_service.service")
+"""Modules that one service imports, the slowest first."""
+ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36
 _FILES = 3
@@ -45,7 +50,7 @@ class ForkServer:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(ANSWER_SECONDS)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+        path = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH", ""))))
         with other:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "splitvisor.fork_server", str(other.fileno())],
@@ -67,6 +72,8 @@ class ForkServer:
 
         Raises OSError when it cannot be started.
         """
+        import json  # it takes a while to load, and a process that starts first does so meanwhile
+
         request = json.dumps({"arguments": arguments, "environment": dict(os.environ)}).encode()
         socket.send_fds(self._socket, [request], [log, ready, parent])
         answer = self._socket.recv(MESSAGE_BYTES)
@@ -97,10 +104,15 @@ def fork_server() -> ForkServer:
     return early or ForkServer()
 
 
-def _load() -> None:
-    """Import what services share, and let no collector look at it again."""
+def _load(requests: socket.socket) -> None:
+    """Import what services share, then more while there is no request."""
     for name in SHARED:
         importlib.import_module(name)
+    for name in OWN:
+        if select.select([requests], [], [], 0)[0]:
+            return
+        with suppress(ImportError):  # The service that cannot do without says what is wrong.
+            importlib.import_module(name)
 
 
 def _serve(requests: socket.socket) -> int | None:
@@ -112,16 +124,19 @@ def _serve(requests: socket.socket) -> int | None:
         pid = os.fork()
         if pid == 0:
             requests.close()
-            return _become(json.loads(data), files)
+            return _become(data, files)
         for file in files:
             os.close(file)
         requests.send(str(pid).encode())
 
 
-def _become(request: dict[str, object], files: Sequence[int]) -> int:
+def _become(data: bytes, files: Sequence[int]) -> int:
     """Be the service of a request."""
+    import json  # is there by now
+
     from splitvisor.service_main import main
 
+    request = json.loads(data)
     log, ready, parent = files
     os.setsid()
     os.dup2(log, 1)
@@ -140,7 +155,8 @@ def _call_process(title: str) -> None:
     """Let ps show a title: a fork's command line is else that of the process that made it."""
     _prctl(_PR_SET_NAME, title.rpartition(" ")[2].encode())
     # Fields 48 and 49 of proc(5)'s stat, counted from behind the name, which may have blanks.
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
     start, end = int(fields[45]), int(fields[46])
     ctypes.memmove(start, title.encode()[: end - start - 1].ljust(end - start, b"\0"), end - start)
 
@@ -148,7 +164,7 @@ def _call_process(title: str) -> None:
 if __name__ == "__main__":
     gc.disable()  # The services turn it on.
     with socket.socket(fileno=int(sys.argv[1])) as control:
-        _load()
-        gc.freeze()
+        _load(control)
+        gc.freeze()  # No collector is to look at what is loaded again.
         status = _serve(control)
-    sys.exit(status)
+    end_process(status or 0)

@@ -13,6 +13,8 @@ from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap_messages import counts_fit, failed
 
 Answer = Result | int
+ANSWER = (int, Result)
+"""The same for isinstance(), which takes twice as long with a union."""
 
 
 def run_handler(
@@ -23,7 +25,7 @@ def run_handler(
         return _run(session, trap, call, declared)
     ended = [observer.begin(session.vm.name, declared, trap) for observer in observers]
     answer = _run(session, trap, call, declared)
-    if not isinstance(answer, Answer):
+    if not isinstance(answer, ANSWER):
         return _observed(declared, answer, ended)
     _tell(ended, answer_class(declared, answer))
     return answer

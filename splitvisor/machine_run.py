@@ -114,7 +114,8 @@ async def _start(stub: _Stub, request: RunRequest, backends: Mapping[str, str]) 
         return
     from splitvisor.snapshot_transfer import restore_requests  # not needed without a snapshot
 
-    requests = restore_requests(request.config.name, request.snapshot, backends)
+    own = "cpu" not in request.connect
+    requests = restore_requests(request.config.name, request.snapshot, backends, same_host=own)
     async for _ in stub.RestoreMachine(requests, timeout=START_SECONDS):
         pass
 

@@ -15,21 +15,26 @@ from splitvisor.snapshot_file import SnapshotError
 PART_BYTES = 1 << 20
 
 
-def restore_requests(vm: str, file: Path, backends: Mapping[str, str]) -> Iterator[pb.RestoreMachineRequest]:
+def restore_requests(
+    vm: str, file: Path, backends: Mapping[str, str], *, same_host: bool = False
+) -> Iterator[pb.RestoreMachineRequest]:
     """Yield the requests that restore a snapshot file and let the machine run.
 
     Args:
         vm: what it is a snapshot of.
         file: the snapshot.
         backends: where back ends are, by name.
+        same_host: cpu_service can open the file as well as this process can, and does.
 
     Raises OSError.
     """
     addresses = [pb.BackendAddress(name=name, address=address) for name, address in backends.items()]
-    yield pb.RestoreMachineRequest(options=pb.RestoreOptions(vm=vm, backends=addresses))
-    with file.open("rb", buffering=0) as snapshot:
-        while part := snapshot.read(PART_BYTES):
-            yield pb.RestoreMachineRequest(data=part)
+    path = str(file.absolute()) if same_host else ""
+    yield pb.RestoreMachineRequest(options=pb.RestoreOptions(vm=vm, backends=addresses, file=path))
+    if not same_host:
+        with file.open("rb", buffering=0) as snapshot:
+            while part := snapshot.read(PART_BYTES):
+                yield pb.RestoreMachineRequest(data=part)
     yield pb.RestoreMachineRequest(complete=pb.RestoreComplete())
     yield pb.RestoreMachineRequest(go=pb.RestoreGo())
 

@@ -20,6 +20,12 @@ class ContractError(Exception):
     """cpu_service broke the contract of the stream; ends the stream with INVALID_ARGUMENT."""
 
 
+def check_gap(trap: pb.Trap, position: int) -> None:
+    """Refuse a call when one before it is missing, which would never take effect: this one moves the position past it."""
+    if trap.sequence - trap.skipped > position + 1:
+        raise ContractError(f"call {trap.sequence} of vCPU {trap.vcpu} after {position}: what is between did not come")
+
+
 class Stream:
     """One connection. Writes never overlap, as grpc.aio demands."""
 
@@ -45,6 +51,11 @@ class Stream:
         if not self._writing:
             self._writing = True
             self._drainer = asyncio.get_running_loop().create_task(self._drain())
+
+    async def sent(self) -> None:
+        """Wait until everything is sent that there was to send."""
+        if self._drainer is not None:
+            await self._drainer
 
     def _append(self, message: pb.AttachResponse) -> None:
         if len(self._queue) >= MAX_UNSENT:

@@ -98,6 +98,6 @@ def reply_message(trap: pb.Trap, call: Call, declared: Hypercall | RtasCall, res
     return reply
 
 
-def acknowledge_message(trap: pb.Trap) -> pb.AttachResponse:
-    """Tells that a posted call took effect, and all of its vCPU before it."""
-    return pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=trap.vcpu, sequence=trap.sequence))
+def interrupt_message(source: int) -> pb.AttachResponse:
+    """A pulse of an interrupt source."""
+    return pb.AttachResponse(interrupt=pb.Interrupt(source=source))

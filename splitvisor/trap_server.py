@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 import grpc
 import structlog
 
+from splitvisor.acknowledgements import Acknowledgements
 from splitvisor.backend import Session
 from splitvisor.handler_times import HandlerObserver, HandlerTimes
 from splitvisor.metrics import ATTACHED_VMS, Sample, Source
@@ -55,6 +56,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         self._attaching = asyncio.Lock()
         self._observers: list[HandlerObserver] = []
         self._closed = False
+        self._acknowledgements = Acknowledgements()
 
     def observe(self, observer: HandlerObserver) -> None:
         """Let an observer see every call of VMs that attach from now on."""
@@ -148,6 +150,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
                     link.answer(request.invoke_result.id, request.invoke_result)
                 case "detach":
                     log.info("detached", reason=request.detach.reason)
+                    await link.acknowledge_all()
                     await self._drop(link)
                     return
                 case other:
@@ -205,7 +208,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
                 await known.close(replaced=True)
             elif len(self._links) >= MAX_VMS:
                 await self._make_room()
-            link = self._links[hello.vm] = VmLink(hello, self._factory)
+            link = self._links[hello.vm] = VmLink(hello, self._factory, self._acknowledgements)
             link.observers = tuple(self._observers)
         await self._tell_changed()
         return link

@@ -7,21 +7,22 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from splitvisor.acknowledgements import Acknowledgements, Owed
 from splitvisor.backend import Call, Hypercall, Result, RtasCall, Session, Vm
 from splitvisor.backend_memory import BackendMemory, MappedMemory, StreamMemory
 from splitvisor.guest_memory import RamFile
 from splitvisor.handler_times import HandlerObserver
-from splitvisor.handlers import finished, run_handler
+from splitvisor.handlers import ANSWER, Answer, finished, run_handler
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.session_state import StateCollector, StateError, parts
-from splitvisor.trap_connection import ContractError, Stream
-from splitvisor.trap_messages import acknowledge_message, declared_call, mirror_messages, reply_message, route_message
+from splitvisor.trap_connection import ContractError, Stream, check_gap
+from splitvisor.trap_messages import declared_call, interrupt_message, mirror_messages, reply_message, route_message
 
 MAX_PENDING_EVENTS = 1024
 """Interrupt sources and actions that wait for cpu_service to come back."""
@@ -40,7 +41,7 @@ log = structlog.get_logger()
 class VmLink(Vm):
     """One VM at this back end, over all its connections."""
 
-    def __init__(self, hello: pb.Hello, factory: SessionFactory) -> None:
+    def __init__(self, hello: pb.Hello, factory: SessionFactory, acknowledgements: Acknowledgements) -> None:
         self.name = hello.vm
         self.incarnation = hello.incarnation
         self.vcpus = hello.vcpus
@@ -64,6 +65,8 @@ class VmLink(Vm):
         self._backlog_bytes = 0
         self.session = factory(self)
         self.calls = self.session.calls
+        self._acknowledgements = acknowledgements
+        self._owed = Owed(acknowledgements, self.calls, self._acknowledge)
         self.observers: Sequence[HandlerObserver] = ()
         """See each call begin and end."""
         self._is_as_configured = True
@@ -86,7 +89,7 @@ class VmLink(Vm):
             self._pulses[source] = math.inf
             return
         self._pulses[source] = time.monotonic()
-        self.stream.send(_interrupt(source))
+        self.stream.send(interrupt_message(source))
 
     def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
         """See Vm."""
@@ -134,6 +137,7 @@ class VmLink(Vm):
         self._requests[number] = (message, future)
         try:
             if self.stream is not None:
+                self._owed.say()  # What is asked for belongs to the first request that has no answer.
                 self.stream.send(message)
             async with asyncio.timeout(REQUEST_DEADLINE_S):
                 return await future
@@ -171,6 +175,7 @@ class VmLink(Vm):
                 self._positions[position.vcpu] = max(position.sequence, self._positions.get(position.vcpu, 0))
         if self.session.uncommitted:
             self.session.commit()
+        self._owed.forget()
         for vcpu, sequence in self._positions.items():
             stream.send(pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=vcpu, sequence=sequence)))
         for message, _ in self._requests.values():
@@ -181,7 +186,7 @@ class VmLink(Vm):
         for source, pulsed in self._pulses.items():
             if pulsed > now - REPEATED_PULSE_S:
                 self._pulses[source] = now
-                stream.send(_interrupt(source))
+                stream.send(interrupt_message(source))
 
     def answer(self, number: int, result: pb.MemoryResult | pb.InvokeResult) -> None:
         """Deliver the answer to a request of a handler; a second one is ignored. Raises ContractError for one of another kind."""
@@ -195,6 +200,7 @@ class VmLink(Vm):
 
     async def receive(self, request: pb.AttachRequest) -> None:
         """Handle a trap, a posted batch, a reset or a save, after those that came before it."""
+        self._acknowledgements.requests += 1
         if self._work is not None:
             size = request.ByteSize()
             if self._backlog_bytes + size > BACKLOG_BYTES:
@@ -233,7 +239,8 @@ class VmLink(Vm):
         if request.HasField("trap"):
             return self._trap(request.trap)
         if request.HasField("posted"):
-            return self._posted(request.posted)
+            batch = request.posted.traps
+            return self._posted(len(batch), iter(batch), {})
         if request.HasField("save_state"):
             return self._save(request.save_state.id)
         if request.HasField("resumed"):
@@ -248,7 +255,7 @@ class VmLink(Vm):
         if trap.sequence <= position:
             return None
         if trap.sequence > position + 1:
-            _check_gap(trap, position)
+            check_gap(trap, position)
         declared = declared_call(self.calls, self.vcpus, trap)
         self._positions[trap.vcpu] = trap.sequence
         self._replies[trap.vcpu] = (trap.sequence, None)
@@ -268,9 +275,9 @@ class VmLink(Vm):
         return response
 
     def _call(self, trap: pb.Trap, declared: Hypercall | RtasCall) -> pb.Reply | Awaitable[pb.Reply]:
-        call = Call(vcpu=trap.vcpu, arguments=trap.arguments, returns=trap.returns, sequence=trap.sequence)
+        call = Call(vcpu=trap.vcpu, arguments=trap.arguments[:], returns=trap.returns, sequence=trap.sequence)
         answer = run_handler(self.session, trap, call, declared, self.observers)
-        if isinstance(answer, Result | int):
+        if isinstance(answer, ANSWER):
             return reply_message(trap, call, declared, answer)
         return self._await_reply(trap, call, declared, answer)
 
@@ -284,35 +291,39 @@ class VmLink(Vm):
         self._memory.end_call(reply)
         return reply
 
-    def _posted(self, batch: pb.PostedBatch, first: int = 0) -> pb.AttachResponse | Awaitable[pb.AttachResponse | None] | None:
+    def _posted(self, count: int, traps: Iterator[pb.Trap], done: dict[int, int]) -> Awaitable[None] | None:
+        """Carry out what is left of a batch of so many calls; done: by vCPU, the last one of it so far."""
         positions = self._positions
-        for index in range(first, len(batch.traps)):
-            trap = batch.traps[index]
+        for trap in traps:
             vcpu, sequence = trap.vcpu, trap.sequence
+            done[vcpu] = sequence
             position = positions.get(vcpu, 0)
             if sequence <= position:
                 continue
             if sequence > position + 1:
-                _check_gap(trap, position)
+                check_gap(trap, position)
             declared = declared_call(self.calls, self.vcpus, trap)
-            call = Call(vcpu, trap.arguments, sequence=sequence)
+            # A list of numbers is read several times as fast as the message's own.
+            call = Call(vcpu, trap.arguments[:], sequence=sequence)
             answer = run_handler(self.session, trap, call, declared, self.observers)
-            if not isinstance(answer, Result | int):
-                return self._posted_later(batch, index, call, answer)
+            if not isinstance(answer, ANSWER):
+                return self._posted_later(trap, call, answer, count, traps, done)
             positions[vcpu] = sequence
-            self._say_effects(call)
-        return self._acknowledge(batch)
+            if call.effects:
+                self._say_effects(call)
+        self._owed.add(done, count)
+        return None
 
     async def _posted_later(
-        self, batch: pb.PostedBatch, index: int, call: Call, answer: Awaitable[Result | int]
-    ) -> pb.AttachResponse | None:
+        self, trap: pb.Trap, call: Call, answer: Awaitable[Answer], count: int, traps: Iterator[pb.Trap], done: dict[int, int]
+    ) -> None:
         """Go on with a batch after a handler that waits; there is no reply for its writes to go with."""
-        trap = batch.traps[index]
         await finished(trap, declared_call(self.calls, self.vcpus, trap), answer)
         self._positions[trap.vcpu] = trap.sequence
         self._say_effects(call)
-        begun = self._posted(batch, index + 1)
-        return begun if begun is None or isinstance(begun, pb.AttachResponse) else await begun
+        begun = self._posted(count, traps, done)
+        if begun is not None:
+            await begun
 
     def _say_effects(self, call: Call) -> None:
         """Interrupts and machine actions of a posted call; a call of another owner has nobody to wait for its credit."""
@@ -322,16 +333,17 @@ class VmLink(Vm):
             elif effect.HasField("action"):
                 self._event(pb.AttachResponse(action=effect.action))
 
-    def _acknowledge(self, batch: pb.PostedBatch) -> pb.AttachResponse | None:
-        """Acknowledge the last call of each vCPU in a batch; the last acknowledgement is returned."""
+    async def acknowledge_all(self) -> None:
+        """Say what posted calls are owed, before the stream ends: a recording of it is whole then."""
+        self._owed.say()
+        if self.stream is not None:
+            await self.stream.sent()
+
+    def _acknowledge(self, message: pb.AttachResponse) -> None:
         if self.session.uncommitted:
             self.session.commit()
-        response: pb.AttachResponse | None = None
-        for trap in {trap.vcpu: trap for trap in batch.traps}.values():
-            if response is not None and self.stream is not None:
-                self.stream.send(response)
-            response = acknowledge_message(trap)
-        return response
+        if self.stream is not None:
+            self.stream.send(message)
 
     async def _reset(self, count: int) -> pb.AttachResponse:
         try:
@@ -380,17 +392,8 @@ class VmLink(Vm):
         if self._work is not None:
             self._work.cancel()
             await asyncio.gather(self._work, return_exceptions=True)
+        self._owed.forget()
         self._thaw()
         await (self.session.replaced() if replaced else self.session.close())
         if isinstance(self._memory, MappedMemory):
             self._memory.close()
-
-
-def _check_gap(trap: pb.Trap, position: int) -> None:
-    """Refuse a call when one before it is missing, which would never take effect: this one moves the position past it."""
-    if trap.sequence - trap.skipped > position + 1:
-        raise ContractError(f"call {trap.sequence} of vCPU {trap.vcpu} after {position}: what is between did not come")
-
-
-def _interrupt(source: int) -> pb.AttachResponse:
-    return pb.AttachResponse(interrupt=pb.Interrupt(source=source))

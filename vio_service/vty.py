@@ -25,6 +25,7 @@ OUTPUT_CREDIT = 64 << 10
 """Output under way between cpu_service and here."""
 
 _WORD_MASK = 0xFFFF_FFFF
+_BLOCK = struct.Struct(">QQ")
 
 
 class Vty(VioDevice):
@@ -106,7 +107,7 @@ def put_term_char(session: ConsoleSession, call: Call) -> int:
     vty = _find(session, unit_address)
     if vty is None or length > BLOCK_BYTES:
         return H.PARAMETER
-    session.print(call, vty.console, struct.pack(">QQ", high, low)[:length])
+    session.print(call, vty.console, _BLOCK.pack(high, low)[:length])
     return H.SUCCESS
 
 
@@ -116,7 +117,7 @@ def get_term_char(session: BusSession, call: Call) -> Result:
     if vty is None:
         return Result(H.PARAMETER)
     block = vty.read_block()
-    return Result(outputs=(len(block), *struct.unpack(">QQ", block.ljust(BLOCK_BYTES, b"\0"))))
+    return Result(outputs=(len(block), *_BLOCK.unpack(block.ljust(BLOCK_BYTES, b"\0"))))
 
 
 def display_character(session: ConsoleSession, call: Call) -> int:

@@ -21,6 +21,14 @@ def main() -> None:
             head_start()
     # A failed TLS handshake is one line of ours, not one of gRPC's too; services keep gRPC's, which says what a peer got wrong.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if sys.argv[1:2] == ["run"]:
+        from splitvisor.cli.flags import read  # instead of typer, where that is not needed
+        from splitvisor.cli.run import run
+        from splitvisor.process_end import end_process
+
+        given = read(run, sys.argv[2:])
+        if given is not None:
+            end_process(run(**given))
     if sys.argv[1:2] == ["health"]:
         from splitvisor.health import main as health_main
 

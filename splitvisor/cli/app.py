@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from splitvisor import __version__
+from splitvisor.cli.flags import for_typer
 from splitvisor.cli.tls_options import TlsGroup
 
 PLAIN = {"run": "run", "new-device": "new_device", "top": "top", "trace": "trace", "replay": "replay"}
@@ -32,7 +33,8 @@ def make_app(wanted: str | None = None) -> typer.Typer:
     chosen = {wanted} if wanted in {*PLAIN, *GROUPS} else {*PLAIN, *GROUPS}
     for name, module in PLAIN.items():
         if name in chosen:
-            app.command(name)(_load(module))
+            command = _load(module)
+            app.command(name)(for_typer(command) if name == "run" else command)
     for name, module in GROUPS.items():
         if name in chosen:
             app.add_typer(_load(module), name=name)

@@ -10,15 +10,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 import uvloop
 
 from splitvisor import launcher
 from splitvisor.cli import machine_options as options
+from splitvisor.cli.flags import Flag
 from splitvisor.config import ConfigError, MachineConfig, apply_flags, read_machine_file
 from splitvisor.connect import parse_backends, parse_connect
 from splitvisor.exit_status import ExitStatus
-from splitvisor.guests import resolve
 
 if TYPE_CHECKING:
     from splitvisor.faults.run import FaultPlan
@@ -44,9 +43,7 @@ def run(
     firmware: options.Firmware = None,
     flat_tree: options.FlatTree = False,
     machine: options.MachineFile = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The VM's name \\[guest]", rich_help_panel=options.MACHINE)
-    ] = None,
+    name: Annotated[str | None, Flag(metavar="NAME", help="The VM's name \\[guest]", panel=options.MACHINE)] = None,
     memory: options.Memory = None,
     smp: options.Smp = None,
     vty: options.Vty = None,
@@ -54,44 +51,38 @@ def run(
     no_shared_memory: options.NoSharedMemory = False,
     snapshot: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="Go on from a snapshot of `vm save`", rich_help_panel=options.MACHINE),
+        Flag(("--from",), metavar="FILE", help="Go on from a snapshot of `vm save`", panel=options.MACHINE),
     ] = None,
-    exit_on: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="End with 0 once the console shows TEXT", rich_help_panel=_RUN)
-    ] = None,
-    timeout: Annotated[
-        float | None, typer.Option(metavar="S", min=0.001, help="End with 124 after S seconds", rich_help_panel=_RUN)
-    ] = None,
+    exit_on: Annotated[str | None, Flag(metavar="TEXT", help="End with 0 once the console shows TEXT", panel=_RUN)] = None,
+    timeout: Annotated[float | None, Flag(metavar="S", least=0.001, help="End with 124 after S seconds", panel=_RUN)] = None,
     connect: Annotated[list[str] | None, options.connect("Use a service that runs already", _RUN)] = None,
     backend: options.Backend = None,
     log_level: Annotated[
-        LogLevel, typer.Option(metavar="LEVEL", help="Of the services; debug shows their logs on stderr", rich_help_panel=_RUN)
+        LogLevel, Flag(metavar="LEVEL", help="Of the services; debug shows their logs on stderr", panel=_RUN)
     ] = LogLevel.INFO,
-    log_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Append the services' logs to FILE", rich_help_panel=_RUN)
-    ] = None,
+    log_file: Annotated[Path | None, Flag(metavar="FILE", help="Append the services' logs to FILE", panel=_RUN)] = None,
     store: Annotated[
         str | None,
-        typer.Option(
+        Flag(
             metavar="PLACE", help="Keep device trees there: a file, or postgresql://...; without, they go with the run",
-            rich_help_panel=_RUN,
+            panel=_RUN,
         ),
     ] = None,
     transcripts: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep what each console says in a file there", rich_help_panel=_RUN)
+        Path | None, Flag(metavar="DIR", help="Keep what each console says in a file there", panel=_RUN)
     ] = None,
     record: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Record what the machine and its back ends say to each other", rich_help_panel=_RUN),
+        Flag(metavar="FILE", help="Record what the machine and its back ends say to each other", panel=_RUN),
     ] = None,
     fault: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.toml", help="Let things go wrong between cpu_service and back ends", rich_help_panel=_RUN),
+        Flag(metavar="FILE.toml", help="Let things go wrong between cpu_service and back ends", panel=_RUN),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Write an account of the run: calls, times", rich_help_panel=_RUN)
+        Path | None, Flag(metavar="FILE.json", help="Write an account of the run: calls, times", panel=_RUN)
     ] = None,
-) -> None:
+) -> int:
     """Run a guest; its console is this terminal. Without a kernel, the demo guest.
 
     [bold]^][/] opens a menu, where [bold]q[/] leaves. Exit status: 0 the guest powered off, 1 it did so without showing the text
@@ -101,10 +92,10 @@ def run(
         "name": name,
         "memory": memory,
         "smp": smp,
-        "kernel": resolve("kernel", kernel) if kernel is not None else None,
-        "initrd": resolve("initrd", initrd) if initrd is not None else None,
+        "kernel": _image("kernel", kernel),
+        "initrd": _image("initrd", initrd),
         "append": append,
-        "firmware": resolve("firmware", firmware) if firmware is not None else None,
+        "firmware": _image("firmware", firmware),
         "flat_tree": True if flat_tree else None,
         "shared_memory": False if no_shared_memory else None,
         "vty": vty,
@@ -137,14 +128,22 @@ def run(
             progress=_progress_line() if sys.stderr.isatty() else lambda _step: None,
         )
     except ConfigError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(ExitStatus.USAGE) from None
+        print(error, file=sys.stderr)
+        return ExitStatus.USAGE
     result = uvloop.run(launcher.run(request))
     if result.message:
         if sys.stderr.isatty():
-            typer.echo(err=True)  # The guest may have left its last line unfinished.
-        typer.echo(f"splitvisor run: {result.message}", err=True)
-    raise typer.Exit(int(result.status))
+            print(file=sys.stderr)  # The guest may have left its last line unfinished.
+        print(f"splitvisor run: {result.message}", file=sys.stderr)
+    return result.status
+
+
+def _image(kind: str, value: str | None) -> Path | None:
+    if value is None:
+        return None
+    from splitvisor.guests import resolve  # the demo guest and snapshots have no use for it
+
+    return resolve(kind, value)
 
 
 def _saved_config(snapshot: Path, flags: Mapping[str, object]) -> MachineConfig:

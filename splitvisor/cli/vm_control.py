@@ -15,6 +15,7 @@ import typer
 
 from splitvisor.cli import machine_options as options
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
+from splitvisor.cli.flags import for_typer
 from splitvisor.cli.vm_status import render_status, state_text, status_fields
 from splitvisor.config import ConfigError, MachineConfig, apply_flags, read_machine_file, with_nvram_file
 from splitvisor.connect import parse_backends, parse_connect
@@ -32,7 +33,7 @@ Cpu = Annotated[str | None, typer.Option("--cpu", metavar="ADDRESS", help="cpu_s
 def add_commands(vm: typer.Typer) -> None:
     """Add the commands to `splitvisor vm`."""
     for command in (start, stop, pause, resume, reset, status, wait):
-        vm.command(command.__name__)(command)
+        vm.command(command.__name__)(for_typer(command))
 
 
 def start(

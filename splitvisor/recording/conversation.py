@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from splitvisor.recording import RecordingError
 from splitvisor.rpc import recording_pb2 as rpb
@@ -32,7 +33,7 @@ class Step:
     request: pb.AttachRequest
     """trap, posted or reset."""
     response: pb.AttachResponse = field(default_factory=pb.AttachResponse)
-    """reply, reset_done, or the acknowledgement of the last call of a batch."""
+    """reply, reset_done, or of a batch what said first that it is done: an acknowledgement, or a later request's answer."""
     answered_ns: int = 0
     asked: list[tuple[pb.AttachResponse, pb.AttachRequest | None]] = field(default_factory=list)
     """memory_read, memory_write and invoke, each with its answer; None: there was none."""
@@ -193,7 +194,12 @@ class Conversation:
                     return
 
     def _finish(self, time_ns: int, response: pb.AttachResponse) -> Iterator[Item]:
-        for step in [step for step in self._unanswered if step.take(response)]:
+        done = [step for step in self._unanswered if step.take(response)]
+        if done and not response.HasField("acknowledge"):
+            # Requests are handled in order, so the batches before are done as well; their acknowledgement may come later.
+            before = takewhile(lambda step: step is not done[0], self._unanswered)
+            done = [*(step for step in before if step.request.HasField("posted")), *done]
+        for step in done:
             self._unanswered.remove(step)
             self._bytes -= step.size
             step.response, step.answered_ns = response, time_ns

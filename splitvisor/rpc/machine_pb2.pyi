@@ -171,14 +171,16 @@ class RestoreMachineRequest(_message.Message):
     def __init__(self, options: _Optional[_Union[RestoreOptions, _Mapping]] = ..., data: _Optional[bytes] = ..., complete: _Optional[_Union[RestoreComplete, _Mapping]] = ..., go: _Optional[_Union[RestoreGo, _Mapping]] = ...) -> None: ...
 
 class RestoreOptions(_message.Message):
-    __slots__ = ("backends", "moved", "vm")
+    __slots__ = ("backends", "moved", "vm", "file")
     BACKENDS_FIELD_NUMBER: _ClassVar[int]
     MOVED_FIELD_NUMBER: _ClassVar[int]
     VM_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
     backends: _containers.RepeatedCompositeFieldContainer[BackendAddress]
     moved: bool
     vm: str
-    def __init__(self, backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ..., moved: _Optional[bool] = ..., vm: _Optional[str] = ...) -> None: ...
+    file: str
+    def __init__(self, backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ..., moved: _Optional[bool] = ..., vm: _Optional[str] = ..., file: _Optional[str] = ...) -> None: ...
 
 class RestoreComplete(_message.Message):
     __slots__ = ()

@@ -58,8 +58,8 @@ class MachineServiceStub:
     RestoreMachine: _grpc.StreamStreamMultiCallable[_machine_pb2.RestoreMachineRequest, _machine_pb2.RestoreMachineResponse]
     """Builds a machine from a snapshot.
 
-    Order. The first request is `options`, then the snapshot follows in parts, then `complete`. The first response is `ready`:
-    everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
+    Order. The first request is `options`, then the snapshot follows in parts, unless `options` names a file, then `complete`. The
+    first response is `ready`: everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
     Without `go` within 30 seconds of `ready` the machine is dropped.
 
     Errors. INVALID_ARGUMENT: the snapshot is broken or does not fit; the text says where and why. FAILED_PRECONDITION: a
@@ -117,8 +117,8 @@ class MachineServiceAsyncStub(MachineServiceStub):
     RestoreMachine: _aio.StreamStreamMultiCallable[_machine_pb2.RestoreMachineRequest, _machine_pb2.RestoreMachineResponse]  # type: ignore[assignment]
     """Builds a machine from a snapshot.
 
-    Order. The first request is `options`, then the snapshot follows in parts, then `complete`. The first response is `ready`:
-    everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
+    Order. The first request is `options`, then the snapshot follows in parts, unless `options` names a file, then `complete`. The
+    first response is `ready`: everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
     Without `go` within 30 seconds of `ready` the machine is dropped.
 
     Errors. INVALID_ARGUMENT: the snapshot is broken or does not fit; the text says where and why. FAILED_PRECONDITION: a
@@ -215,8 +215,8 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_machine_pb2.RestoreMachineResponse], _abc.AsyncIterator[_machine_pb2.RestoreMachineResponse]]:
         """Builds a machine from a snapshot.
 
-        Order. The first request is `options`, then the snapshot follows in parts, then `complete`. The first response is `ready`:
-        everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
+        Order. The first request is `options`, then the snapshot follows in parts, unless `options` names a file, then `complete`. The
+        first response is `ready`: everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
         Without `go` within 30 seconds of `ready` the machine is dropped.
 
         Errors. INVALID_ARGUMENT: the snapshot is broken or does not fit; the text says where and why. FAILED_PRECONDITION: a

@@ -40,8 +40,9 @@ class TrapServiceStub:
 
     Order. The first request is `hello`, the first response `offer`. Requests are handled in the order of the stream. A
     vCPU has at most one `trap` outstanding; while it waits, the back end may send `memory_read`, `memory_write` and `invoke`
-    requests and gets each answered. `posted` batches have no reply: `acknowledge` returns their credit. A synchronous trap
-    is sent after everything that its vCPU posted to the same back end.
+    requests and gets each answered. `posted` batches have no reply: `acknowledge` returns their credit, of several batches at a
+    time and after the replies of later calls if the back end likes, but within 0.1 s, and before it asks for anything or ends the
+    stream after `detach`. A synchronous trap is sent after everything that its vCPU posted to the same back end.
 
     Idempotence. A request is identified by (vm, incarnation, vcpu, sequence); sequences of one vCPU grow by one per call to
     this back end, posted or not. After a lost connection cpu_service attaches again with the same incarnation and sends
@@ -78,8 +79,9 @@ class TrapServiceAsyncStub(TrapServiceStub):
 
     Order. The first request is `hello`, the first response `offer`. Requests are handled in the order of the stream. A
     vCPU has at most one `trap` outstanding; while it waits, the back end may send `memory_read`, `memory_write` and `invoke`
-    requests and gets each answered. `posted` batches have no reply: `acknowledge` returns their credit. A synchronous trap
-    is sent after everything that its vCPU posted to the same back end.
+    requests and gets each answered. `posted` batches have no reply: `acknowledge` returns their credit, of several batches at a
+    time and after the replies of later calls if the back end likes, but within 0.1 s, and before it asks for anything or ends the
+    stream after `detach`. A synchronous trap is sent after everything that its vCPU posted to the same back end.
 
     Idempotence. A request is identified by (vm, incarnation, vcpu, sequence); sequences of one vCPU grow by one per call to
     this back end, posted or not. After a lost connection cpu_service attaches again with the same incarnation and sends
@@ -119,8 +121,9 @@ class TrapServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Order. The first request is `hello`, the first response `offer`. Requests are handled in the order of the stream. A
         vCPU has at most one `trap` outstanding; while it waits, the back end may send `memory_read`, `memory_write` and `invoke`
-        requests and gets each answered. `posted` batches have no reply: `acknowledge` returns their credit. A synchronous trap
-        is sent after everything that its vCPU posted to the same back end.
+        requests and gets each answered. `posted` batches have no reply: `acknowledge` returns their credit, of several batches at a
+        time and after the replies of later calls if the back end likes, but within 0.1 s, and before it asks for anything or ends the
+        stream after `detach`. A synchronous trap is sent after everything that its vCPU posted to the same back end.
 
         Idempotence. A request is identified by (vm, incarnation, vcpu, sequence); sequences of one vCPU grow by one per call to
         this back end, posted or not. After a lost connection cpu_service attaches again with the same incarnation and sends

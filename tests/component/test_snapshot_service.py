@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import tempfile
 import threading
@@ -193,6 +194,36 @@ def test_a_damaged_snapshot_is_refused_in_one_line(host: Host, snapshot: bytes, 
         damaged[position] ^= 1 << data.draw(st.integers(0, 7))
     code, _ = refusal(host, requests(bytes(damaged), []))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def named(path: Path | str, *more: pb.RestoreMachineRequest) -> Iterator[pb.RestoreMachineRequest]:
+    """A restore from a file of cpu_service's host."""
+    yield pb.RestoreMachineRequest(options=pb.RestoreOptions(vm="demo", file=str(path)))
+    yield from more or [pb.RestoreMachineRequest(complete=pb.RestoreComplete())]
+
+
+def test_a_file_of_the_host_is_read_as_strictly(host: Host, snapshot: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "demo.snapshot"
+    path.write_bytes(snapshot[:-1])
+    assert refusal(host, named(path)) == refusal(host, requests(snapshot[:-1], []))
+    path.write_bytes(snapshot)
+    code, details = refusal(host, named(path))
+    assert (code, "without go" in details) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    code, details = refusal(host, named(path, pb.RestoreMachineRequest(data=snapshot[:100])))
+    assert (code, "unexpected message data" in details) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+
+
+def test_what_is_no_file_of_the_host_is_refused(host: Host, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, code, text in (
+        (pipe, grpc.StatusCode.INVALID_ARGUMENT, "not a regular file"),
+        ("/dev/zero", grpc.StatusCode.INVALID_ARGUMENT, "not a regular file"),
+        ("demo.snapshot", grpc.StatusCode.INVALID_ARGUMENT, "not an absolute path"),
+        (tmp_path / "none", grpc.StatusCode.FAILED_PRECONDITION, "No such file"),
+    ):
+        found, details = refusal(host, named(path))
+        assert (found, text in details) == (code, True)
 
 
 def test_a_snapshot_of_another_vm_is_refused(host: Host, snapshot: bytes) -> None:

@@ -176,3 +176,11 @@ def read_newc(data: bytes) -> list[tuple[str, int, bytes, tuple[int, int]]]:
             return found
         found.append((name, fields[1], data[start : start + fields[6]], (fields[9], fields[10])))
         offset = (start + fields[6] + 3) & ~3
+
+
+@pytest.mark.parametrize("status", [0, 7])
+def test_a_process_that_ends_at_once_has_written_what_it_printed(status: int) -> None:
+    code = "import atexit; from splitvisor.process_end import end_process; atexit.register(print, 'late'); print('out', end='')\n"
+    code += f"import sys; print('err', file=sys.stderr, end=''); end_process({status})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "out", "err")

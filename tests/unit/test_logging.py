@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from splitvisor.acknowledgements import Acknowledgements
 from splitvisor.backend import Call, Hypercall, Session
 from splitvisor.guest_memory import GuestAddressError
 from splitvisor.logging import LogLevel, bind, clear, configure, trap_in_hand
@@ -49,7 +50,7 @@ def test_a_handlers_failure_is_logged_with_its_trap() -> None:
     configure(LogLevel.INFO, "vio_service", stream)
 
     async def handle() -> None:
-        link = VmLink(pb.Hello(vm="demo", vcpus=2, ram_bytes=0x1000, incarnation=1), _Failing)
+        link = VmLink(pb.Hello(vm="demo", vcpus=2, ram_bytes=0x1000, incarnation=1), _Failing, Acknowledgements())
         await link.receive(pb.AttachRequest(trap=pb.Trap(vcpu=1, sequence=1, route=0, arguments=[0x2000])))
 
     asyncio.run(handle())

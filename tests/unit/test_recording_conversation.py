@@ -66,6 +66,13 @@ def test_a_batch_is_answered_when_each_of_its_vcpus_is() -> None:
     assert len(steps(items(batch, one, partly, other))) == 1
 
 
+def test_a_batch_comes_before_the_call_after_it_though_it_is_acknowledged_later() -> None:
+    batch = request(7, pb.AttachRequest(posted=pb.PostedBatch(traps=[trap(1, 1), trap(1, 2, vcpu=1)])))
+    later = [response(9, pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=vcpu, sequence=1))) for vcpu in (0, 1)]
+    found = steps(items(batch, *call(8, 2, 3, 9), *later))
+    assert [[list(each.arguments) for each in step.traps] for step in found] == [[[1], [2]], [[3]]]
+
+
 def test_calls_without_an_answer_are_counted() -> None:
     recording = Recording([start(), *attached(), *call(5, 1, 3, 9)[:1]], "r")
     assert steps(item for _, item in recording.items()) == []

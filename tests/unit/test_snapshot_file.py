@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import mmap
+import random
 from collections.abc import Callable
 
 import pytest
@@ -145,6 +146,11 @@ def test_memory_comes_back_as_it_was(pages: dict[int, bytes]) -> None:
     messages = list(packed(area, [(0, len(area))], counted.append))
     assert unpack(messages, len(area)) == area[:]
     assert sum(counted) == PAGE * sum(any(data) for data in pages.values())
+
+
+def test_memory_that_cannot_be_compressed_comes_back() -> None:
+    area = filled({number: random.Random(number).randbytes(PAGE) for number in range(2 * CHUNK // PAGE)})
+    assert unpack(list(packed(area, [(0, len(area))], lambda _size: None)), len(area)) == area[:]
 
 
 def test_only_memory_in_use_is_looked_at() -> None:

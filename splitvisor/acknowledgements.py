@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""When a back end acknowledges posted calls: soon when it has nothing else to do, and many at a time when it has.
+
+An acknowledgement only returns credit, of which a guest has plenty, but is a message like any other: with many guests that print
+it would be every fourth message that a service and its peers handle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from splitvisor.backend import Hypercall, RtasCall
+from splitvisor.rpc import trap_pb2 as pb
+
+IDLE_S = 0.001
+"""With no request for so long, of any VM, everything is acknowledged."""
+LONGEST_S = 0.04
+"""How long an acknowledgement waits at most."""
+CREDIT_PART = 4
+"""Of the credit, one part in so many is acknowledged at once when it is used up."""
+
+
+class Owed:
+    """What one VM's posted calls are owed.
+
+    Args:
+        service: of all VMs.
+        calls: what the session declares.
+        send: takes each acknowledgement, in order.
+    """
+
+    def __init__(
+        self, service: Acknowledgements, calls: Iterable[Hypercall | RtasCall], send: Callable[[pb.AttachResponse], None]
+    ) -> None:
+        posted = [call.posted for call in calls if isinstance(call, Hypercall) and call.posted is not None]
+        # No call takes more credit than its largest size.
+        self._most_calls = min((each.credit_bytes // (CREDIT_PART * max(1, each.max_size)) for each in posted), default=0)
+        self._service, self._send = service, send
+        self._sequences: dict[int, int] = {}
+        self._calls = 0
+        self.since = 0.0
+        """When the first of them was done."""
+
+    def add(self, done: Mapping[int, int], calls: int) -> None:
+        """So many more calls are done. done: by vCPU, the sequence of the last of them."""
+        if not self._calls:
+            self.since = time.monotonic()
+        self._sequences.update(done)
+        self._calls += calls
+        if self._calls > self._most_calls:
+            self.say()
+        else:
+            self._service.owe(self)
+
+    def say(self) -> None:
+        """Acknowledge the last call of each vCPU, and all before it."""
+        sequences, self._sequences = self._sequences, {}
+        self.forget()
+        for vcpu, sequence in sequences.items():
+            self._send(pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=vcpu, sequence=sequence)))
+
+    def forget(self) -> None:
+        """Nothing is owed: it was said in another way, or there is nobody to say it to."""
+        self._sequences = {}
+        self._calls = 0
+        self._service.settle(self)
+
+
+class Acknowledgements:
+    """Of all VMs of a service: looks while anything is owed whether there is anything else to do."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        """So far, of every kind and VM."""
+        self._seen = 0
+        self._owing: dict[Owed, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def owe(self, owed: Owed) -> None:
+        """This VM's are to be said in a while."""
+        self._owing[owed] = None
+        if self._timer is None:
+            self._seen = self.requests
+            self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._look)
+
+    def settle(self, owed: Owed) -> None:
+        """This VM's are said."""
+        self._owing.pop(owed, None)
+
+    def _look(self) -> None:
+        idle, self._seen = self.requests == self._seen, self.requests
+        oldest = time.monotonic() - LONGEST_S
+        for owed in [each for each in self._owing if idle or each.since <= oldest]:
+            owed.say()
+        self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._look) if self._owing else None
