@@ -13,7 +13,6 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import grpc
 import structlog
@@ -31,12 +30,11 @@ from cpu_service.link_contract import (
 )
 from cpu_service.ram import GuestRam
 from cpu_service.trap_wire import TrapWire, WireEndedError
-from splitvisor.addresses import Address, parse_address
+from splitvisor.addresses import parse_address
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.session_state import parts
-
-if TYPE_CHECKING:
-    from splitvisor.tls_client import ClientContext
+from splitvisor.tls_client import ClientContext
+from splitvisor.tls_files import tls_files
 
 GATHER_S = 0.002
 """How long posted calls wait for more of their kind."""
@@ -101,7 +99,7 @@ class LinkConnection:
         """What the back end does on its own."""
         self._hello, self._events = hello, events
         self._address = parse_address(address)
-        self._tls = _tls(self._address)
+        self._tls = ClientContext(tls_files(address)) if self._address.tls else None
         self._wire: TrapWire | None = None
         """The connection, from its introduction to its end."""
         self._reading = threading.Lock()
@@ -403,13 +401,3 @@ class LinkConnection:
         with self._lock:
             self._ledger.acknowledged(done.vcpu, done.sequence)
             self._acknowledged.notify_all()
-
-
-def _tls(address: Address) -> ClientContext | None:
-    """What connections to an address need for TLS; None: they are in plaintext. Raises TlsError."""
-    if not address.tls:
-        return None
-    from splitvisor.tls_client import ClientContext  # most machines have no use for it
-    from splitvisor.tls_files import tls_files
-
-    return ClientContext(tls_files(address.text))
