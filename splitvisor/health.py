@@ -16,6 +16,7 @@ SERVING, NOT_SERVING, USAGE = 0, 1, 2
 """Exit statuses."""
 TIMEOUT_SECONDS = 10.0
 """For a service on a busy host; one that answers does so in milliseconds."""
+WHY_SECONDS = 0.2
 _LATE = "no answer within {:g} s; is it running?"
 _UNIX = "unix:"
 
@@ -29,7 +30,7 @@ def check(address: str, timeout: float) -> str:
     """
     import grpc
 
-    from splitvisor.channels import open_channel
+    from splitvisor.channels import explain, open_channel
 
     with open_channel(address) as channel:
         call = channel.unary_unary(CHECK, request_serializer=bytes, response_deserializer=bytes)
@@ -37,8 +38,14 @@ def check(address: str, timeout: float) -> str:
             # An empty HealthCheckRequest asks about the server as a whole.
             answer = call(b"", timeout=timeout, wait_for_ready=True)
         except grpc.RpcError as error:
-            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            return _LATE.format(timeout) if late else error.details() or error.code().name
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                return error.details() or error.code().name
+            try:
+                # Who waits for a connection is not told why there is none; who does not wait is.
+                answer = call(b"", timeout=WHY_SECONDS)
+            except grpc.RpcError as reason:
+                known = reason.code() is grpc.StatusCode.UNAVAILABLE
+                return f"not within {timeout:g} s: {explain(reason)}" if known else _LATE.format(timeout)
     return "" if answer == SERVING_MESSAGE else "not serving"
 
 

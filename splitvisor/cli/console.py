@@ -55,6 +55,8 @@ def list_consoles(
     if as_json:
         typer.echo(json.dumps([_fields(each) for each in found], indent=2))
         return
+    if not found:
+        typer.echo("splitvisor console list: no VM is attached there", err=True)
     for each in found:
         typer.echo(_line(each))
         for client in each.clients:

@@ -65,6 +65,14 @@ def test_a_service_that_does_not_answer_is_named(
     assert capsys.readouterr().err == f"splitvisor health: {service.address}: no answer within 0.2 s; is it running?\n"
 
 
+def test_it_is_told_why_there_is_no_connection(short_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address = f"unix:{short_path}/nobody.sock"
+    assert health.main([address, "--timeout", "0.5"]) == NOT_SERVING
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"splitvisor health: {address}: not within 0.5 s: ")
+    assert "No such file or directory" in line
+
+
 def test_a_server_that_says_that_it_does_not_serve_is_believed(short_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     address = f"unix:{short_path}/s.sock"
     servicer = grpc_health.HealthServicer()
