@@ -33,11 +33,14 @@ def boot(
     runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Boots of each")] = 3,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with qemu-system-ppc64, and the ratio")] = False,
     memory: Annotated[str, typer.Option(metavar="SIZE", help="RAM of the guest")] = "512M",
+    append: Annotated[
+        str, typer.Option(metavar="TEXT", help="Added to the command line of both kernels")
+    ] = bench_boot.SAME_WORK,
     json_file: JsonOption = None,
 ) -> None:
     """Boot Debian's kernel to user space and off again: wall time of the whole process, services included."""
     try:
-        figures = bench_boot.measure(runs, vs_qemu, memory, typer.echo)
+        figures = bench_boot.measure(runs, vs_qemu, memory, typer.echo, append=append)
     except bench_boot.BenchError as error:
         typer.echo(f"splitvisor bench boot: {error}", err=True)
         raise typer.Exit(1) from None
