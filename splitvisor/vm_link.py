@@ -177,7 +177,9 @@ class VmLink(Vm):
             self.session.commit()
         self._owed.forget()
         for vcpu, sequence in self._positions.items():
-            stream.send(pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=vcpu, sequence=sequence)))
+            # Not a call whose reply is still kept: cpu_service would take it for answered, and say so at the next attach.
+            done = sequence - 1 if self._replies.get(vcpu, (-1, None))[0] == sequence else sequence
+            stream.send(pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=vcpu, sequence=done)))
         for message, _ in self._requests.values():
             stream.send(message)
         while self._events:

@@ -105,6 +105,19 @@ def test_calls_take_effect_once_and_in_order_whatever_the_stream_does(
         assert {each["direction"] for each in happened} == {fault["direction"]}
 
 
+def test_a_reply_that_is_lost_again_and_again_comes_at_last(backend: ThreadBackend, directory: Path) -> None:
+    """A guest that polls its console has a call under way whenever a connection is lost, so also when the next one is."""
+    fault = {"kind": "lose", "messages": ["reply"], "at": [2, 3, 4, 5], **TO_CPU}
+    with faulty(backend, directory, fault) as (client, proxy):
+        assert client.call(H_ADD, 7).outputs == [7]
+        client.post_in_time(1)
+        assert client.call(H_ADD, 1).outputs == [8]
+        assert proxy.journal.counts == {"lose": 4}
+        client.post_in_time(2)
+        assert client.call(H_ADD, 1).outputs == [9]
+        assert backend.session().log == [1, 2]
+
+
 def test_another_rpcs_error_is_the_back_ends_own(backend: ThreadBackend, directory: Path) -> None:
     proxy = ThreadProxy(backend.target, directory, [])
     try:

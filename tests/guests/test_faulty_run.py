@@ -5,7 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cpu_service.trap_router import CALL_TIMEOUT_S
 from tests.guests.conftest import Run
+from tests.guests.harness import BOOT_SECONDS, Guests
+
+SOON = CALL_TIMEOUT_S - 5
+"""Before a call that has no answer would end by itself."""
 
 SCENARIO = """
 seed = 3
@@ -53,6 +58,34 @@ def test_the_demo_guest_notices_nothing(run: Run, short_path: Path) -> None:
     assert (counts["lose"], counts["kill"], counts["stop"]) == (4, 1, 1)
     assert counts["jitter"] > 20
     assert (short_path / "log" / "guest-71000000.log").read_bytes().decode() == console.text
+
+
+POLLING = """
+seed = 1
+[[fault]]
+kind = "lose"
+backend = "vio"
+direction = "to-cpu"
+messages = ["reply"]
+at = [1, 2, 3]
+"""
+
+
+def test_a_restored_slof_goes_on_when_its_first_replies_are_lost(run: Run, guests: Guests, short_path: Path) -> None:
+    """SLOF asks for input all the time: the reply that is lost again and again is that of one call, and may have the input."""
+    console = run("--name", "polls", "--firmware", str(guests.slof))
+    console.expect(r"^0 > ", BOOT_SECONDS)
+    snapshot, scenario = short_path / "slof.snapshot", short_path / "scenario.toml"
+    saved = console.splitvisor("vm", "save", "polls", str(snapshot), "--stop")
+    assert saved.returncode == 0, saved.stderr
+    assert console.wait() == 0
+    scenario.write_text(POLLING)
+    restored = run("--from", str(snapshot), "--fault", str(scenario))
+    restored.type('." sum " 1234 1111 + u.\r')
+    restored.expect("sum 2345", SOON)
+    restored.type("power-off\r")
+    assert restored.wait() == 0
+    assert restored.report()["faults"]["counts"] == {"lose": 3}
 
 
 def test_a_scenario_that_does_not_fit_is_refused(run: Run, short_path: Path) -> None:
