@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 
 from splitvisor.backend import Hypercall, RtasCall
 from splitvisor.rpc import trap_pb2 as pb
 
 IDLE_S = 0.001
 """With no request for so long, of any VM, everything is acknowledged."""
-LONGEST_S = 0.04
-"""How long an acknowledgement waits at most."""
+LONGEST_S = 0.03
+"""After which an acknowledgement waits only for those of other VMs."""
+VMS_AT_ONCE = 4
+"""Of how many at a time: what many guests send meanwhile does not wait for all of it."""
 CREDIT_PART = 4
 """Of the credit, one part in so many is acknowledged at once when it is used up."""
 
@@ -92,6 +95,7 @@ class Acknowledgements:
     def _look(self) -> None:
         idle, self._seen = self.requests == self._seen, self.requests
         oldest = time.monotonic() - LONGEST_S
-        for owed in [each for each in self._owing if idle or each.since <= oldest]:
+        due = (each for each in self._owing if idle or each.since <= oldest)  # The oldest first.
+        for owed in list(islice(due, VMS_AT_ONCE)):
             owed.say()
         self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._look) if self._owing else None

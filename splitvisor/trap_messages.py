@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import structlog
 
 from splitvisor.backend import Call, Hypercall, Operand, Result, RtasCall, Session
 from splitvisor.guest_memory import GuestAddressError
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.session_state import StateCollector, StateError, parts
 from splitvisor.trap_connection import ContractError
 
 log = structlog.get_logger()
@@ -101,3 +102,18 @@ def reply_message(trap: pb.Trap, call: Call, declared: Hypercall | RtasCall, res
 def interrupt_message(source: int) -> pb.AttachResponse:
     """A pulse of an interrupt source."""
     return pb.AttachResponse(interrupt=pb.Interrupt(source=source))
+
+
+async def saved_states(number: int, session: Session) -> AsyncIterator[pb.SavedState]:
+    """Yield the answer to a save in parts; what goes wrong is said in the last one."""
+    try:
+        collector = StateCollector(session.vm.name)
+        collector.add(await session.save())
+    except StateError as error:
+        yield pb.SavedState(id=number, last=True, error=str(error))
+    except Exception as error:
+        log.exception("state not saved", vm=session.vm.name)
+        yield pb.SavedState(id=number, last=True, error=f"it failed: {error}")
+    else:
+        for data, last in parts(collector.state()):
+            yield pb.SavedState(id=number, data=data, last=last)

@@ -20,9 +20,15 @@ from splitvisor.guest_memory import RamFile
 from splitvisor.handler_times import HandlerObserver
 from splitvisor.handlers import ANSWER, Answer, finished, run_handler
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.session_state import StateCollector, StateError, parts
 from splitvisor.trap_connection import ContractError, Stream, check_gap
-from splitvisor.trap_messages import declared_call, interrupt_message, mirror_messages, reply_message, route_message
+from splitvisor.trap_messages import (
+    declared_call,
+    interrupt_message,
+    mirror_messages,
+    reply_message,
+    route_message,
+    saved_states,
+)
 
 MAX_PENDING_EVENTS = 1024
 """Interrupt sources and actions that wait for cpu_service to come back."""
@@ -358,19 +364,10 @@ class VmLink(Vm):
         """Send the session's state; from here on devices leave guest memory alone."""
         if self._memory.frozen is None:
             self._memory.frozen = asyncio.Event()
-        saved = pb.SavedState(id=number, last=True)
-        try:
-            collector = StateCollector(self.name)
-            collector.add(await self.session.save())
-            for data, last in parts(collector.state()):
-                saved = pb.SavedState(id=number, data=data, last=last)
-                if not last and self.stream is not None:
-                    await self.stream.write(pb.AttachResponse(saved_state=saved))
-        except StateError as error:
-            saved.error = str(error)
-        except Exception as error:
-            log.exception("state not saved", vm=self.name)
-            saved.error = f"it failed: {error}"
+        saved = pb.SavedState()
+        async for saved in saved_states(number, self.session):
+            if not saved.last and self.stream is not None:
+                await self.stream.write(pb.AttachResponse(saved_state=saved))
         return pb.AttachResponse(saved_state=saved)
 
     async def _resumed(self) -> None:

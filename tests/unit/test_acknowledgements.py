@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from splitvisor.acknowledgements import CREDIT_PART, LONGEST_S, Acknowledgements, Owed
+from splitvisor.acknowledgements import CREDIT_PART, LONGEST_S, VMS_AT_ONCE, Acknowledgements, Owed
 from splitvisor.backend import Call, Hypercall, Posted
 from splitvisor.rpc import trap_pb2 as pb
 
@@ -64,6 +64,17 @@ def test_an_idle_service_acknowledges_the_last_call_of_each_vcpu() -> None:
         await service.until(2)
 
     assert run(test).said == [(0, 3), (1, 1)]
+
+
+def test_the_calls_of_many_vms_are_acknowledged_a_few_at_a_time() -> None:
+    async def test(service: Service) -> None:
+        for vm in range(3 * VMS_AT_ONCE):
+            service.vm().add({vm: 1}, 1)
+        await service.until(1)
+        assert len(service.said) == VMS_AT_ONCE
+        await service.until(3 * VMS_AT_ONCE)
+
+    assert run(test).said == [(vm, 1) for vm in range(3 * VMS_AT_ONCE)]
 
 
 def test_a_busy_service_acknowledges_when_the_oldest_has_waited_long_enough() -> None:
