@@ -3,7 +3,7 @@
 
 Each guest is a trap stream of its own with a terminal of its own, held by a few client processes. A guest does what Linux does
 when it prints: some posted H_PUT_TERM_CHAR, then an H_GET_TERM_CHAR whose answer it waits for, again and again. No guest
-computes, so all the time is the clients', gRPC's and vio_service's.
+computes, so all the time is the clients' and vio_service's.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import grpc.aio
 import uvloop
 
-from splitvisor.channels import open_aio_channel
+from cpu_service.grpc_call import GrpcCall
+from cpu_service.trap_wire import PATH
 from splitvisor.cli.bench_boot import BenchError
 from splitvisor.cli.bench_shell import cpu_seconds
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.rpc import trap_pb2_grpc
 
 UNIT_ADDRESS = 0x7100_0000
 OUTPUT = (UNIT_ADDRESS, 16, 0x2E2E_2E2E_2E2E_2E2E, 0x2E2E_2E2E_2E2E_2E0A)
@@ -134,68 +135,111 @@ def _line(process: subprocess.Popen[bytes], who: str, seconds: float = 0.0) -> b
 # A client process.
 
 
-class _Guest:
-    """One trap stream: calls are made one after the other, as one vCPU makes them."""
+class _Guest(asyncio.Protocol):
+    """One trap stream, spoken as cpu_service speaks it: calls are made one after the other, as one vCPU makes them."""
 
-    def __init__(self, channel: grpc.aio.Channel, number: int) -> None:
-        self._stream = trap_pb2_grpc.TrapServiceStub(channel).Attach(None)
+    def __init__(self, number: int) -> None:
+        self._call = GrpcCall(PATH, "localhost")
+        self._transport: asyncio.WriteTransport | None = None
         self._name = f"guest-{number}"
         self._sequence = 0
+        self._responses: deque[pb.AttachResponse] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._transport = cast("asyncio.WriteTransport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        self._responses.extend(map(pb.AttachResponse.FromString, self._call.receive(data)))
+        self._flush()
+        self._wake()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._call.cancel()
+        self._wake()
 
     async def attach(self) -> None:
+        """Introduce the VM, and reset its devices."""
         devices = [pb.DeviceSpec(kind="vty", unit_address=UNIT_ADDRESS)]
-        hello = pb.Hello(vm=self._name, incarnation=1, vcpus=1, ram_bytes=1 << 28, devices=devices)
-        await self._stream.write(pb.AttachRequest(hello=hello))
-        offer = (await self._read()).offer
-        tokens = {route.token: index for index, route in enumerate(offer.routes) if route.kind == pb.CALL_KIND_HYPERCALL}
-        self._put, self._get = tokens[Hcall.H_PUT_TERM_CHAR], tokens[Hcall.H_GET_TERM_CHAR]
-        await self._stream.write(pb.AttachRequest(reset=pb.Reset(count=1)))
-        while not (await self._read()).HasField("reset_done"):
-            pass
+        self._send(pb.AttachRequest(hello=pb.Hello(vm=self._name, incarnation=1, vcpus=1, ram_bytes=1 << 28, devices=devices)))
+        async with asyncio.timeout(ANSWER_SECONDS):
+            offer = (await self._read()).offer
+            tokens = {route.token: index for index, route in enumerate(offer.routes) if route.kind == pb.CALL_KIND_HYPERCALL}
+            self._put, self._get = tokens[Hcall.H_PUT_TERM_CHAR], tokens[Hcall.H_GET_TERM_CHAR]
+            self._send(pb.AttachRequest(reset=pb.Reset(count=1)))
+            while not (await self._read()).HasField("reset_done"):
+                pass
 
     async def run(self, seconds: float, posted: int) -> list[float]:
         """Call for so long; return how long each answer took."""
         answers = []
         deadline = time.perf_counter() + seconds
-        while (began := time.perf_counter()) < deadline:
-            if posted:
-                batch = [self._trap(self._put, OUTPUT) for _ in range(posted)]
-                await self._stream.write(pb.AttachRequest(posted=pb.PostedBatch(traps=batch)))
-            await self._stream.write(pb.AttachRequest(trap=self._trap(self._get, (UNIT_ADDRESS,))))
-            while not (response := await self._read()).HasField("reply"):
-                pass
-            if response.reply.sequence != self._sequence or response.reply.result:
-                raise RuntimeError(f"{self._name}: H_GET_TERM_CHAR {self._sequence} was answered with {response}")
-            answers.append(time.perf_counter() - began)
+        async with asyncio.timeout(seconds + ANSWER_SECONDS):
+            while (began := time.perf_counter()) < deadline:
+                if posted:
+                    batch = [self._trap(self._put, OUTPUT) for _ in range(posted)]
+                    self._send(pb.AttachRequest(posted=pb.PostedBatch(traps=batch)))
+                self._send(pb.AttachRequest(trap=self._trap(self._get, (UNIT_ADDRESS,))))
+                while not (response := await self._read()).HasField("reply"):
+                    pass
+                if response.reply.sequence != self._sequence or response.reply.result:
+                    raise RuntimeError(f"{self._name}: H_GET_TERM_CHAR {self._sequence} was answered with {response}")
+                answers.append(time.perf_counter() - began)
         return answers
 
     async def detach(self) -> None:
-        await self._stream.write(pb.AttachRequest(detach=pb.Detach(reason="the benchmark is over")))
-        await self._stream.done_writing()
+        """End the VM, and wait until the stream has ended."""
+        self._send(pb.AttachRequest(detach=pb.Detach(reason="the benchmark is over")))
+        self._call.finish()
+        self._flush()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while self._call.end is None:
+                await self._more()
+        assert self._transport is not None
+        self._transport.close()
 
     def _trap(self, route: int, arguments: tuple[int, ...]) -> pb.Trap:
         self._sequence += 1
         return pb.Trap(vcpu=0, sequence=self._sequence, route=route, arguments=arguments)
 
+    def _send(self, request: pb.AttachRequest) -> None:
+        self._call.send(request.SerializeToString())
+        self._flush()
+
+    def _flush(self) -> None:
+        assert self._transport is not None
+        while self._call.output:
+            self._transport.write(bytes(self._call.output))
+            self._call.wrote(len(self._call.output))
+
     async def _read(self) -> pb.AttachResponse:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            response = await self._stream.read()
-        if not isinstance(response, pb.AttachResponse):
-            raise RuntimeError(f"{self._name}: vio_service ended the stream")
-        return response
+        while not self._responses:
+            if self._call.end is not None:
+                raise RuntimeError(f"{self._name}: vio_service ended the stream: {self._call.end.details}")
+            await self._more()
+        return self._responses.popleft()
+
+    async def _more(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 async def _client(address: str, numbers: range, seconds: float, posted: int) -> AsyncIterator[str]:
     """Yield a line when the guests are attached, and one with their answers' times."""
-    # As real guests have: a connection each, not one for all streams.
-    channels = [open_aio_channel(address, (("grpc.use_local_subchannel_pool", 1),)) for _ in numbers]
-    guests = [_Guest(channel, number) for channel, number in zip(channels, numbers, strict=True)]
+    connect = asyncio.get_running_loop().create_unix_connection
+    guests = [(await connect(partial(_Guest, number), address.removeprefix("unix:")))[1] for number in numbers]
     await asyncio.gather(*(guest.attach() for guest in guests))
     yield "ready"
     answers = await asyncio.gather(*(guest.run(seconds, posted) for guest in guests))
     await asyncio.gather(*(guest.detach() for guest in guests))
     yield json.dumps(answers)
-    await asyncio.gather(*(channel.close(None) for channel in channels))
 
 
 async def _main(address: str, first: str, stop: str, step: str, seconds: str, posted: str) -> None:
