@@ -113,13 +113,13 @@ class LinkConnection:
         self._flush_at = math.inf
         """When the batch goes, by time.monotonic()."""
         self._outstanding: pb.AttachRequest | None = None
-        self._closing = threading.Event()
+        self._first_attach, self._closing = threading.Event(), threading.Event()
         self._abandoned = False
-        self._first_attach = threading.Event()
-        self._failure = ""
-        self._refused = False
+        self._failure, self._refused = "", False
         self._restore = state
         """Goes with the introduction until the back end has it."""
+        self._stands_still = state is not None
+        """The machine does not run yet."""
         self._takes_back = False
         """The machine runs already: a restored session goes on at once."""
         self._saves = 0
@@ -311,6 +311,7 @@ class LinkConnection:
         outstanding = self._outstanding  # Before the positions: it may be answered at this moment, and then they have it.
         hello.positions.extend(self._ledger.positions)
         hello.restore = self._restore is not None
+        hello.stands_still = self._stands_still
         first = [pb.AttachRequest(hello=hello)]
         if self._restore is not None:
             states = [pb.RestoreState(data=data, last=last) for data, last in parts(self._restore)]
@@ -399,5 +400,9 @@ class LinkConnection:
 
     def _acknowledge(self, done: pb.Acknowledge) -> None:
         with self._lock:
-            self._ledger.acknowledged(done.vcpu, done.sequence)
+            sequence, waiting = done.sequence, self._outstanding
+            if waiting is not None and waiting.HasField("trap") and waiting.trap.vcpu == done.vcpu:
+                # Its reply is what tells that it is done: before, a back end must not be told that it may forget the reply.
+                sequence = min(sequence, waiting.trap.sequence - 1)
+            self._ledger.acknowledged(done.vcpu, sequence)
             self._acknowledged.notify_all()

@@ -209,6 +209,7 @@ class BackendLink(LinkConnection):
     def resume(self) -> None:
         """Tell a restored session that the machine runs."""
         with self._lock:
+            self._stands_still = False
             self._send(pb.AttachRequest(resumed=pb.Resumed()))
 
     def release(self) -> None:

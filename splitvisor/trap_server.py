@@ -124,8 +124,8 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         link.attach(stream, hello.hello)
         if self._closed:
             stream.end(f"{self._backend} shuts down")
-        if not restored:  # Else nothing was lost on the way: what was pulsed before the VM was saved is in its state.
-            await link.session.attached()
+        if not restored and not hello.hello.stands_still:
+            await link.session.attached()  # Else nothing was lost on the way: what was pulsed before is in the restored state.
         log.info("attached", incarnation=link.incarnation, restored=restored)
         try:
             await self._serve(link, request_iterator)

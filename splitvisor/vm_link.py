@@ -168,7 +168,7 @@ class VmLink(Vm):
     def attach(self, stream: Stream, hello: pb.Hello) -> None:
         """Take over a new connection: say again what the lost one may not have delivered."""
         old, self.stream = self.stream, stream
-        self._thaw()
+        self._stand_still(hello.restore or hello.stands_still)
         if old is not None:
             old.end("a newer connection took over")
         if not self._is_as_configured:
@@ -362,8 +362,7 @@ class VmLink(Vm):
 
     async def _save(self, number: int) -> pb.AttachResponse:
         """Send the session's state; from here on devices leave guest memory alone."""
-        if self._memory.frozen is None:
-            self._memory.frozen = asyncio.Event()
+        self._stand_still()
         saved = pb.SavedState()
         async for saved in saved_states(number, self.session):
             if not saved.last and self.stream is not None:
@@ -371,12 +370,16 @@ class VmLink(Vm):
         return pb.AttachResponse(saved_state=saved)
 
     async def _resumed(self) -> None:
-        self._thaw()
+        self._stand_still(False)
         await self.session.resumed()
 
-    def _thaw(self) -> None:
-        if self._memory.frozen is not None:
-            self._memory.frozen.set()
+    def _stand_still(self, still: bool = True) -> None:
+        """Let devices leave guest memory alone, or use it again."""
+        frozen = self._memory.frozen
+        if still and frozen is None:
+            self._memory.frozen = asyncio.Event()
+        elif not still and frozen is not None:
+            frozen.set()
             self._memory.frozen = None
 
     async def restore(self, state: bytes) -> None:
@@ -392,7 +395,7 @@ class VmLink(Vm):
             self._work.cancel()
             await asyncio.gather(self._work, return_exceptions=True)
         self._owed.forget()
-        self._thaw()
+        self._stand_still(False)
         await (self.session.replaced() if replaced else self.session.close())
         if isinstance(self._memory, MappedMemory):
             self._memory.close()

@@ -81,7 +81,7 @@ class AttachResponse(_message.Message):
     def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., saved_state: _Optional[_Union[SavedState, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions", "restore", "moved")
+    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions", "restore", "moved", "stands_still")
     VM_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class Hello(_message.Message):
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     RESTORE_FIELD_NUMBER: _ClassVar[int]
     MOVED_FIELD_NUMBER: _ClassVar[int]
+    STANDS_STILL_FIELD_NUMBER: _ClassVar[int]
     vm: str
     incarnation: int
     vcpus: int
@@ -100,7 +101,8 @@ class Hello(_message.Message):
     positions: _containers.RepeatedCompositeFieldContainer[VcpuPosition]
     restore: bool
     moved: bool
-    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., restore: _Optional[bool] = ..., moved: _Optional[bool] = ...) -> None: ...
+    stands_still: bool
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., restore: _Optional[bool] = ..., moved: _Optional[bool] = ..., stands_still: _Optional[bool] = ...) -> None: ...
 
 class DeviceSpec(_message.Message):
     __slots__ = ("kind", "unit_address", "options", "remembered")

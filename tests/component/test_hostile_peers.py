@@ -59,6 +59,43 @@ def test_a_back_end_that_floods_loses_its_stream(directory: Path, flood: str) ->
         server.stop(0).wait(DEADLINE_S)
 
 
+class Hasty(trap_pb2_grpc.TrapServiceServicer):
+    """A back end that acknowledges a call before it has answered it, and loses its first connection between the two."""
+
+    def __init__(self) -> None:
+        self.positions: list[int] = []
+
+    def Attach(self, request_iterator: Any, context: Any) -> Iterator[pb.AttachResponse]:
+        hello = next(request_iterator).hello
+        self.positions += [position.sequence for position in hello.positions]
+        yield pb.AttachResponse(offer=pb.Offer(backend="hasty", routes=[pb.Route(kind=pb.CALL_KIND_HYPERCALL, token=0xF100)]))
+        trap = next(request_iterator).trap
+        yield pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=trap.vcpu, sequence=trap.sequence))
+        if not self.positions:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "on purpose")
+        yield pb.AttachResponse(reply=pb.Reply(vcpu=trap.vcpu, sequence=trap.sequence, result=5))
+
+
+def test_a_call_that_was_acknowledged_and_not_answered_is_not_told_as_done(directory: Path) -> None:
+    """The back end would forget the reply, and the vCPU wait for it until its deadline."""
+    servicer = Hasty()
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    trap_pb2_grpc.add_TrapServiceServicer_to_server(servicer, server)
+    address = f"unix:{directory}/hasty.sock"
+    server.add_insecure_port(address)
+    server.start()
+    client = Client(address)
+    try:
+        client.link.wait_attached(DEADLINE_S)
+        reply = client.link.call(0, 0, (), 0, (), DEADLINE_S, client.invoke)
+        assert reply is not None
+        assert reply.result == 5
+        assert servicer.positions == [0]
+    finally:
+        client.close()
+        server.stop(0).wait(DEADLINE_S)
+
+
 def test_a_cpu_service_that_floods_loses_its_stream(backend: ThreadBackend) -> None:
     def requests() -> Iterator[pb.AttachRequest]:
         yield pb.AttachRequest(hello=pb.Hello(vm="vm", incarnation=1, vcpus=1, ram_bytes=1 << 20))

@@ -118,6 +118,36 @@ def test_a_session_starts_with_the_state_and_its_offer_shows_it(backend: ThreadB
     assert restored.call(H_ADD, 1).outputs == [43]
 
 
+def test_a_restored_session_stands_still_over_a_lost_connection_until_the_machine_runs(
+    backend: ThreadBackend, restored: Client
+) -> None:
+    writing = asyncio.run_coroutine_threadsafe(backend.session().vm.memory.write(0x1000, b"late"), backend.loop)
+    backend.drop()
+    wait_until(lambda: restored.link.reconnects == 1, "it attaches again")
+    wait_until(lambda: restored.link.attached, "it is attached")
+    assert backend.session().attachments == 0
+    assert not writing.done()
+    assert restored.ram.read(0x1000, 4) == bytes(4)
+    restored.link.resume()
+    writing.result(DEADLINE_S)
+    assert restored.ram.read(0x1000, 4) == b"late"
+    backend.drop()
+    wait_until(lambda: backend.session().attachments == 1, "the next connection is one like any other")
+
+
+def test_a_machine_that_begins_to_run_without_a_connection_says_so_with_the_next(
+    backend: ThreadBackend, restored: Client
+) -> None:
+    writing = asyncio.run_coroutine_threadsafe(backend.session().vm.memory.write(0x1000, b"late"), backend.loop)
+    backend.drop(refuse=True)
+    wait_until(lambda: not restored.link.attached, "the loss is noticed")
+    restored.link.resume()
+    assert not writing.done()
+    backend.allow()
+    writing.result(DEADLINE_S)
+    wait_until(lambda: backend.session().attachments == 1, "it is a connection like any other")
+
+
 def test_a_state_that_does_not_fit_is_refused_and_the_next_one_taken(backend: ThreadBackend) -> None:
     with pytest.raises(BackendRefusedError, match=r"^back end backend at unix:\S+: the recording is broken$"):
         Client(backend.address, state=b"rubbish").attached()

@@ -43,13 +43,16 @@ class RecordingSession(Session):
         self.gate = asyncio.Event()
         self.started = 0
         self.resets = 0
-        self.saves = self.resumes = 0
+        self.saves = self.resumes = self.attachments = 0
         self.was_replaced = False
         self.filler = ""
         """Makes the state large."""
         self.array = bytearray(b"mirrored")
         self.fetches = 0
         """Reads of the array that came here."""
+
+    async def attached(self) -> None:
+        self.attachments += 1
 
     async def reset(self) -> None:
         self.resets += 1
