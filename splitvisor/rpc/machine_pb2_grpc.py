@@ -149,8 +149,8 @@ class MachineServiceServicer:
         """Builds a machine from a snapshot.
 
         Order. The first request is `options`, then the snapshot follows in parts, unless `options` names a file, then `complete`. The
-        first response is `ready`: everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
-        Without `go` within 30 seconds of `ready` the machine is dropped.
+        first response is `ready`: everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last
+        response is `running`. Without `go` within 30 seconds of `ready` the machine is dropped.
 
         Errors. INVALID_ARGUMENT: the snapshot is broken or does not fit; the text says where and why. FAILED_PRECONDITION: a
         machine runs here already, or a back end does not take its state. UNAVAILABLE: a back end cannot be reached.

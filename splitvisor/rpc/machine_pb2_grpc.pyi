@@ -59,8 +59,8 @@ class MachineServiceStub:
     """Builds a machine from a snapshot.
 
     Order. The first request is `options`, then the snapshot follows in parts, unless `options` names a file, then `complete`. The
-    first response is `ready`: everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
-    Without `go` within 30 seconds of `ready` the machine is dropped.
+    first response is `ready`: everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last
+    response is `running`. Without `go` within 30 seconds of `ready` the machine is dropped.
 
     Errors. INVALID_ARGUMENT: the snapshot is broken or does not fit; the text says where and why. FAILED_PRECONDITION: a
     machine runs here already, or a back end does not take its state. UNAVAILABLE: a back end cannot be reached.
@@ -118,8 +118,8 @@ class MachineServiceAsyncStub(MachineServiceStub):
     """Builds a machine from a snapshot.
 
     Order. The first request is `options`, then the snapshot follows in parts, unless `options` names a file, then `complete`. The
-    first response is `ready`: everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
-    Without `go` within 30 seconds of `ready` the machine is dropped.
+    first response is `ready`: everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last
+    response is `running`. Without `go` within 30 seconds of `ready` the machine is dropped.
 
     Errors. INVALID_ARGUMENT: the snapshot is broken or does not fit; the text says where and why. FAILED_PRECONDITION: a
     machine runs here already, or a back end does not take its state. UNAVAILABLE: a back end cannot be reached.
@@ -216,8 +216,8 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
         """Builds a machine from a snapshot.
 
         Order. The first request is `options`, then the snapshot follows in parts, unless `options` names a file, then `complete`. The
-        first response is `ready`: everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last response is `running`.
-        Without `go` within 30 seconds of `ready` the machine is dropped.
+        first response is `ready`: everything is in place and no vCPU runs. They run once the last request, `go`, is here; the last
+        response is `running`. Without `go` within 30 seconds of `ready` the machine is dropped.
 
         Errors. INVALID_ARGUMENT: the snapshot is broken or does not fit; the text says where and why. FAILED_PRECONDITION: a
         machine runs here already, or a back end does not take its state. UNAVAILABLE: a back end cannot be reached.

@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,10 @@ def served(request: pytest.FixtureRequest, authority: Authority, short_path: Pat
     assert process.wait(ANSWER_SECONDS) == 0
 
 
+FLAG_VALUES: Mapping[Sequence[str], Any] = {("open", "writer"): True, ("options", "file"): "/nowhere/vm.snapshot"}
+"""For each field that fewer may set."""
+
+
 def calls(name: ServiceName) -> Iterator[Call]:
     """Every rpc that a service serves, for our VM and for another, and with each flag that fewer may set."""
     for service in (service for service in services() if service.full_name in name.load().SERVICES):
@@ -99,7 +103,7 @@ def calls(name: ServiceName) -> Iterator[Call]:
                 if rule.field:
                     with_value(request, rule.field, vm)
                 if flag is not None:
-                    with_value(request, flag, True)
+                    with_value(request, flag, FLAG_VALUES[flag])
                 restricted = (rule.restrictions or {}).get(flag or (), rule.roles)
                 yield Call(path, streams, request, rule, vm, rule.roles & restricted)
     check = health_pb2.HealthCheckRequest()

@@ -39,8 +39,9 @@ def test_every_rpc_declares_who_may_call_it(service: Any) -> None:
             assert not method.server_streaming
             last = field(elements.message_type, rest) if rest else elements
             assert last.type == last.TYPE_STRING
-        for path_to_flag, roles in (rule.restrictions or {}).items():
-            assert field(method.input_type, path_to_flag).type == field(method.input_type, path_to_flag).TYPE_BOOL
+        for path_to_field, roles in (rule.restrictions or {}).items():
+            restricted = field(method.input_type, path_to_field)
+            assert restricted.type in (restricted.TYPE_BOOL, restricted.TYPE_STRING)
             assert roles < rule.roles
 
 
