@@ -115,7 +115,7 @@ class LinkConnection:
         self._outstanding: pb.AttachRequest | None = None
         self._first_attach, self._closing = threading.Event(), threading.Event()
         self._abandoned = False
-        self._failure, self._refused = "", False
+        self._was_attached, self._refused, self._failure = False, False, ""
         self._restore = state
         """Goes with the introduction until the back end has it."""
         self._stands_still = state is not None
@@ -140,7 +140,7 @@ class LinkConnection:
 
         Raises BackendUnavailableError after timeout seconds, or at once when the back end refuses.
         """
-        if not self._first_attach.wait(timeout) or not self.attached:
+        if not self._first_attach.wait(timeout) or not self._was_attached:
             failure = self._failure or "no answer"  # What close() cancels is no reason.
             self.close("not attached")
             if self._refused:
@@ -299,7 +299,7 @@ class LinkConnection:
         with self._lock:
             self._restore = None
             self._hello.moved = self._takes_back = False
-            self.attached = True
+            self.attached = self._was_attached = True
 
     def _introduction(self) -> Sequence[pb.AttachRequest]:
         """What a connection begins with: who this is, and what the last one may have lost. With the lock held."""

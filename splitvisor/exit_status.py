@@ -8,9 +8,9 @@ class ExitStatus(IntEnum):
     """How a run ended."""
 
     POWERED_OFF = 0
-    """The guest powered itself off, --exit-on saw its text, or the user left."""
+    """The guest powered itself off, --exit-on saw its text, or the user left: also by closing the pipe that output goes to."""
     TEXT_MISSING = 1
-    """The guest powered itself off before the text of --exit-on appeared."""
+    """The guest powered itself off, or nobody read its output any more, before the text of --exit-on appeared."""
     USAGE = 2
     """A wrong flag, a wrong setting, or a guest image that cannot be loaded."""
     CRASHED = 3

@@ -105,6 +105,9 @@ async def run_machine(
                     await stub.StopMachine(pb.StopMachineRequest(), timeout=CONTROL_SECONDS)
 
 
+_UNREAD = "nobody reads the console any more, and the text has not come"
+
+
 async def _start(stub: _Stub, request: RunRequest, backends: Mapping[str, str]) -> None:
     """Start the machine, as configured or from its snapshot. Raises AioRpcError, and OSError for the snapshot."""
     if request.snapshot is None:
@@ -152,6 +155,9 @@ async def _end(
     if terminal.done() and not ended.done():
         if terminal.result().end in (TerminalEnd.LEFT, TerminalEnd.EXIT_TEXT):
             return Outcome(ExitStatus.POWERED_OFF)
+        if terminal.result().end is TerminalEnd.OUTPUT_CLOSED:  # As after `| head`; the guest could be neither seen nor reached.
+            missing = exit_on is not None
+            return Outcome(ExitStatus.TEXT_MISSING if missing else ExitStatus.POWERED_OFF, _UNREAD if missing else "")
         # Its console is gone; the machine decides what that means.
         await _first(ended, failures)
     state = await ended

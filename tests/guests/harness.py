@@ -60,6 +60,11 @@ class Console:
         os.close(self._write)
         self._write = -1
 
+    def close_output(self) -> None:
+        """Close the pipe that the guest's output goes to."""
+        os.close(self._read)
+        self._read = -1
+
     def expect(self, pattern: str, seconds: float = STEP_SECONDS) -> re.Match[str]:
         """Wait until the console shows pattern after what was matched before; fail when it does not in time."""
         deadline = time.monotonic() + seconds
@@ -74,7 +79,7 @@ class Console:
     def wait(self, seconds: float = STEP_SECONDS) -> int:
         """Wait for the end; return the exit status."""
         deadline = time.monotonic() + seconds
-        while self._read_more(deadline):
+        while self._read != -1 and self._read_more(deadline):
             pass
         return self.process.wait(max(0.1, deadline - time.monotonic()))
 

@@ -46,6 +46,15 @@ def test_a_killed_service_is_named_and_status_4(run: Run, service: str) -> None:
     assert f"{service.replace('-', '_')}_service was killed by SIGKILL" in errors
 
 
+@pytest.mark.parametrize(("flags", "status"), [((), 0), (("--exit-on", "never said"), 1)])
+def test_a_run_whose_output_nobody_reads_ends(run: Run, flags: tuple[str, ...], status: int) -> None:
+    """As `splitvisor run | head`: the guest can be neither seen nor reached."""
+    console = run(*flags)
+    console.expect(PROMPT)
+    console.close_output()
+    assert console.wait() == status
+
+
 def test_a_timeout_is_status_124(run: Run) -> None:
     console = run("--timeout", "3")
     assert console.wait() == 124

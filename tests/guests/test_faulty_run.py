@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cpu_service.trap_router import CALL_TIMEOUT_S
@@ -42,14 +43,15 @@ at = [1]
 def test_the_demo_guest_notices_nothing(run: Run, short_path: Path) -> None:
     scenario = short_path / "scenario.toml"
     scenario.write_text(SCENARIO)
-    console = run("--fault", str(scenario), "--transcripts", str(short_path / "log"))
+    name = f"faulty-{os.getpid()}"
+    console = run("--name", name, "--fault", str(scenario), "--transcripts", str(short_path / "log"))
     console.expect("> ")
     for number in range(6):
         console.type("help\n")
         console.expect("power off")
         console.expect("> ")
         if number == 2:
-            stopped = console.splitvisor("fault", "stop", "guest", "of-client", "--for", "0.1")
+            stopped = console.splitvisor("fault", "stop", name, "of-client", "--for", "0.1")
             assert (stopped.returncode, stopped.stderr) == (0, "")
             assert str(console.pids()["of-client"]) in stopped.stdout
     console.type("off\n")
@@ -57,7 +59,7 @@ def test_the_demo_guest_notices_nothing(run: Run, short_path: Path) -> None:
     counts = console.report()["faults"]["counts"]
     assert (counts["lose"], counts["kill"], counts["stop"]) == (4, 1, 1)
     assert counts["jitter"] > 20
-    assert (short_path / "log" / "guest-71000000.log").read_bytes().decode() == console.text
+    assert (short_path / "log" / f"{name}-71000000.log").read_bytes().decode() == console.text
 
 
 POLLING = """

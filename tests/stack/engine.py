@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import platform
+import select
 import shutil
 import signal
 import subprocess
@@ -57,6 +58,7 @@ class Engine:
         self._cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "splitvisor" / "stack"
         self._cache.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self._cache / "lock")
+        _end_left_over(self._cache / "data")
         self.directory = Path(tempfile.mkdtemp(prefix="sv-docker-", dir="/tmp"))
         address = f"unix://{self.directory}/docker.sock"
         self.environment = {**os.environ, "PATH": _PATH, "DOCKER_HOST": address, "DOCKER_BUILDKIT": "0"}
@@ -179,6 +181,20 @@ class Engine:
             self.command(["tar", "-C", str(root), "-cf", str(archive), "."])
             self.docker("import", str(archive), PYTHON_IMAGE)
         stamp.write_text(json.dumps(wanted))
+
+
+def _end_left_over(data: Path) -> None:
+    """End the engine that a killed run of the tests has left; who holds the cache's lock has no other."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue  # It has ended meanwhile.
+        if os.fsencode(data) in words and words[0].endswith(b"dockerd"):
+            left = os.pidfd_open(int(path.parent.name))
+            signal.pidfd_send_signal(left, signal.SIGTERM)
+            select.select([left], [], [], START_SECONDS)
+            os.close(left)
 
 
 def _locked(path: Path) -> IO[str]:
