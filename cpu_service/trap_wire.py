@@ -31,7 +31,7 @@ QUIET_S, PONG_S = 0.75, 0.75
 """After so long without a byte the peer is asked for a sign of life, and after so long more it is taken for dead."""
 READ_BYTES = 256 << 10
 """What one look takes from the socket."""
-SPIN_S = 0.0002
+SPIN_S = 0.0004
 """So long a vCPU looks for its answer before it sleeps: to wake it costs more than most answers take. See docs/decisions/008."""
 BRISK_S, LONG_S = 2 * SPIN_S, 8 * SPIN_S
 """It sleeps at once while answers take longer than the first on the average; none counts for more than the second."""
@@ -76,8 +76,6 @@ class TrapWire:
         self._closed = self._finishing = False
         self._usual_wait = 0.0
         """Seconds in read_within() on the average of the last few."""
-        self._alone = len(os.sched_getaffinity(0)) == 1
-        """There is one processor, and the back end needs it."""
         self._heard_at = self._asked_at = time.monotonic()
         self._wake, self._interrupt = os.eventfd(0, os.EFD_NONBLOCK), os.eventfd(0, os.EFD_NONBLOCK)
         self._epoll = select.epoll()
@@ -175,7 +173,7 @@ class TrapWire:
         """Wait for responses, timeout seconds at most, and return them; none after interrupt()."""
         self._poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._is_blocked else 0))
         began = time.monotonic()
-        if self._alone or self._usual_wait > BRISK_S or not self._spin(began + SPIN_S):
+        if self._usual_wait > BRISK_S or not self._spin(began + SPIN_S):
             self._poll.poll(max(0.0, timeout) * 1000)
         waited = min(time.monotonic() - began, LONG_S)
         self._usual_wait += (waited - self._usual_wait) / 8
@@ -187,6 +185,7 @@ class TrapWire:
         while not poll(0):
             if now() > until:
                 return False
+            os.sched_yield()  # The back end's thread may have been given this processor.
         return True
 
     def read(self) -> list[pb.AttachResponse]:
