@@ -156,7 +156,7 @@ class TrapWire:
                 self._failure = WireEndedError(grpc.StatusCode.UNAVAILABLE, f"it gave no sign of life for {PONG_S} s")
                 with suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)  # Whoever reads sees the end.
-            return PONG_S
+            return 0.0
 
     # Who reads.
 

@@ -55,7 +55,8 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         self._changed = asyncio.Condition()
         self._attaching = asyncio.Lock()
         self._observers: list[HandlerObserver] = []
-        self._closed = False
+        self.closed = False
+        """No VM comes any more: the service ends."""
         self._acknowledgements = Acknowledgements()
 
     def observe(self, observer: HandlerObserver) -> None:
@@ -83,17 +84,18 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         return None if link is None or link.restoring else link.session
 
     async def wait_for_session(self, vm: str, timeout: float) -> Session | None:
-        """Return a VM's session as soon as it is here; None after timeout seconds."""
+        """Return a VM's session as soon as it is here; None after timeout seconds, or when this service ends: nobody comes then."""
         try:
             async with asyncio.timeout(timeout), self._changed:
-                await self._changed.wait_for(lambda: self.session(vm) is not None)
+                await self._changed.wait_for(lambda: self.closed or self.session(vm) is not None)
         except TimeoutError:
             return None
         return self.session(vm)
 
     async def close(self) -> None:
         """Close every session and take no more; for the service's shutdown."""
-        self._closed = True  # cpu_service is back at once; its new stream would be waited for.
+        self.closed = True  # cpu_service is back at once; its new stream would be waited for.
+        await self._tell_changed()
         for name in list(self._links):
             link = self._links.pop(name)
             if link.stream is not None:
@@ -122,7 +124,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         stream = Stream(context, task)
         await stream.write(pb.AttachResponse(offer=link.offer(self._backend)))
         link.attach(stream, hello.hello)
-        if self._closed:
+        if self.closed:
             stream.end(f"{self._backend} shuts down")
         if not restored and not hello.hello.stands_still:
             await link.session.attached()  # Else nothing was lost on the way: what was pulsed before is in the restored state.
@@ -192,7 +194,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
 
     async def _link(self, hello: pb.Hello) -> VmLink:
         async with self._attaching:
-            if self._closed:
+            if self.closed:
                 raise _ClosedError(f"{self._backend} shuts down")
             known = self._links.get(hello.vm)
             if known is not None and known.incarnation == hello.incarnation:

@@ -135,6 +135,8 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
         opening = first.open
         if self._traps.session(opening.vm) is None:
             await self._traps.wait_for_session(opening.vm, opening.wait_ms / 1000)
+            if self._traps.closed:  # Whoever attaches again while this process ends would be waited for.
+                raise _RefusedError("vio_service shuts down", grpc.StatusCode.UNAVAILABLE)
         try:
             return find_console(self._traps, opening.vm, opening.unit_address)
         except ConsoleNotFoundError as error:

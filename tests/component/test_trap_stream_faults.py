@@ -200,3 +200,10 @@ def test_wait_for_session_sees_a_later_attach(backend: ThreadBackend) -> None:
     assert waiting.result(DEADLINE_S) is backend.session()
     assert backend.run(backend.servicer.wait_for_session("nobody", 0.01)) is None
     client.close()
+
+
+def test_nobody_waits_for_a_session_of_a_service_that_ends(backend: ThreadBackend) -> None:
+    waiting = asyncio.run_coroutine_threadsafe(backend.servicer.wait_for_session("nobody", 10 * DEADLINE_S), backend.loop)
+    backend.run(backend.servicer.close())
+    assert waiting.result(DEADLINE_S) is None
+    assert backend.run(backend.servicer.wait_for_session("nobody", 10 * DEADLINE_S)) is None
