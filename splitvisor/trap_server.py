@@ -84,7 +84,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         return None if link is None or link.restoring else link.session
 
     async def wait_for_session(self, vm: str, timeout: float) -> Session | None:
-        """Return a VM's session as soon as it is here; None after timeout seconds, or when this service ends: nobody comes then."""
+        """Return a VM's session as soon as it is here; None after timeout seconds, or when this service ends."""
         try:
             async with asyncio.timeout(timeout), self._changed:
                 await self._changed.wait_for(lambda: self.closed or self.session(vm) is not None)
