@@ -60,6 +60,8 @@ class CallLedger:
 
     def acknowledged(self, vcpu: int, sequence: int) -> None:
         """A vCPU's posted calls up to a number took effect; their credit is free again."""
+        if vcpu not in self._sequences:  # A back end may invent as many as there are numbers.
+            return
         waiting = self._unacknowledged.setdefault(vcpu, deque())
         while waiting and waiting[0].trap.sequence <= sequence:
             trap, size = waiting.popleft()

@@ -386,6 +386,7 @@ class VmLink(Vm):
         """Let the session start with a state; the first of several connections counts. Raises StateError."""
         async with self._restored:
             if self.restoring:
+                self._stand_still()
                 await self.session.restore(state)
                 self.restoring = False
 

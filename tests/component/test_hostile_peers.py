@@ -7,6 +7,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,28 @@ class Flooding(trap_pb2_grpc.TrapServiceServicer):
             yield self._message
 
 
-@pytest.mark.parametrize("flood", _FLOODS)
-def test_a_back_end_that_floods_loses_its_stream(directory: Path, flood: str) -> None:
-    servicer = Flooding(_FLOODS[flood])
+@contextmanager
+def attached_to(servicer: trap_pb2_grpc.TrapServiceServicer, directory: Path) -> Iterator[Client]:
+    """Serve a back end, and attach a client to it."""
     server = grpc.server(futures.ThreadPoolExecutor(4))
     trap_pb2_grpc.add_TrapServiceServicer_to_server(servicer, server)
-    address = f"unix:{directory}/flood.sock"
+    address = f"unix:{directory}/hostile.sock"
     server.add_insecure_port(address)
     server.start()
     client = Client(address)
     try:
-        wait_until(lambda: servicer.streams > 1, "the stream ended and began anew", DEADLINE_S)
-        assert client.link._answers.qsize() <= MAX_UNASKED + 1
+        yield client
     finally:
         client.close()
         server.stop(0).wait(DEADLINE_S)
+
+
+@pytest.mark.parametrize("flood", _FLOODS)
+def test_a_back_end_that_floods_loses_its_stream(directory: Path, flood: str) -> None:
+    servicer = Flooding(_FLOODS[flood])
+    with attached_to(servicer, directory) as client:
+        wait_until(lambda: servicer.streams > 1, "the stream ended and began anew", DEADLINE_S)
+        assert client.link._answers.qsize() <= MAX_UNASKED + 1
 
 
 class Hasty(trap_pb2_grpc.TrapServiceServicer):
@@ -79,21 +87,12 @@ class Hasty(trap_pb2_grpc.TrapServiceServicer):
 def test_a_call_that_was_acknowledged_and_not_answered_is_not_told_as_done(directory: Path) -> None:
     """The back end would forget the reply, and the vCPU wait for it until its deadline."""
     servicer = Hasty()
-    server = grpc.server(futures.ThreadPoolExecutor(4))
-    trap_pb2_grpc.add_TrapServiceServicer_to_server(servicer, server)
-    address = f"unix:{directory}/hasty.sock"
-    server.add_insecure_port(address)
-    server.start()
-    client = Client(address)
-    try:
+    with attached_to(servicer, directory) as client:
         client.link.wait_attached(DEADLINE_S)
         reply = client.link.call(0, 0, (), 0, (), DEADLINE_S, client.invoke)
         assert reply is not None
         assert reply.result == 5
         assert servicer.positions == [0]
-    finally:
-        client.close()
-        server.stop(0).wait(DEADLINE_S)
 
 
 def test_a_cpu_service_that_floods_loses_its_stream(backend: ThreadBackend) -> None:

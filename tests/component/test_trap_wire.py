@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -96,6 +97,11 @@ def test_a_stopped_machine_waits_for_nobody(client: Client, backend: ThreadBacke
         answer.result(DEADLINE_S)
     assert client.ask(H_ADD, 1) is None
     assert time.monotonic() - began < DEADLINE_S / 2
+
+
+def failed_for(client: Client, reason: str) -> bool:
+    """True: the link's last attempt failed for this reason."""
+    return reason in client.link._failure
 
 
 # Quiet peers.
@@ -244,7 +250,7 @@ def test_a_back_end_with_a_wrong_certificate_is_told_why(
         ):
             monkeypatch.setenv("SPLITVISOR_TLS", str(certificate or ""))
             client = Client(address)
-            wait_until(lambda client=client, reason=reason: reason in client.link._failure, reason)  # type: ignore[misc]
+            wait_until(partial(failed_for, client, reason), reason)
             client.close()
             assert "\n" not in client.link._failure
         with pytest.raises(TlsError, match="give --tls DIR"):
