@@ -15,30 +15,30 @@ import grpc
 import structlog
 
 from cpu_service.engine.layout import UnsupportedEngineError
-from cpu_service.link_connection import LinkConnection
-from cpu_service.link_contract import BackendUnavailableError
-from cpu_service.loader import LoaderError
-from cpu_service.machine import FINAL_STATES, Machine
-from cpu_service.metrics import machine_samples
-from cpu_service.registry import RegistryError
-from cpu_service.status import backend_status, machine_status
-from cpu_service.trap_trace import TooManyWatchersError, Watcher, WatchError
-from splitvisor.addresses import AddressError, check_address
-from splitvisor.guest_memory import remove_abandoned
-from splitvisor.metrics import Source
-from splitvisor.own_vm import OwnVm
+from cpu_service.images.loader import LoaderError
+from cpu_service.link.connection import LinkConnection
+from cpu_service.link.contract import BackendUnavailableError
+from cpu_service.machine.machine import FINAL_STATES, Machine
+from cpu_service.report.metrics import machine_samples
+from cpu_service.report.status import backend_status, machine_status
+from cpu_service.report.trap_trace import TooManyWatchersError, Watcher, WatchError
+from cpu_service.routing.registry import RegistryError
+from splitvisor.access.own_vm import OwnVm
+from splitvisor.backend.guest_memory import remove_abandoned
+from splitvisor.machine.snapshot_file import SnapshotError
+from splitvisor.net.addresses import AddressError, check_address
+from splitvisor.observe.metrics import Source
 from splitvisor.recording import RecordingError
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
-from splitvisor.runtime_directory import private_directory, ram_parents
-from splitvisor.service_names import Started
-from splitvisor.snapshot_file import SnapshotError
+from splitvisor.service.names import Started
+from splitvisor.service.runtime_directory import private_directory, ram_parents
 
 if TYPE_CHECKING:
-    from cpu_service.snapshot_loader import SnapshotLoader
-    from splitvisor.tracing import Tracing
+    from cpu_service.snapshot.load import SnapshotLoader
+    from splitvisor.trap.tracing import Tracing
 
-SERVICES = ("splitvisor.v1.MachineService",)
+SERVICES = ("splitvisor.control.v1.MachineService",)
 EVENT_BACKLOG = 1000
 WATCH_BATCH = 256
 """Calls in one response of WatchTraps."""
@@ -78,7 +78,7 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
 
 
 class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
-    """Serves MachineService (see proto/splitvisor/v1/machine.proto).
+    """Serves MachineService (see proto/splitvisor/control/v1/machine.proto).
 
     Args:
         ram_dir: where the file of guest RAM is made.
@@ -135,7 +135,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
 
     async def SaveMachine(self, request: pb.SaveMachineRequest, context: _Context) -> AsyncIterator[pb.SaveMachineResponse]:
         """See the contract."""
-        from cpu_service import snapshot_service  # With zstandard; most machines are never saved.
+        from cpu_service.snapshot import service as snapshot_service  # With zstandard; most machines are never saved.
 
         machine = await self._require(context)
         async for response in snapshot_service.save(machine, request, context):
@@ -145,7 +145,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         self, request_iterator: AsyncIterator[pb.RestoreMachineRequest], context: _Context
     ) -> AsyncIterator[pb.RestoreMachineResponse]:
         """See the contract."""
-        from cpu_service import snapshot_service
+        from cpu_service.snapshot import service as snapshot_service
 
         def make(loader: SnapshotLoader) -> Machine:
             wrong = _wrong(loader.config)
@@ -162,7 +162,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
 
     async def MigrateMachine(self, request: pb.MigrateMachineRequest, context: _Context) -> pb.MigrateMachineResponse:
         """See the contract."""
-        from cpu_service import snapshot_service
+        from cpu_service.snapshot import service as snapshot_service
 
         machine = await self._require(context)
         try:

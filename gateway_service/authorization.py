@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from splitvisor.logging import get_logger
+from splitvisor.process.logging import get_logger
 
 MAX_TOKENS = 1000
 MAX_NAME = 64
@@ -173,5 +173,5 @@ def _read_token(where: str, entry: Any) -> tuple[str, Principal]:
     if role not in list(Role):
         raise TokenError(f"{where}: role {role!r} is none; give one of {', '.join(Role)}")
     if not isinstance(vms, list) or not vms or not all(isinstance(pattern, str) and pattern for pattern in vms):
-        raise TokenError(f"{where}: vms must be a list of names or patterns; give [\"*\"] for all")
+        raise TokenError(f'{where}: vms must be a list of names or patterns; give ["*"] for all')
     return digest, Principal(name, Role(role), tuple(vms))

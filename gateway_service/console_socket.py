@@ -23,7 +23,7 @@ from aiohttp import WSMsgType, web
 from gateway_service.authorization import Action
 from gateway_service.sockets import ProtocolError, open_socket, run_first, watch_access
 from gateway_service.web_app import Call, error_response
-from splitvisor.channels import explain
+from splitvisor.net.channels import explain
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 

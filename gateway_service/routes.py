@@ -14,9 +14,9 @@ from gateway_service.console_socket import console_socket
 from gateway_service.status_socket import status_socket
 from gateway_service.trees import TooLargeError, diff_json, revision_json, tree_json
 from gateway_service.web_app import Call, Route, error_response, json_response
-from splitvisor.fdt import FdtError
-from splitvisor.logging import get_logger
+from splitvisor.process.logging import get_logger
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc, machine_pb2, machine_pb2_grpc
+from splitvisor.tree.fdt import FdtError
 
 RPC_SECONDS = 10.0
 _MAX_REVISION = 1 << 63

@@ -21,8 +21,8 @@ from gateway_service.sessions import Sessions
 from gateway_service.site import Certificate, HttpAddress, check_reach, make_site, parse_address
 from gateway_service.vms import Channels, find_running, parse_connect
 from gateway_service.web_app import STATIC, Gateway, application
-from splitvisor.logging import get_logger
-from splitvisor.service import SettingError
+from splitvisor.process.logging import get_logger
+from splitvisor.service.serve import SettingError
 
 SERVICES: tuple[str, ...] = ()
 
@@ -50,7 +50,7 @@ class Options:
         default=(),
         metadata={
             "metavar": "VM",
-            "help": "a VM as vm=NAME,cpu=ADDRESS,hcall=ADDRESS,vio=ADDRESS; may be given again (default: this user's)"
+            "help": "a VM as vm=NAME,cpu=ADDRESS,hcall=ADDRESS,vio=ADDRESS; may be given again (default: this user's)",
         },
     )
     tokens: Path | None = field(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from splitvisor.service import SettingError
+from splitvisor.service.serve import SettingError
 
 
 @dataclass(frozen=True)

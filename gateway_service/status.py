@@ -11,8 +11,8 @@ import grpc
 
 from gateway_service.authorization import Action, Principal
 from gateway_service.vms import Channels, Vm
-from splitvisor.addresses import AddressError
-from splitvisor.channels import explain
+from splitvisor.net.addresses import AddressError
+from splitvisor.net.channels import explain
 from splitvisor.rpc import console_pb2, console_pb2_grpc, machine_pb2, machine_pb2_grpc
 
 INTERVAL_SECONDS = 1.0

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from splitvisor import fdt
-from splitvisor.dts import format_value
 from splitvisor.rpc import device_tree_pb2 as pb
-from splitvisor.tree_diff import Change, differences
+from splitvisor.tree import fdt
+from splitvisor.tree.diff import Change, differences
+from splitvisor.tree.dts import format_value
 
 MAX_VALUE = 1024
 """Bytes of a value that are shown."""

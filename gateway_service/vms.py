@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import grpc.aio
 
-from splitvisor.addresses import AddressError
-from splitvisor.channels import open_aio_channel
-from splitvisor.running_vms import running_vms
-from splitvisor.service import SettingError
+from splitvisor.net.addresses import AddressError
+from splitvisor.net.channels import open_aio_channel
+from splitvisor.run.running_vms import running_vms
+from splitvisor.service.serve import SettingError
 
 SERVICES = ("cpu", "hcall", "vio")
 """What the gateway speaks to, by command name."""

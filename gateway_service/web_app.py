@@ -20,8 +20,8 @@ from gateway_service.sessions import Credential, Sessions
 from gateway_service.site import Site
 from gateway_service.status import StatusBoard
 from gateway_service.vms import Channels, Vm
-from splitvisor.addresses import AddressError
-from splitvisor.channels import explain
+from splitvisor.net.addresses import AddressError
+from splitvisor.net.channels import explain
 
 STATIC: Final = Path(__file__).parent / "static"
 MAX_REQUEST = 16 << 10
@@ -143,9 +143,7 @@ def application(gateway: Gateway, routes: Sequence[Route], pages: Sequence[web.R
 
 def _checks(gateway: Gateway) -> Any:
     @web.middleware
-    async def checks(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def checks(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
         """Refuse requests that were led here by another site, and turn what handlers raise into answers."""
         refusal = _refusal(gateway.site, request)
         if refusal:

@@ -17,9 +17,9 @@ from hcall_service.device_tree_store import HeadMovedError, Revision, Store, Sto
 from hcall_service.tree_builder import TreeBuildError, build_tree
 from hcall_service.tree_changes import change_head
 from hcall_service.tree_lookup import NodeNotFoundError, TreeLookup
-from splitvisor import fdt
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2
+from splitvisor.tree import fdt
 
 MAX_WATCHERS = 64
 WATCH_SECONDS = 1.0
@@ -131,9 +131,7 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
             children=[child.name for child in found.node.children],
         )
 
-    async def GetInterruptParent(
-        self, request: pb.GetInterruptParentRequest, context: _Context
-    ) -> pb.GetInterruptParentResponse:
+    async def GetInterruptParent(self, request: pb.GetInterruptParentRequest, context: _Context) -> pb.GetInterruptParentResponse:
         """See the contract."""
         parent = await self._run(context, lambda: self._lookup.interrupt_parent(request.vm))
         source = pb.INTERRUPT_PARENT_SOURCE_STORED_TREE if parent.from_tree else pb.INTERRUPT_PARENT_SOURCE_FALLBACK

@@ -19,7 +19,7 @@ from hcall_service.tree_builder import HOTPLUG_SOURCE
 from splitvisor.backend import Vm
 from splitvisor.rpc import platform_event_pb2 as pb
 from splitvisor.rpc import platform_event_pb2_grpc
-from splitvisor.trap_server import TrapServicer
+from splitvisor.trap.server import TrapServicer
 
 HOTPLUG_EVENTS = 0x1000_0000
 """The event class in masks of check-exception."""

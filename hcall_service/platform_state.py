@@ -11,9 +11,9 @@ from hcall_service.device_tree_store import Revision, Store, StoreError, Unknown
 from hcall_service.platform_events import HOTPLUG_EVENTS, MAX_EVENTS, PlatformEvent
 from hcall_service.rtas import RtasSession
 from hcall_service.tree_builder import HOTPLUG_SOURCE
-from splitvisor import fdt
+from splitvisor.backend.state import StateError, parse_state
 from splitvisor.rpc import device_tree_pb2, state_pb2
-from splitvisor.session_state import StateError, parse_state
+from splitvisor.tree import fdt
 
 VERSION = 1
 HISTORY_BYTES = 32 << 20

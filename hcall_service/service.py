@@ -16,11 +16,15 @@ from hcall_service.session import PlatformSession
 from hcall_service.store_wait import DEFAULT_WAIT_SECONDS, open_store_patiently
 from hcall_service.update_dt import TreeUpdates
 from splitvisor.rpc import device_tree_pb2_grpc, platform_event_pb2_grpc, trap_pb2_grpc
-from splitvisor.service_names import Started
-from splitvisor.trap_server import TrapServicer
+from splitvisor.service.names import Started
+from splitvisor.trap.server import TrapServicer
 
 BACKEND = "hcall_service"
-SERVICES: tuple[str, ...] = ("splitvisor.v1.TrapService", "splitvisor.v1.DeviceTreeService", "splitvisor.v1.PlatformEventService")
+SERVICES: tuple[str, ...] = (
+    "splitvisor.trap.v1.TrapService",
+    "splitvisor.control.v1.DeviceTreeService",
+    "splitvisor.internal.v1.PlatformEventService",
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Options:
         metadata={
             "metavar": "PLACE",
             "help": "where device trees are kept: a path, sqlite:///PATH, postgresql://USER@HOST:PORT/DATABASE, or :memory: for "
-            "what need not outlive the process; a password belongs into ~/.pgpass or PGPASSWORD, not here"
+            "what need not outlive the process; a password belongs into ~/.pgpass or PGPASSWORD, not here",
         }
     )
     retention: int = field(

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 from hcall_service.device_tree_store import Store, StoreAbsentError, StoreError, is_served, open_store, store_name
-from splitvisor.logging import get_logger
-from splitvisor.service import SettingError
+from splitvisor.process.logging import get_logger
+from splitvisor.service.serve import SettingError
 
 DEFAULT_WAIT_SECONDS = 60.0
 """Longer than a new PostgreSQL takes to make its files on a busy machine; the reason is in the log from the first moment."""

@@ -12,11 +12,11 @@ import struct
 import uuid
 from collections.abc import Iterable
 
-from splitvisor import fdt
-from splitvisor.fdt import Node, Tree
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import trap_pb2
+from splitvisor.tree import fdt
+from splitvisor.tree.fdt import Node, Tree
 
 MAX_VCPUS = 8
 MAX_BOOTARGS = 2047

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from hcall_service.device_tree_store import HeadMovedError, Store
 from hcall_service.tree_builder import add_nodes
-from splitvisor import fdt
-from splitvisor.fdt import Node
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import trap_pb2
+from splitvisor.tree import fdt
+from splitvisor.tree.fdt import Node
 
 ATTEMPTS = 8
 """How often a change is tried on a head that others move at the same time."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from hcall_service.device_tree_store import Store, UnknownRevisionError
 from hcall_service.tree_builder import PHANDLE_XICS
-from splitvisor import fdt
-from splitvisor.fdt import Node, Tree
+from splitvisor.tree import fdt
+from splitvisor.tree.fdt import Node, Tree
 
 INVALID_PHANDLES = frozenset({0, 0xFFFF_FFFF})
 INTERRUPT_CONTROLLER = "interrupt-controller"

@@ -15,12 +15,12 @@ from typing import Protocol
 import structlog
 
 from hcall_service.device_tree_store import Store, StoreError, UnknownRevisionError
-from splitvisor import fdt
 from splitvisor.backend import Call, Hypercall, Vm
-from splitvisor.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError, GuestMemory
+from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError, GuestMemory
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import device_tree_pb2 as pb
+from splitvisor.tree import fdt
 
 HEADER_BYTES = 40
 PIECE_BYTES = 64 << 10

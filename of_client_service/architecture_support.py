@@ -20,11 +20,11 @@ import structlog
 
 from of_client_service.client_interface import ClientInterface
 from of_client_service.tree_store import TreeStoreError
-from splitvisor import fdt
 from splitvisor.backend import Vm
-from splitvisor.guest_memory import LOGICAL_ADDRESS_MASK
+from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK
 from splitvisor.papr.codes import H
 from splitvisor.rpc import device_tree_pb2 as dt
+from splitvisor.tree import fdt
 
 MAX_BLOCK_BYTES = 8192
 """Linux's block has 300 bytes."""

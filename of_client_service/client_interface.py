@@ -16,9 +16,9 @@ from of_client_service.device_path import resolve
 from of_client_service.device_tree import DeviceTree, Package
 from of_client_service.instances import Instance, Instances
 from of_client_service.tree_store import TreeStore, TreeStoreError
-from splitvisor import fdt
 from splitvisor.backend import Call, Support, Vm
 from splitvisor.rpc import device_tree_pb2 as dt
+from splitvisor.tree import fdt
 
 FAILED = -1
 """What most services return when they cannot do what was asked (IEEE 1275 6.3.2)."""

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-import firmware
 from of_client_service import terminal
 from of_client_service.architecture_support import negotiate
 from of_client_service.client_interface import FAILED, MAX_NAME, MAX_PATH, ClientCall, ClientInterface, ClientService
 from of_client_service.device_path import resolve
 from of_client_service.device_tree import Package
 from of_client_service.instances import Instance
+from splitvisor import firmware
 from splitvisor.backend import Support
 
 NO_INSTANCE = 0

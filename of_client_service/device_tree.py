@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from splitvisor import fdt
+from splitvisor.tree import fdt
 
 MAX_PROPERTY_BYTES = 64 << 10
 """The largest value that setprop takes. Linux's largest, a boot splash aside, is a command line of 2 KiB."""

@@ -9,9 +9,9 @@ from of_client_service.claims import Claims
 from of_client_service.client_interface import BootRequest, ClientInterface
 from of_client_service.device_tree import MAX_GROWTH, DeviceTree
 from of_client_service.instances import Instance, Instances
-from splitvisor import fdt
+from splitvisor.backend.state import StateError, parse_state
 from splitvisor.rpc import state_pb2 as pb
-from splitvisor.session_state import StateError, parse_state
+from splitvisor.tree import fdt
 
 VERSION = 1
 MAX_UNREAD = 1 << 16

@@ -11,11 +11,11 @@ import grpc
 from of_client_service.session import ClientInterfaceSession
 from of_client_service.tree_store import RemoteTreeStore
 from splitvisor.rpc import trap_pb2_grpc
-from splitvisor.service_names import Started
-from splitvisor.trap_server import TrapServicer
+from splitvisor.service.names import Started
+from splitvisor.trap.server import TrapServicer
 
 BACKEND = "of_client_service"
-SERVICES: tuple[str, ...] = ("splitvisor.v1.TrapService",)
+SERVICES: tuple[str, ...] = ("splitvisor.trap.v1.TrapService",)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The hypercall behind the client interface: H_OF_CLIENT takes the address of an argument array (IEEE 1275 6.3.1).
 
-    word 0      address of the service's name
-    word 1, 2   number of argument cells n, number of return cells m
-    n words     arguments
-    m words     returns, written by the service
+word 0      address of the service's name
+word 1, 2   number of argument cells n, number of return cells m
+n words     arguments
+m words     returns, written by the service
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from of_client_service.client_services import CLIENT_SERVICES
 from of_client_service.device_tree import TreeFullError
 from of_client_service.tree_store import TreeStore, TreeStoreError
 from splitvisor.backend import Call, Hypercall, Operand, Session, Vm
-from splitvisor.fdt import FdtError
-from splitvisor.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
+from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
+from splitvisor.backend.state import StateError
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.session_state import StateError
+from splitvisor.tree.fdt import FdtError
 
 MAX_CELLS = 32
 """Arguments and returns of one call. No service of IEEE 1275 has more than 6; call-method has what its method needs."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from splitvisor.channels import explain, open_aio_channel
+from splitvisor.net.channels import explain, open_aio_channel
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Blobs made by breaking real ones, and what splitvisor.fdt and libfdt say of each."""
+"""Blobs made by breaking real ones, and what splitvisor.tree.fdt and libfdt say of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from splitvisor import fdt
+from splitvisor.tree import fdt
 from tests.libfdt_oracle import WORD
 
 BATCH = 256

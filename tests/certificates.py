@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor import certs
-from splitvisor.identity import Identity, Role
+from splitvisor.access import certs
+from splitvisor.access.identity import Identity, Role
 
 SERVER_HOSTS = ("127.0.0.1", "localhost")
 

@@ -8,9 +8,9 @@ import mmap
 from collections.abc import Callable, MutableSequence, Sequence
 from typing import cast
 
-from cpu_service.local_calls import LocalCall, LocalHypercall, LocalRtas
-from cpu_service.ram import GuestRam
-from cpu_service.vcpu import RunState, Vcpu
+from cpu_service.hypercalls.declarations import LocalCall, LocalHypercall, LocalRtas
+from cpu_service.machine.ram import GuestRam
+from cpu_service.vcpus.vcpu import RunState, Vcpu
 
 
 def make_ram(size: int = 1 << 20) -> GuestRam:

@@ -24,7 +24,7 @@ class GatewayProcess:
 
     def __init__(self, runtime: Path, *arguments: str) -> None:
         self.grpc = f"unix:{runtime}/gateway.sock"
-        command = [sys.executable, "-m", "splitvisor.service_main", "gateway", "--listen", self.grpc]
+        command = [sys.executable, "-m", "splitvisor.service.main", "gateway", "--listen", self.grpc]
         self.process = subprocess.Popen(
             [*command, "--listen-http", "127.0.0.1:0", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={**os.environ, "XDG_RUNTIME_DIR": str(runtime)},

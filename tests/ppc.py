@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Sequence
 
 from cpu_service.engine.engine import MSR_ME, MSR_SF, Engine
-from cpu_service.hash_page_table import MIN_SHIFT
+from cpu_service.hypercalls.hash_page_table import MIN_SHIFT
 
 SC = 0x4400_0002
 SC1 = 0x4400_0022

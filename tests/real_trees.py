@@ -11,20 +11,18 @@ from pathlib import Path
 import pytest
 
 from hcall_service.tree_builder import build_tree
-from splitvisor import fdt
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import TOKENS
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import trap_pb2
+from splitvisor.tree import fdt
 
 UUID = bytes(range(16))
 RAM = 512 << 20
 
 
 def build_request(vm: str = "test") -> pb.BuildTreeRequest:
-    vty = trap_pb2.TreeNode(
-        path="/vdevice/vty@71000000", properties=[trap_pb2.TreeProperty(name="reg", value=b"\x71\0\0\0")]
-    )
+    vty = trap_pb2.TreeNode(path="/vdevice/vty@71000000", properties=[trap_pb2.TreeProperty(name="reg", value=b"\x71\0\0\0")])
     return pb.BuildTreeRequest(
         vm=vm,
         ram_bytes=RAM,
@@ -45,9 +43,8 @@ def seed_blob(vcpus: int = 2) -> bytes:
     return fdt.emit(build_tree(request, bytes(32)))
 
 
-_ELF_HEADER = (
-    struct.pack(">16sHHIQQQIHHHHHH", b"\x7fELF\2\2\1", 2, 21, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    + struct.pack(">IIQQQQQQ", 1, 5, 120, 0, 0, 0x100, 0x100, 8)
+_ELF_HEADER = struct.pack(">16sHHIQQQIHHHHHH", b"\x7fELF\2\2\1", 2, 21, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0) + struct.pack(
+    ">IIQQQQQQ", 1, 5, 120, 0, 0, 0x100, 0x100, 8
 )
 """A PowerPC program with one segment: QEMU builds no tree without a kernel."""
 
@@ -67,5 +64,3 @@ def qemu_blob(directory: Path) -> bytes:
     if not path.exists():
         pytest.skip("this qemu-system-ppc64 does not dump a tree")
     return path.read_bytes()
-
-

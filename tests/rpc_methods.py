@@ -14,7 +14,7 @@ import splitvisor.rpc
 
 
 def services() -> Iterator[Any]:
-    """Yield the descriptors of all services of splitvisor.v1."""
+    """Yield the descriptors of all services in proto/."""
     for module in pkgutil.iter_modules(splitvisor.rpc.__path__):
         if module.name.endswith("_pb2"):
             yield from importlib.import_module(f"splitvisor.rpc.{module.name}").DESCRIPTOR.services_by_name.values()

@@ -18,7 +18,7 @@ import uvloop
 
 import hcall_service.device_tree_store.postgresql
 import hcall_service.service
-from splitvisor import service_main
+from splitvisor.service import main as service_main
 
 LOADED = (uvloop, hcall_service)
 

@@ -24,7 +24,7 @@ class Service:
         self.log = log
         self.socket = directory / f"{name}.sock"
         self.address = f"unix:{self.socket}"
-        self._command = [sys.executable, "-m", "splitvisor.service_main", name, "--listen", self.address, *arguments]
+        self._command = [sys.executable, "-m", "splitvisor.service.main", name, "--listen", self.address, *arguments]
         self.start()
 
     def start(self) -> None:

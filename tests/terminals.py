@@ -16,7 +16,7 @@ from tests.guests.harness import ROOT, STEP_SECONDS
 
 _PROGRAM = """
 import asyncio, sys
-from splitvisor.terminal import attach_terminal
+from splitvisor.terminal.session import attach_terminal
 result = asyncio.run(attach_terminal(sys.argv[1], sys.argv[2]))
 print(f"[{result.end.name}]", flush=True)
 """

@@ -25,7 +25,7 @@ class TlsService:
         ready_read, ready_write = os.pipe()
         self.log = certificate / f"{name}.log"
         command = [
-            *prefix, sys.executable, "-m", "splitvisor.service_main", name, "--listen", listen, "--tls", str(certificate),
+            *prefix, sys.executable, "-m", "splitvisor.service.main", name, "--listen", listen, "--tls", str(certificate),
             "--ready-fd", str(ready_write), *arguments,
         ]  # fmt: skip
         with self.log.open("wb") as log:

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING
 import grpc.aio
 
 from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2_grpc, vio_bus_pb2_grpc
-from splitvisor.service import SettingError
-from splitvisor.service_names import Started
-from splitvisor.trap_server import TrapServicer
-from vio_service.bus import VioSession
-from vio_service.bus_server import VioBusServicer
-from vio_service.console import BACKLOG_BYTES, REPLAY_BYTES
-from vio_service.console_metrics import console_samples
-from vio_service.console_server import ConsoleServicer
-from vio_service.console_session import ConsoleSettings
-from vio_service.platform import Platform
-from vio_service.transcript import FILE_BYTES, KEPT_FILES, TranscriptDirectory
+from splitvisor.service.names import Started
+from splitvisor.service.serve import SettingError
+from splitvisor.trap.server import TrapServicer
+from vio_service.bus.server import VioBusServicer
+from vio_service.bus.session import VioSession
+from vio_service.console.console import BACKLOG_BYTES, REPLAY_BYTES
+from vio_service.console.metrics import console_samples
+from vio_service.console.server import ConsoleServicer
+from vio_service.console.session import ConsoleSettings
+from vio_service.console.transcript import FILE_BYTES, KEPT_FILES, TranscriptDirectory
+from vio_service.hotplug.platform import Platform
 
 if TYPE_CHECKING:
-    from vio_service.telnet import TelnetListener
+    from vio_service.console.telnet import TelnetListener
 
-SERVICES = ("splitvisor.v1.TrapService", "splitvisor.v1.ConsoleService", "splitvisor.v1.VioBusService")
+SERVICES = ("splitvisor.trap.v1.TrapService", "splitvisor.control.v1.ConsoleService", "splitvisor.control.v1.VioBusService")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
 
 
 async def _start_telnet(traps: TrapServicer, options: Options) -> TelnetListener:
-    from vio_service.telnet import TelnetListener, telnet_ports  # few have a use for it
+    from vio_service.console.telnet import TelnetListener, telnet_ports  # few have a use for it
 
     listener = TelnetListener(traps)
     await listener.start(telnet_ports(options.telnet, options.telnet_anywhere, options.telnet_consoles))

@@ -71,8 +71,9 @@ HOOK, RUN = 0, 16
 def load_code() -> mmap.mmap:
     """Return memory that holds the code. Raises OSError where memory cannot be made executable."""
     code = resources.files(__package__).joinpath(BUILT.name).read_bytes()
-    memory = mmap.mmap(-1, len(code), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
-                       prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    memory = mmap.mmap(
+        -1, len(code), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+    )
     memory[: len(code)] = code
     return memory
 

@@ -149,8 +149,11 @@ def locate(uc: Any) -> EngineAddresses:
         ("the name of the PURR", _text(_u64(env + _callback(SPR_PURR) + SPR_CALLBACK_NAME)), b"PURR"),
         ("the name of the decrementer", _text(_u64(env + _callback(SPR_DECR) + SPR_CALLBACK_NAME)), b"DECR"),
         ("the time base structure", _u64(env + TB_ENV), 0),
-        ("the regions of large pages", {_u64(env + TLB_DESCRIPTIONS + TLB_DESCRIPTION_SIZE * mode + word)
-                                        for mode in range(MMU_MODES) for word in (0, 8)}, {NO_LARGE_PAGE}),
+        (
+            "the regions of large pages",
+            {_u64(env + TLB_DESCRIPTIONS + TLB_DESCRIPTION_SIZE * mode + word) for mode in range(MMU_MODES) for word in (0, 8)},
+            {NO_LARGE_PAGE},
+        ),
         ("the TLBs' masks", {_u64(env + FAST_TLBS + FAST_TLB_SIZE * mode) for mode in range(MMU_MODES)}, {FAST_TLB_MASK}),
         ("the decrementer's width", _decrementer_bits(cpu), _POWER10_DECREMENTER_BITS),
     ):

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// A back end in C++, from proto/splitvisor/v1/trap.proto alone: a counter of each VM.
+// A back end in C++, from proto/splitvisor/trap/v1/trap.proto alone: a counter of each VM.
 //
 //   H_TALLY(amount)                 0xF130   adds; r4 = the sum
 //   H_TALLY_WORDS(address, count)   0xF134   adds that many big-endian 32-bit words of guest memory; r4 = the sum
@@ -18,7 +18,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 
-#include "splitvisor/v1/trap.grpc.pb.h"
+#include "splitvisor/trap/v1/trap.grpc.pb.h"
 
 namespace pb = splitvisor::v1;
 using Stream = grpc::ServerReaderWriter<pb::AttachResponse, pb::AttachRequest>;
@@ -220,7 +220,7 @@ int main(int argc, char** argv) {
     std::cerr << "counter: cannot listen at " << argv[2] << "; is another service running at it?\n";
     return 4;
   }
-  server->GetHealthCheckService()->SetServingStatus("splitvisor.v1.TrapService", true);
+  server->GetHealthCheckService()->SetServingStatus("splitvisor.trap.v1.TrapService", true);
   int number;
   sigwait(&ends, &number);
   server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));

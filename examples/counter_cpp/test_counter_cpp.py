@@ -16,7 +16,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from splitvisor.channels import open_channel
+from splitvisor.net.channels import open_channel
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
@@ -38,8 +38,10 @@ def program() -> BackendProgram:
     if not missing and subprocess.run(["pkg-config", "--exists", "grpc++", "protobuf"], check=False).returncode:
         missing = ["libgrpc++-dev", "libprotobuf-dev"]
     if missing:
-        pytest.skip(f"no {', '.join(missing)}: apt-get install g++ make pkg-config libgrpc++-dev libprotobuf-dev "
-                    "protobuf-compiler protobuf-compiler-grpc")
+        pytest.skip(
+            f"no {', '.join(missing)}: apt-get install g++ make pkg-config libgrpc++-dev libprotobuf-dev "
+            "protobuf-compiler protobuf-compiler-grpc"
+        )
     built = subprocess.run(["make", "-j2"], cwd=HERE, capture_output=True, text=True, timeout=BUILD_S, check=False)
     assert built.returncode == 0, built.stderr
     return BackendProgram("counter_cpp", [HERE / "build/counter"])
@@ -163,6 +165,6 @@ def test_what_breaks_the_contract_ends_the_connection_only(channel: grpc.Channel
 
 def test_it_is_a_good_service(backend: RunningProgram) -> None:
     with open_channel(backend.address) as channel:
-        request = health_pb2.HealthCheckRequest(service="splitvisor.v1.TrapService")
+        request = health_pb2.HealthCheckRequest(service="splitvisor.trap.v1.TrapService")
         assert health_pb2_grpc.HealthStub(channel).Check(request, timeout=10).status == health_pb2.HealthCheckResponse.SERVING
     assert backend.stop() == os.EX_OK

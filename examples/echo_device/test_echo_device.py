@@ -10,7 +10,7 @@ import pytest
 
 from examples.echo_device.echo_device import BACKEND, H_ECHO_RECEIVE, H_ECHO_SEND, MAX_BYTES, SOURCE, UNIT
 from splitvisor.backend import Backend
-from splitvisor.config import MachineConfig
+from splitvisor.machine.config import MachineConfig
 from splitvisor.papr.codes import H
 from splitvisor.testing import SCRIPTED, RunningMachine, ScriptedGuest, Traps
 

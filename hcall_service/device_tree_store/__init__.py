@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Append-only revisions of every VM's flattened device tree, and a head that moves by compare-and-swap.
 
-    store = open_store("sqlite:////var/lib/splitvisor/trees.sqlite")
+store = open_store("sqlite:////var/lib/splitvisor/trees.sqlite")
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 
-from splitvisor.metrics import HEAD, MAX_VMS, REVISIONS, Sample
+from splitvisor.observe.metrics import HEAD, MAX_VMS, REVISIONS, Sample
 from splitvisor.rpc import device_tree_pb2 as pb
 
 

@@ -10,12 +10,12 @@ def main() -> None:
     """Run the command line and exit."""
     if sys.argv[1:2] == ["service"]:
         # Without the libraries that only people's commands need.
-        from splitvisor.service_main import main as service_main
+        from splitvisor.service.main import main as service_main
 
         sys.exit(service_main(sys.argv[2:]))
     if sys.argv[1:2] == ["run"]:
         # Its services load while it does.
-        from splitvisor.fork_server import head_start
+        from splitvisor.service.fork_server import head_start
 
         with suppress(OSError):  # What is wrong is told where the services are wanted.
             head_start()
@@ -24,13 +24,13 @@ def main() -> None:
     if sys.argv[1:2] == ["run"]:
         from splitvisor.cli.flags import read  # instead of typer, where that is not needed
         from splitvisor.cli.run import run
-        from splitvisor.process_end import end_process
+        from splitvisor.process.end import end_process
 
         given = read(run, sys.argv[2:])
         if given is not None:
             end_process(run(**given))
     if sys.argv[1:2] == ["health"]:
-        from splitvisor.health import main as health_main
+        from splitvisor.service.health import main as health_main
 
         sys.exit(health_main(sys.argv[2:]))
     from splitvisor.cli.app import make_app  # not for services, see above

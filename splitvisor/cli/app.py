@@ -52,21 +52,21 @@ def _load(name: str) -> Any:
 
 def service(arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME [OPTIONS]")] = None) -> None:
     """Run one service: cpu, hcall, vio, of-client, gateway or fault; [bold]service NAME --help[/] tells its options."""
-    from splitvisor.service_main import main  # gRPC is slow to load; main() takes this way only for help
+    from splitvisor.service.main import main  # gRPC is slow to load; main() takes this way only for help
 
     raise typer.Exit(main(arguments or []))
 
 
 def health(arguments: Annotated[list[str] | None, typer.Argument(metavar="ADDRESS [--timeout S]")] = None) -> None:
     """Ask a service whether it serves, as container engines do: exit status 0 or 1."""
-    from splitvisor.health import main  # main() of the command line takes this way only for help
+    from splitvisor.service.health import main  # main() of the command line takes this way only for help
 
     raise typer.Exit(main(arguments or []))
 
 
 def guests() -> None:
     """Fetch real guests (a Debian kernel, an initramfs with a shell, firmware) into the cache, and list them."""
-    from splitvisor.guests import GuestError, cache_directory, fetch
+    from splitvisor.guests.fetch import GuestError, cache_directory, fetch
 
     try:
         found = fetch(lambda step: typer.echo(f"{step} ...", err=True))

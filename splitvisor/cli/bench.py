@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from splitvisor.cli import bench_boot, bench_slof
+from splitvisor.bench import boot as bench_boot
+from splitvisor.bench import slof as bench_slof
 
 bench = typer.Typer(
     help="Measure: whole boots, firmware, single traps, the guest's clock, consoles, memory, many guests.", no_args_is_help=True
@@ -33,9 +34,7 @@ def boot(
     runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Boots of each")] = 3,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with qemu-system-ppc64, and the ratio")] = False,
     memory: Annotated[str, typer.Option(metavar="SIZE", help="RAM of the guest")] = "512M",
-    append: Annotated[
-        str, typer.Option(metavar="TEXT", help="Added to the command line of both kernels")
-    ] = bench_boot.SAME_WORK,
+    append: Annotated[str, typer.Option(metavar="TEXT", help="Added to the command line of both kernels")] = bench_boot.SAME_WORK,
     json_file: JsonOption = None,
 ) -> None:
     """Boot Debian's kernel to user space and off again: wall time of the whole process, services included."""
@@ -55,7 +54,7 @@ def record(
     json_file: JsonOption = None,
 ) -> None:
     """Boot Debian in turn with and without --record: what a recording costs."""
-    from splitvisor.cli import bench_record  # as below: only what a command needs
+    from splitvisor.bench import record as bench_record  # as below: only what a command needs
 
     _report("record", lambda: bench_record.measure(runs, memory, typer.echo), json_file)
 
@@ -67,7 +66,7 @@ def trap(
     json_file: JsonOption = None,
 ) -> None:
     """Time single synchronous traps of a guest, inside the engine's hook, and bare unix-socket exchanges between them."""
-    from splitvisor.cli.bench_trap import measure_traps  # the engine is slow to load
+    from splitvisor.bench.trap import measure_traps  # the engine is slow to load
 
     try:
         figures = measure_traps(count)
@@ -83,7 +82,7 @@ def trap(
 @bench.command()
 def clock(*, json_file: JsonOption = None) -> None:
     """Compare the guest's clock with the host's, asleep and computing, and tell what an idle guest costs."""
-    from splitvisor.cli.bench_clock import SLEEP_S, measure_clock  # as above: only what a command needs
+    from splitvisor.bench.clock import SLEEP_S, measure_clock  # as above: only what a command needs
 
     try:
         figures = measure_clock(typer.echo)
@@ -127,7 +126,7 @@ def console(
     json_file: JsonOption = None,
 ) -> None:
     """Let Debian's shell count: how fast output comes through vio_service to a terminal."""
-    from splitvisor.cli import bench_console  # as above
+    from splitvisor.bench import console as bench_console  # as above
 
     _report("console", lambda: bench_console.measure(lines, runs, vs_qemu, typer.echo), json_file)
 
@@ -139,7 +138,7 @@ def memory(
     json_file: JsonOption = None,
 ) -> None:
     """Tell what each process needs beyond guest RAM when Debian shows its prompt."""
-    from splitvisor.cli import bench_memory  # as above
+    from splitvisor.bench import memory as bench_memory  # as above
 
     _report("memory", lambda: bench_memory.measure(vs_qemu, typer.echo), json_file)
 
@@ -151,7 +150,7 @@ def start(
     json_file: JsonOption = None,
 ) -> None:
     """Time `splitvisor run` to the demo guest's first line."""
-    from splitvisor.cli import bench_start  # as above
+    from splitvisor.bench import start as bench_start  # as above
 
     _report("start", lambda: bench_start.measure(runs, typer.echo), json_file)
 
@@ -164,7 +163,7 @@ def snapshot(
     json_file: JsonOption = None,
 ) -> None:
     """Restore a booted Debian from a snapshot: from the start of the command to the shell's answer."""
-    from splitvisor.cli import bench_snapshot  # as above
+    from splitvisor.bench import snapshot as bench_snapshot  # as above
 
     _report("snapshot", lambda: bench_snapshot.measure(runs, vs_qemu, typer.echo), json_file)
 
@@ -177,7 +176,7 @@ def many(
     json_file: JsonOption = None,
 ) -> None:
     """Many guests at one vio_service: traps a second, how long answers take, and whether a guest is starved."""
-    from splitvisor.cli.bench_all import measure_many  # as above
+    from splitvisor.bench.all import measure_many  # as above
 
     _report("many", lambda: measure_many(guests, seconds, typer.echo), json_file)
 
@@ -193,8 +192,8 @@ def everything(
     record: Annotated[bool, typer.Option("--record", help="Add the figures to docs/benchmarks.jsonl")] = False,
 ) -> None:
     """Run every bench, in turn with QEMU where it is installed; one table of what was wanted and what is."""
-    from splitvisor.cli import bench_all  # as above
-    from splitvisor.cli.bench_trap import Latency
+    from splitvisor.bench import all as bench_all  # as above
+    from splitvisor.bench.trap import Latency
 
     names = list(dict.fromkeys(only or bench_all.BENCHES))
     unknown = [name for name in names if name not in bench_all.BENCHES]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from splitvisor.access.identity import Identity, IdentityError, Role
 from splitvisor.cli.control import USAGE, fail
-from splitvisor.identity import Identity, IdentityError, Role
 
 if TYPE_CHECKING:
-    from splitvisor.certs import Description
+    from splitvisor.access.certs import Description
 
 certs = typer.Typer(
     help="Make and look at certificates for services and clients beyond this host (docs/security.md).", no_args_is_help=True
@@ -26,7 +26,7 @@ AuthorityArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The auth
 @contextmanager
 def _one_line(command: str) -> Iterator[None]:
     """End the program with one line when something cannot be made or read."""
-    from splitvisor.certs import CertificateError  # cryptography is slow to load
+    from splitvisor.access.certs import CertificateError  # cryptography is slow to load
 
     try:
         yield
@@ -47,7 +47,7 @@ def init(
 
     Who has the key can be anybody, so keep it away from the services' hosts.
     """
-    from splitvisor.certs import CA_DAYS, make_authority
+    from splitvisor.access.certs import CA_DAYS, make_authority
 
     with _one_line("init"):
         make_authority(directory, name, days if days is not None else CA_DAYS)
@@ -58,9 +58,7 @@ def init(
 def issue(
     authority: AuthorityArgument,
     *,
-    role: Annotated[
-        Role, typer.Option(metavar="ROLE", help=f"What the holder may do: {', '.join(Role)}", case_sensitive=False)
-    ],
+    role: Annotated[Role, typer.Option(metavar="ROLE", help=f"What the holder may do: {', '.join(Role)}", case_sensitive=False)],
     vm: Annotated[list[str], typer.Option(metavar="PATTERN", help="VMs that it is for, such as web-* or *; may be repeated")],
     name: Annotated[str, typer.Option(metavar="NAME", help="The holder's name, for people; also of its directory")],
     host: Annotated[
@@ -74,7 +72,7 @@ def issue(
 
     Running services and clients take the new files by themselves.
     """
-    from splitvisor import certs as made
+    from splitvisor.access import certs as made
 
     directory = out or authority / name
     with _one_line("issue"):
@@ -93,7 +91,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
 ) -> None:
     """Print what a certificate says."""
-    from splitvisor.certs import CA_CERTIFICATE, CERTIFICATE, describe, parse_certificate
+    from splitvisor.access.certs import CA_CERTIFICATE, CERTIFICATE, describe, parse_certificate
 
     if path.is_dir():
         path = path / (CERTIFICATE if (path / CERTIFICATE).exists() else CA_CERTIFICATE)

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from splitvisor.addresses import AddressError
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
-from splitvisor.connect import CONNECT_VARIABLE
-from splitvisor.exit_status import ExitStatus
-from splitvisor.running_vms import NoSuchVmError, running_vms, service_address
+from splitvisor.machine.connect import CONNECT_VARIABLE
+from splitvisor.net.addresses import AddressError
+from splitvisor.run.exit_status import ExitStatus
+from splitvisor.run.running_vms import NoSuchVmError, running_vms, service_address
 
 if TYPE_CHECKING:
     from splitvisor.rpc import console_pb2
-    from splitvisor.terminal_script import Target
+    from splitvisor.terminal.script import Target
 
 console = typer.Typer(help="Consoles of running VMs.", no_args_is_help=True)
 
@@ -79,7 +79,7 @@ def attach(
 
     Exit status: 0 left, or the VM or the reader of the output ended, 1 refused or lost.
     """
-    from splitvisor.terminal import TerminalEnd, attach_terminal, notify_on_stderr  # slow to load
+    from splitvisor.terminal.session import TerminalEnd, attach_terminal, notify_on_stderr  # slow to load
 
     command = "console attach"
     address = _address(command, vm, vio)
@@ -134,8 +134,8 @@ def send(
     vio: Vio = None,
 ) -> None:
     """Type a text at a console. Exit status: 0 vio_service has it for the guest, 1 refused or ended, 124 timeout."""
-    from splitvisor.terminal import notify_on_stderr  # slow to load
-    from splitvisor.terminal_script import send_text
+    from splitvisor.terminal.script import send_text
+    from splitvisor.terminal.session import notify_on_stderr  # slow to load
 
     command = "console send"
     data = _bytes(command, text) + (b"\r" if enter else b"")
@@ -158,8 +158,8 @@ def expect(
     vio: Vio = None,
 ) -> None:
     """Wait until a console shows a text, and print the line. Exit status: 0 found, 1 the console ended, 124 timeout."""
-    from splitvisor.terminal import notify_on_stderr  # slow to load
-    from splitvisor.terminal_script import expect_text
+    from splitvisor.terminal.script import expect_text
+    from splitvisor.terminal.session import notify_on_stderr  # slow to load
 
     command = "console expect"
     if (text is None) == (regex is None):
@@ -207,13 +207,13 @@ def _unit(command: str, text: str) -> int:
 
 
 def _target(command: str, vm: str, unit: str, force: bool, timeout: float, vio: str | None) -> Target:
-    from splitvisor.terminal_script import Target
+    from splitvisor.terminal.script import Target
 
     return Target(_address(command, vm, vio), vm, _unit(command, unit), force, timeout)
 
 
 def _bytes(command: str, text: str) -> bytes:
-    from splitvisor.terminal_script import EscapeError, unescape
+    from splitvisor.terminal.script import EscapeError, unescape
 
     try:
         return unescape(text)
@@ -223,7 +223,7 @@ def _bytes(command: str, text: str) -> bytes:
 
 def _run(command: str, work: Awaitable[_T], late: str = "no answer in time") -> _T:
     """Run to the end; what goes wrong is one line and an exit status. late says what was not done in time."""
-    from splitvisor.terminal_link import TerminalError
+    from splitvisor.terminal.link import TerminalError
 
     async def run() -> _T:
         return await work
@@ -240,12 +240,10 @@ def _run(command: str, work: Awaitable[_T], late: str = "no answer in time") -> 
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
 
 
-async def _follow(
-    address: str, request: console_pb2.ReadTranscriptRequest, first: console_pb2.ReadTranscriptResponse
-) -> None:
+async def _follow(address: str, request: console_pb2.ReadTranscriptRequest, first: console_pb2.ReadTranscriptResponse) -> None:
     from splitvisor.rpc import console_pb2
-    from splitvisor.terminal import notify_on_stderr
-    from splitvisor.terminal_link import ConsoleLink, own_name
+    from splitvisor.terminal.link import ConsoleLink, own_name
+    from splitvisor.terminal.session import notify_on_stderr
 
     opening = console_pb2.ConsoleOpen(vm=request.vm, unit_address=request.unit_address, client_name=own_name())
     resume = (first.instance, first.end_position)

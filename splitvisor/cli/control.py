@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 import typer
 
-from splitvisor.addresses import AddressError
-from splitvisor.config import ConfigError
-from splitvisor.running_vms import NoSuchVmError, service_address
+from splitvisor.machine.config import ConfigError
+from splitvisor.net.addresses import AddressError
+from splitvisor.run.running_vms import NoSuchVmError, service_address
 
 DEADLINE_S = 10.0
 FAILED, USAGE = 1, 2
@@ -26,8 +26,14 @@ def fail(command: str, text: str, status: int = FAILED) -> NoReturn:
 
 @contextmanager
 def service_stub(
-    command: str, vm: str, service: str, address: str | None, stub: Callable[[Any], Any], *,
-    options: Sequence[tuple[str, int]] = (), failed: int = FAILED,
+    command: str,
+    vm: str,
+    service: str,
+    address: str | None,
+    stub: Callable[[Any], Any],
+    *,
+    options: Sequence[tuple[str, int]] = (),
+    failed: int = FAILED,
 ) -> Iterator[Any]:
     """Yield a stub for one of a VM's services; an rpc that fails ends the program with its reason.
 
@@ -42,7 +48,7 @@ def service_stub(
     """
     import grpc  # slow to load, and most commands do without
 
-    from splitvisor.channels import explain, open_channel
+    from splitvisor.net.channels import explain, open_channel
 
     try:
         target = address or service_address(vm, service)

@@ -14,16 +14,16 @@ from typing import Annotated, Any
 
 import typer
 
-from splitvisor import fdt
 from splitvisor.cli import dt_output as output
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
 from splitvisor.cli.dt_parent import parent
-from splitvisor.connect import CONNECT_VARIABLE
-from splitvisor.dts import format_node, format_tree
-from splitvisor.fdt import FdtError, Node, Tree
-from splitvisor.running_vms import running_vms
-from splitvisor.tree_check import findings
-from splitvisor.tree_diff import differences
+from splitvisor.machine.connect import CONNECT_VARIABLE
+from splitvisor.run.running_vms import running_vms
+from splitvisor.tree import fdt
+from splitvisor.tree.check import findings
+from splitvisor.tree.diff import differences
+from splitvisor.tree.dts import format_node, format_tree
+from splitvisor.tree.fdt import FdtError, Node, Tree
 
 dt = typer.Typer(
     help="Look at a VM's device trees. VM may be left out while this user has one machine running. A revision is a number, "

@@ -15,9 +15,9 @@ from typing import Any
 
 import typer
 
-from splitvisor.dts import format_property, format_value, is_text
-from splitvisor.fdt import Node
-from splitvisor.tree_diff import Change
+from splitvisor.tree.diff import Change
+from splitvisor.tree.dts import format_property, format_value, is_text
+from splitvisor.tree.fdt import Node
 
 ORIGINS = {1: "seed", 2: "cas", 3: "quiesce", 4: "update-dt", 5: "hotplug", 6: "restore"}
 """TreeOrigin for people."""

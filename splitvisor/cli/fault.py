@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from splitvisor.cli.control import USAGE, fail
-from splitvisor.config import ConfigError
-from splitvisor.exit_status import ExitStatus
+from splitvisor.machine.config import ConfigError
+from splitvisor.run.exit_status import ExitStatus
 
 fault = typer.Typer(help="Make things go wrong on purpose: streams and processes of a machine.", no_args_is_help=True)
 
@@ -32,7 +32,7 @@ def proxy(
     journal: Annotated[Path | None, typer.Option(metavar="FILE", help="Get a line of JSON there for each fault")] = None,
 ) -> None:
     """Stand between cpu_service and a back end until SIGTERM, and let the scenario's faults happen."""
-    from splitvisor.service_main import main  # gRPC is slow to load
+    from splitvisor.service.main import main  # gRPC is slow to load
 
     arguments = ["fault", "--listen", listen, "--to", to, "--scenario", str(scenario), "--backend", backend]
     raise typer.Exit(main([*arguments, *(("--journal", str(journal)) if journal is not None else ())]))
@@ -92,8 +92,8 @@ def kinds() -> None:
 def _signal(command: str, vm: str, service: str, at: str | None) -> int:
     from splitvisor.faults import PROCESS_SIGNALS
     from splitvisor.faults.process import NoProcessError, listener, send_signal
-    from splitvisor.running_vms import NoSuchVmError, service_address
-    from splitvisor.service_names import SERVICE_NAMES
+    from splitvisor.run.running_vms import NoSuchVmError, service_address
+    from splitvisor.service.names import SERVICE_NAMES
 
     known = [name.command for name in SERVICE_NAMES]
     if service not in known:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from splitvisor.cli.flags import Flag
-from splitvisor.connect import CONNECT_VARIABLE
+from splitvisor.machine.connect import CONNECT_VARIABLE
 
 GUEST = "Guest"
 MACHINE = "Machine"
@@ -28,7 +28,8 @@ NoSharedMemory = Annotated[bool, Flag(help="Back ends reach RAM through gRPC onl
 Backend = Annotated[
     list[str] | None,
     Flag(
-        metavar="NAME=ADDRESS", help="Add a back end of your own, which runs already; may be repeated, or a list with commas",
+        metavar="NAME=ADDRESS",
+        help="Add a back end of your own, which runs already; may be repeated, or a list with commas",
         panel=MACHINE,
     ),
 ]

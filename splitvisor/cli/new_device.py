@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from splitvisor.exit_status import ExitStatus
+from splitvisor.run.exit_status import ExitStatus
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,23}")
 """A Python module, a part of a node's name, which has 31 characters at most, and a back end's name at once."""

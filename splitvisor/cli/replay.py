@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from splitvisor.cli.control import USAGE, fail
-from splitvisor.service_names import SERVICE_NAMES, ServiceName
+from splitvisor.service.names import SERVICE_NAMES, ServiceName
 
 COMMAND = "replay"
 
@@ -27,9 +27,7 @@ def replay(
     stand_in: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Stand in for this back end: answer a live guest")
     ] = None,
-    listen: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="--as: where; unix:/path or a loopback host:port")
-    ] = None,
+    listen: Annotated[str | None, typer.Option(metavar="ADDRESS", help="--as: where; unix:/path or a loopback host:port")] = None,
     trees: Annotated[
         Path | None,
         typer.Option(metavar="SOCKET", help="--against of_client_service@...: serve it the recording's device trees there"),

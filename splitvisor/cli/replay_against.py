@@ -9,9 +9,8 @@ from pathlib import Path
 
 import typer
 
-from splitvisor.addresses import AddressError
 from splitvisor.cli.control import FAILED, USAGE, fail
-from splitvisor.exit_status import ExitStatus
+from splitvisor.net.addresses import AddressError
 from splitvisor.recording import RecordingError
 from splitvisor.recording.comparison import Difference, Outcome
 from splitvisor.recording.conversation import Recording
@@ -19,8 +18,9 @@ from splitvisor.recording.file import RecordingReader
 from splitvisor.recording.fresh import fresh_service, serve_trees
 from splitvisor.recording.replay import MAX_REPORTED, replay
 from splitvisor.recording.trees import RecordedTrees
-from splitvisor.service_names import ServiceName
-from splitvisor.service_processes import ServiceFailedError
+from splitvisor.run.exit_status import ExitStatus
+from splitvisor.service.names import ServiceName
+from splitvisor.service.processes import ServiceFailedError
 
 COMMAND = "replay"
 

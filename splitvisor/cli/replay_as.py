@@ -9,16 +9,16 @@ from pathlib import Path
 import typer
 import uvloop
 
-from splitvisor.addresses import AddressError
 from splitvisor.cli.control import FAILED, USAGE, fail
-from splitvisor.logging import LogLevel, configure
+from splitvisor.net.addresses import AddressError
+from splitvisor.process.logging import LogLevel, configure
 from splitvisor.recording import RecordingError
 from splitvisor.recording.conversation import Recording
 from splitvisor.recording.file import RecordingReader
 from splitvisor.recording.stand_in import Script, StandIn
-from splitvisor.runtime_directory import make_socket_directory
-from splitvisor.service import Listening, serve
-from splitvisor.service_names import ServiceModule, ServiceName
+from splitvisor.service.names import ServiceModule, ServiceName
+from splitvisor.service.runtime_directory import make_socket_directory
+from splitvisor.service.serve import Listening, serve
 
 COMMAND = "replay"
 

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import uvloop
 
-from splitvisor import launcher
 from splitvisor.cli import machine_options as options
 from splitvisor.cli.flags import Flag
-from splitvisor.config import ConfigError, MachineConfig, apply_flags, read_machine_file
-from splitvisor.connect import parse_backends, parse_connect
-from splitvisor.exit_status import ExitStatus
+from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, read_machine_file
+from splitvisor.machine.connect import parse_backends, parse_connect
+from splitvisor.run import launcher
+from splitvisor.run.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from splitvisor.faults.run import FaultPlan
 
 
 class LogLevel(StrEnum):
-    """As splitvisor.logging has it, without loading that."""
+    """As splitvisor.process.logging has it, without loading that."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -64,7 +64,8 @@ def run(
     store: Annotated[
         str | None,
         Flag(
-            metavar="PLACE", help="Keep device trees there: a file, or postgresql://...; without, they go with the run",
+            metavar="PLACE",
+            help="Keep device trees there: a file, or postgresql://...; without, they go with the run",
             panel=_RUN,
         ),
     ] = None,
@@ -141,14 +142,14 @@ def run(
 def _image(kind: str, value: str | None) -> Path | None:
     if value is None:
         return None
-    from splitvisor.guests import resolve  # the demo guest and snapshots have no use for it
+    from splitvisor.guests.fetch import resolve  # the demo guest and snapshots have no use for it
 
     return resolve(kind, value)
 
 
 def _saved_config(snapshot: Path, flags: Mapping[str, object]) -> MachineConfig:
     """Return what the run must know of a saved machine. Raises ConfigError, also for flags that would change the machine."""
-    from splitvisor.snapshot_file import SnapshotError, read_machine  # not needed without a snapshot
+    from splitvisor.machine.snapshot_file import SnapshotError, read_machine  # not needed without a snapshot
 
     given = next((name for name, value in flags.items() if value is not None), None)
     if given is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every command that talks to services takes the flags of splitvisor/tls_flags.py: they are added here, once for all."""
+"""Every command that talks to services takes the flags of splitvisor/net/tls_flags.py: they are added here, once for all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from splitvisor.tls_flags import FLAGS, flag, use_tls_flags
+from splitvisor.net.tls_flags import FLAGS, flag, use_tls_flags
 
 WITHOUT = frozenset({"bench", "certs", "guests", "health", "record", "service", "version"})
 """Commands that talk to no service, and `service` and `health`, which read their arguments themselves."""

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
-from splitvisor.running_vms import NoSuchVmError, service_address
+from splitvisor.run.running_vms import NoSuchVmError, service_address
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from splitvisor.machine_view import Look, MachineView
+    from splitvisor.observe.machine_view import Look, MachineView
 
 CONSOLE_SECONDS = 1.0
 """How long vio_service may take; without it consoles are left out."""
@@ -81,8 +81,8 @@ def _vio_of(vm: str) -> str | None:
 @contextmanager
 def _optional_stub(address: str | None, stub: Callable[[Any], Any]) -> Iterator[Any]:
     """Yield a stub, or None when there is no address."""
-    from splitvisor.addresses import AddressError
-    from splitvisor.channels import open_channel
+    from splitvisor.net.addresses import AddressError
+    from splitvisor.net.channels import open_channel
 
     if address is None:
         yield None
@@ -99,7 +99,7 @@ def _looker(vm: str, machine: Any, consoles: Any) -> Callable[[], Look]:
     """Return what asks the services."""
     import grpc
 
-    from splitvisor.machine_view import Look
+    from splitvisor.observe.machine_view import Look
     from splitvisor.rpc import console_pb2, machine_pb2
 
     def look() -> Look:
@@ -127,7 +127,7 @@ def _views(look: Callable[[], Look], interval: float, wait: Callable[[float], bo
     """Yield a view for each interval until wait() says that it is enough, or the machine or its service has ended."""
     import grpc
 
-    from splitvisor.machine_view import view
+    from splitvisor.observe.machine_view import view
 
     before = look()
     while wait(interval):
@@ -147,7 +147,7 @@ def _views(look: Callable[[], Look], interval: float, wait: Callable[[float], bo
 def _live(look: Callable[[], Look], interval: float) -> None:
     from rich.live import Live  # slow to load
 
-    from splitvisor.machine_view import view
+    from splitvisor.observe.machine_view import view
 
     with _keys() as quit_within:
         first = look()

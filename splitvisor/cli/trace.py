@@ -39,8 +39,8 @@ def trace(
     """
     import grpc  # slow to load
 
+    from splitvisor.observe.trap_text import as_line, as_object
     from splitvisor.rpc import machine_pb2, machine_pb2_grpc
-    from splitvisor.trap_text import as_line, as_object
 
     request = machine_pb2.WatchTrapsRequest(
         calls=call or (), owners=owner or (), vcpus=vcpu or (), failed=failed, slower_than_ns=int(slower * 1e6),

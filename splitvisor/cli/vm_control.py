@@ -17,11 +17,11 @@ from splitvisor.cli import machine_options as options
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
 from splitvisor.cli.flags import for_typer
 from splitvisor.cli.vm_status import render_status, state_text, status_fields
-from splitvisor.config import ConfigError, MachineConfig, apply_flags, read_machine_file, with_nvram_file
-from splitvisor.connect import parse_backends, parse_connect
-from splitvisor.exit_status import ExitStatus
-from splitvisor.guests import resolve
-from splitvisor.service_names import SERVICE_NAMES
+from splitvisor.guests.fetch import resolve
+from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, read_machine_file, with_nvram_file
+from splitvisor.machine.connect import parse_backends, parse_connect
+from splitvisor.run.exit_status import ExitStatus
+from splitvisor.service.names import SERVICE_NAMES
 
 START_S = 60.0
 _THIS_START = "This start"

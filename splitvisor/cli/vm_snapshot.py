@@ -10,11 +10,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from splitvisor.addresses import AddressError, check_address
 from splitvisor.cli.control import FAILED, USAGE, fail, service_stub
-from splitvisor.config import ConfigError
-from splitvisor.connect import parse_connect
-from splitvisor.service_names import SERVICE_NAMES
+from splitvisor.machine.config import ConfigError
+from splitvisor.machine.connect import parse_connect
+from splitvisor.net.addresses import AddressError, check_address
+from splitvisor.service.names import SERVICE_NAMES
 
 TRANSFER_SECONDS = 300.0
 
@@ -40,9 +40,9 @@ def save(
     cpu: Cpu = None,
 ) -> None:
     """Save a VM: memory, vCPUs, and the state of every back end. It stands still meanwhile, then goes on."""
+    from splitvisor.machine.snapshot_file import SnapshotError
+    from splitvisor.machine.snapshot_transfer import write_snapshot
     from splitvisor.rpc import machine_pb2, machine_pb2_grpc  # slow to load
-    from splitvisor.snapshot_file import SnapshotError
-    from splitvisor.snapshot_transfer import write_snapshot
 
     with service_stub("vm save", vm, "cpu", cpu, machine_pb2_grpc.MachineServiceStub) as stub:
         try:
@@ -63,9 +63,9 @@ def restore(
     connect: Connect = None,
 ) -> None:
     """Restore a VM on services that run. `splitvisor run --from FILE` does it with services of its own."""
+    from splitvisor.machine.snapshot_file import SnapshotError, read_machine
+    from splitvisor.machine.snapshot_transfer import restore_requests
     from splitvisor.rpc import machine_pb2_grpc  # slow to load
-    from splitvisor.snapshot_file import SnapshotError, read_machine
-    from splitvisor.snapshot_transfer import restore_requests
 
     backends = _backends("vm restore", connect)
     try:

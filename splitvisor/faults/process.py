@@ -10,7 +10,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
-from splitvisor.addresses import AddressError, parse_address
+from splitvisor.net.addresses import AddressError, parse_address
 
 
 class NoProcessError(LookupError):

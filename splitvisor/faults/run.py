@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from splitvisor.config import ConfigError, MachineConfig
 from splitvisor.faults.journal import read_journal, summary
 from splitvisor.faults.process import forget_socket
 from splitvisor.faults.scenario import Scenario
-from splitvisor.service_names import SERVICE_NAMES
-from splitvisor.service_processes import ServiceCommand, ServiceFailedError, ServiceProcess, stop_all
+from splitvisor.machine.config import ConfigError, MachineConfig
+from splitvisor.service.names import SERVICE_NAMES
+from splitvisor.service.processes import ServiceCommand, ServiceFailedError, ServiceProcess, stop_all
 
 BACKENDS = tuple(name.command for name in SERVICE_NAMES if name.command != "cpu")
 
@@ -99,8 +99,6 @@ def watch_all(
     """Return tasks that raise when a service ends that should not."""
     killed = {name for name in BACKENDS if plan is not None and plan.scenario.kills(name)}
     return [
-        asyncio.create_task(
-            keep_running(processes, process, start) if process.command.name in killed else process.wait_failed()
-        )
+        asyncio.create_task(keep_running(processes, process, start) if process.command.name in killed else process.wait_failed())
         for process in processes
     ]

@@ -18,17 +18,17 @@ import grpc
 import grpc.aio
 import structlog
 
-from splitvisor.addresses import AddressError
-from splitvisor.channels import SERVICE_OPTIONS, open_aio_channel
 from splitvisor.faults import PROCESS_SIGNALS
 from splitvisor.faults.journal import Journal
 from splitvisor.faults.lane import Lane, LostError
 from splitvisor.faults.process import NoProcessError, listener, send_signal
 from splitvisor.faults.scenario import Direction, Scenario, ScenarioError, read_scenario
 from splitvisor.faults.schedule import Happening, Schedule
+from splitvisor.net.addresses import AddressError
+from splitvisor.net.channels import SERVICE_OPTIONS, open_aio_channel
 from splitvisor.rpc import console_pb2, device_tree_pb2, platform_event_pb2, vio_bus_pb2
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.service import SettingError
+from splitvisor.service.serve import SettingError
 
 SERVICES: tuple[str, ...] = ()
 """It has none of its own; nobody with a certificate is let through, for who may call what is the back end's to decide."""
@@ -41,7 +41,7 @@ _ONE_REQUEST = frozenset(
     if not method.client_streaming
 )
 """Rpcs whose request goes out whole: one that goes out as a stream may be cut off by its own answer, which is lost then."""
-ATTACH = "/splitvisor.v1.TrapService/Attach"
+ATTACH = "/splitvisor.trap.v1.TrapService/Attach"
 SETTLE_S = 5.0
 """How long a caller may take to read what was written last, when its call ends with an error."""
 MAX_SCHEDULES = 256

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The file of a recording: records in zstd frames that stand for themselves (see proto/splitvisor/v1/recording.proto).
+"""The file of a recording: records in zstd frames that stand for themselves (see proto/splitvisor/storage/v1/recording.proto).
 
     skippable frame   "splitvisor recording", version
     skippable frame   sizes of the next frame and of its contents    \\  as often

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import grpc.aio
 
-from splitvisor.fork_server import fork_server
 from splitvisor.recording.trees import RecordedTrees
 from splitvisor.rpc import device_tree_pb2_grpc
-from splitvisor.runtime_directory import private_directory, socket_parents
-from splitvisor.service import SERVER_OPTIONS
-from splitvisor.service_names import ServiceName
-from splitvisor.service_processes import ServiceCommand, ServiceProcess, stop_all
+from splitvisor.service.fork_server import fork_server
+from splitvisor.service.names import ServiceName
+from splitvisor.service.processes import ServiceCommand, ServiceProcess, stop_all
+from splitvisor.service.runtime_directory import private_directory, socket_parents
+from splitvisor.service.serve import SERVER_OPTIONS
 
 _ARGUMENTS: dict[str, Callable[[str], Sequence[str]]] = {
     "hcall": lambda _trees: ("--store", ":memory:"),

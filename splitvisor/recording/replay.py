@@ -19,8 +19,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from splitvisor import fdt
-from splitvisor.channels import explain, open_aio_channel
+from splitvisor.net.channels import explain, open_aio_channel
 from splitvisor.papr.codes import H
 from splitvisor.recording.comparison import (
     Difference,
@@ -44,7 +43,8 @@ from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2_grpc
 from splitvisor.rpc import recording_pb2 as rpb
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.tree_diff import differences
+from splitvisor.tree import fdt
+from splitvisor.tree.diff import differences
 
 ANSWER_S = 15.0
 """How long a back end may take for one answer."""

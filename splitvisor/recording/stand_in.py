@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from splitvisor.backend import Call, Hypercall, Mirrored, Operand, Posted, Result, RtasCall, Session, Vm
-from splitvisor.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
+from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.recording import RecordingError
 from splitvisor.recording.conversation import Event, Introduction, Recording, Seed, Step
@@ -26,7 +26,7 @@ from splitvisor.recording.text import asked_text, call_text, terminal_bytes
 from splitvisor.recording.trees import RecordedTrees
 from splitvisor.rpc import console_pb2_grpc, device_tree_pb2_grpc, trap_pb2_grpc
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.trap_server import TrapServicer
+from splitvisor.trap.server import TrapServicer
 
 MAX_BYTES = 512 << 20
 """Of the recorded calls that are kept to answer from."""
@@ -261,7 +261,7 @@ def _declaration(route: pb.Route, mirror: bytes | None) -> Hypercall | RtasCall:
 
 
 class StandIn:
-    """A stand-in as a service (see splitvisor.service_names)."""
+    """A stand-in as a service (see splitvisor.service.names)."""
 
     Options: type[Any] = type(None)
 
@@ -271,9 +271,9 @@ class StandIn:
         self._has_console = any(route.name == OUTPUT_CALL for route in routes)
         self._has_trees = script.introduction.offer.backend == TREE_OWNER
         self.SERVICES = (
-            "splitvisor.v1.TrapService",
-            *(("splitvisor.v1.ConsoleService",) if self._has_console else ()),
-            *(("splitvisor.v1.DeviceTreeService",) if self._has_trees else ()),
+            "splitvisor.trap.v1.TrapService",
+            *(("splitvisor.control.v1.ConsoleService",) if self._has_console else ()),
+            *(("splitvisor.control.v1.DeviceTreeService",) if self._has_trees else ()),
         )
 
     async def start(self, server: grpc.aio.Server, _options: object) -> Callable[[], Awaitable[None]]:

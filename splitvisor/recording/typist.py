@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from splitvisor.channels import explain
+from splitvisor.net.channels import explain
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 

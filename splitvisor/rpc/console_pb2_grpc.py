@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from splitvisor.rpc import console_pb2 as splitvisor_dot_v1_dot_console__pb2
+from splitvisor.rpc import console_pb2 as splitvisor_dot_control_dot_v1_dot_console__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in splitvisor/v1/console_pb2_grpc.py depends on'
+        + ' but the generated code in splitvisor/control/v1/console_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,19 +36,19 @@ class ConsoleServiceStub:
             channel: A grpc.Channel.
         """
         self.ListConsoles = channel.unary_unary(
-                '/splitvisor.v1.ConsoleService/ListConsoles',
-                request_serializer=splitvisor_dot_v1_dot_console__pb2.ListConsolesRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_console__pb2.ListConsolesResponse.FromString,
+                '/splitvisor.control.v1.ConsoleService/ListConsoles',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_console__pb2.ListConsolesRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_console__pb2.ListConsolesResponse.FromString,
                 _registered_method=True)
         self.AttachConsole = channel.stream_stream(
-                '/splitvisor.v1.ConsoleService/AttachConsole',
-                request_serializer=splitvisor_dot_v1_dot_console__pb2.AttachConsoleRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_console__pb2.AttachConsoleResponse.FromString,
+                '/splitvisor.control.v1.ConsoleService/AttachConsole',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_console__pb2.AttachConsoleRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_console__pb2.AttachConsoleResponse.FromString,
                 _registered_method=True)
         self.ReadTranscript = channel.unary_stream(
-                '/splitvisor.v1.ConsoleService/ReadTranscript',
-                request_serializer=splitvisor_dot_v1_dot_console__pb2.ReadTranscriptRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_console__pb2.ReadTranscriptResponse.FromString,
+                '/splitvisor.control.v1.ConsoleService/ReadTranscript',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_console__pb2.ReadTranscriptRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_console__pb2.ReadTranscriptResponse.FromString,
                 _registered_method=True)
 
 
@@ -101,24 +101,24 @@ def add_ConsoleServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'ListConsoles': grpc.unary_unary_rpc_method_handler(
                     servicer.ListConsoles,
-                    request_deserializer=splitvisor_dot_v1_dot_console__pb2.ListConsolesRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_console__pb2.ListConsolesResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_console__pb2.ListConsolesRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_console__pb2.ListConsolesResponse.SerializeToString,
             ),
             'AttachConsole': grpc.stream_stream_rpc_method_handler(
                     servicer.AttachConsole,
-                    request_deserializer=splitvisor_dot_v1_dot_console__pb2.AttachConsoleRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_console__pb2.AttachConsoleResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_console__pb2.AttachConsoleRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_console__pb2.AttachConsoleResponse.SerializeToString,
             ),
             'ReadTranscript': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadTranscript,
-                    request_deserializer=splitvisor_dot_v1_dot_console__pb2.ReadTranscriptRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_console__pb2.ReadTranscriptResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_console__pb2.ReadTranscriptRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_console__pb2.ReadTranscriptResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'splitvisor.v1.ConsoleService', rpc_method_handlers)
+            'splitvisor.control.v1.ConsoleService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('splitvisor.v1.ConsoleService', rpc_method_handlers)
+    server.add_registered_method_handlers('splitvisor.control.v1.ConsoleService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -140,9 +140,9 @@ class ConsoleService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.ConsoleService/ListConsoles',
-            splitvisor_dot_v1_dot_console__pb2.ListConsolesRequest.SerializeToString,
-            splitvisor_dot_v1_dot_console__pb2.ListConsolesResponse.FromString,
+            '/splitvisor.control.v1.ConsoleService/ListConsoles',
+            splitvisor_dot_control_dot_v1_dot_console__pb2.ListConsolesRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_console__pb2.ListConsolesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -167,9 +167,9 @@ class ConsoleService:
         return grpc.experimental.stream_stream(
             request_iterator,
             target,
-            '/splitvisor.v1.ConsoleService/AttachConsole',
-            splitvisor_dot_v1_dot_console__pb2.AttachConsoleRequest.SerializeToString,
-            splitvisor_dot_v1_dot_console__pb2.AttachConsoleResponse.FromString,
+            '/splitvisor.control.v1.ConsoleService/AttachConsole',
+            splitvisor_dot_control_dot_v1_dot_console__pb2.AttachConsoleRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_console__pb2.AttachConsoleResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -194,9 +194,9 @@ class ConsoleService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/splitvisor.v1.ConsoleService/ReadTranscript',
-            splitvisor_dot_v1_dot_console__pb2.ReadTranscriptRequest.SerializeToString,
-            splitvisor_dot_v1_dot_console__pb2.ReadTranscriptResponse.FromString,
+            '/splitvisor.control.v1.ConsoleService/ReadTranscript',
+            splitvisor_dot_control_dot_v1_dot_console__pb2.ReadTranscriptRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_console__pb2.ReadTranscriptResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from splitvisor.rpc import device_tree_pb2 as splitvisor_dot_v1_dot_device__tree__pb2
+from splitvisor.rpc import device_tree_pb2 as splitvisor_dot_control_dot_v1_dot_device__tree__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in splitvisor/v1/device_tree_pb2_grpc.py depends on'
+        + ' but the generated code in splitvisor/control/v1/device_tree_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,49 +36,49 @@ class DeviceTreeServiceStub:
             channel: A grpc.Channel.
         """
         self.BuildTree = channel.unary_unary(
-                '/splitvisor.v1.DeviceTreeService/BuildTree',
-                request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.BuildTreeRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.BuildTreeResponse.FromString,
+                '/splitvisor.control.v1.DeviceTreeService/BuildTree',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.BuildTreeRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.BuildTreeResponse.FromString,
                 _registered_method=True)
         self.PutTree = channel.unary_unary(
-                '/splitvisor.v1.DeviceTreeService/PutTree',
-                request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.PutTreeRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.PutTreeResponse.FromString,
+                '/splitvisor.control.v1.DeviceTreeService/PutTree',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.PutTreeRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.PutTreeResponse.FromString,
                 _registered_method=True)
         self.GetTree = channel.unary_unary(
-                '/splitvisor.v1.DeviceTreeService/GetTree',
-                request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.GetTreeRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.GetTreeResponse.FromString,
+                '/splitvisor.control.v1.DeviceTreeService/GetTree',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetTreeRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetTreeResponse.FromString,
                 _registered_method=True)
         self.GetProperty = channel.unary_unary(
-                '/splitvisor.v1.DeviceTreeService/GetProperty',
-                request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.GetPropertyRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.GetPropertyResponse.FromString,
+                '/splitvisor.control.v1.DeviceTreeService/GetProperty',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetPropertyRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetPropertyResponse.FromString,
                 _registered_method=True)
         self.ListRevisions = channel.unary_unary(
-                '/splitvisor.v1.DeviceTreeService/ListRevisions',
-                request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.ListRevisionsRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.ListRevisionsResponse.FromString,
+                '/splitvisor.control.v1.DeviceTreeService/ListRevisions',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.ListRevisionsRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.ListRevisionsResponse.FromString,
                 _registered_method=True)
         self.LookUpNode = channel.unary_unary(
-                '/splitvisor.v1.DeviceTreeService/LookUpNode',
-                request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.LookUpNodeRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.LookUpNodeResponse.FromString,
+                '/splitvisor.control.v1.DeviceTreeService/LookUpNode',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.LookUpNodeRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.LookUpNodeResponse.FromString,
                 _registered_method=True)
         self.GetInterruptParent = channel.unary_unary(
-                '/splitvisor.v1.DeviceTreeService/GetInterruptParent',
-                request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.GetInterruptParentRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.GetInterruptParentResponse.FromString,
+                '/splitvisor.control.v1.DeviceTreeService/GetInterruptParent',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetInterruptParentRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetInterruptParentResponse.FromString,
                 _registered_method=True)
         self.ChangeNodes = channel.unary_unary(
-                '/splitvisor.v1.DeviceTreeService/ChangeNodes',
-                request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesResponse.FromString,
+                '/splitvisor.control.v1.DeviceTreeService/ChangeNodes',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.ChangeNodesRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.ChangeNodesResponse.FromString,
                 _registered_method=True)
         self.WatchRevisions = channel.unary_stream(
-                '/splitvisor.v1.DeviceTreeService/WatchRevisions',
-                request_serializer=splitvisor_dot_v1_dot_device__tree__pb2.WatchRevisionsRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.WatchRevisionsResponse.FromString,
+                '/splitvisor.control.v1.DeviceTreeService/WatchRevisions',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.WatchRevisionsRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.WatchRevisionsResponse.FromString,
                 _registered_method=True)
 
 
@@ -164,54 +164,54 @@ def add_DeviceTreeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'BuildTree': grpc.unary_unary_rpc_method_handler(
                     servicer.BuildTree,
-                    request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.BuildTreeRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.BuildTreeResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.BuildTreeRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.BuildTreeResponse.SerializeToString,
             ),
             'PutTree': grpc.unary_unary_rpc_method_handler(
                     servicer.PutTree,
-                    request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.PutTreeRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.PutTreeResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.PutTreeRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.PutTreeResponse.SerializeToString,
             ),
             'GetTree': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTree,
-                    request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.GetTreeRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.GetTreeResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetTreeRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetTreeResponse.SerializeToString,
             ),
             'GetProperty': grpc.unary_unary_rpc_method_handler(
                     servicer.GetProperty,
-                    request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.GetPropertyRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.GetPropertyResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetPropertyRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetPropertyResponse.SerializeToString,
             ),
             'ListRevisions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRevisions,
-                    request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.ListRevisionsRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.ListRevisionsResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.ListRevisionsRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.ListRevisionsResponse.SerializeToString,
             ),
             'LookUpNode': grpc.unary_unary_rpc_method_handler(
                     servicer.LookUpNode,
-                    request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.LookUpNodeRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.LookUpNodeResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.LookUpNodeRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.LookUpNodeResponse.SerializeToString,
             ),
             'GetInterruptParent': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInterruptParent,
-                    request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.GetInterruptParentRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.GetInterruptParentResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetInterruptParentRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetInterruptParentResponse.SerializeToString,
             ),
             'ChangeNodes': grpc.unary_unary_rpc_method_handler(
                     servicer.ChangeNodes,
-                    request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.ChangeNodesRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.ChangeNodesResponse.SerializeToString,
             ),
             'WatchRevisions': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRevisions,
-                    request_deserializer=splitvisor_dot_v1_dot_device__tree__pb2.WatchRevisionsRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_device__tree__pb2.WatchRevisionsResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.WatchRevisionsRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_device__tree__pb2.WatchRevisionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'splitvisor.v1.DeviceTreeService', rpc_method_handlers)
+            'splitvisor.control.v1.DeviceTreeService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('splitvisor.v1.DeviceTreeService', rpc_method_handlers)
+    server.add_registered_method_handlers('splitvisor.control.v1.DeviceTreeService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -233,9 +233,9 @@ class DeviceTreeService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.DeviceTreeService/BuildTree',
-            splitvisor_dot_v1_dot_device__tree__pb2.BuildTreeRequest.SerializeToString,
-            splitvisor_dot_v1_dot_device__tree__pb2.BuildTreeResponse.FromString,
+            '/splitvisor.control.v1.DeviceTreeService/BuildTree',
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.BuildTreeRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.BuildTreeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -260,9 +260,9 @@ class DeviceTreeService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.DeviceTreeService/PutTree',
-            splitvisor_dot_v1_dot_device__tree__pb2.PutTreeRequest.SerializeToString,
-            splitvisor_dot_v1_dot_device__tree__pb2.PutTreeResponse.FromString,
+            '/splitvisor.control.v1.DeviceTreeService/PutTree',
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.PutTreeRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.PutTreeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -287,9 +287,9 @@ class DeviceTreeService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.DeviceTreeService/GetTree',
-            splitvisor_dot_v1_dot_device__tree__pb2.GetTreeRequest.SerializeToString,
-            splitvisor_dot_v1_dot_device__tree__pb2.GetTreeResponse.FromString,
+            '/splitvisor.control.v1.DeviceTreeService/GetTree',
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetTreeRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetTreeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -314,9 +314,9 @@ class DeviceTreeService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.DeviceTreeService/GetProperty',
-            splitvisor_dot_v1_dot_device__tree__pb2.GetPropertyRequest.SerializeToString,
-            splitvisor_dot_v1_dot_device__tree__pb2.GetPropertyResponse.FromString,
+            '/splitvisor.control.v1.DeviceTreeService/GetProperty',
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetPropertyRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetPropertyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -341,9 +341,9 @@ class DeviceTreeService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.DeviceTreeService/ListRevisions',
-            splitvisor_dot_v1_dot_device__tree__pb2.ListRevisionsRequest.SerializeToString,
-            splitvisor_dot_v1_dot_device__tree__pb2.ListRevisionsResponse.FromString,
+            '/splitvisor.control.v1.DeviceTreeService/ListRevisions',
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.ListRevisionsRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.ListRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -368,9 +368,9 @@ class DeviceTreeService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.DeviceTreeService/LookUpNode',
-            splitvisor_dot_v1_dot_device__tree__pb2.LookUpNodeRequest.SerializeToString,
-            splitvisor_dot_v1_dot_device__tree__pb2.LookUpNodeResponse.FromString,
+            '/splitvisor.control.v1.DeviceTreeService/LookUpNode',
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.LookUpNodeRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.LookUpNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -395,9 +395,9 @@ class DeviceTreeService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.DeviceTreeService/GetInterruptParent',
-            splitvisor_dot_v1_dot_device__tree__pb2.GetInterruptParentRequest.SerializeToString,
-            splitvisor_dot_v1_dot_device__tree__pb2.GetInterruptParentResponse.FromString,
+            '/splitvisor.control.v1.DeviceTreeService/GetInterruptParent',
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetInterruptParentRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.GetInterruptParentResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -422,9 +422,9 @@ class DeviceTreeService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.DeviceTreeService/ChangeNodes',
-            splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesRequest.SerializeToString,
-            splitvisor_dot_v1_dot_device__tree__pb2.ChangeNodesResponse.FromString,
+            '/splitvisor.control.v1.DeviceTreeService/ChangeNodes',
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.ChangeNodesRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.ChangeNodesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -449,9 +449,9 @@ class DeviceTreeService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/splitvisor.v1.DeviceTreeService/WatchRevisions',
-            splitvisor_dot_v1_dot_device__tree__pb2.WatchRevisionsRequest.SerializeToString,
-            splitvisor_dot_v1_dot_device__tree__pb2.WatchRevisionsResponse.FromString,
+            '/splitvisor.control.v1.DeviceTreeService/WatchRevisions',
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.WatchRevisionsRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_device__tree__pb2.WatchRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

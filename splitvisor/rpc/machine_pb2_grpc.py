@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from splitvisor.rpc import machine_pb2 as splitvisor_dot_v1_dot_machine__pb2
+from splitvisor.rpc import machine_pb2 as splitvisor_dot_control_dot_v1_dot_machine__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in splitvisor/v1/machine_pb2_grpc.py depends on'
+        + ' but the generated code in splitvisor/control/v1/machine_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,59 +36,59 @@ class MachineServiceStub:
             channel: A grpc.Channel.
         """
         self.StartMachine = channel.unary_unary(
-                '/splitvisor.v1.MachineService/StartMachine',
-                request_serializer=splitvisor_dot_v1_dot_machine__pb2.StartMachineRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.StartMachineResponse.FromString,
+                '/splitvisor.control.v1.MachineService/StartMachine',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.StartMachineRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.StartMachineResponse.FromString,
                 _registered_method=True)
         self.PauseMachine = channel.unary_unary(
-                '/splitvisor.v1.MachineService/PauseMachine',
-                request_serializer=splitvisor_dot_v1_dot_machine__pb2.PauseMachineRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.PauseMachineResponse.FromString,
+                '/splitvisor.control.v1.MachineService/PauseMachine',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.PauseMachineRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.PauseMachineResponse.FromString,
                 _registered_method=True)
         self.ResumeMachine = channel.unary_unary(
-                '/splitvisor.v1.MachineService/ResumeMachine',
-                request_serializer=splitvisor_dot_v1_dot_machine__pb2.ResumeMachineRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.ResumeMachineResponse.FromString,
+                '/splitvisor.control.v1.MachineService/ResumeMachine',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ResumeMachineRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ResumeMachineResponse.FromString,
                 _registered_method=True)
         self.ResetMachine = channel.unary_unary(
-                '/splitvisor.v1.MachineService/ResetMachine',
-                request_serializer=splitvisor_dot_v1_dot_machine__pb2.ResetMachineRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.ResetMachineResponse.FromString,
+                '/splitvisor.control.v1.MachineService/ResetMachine',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ResetMachineRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ResetMachineResponse.FromString,
                 _registered_method=True)
         self.StopMachine = channel.unary_unary(
-                '/splitvisor.v1.MachineService/StopMachine',
-                request_serializer=splitvisor_dot_v1_dot_machine__pb2.StopMachineRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.StopMachineResponse.FromString,
+                '/splitvisor.control.v1.MachineService/StopMachine',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.StopMachineRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.StopMachineResponse.FromString,
                 _registered_method=True)
         self.SaveMachine = channel.unary_stream(
-                '/splitvisor.v1.MachineService/SaveMachine',
-                request_serializer=splitvisor_dot_v1_dot_machine__pb2.SaveMachineRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.SaveMachineResponse.FromString,
+                '/splitvisor.control.v1.MachineService/SaveMachine',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.SaveMachineRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.SaveMachineResponse.FromString,
                 _registered_method=True)
         self.RestoreMachine = channel.stream_stream(
-                '/splitvisor.v1.MachineService/RestoreMachine',
-                request_serializer=splitvisor_dot_v1_dot_machine__pb2.RestoreMachineRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.RestoreMachineResponse.FromString,
+                '/splitvisor.control.v1.MachineService/RestoreMachine',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.RestoreMachineRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.RestoreMachineResponse.FromString,
                 _registered_method=True)
         self.MigrateMachine = channel.unary_unary(
-                '/splitvisor.v1.MachineService/MigrateMachine',
-                request_serializer=splitvisor_dot_v1_dot_machine__pb2.MigrateMachineRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.MigrateMachineResponse.FromString,
+                '/splitvisor.control.v1.MachineService/MigrateMachine',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.MigrateMachineRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.MigrateMachineResponse.FromString,
                 _registered_method=True)
         self.GetStatus = channel.unary_unary(
-                '/splitvisor.v1.MachineService/GetStatus',
-                request_serializer=splitvisor_dot_v1_dot_machine__pb2.GetStatusRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.GetStatusResponse.FromString,
+                '/splitvisor.control.v1.MachineService/GetStatus',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
         self.WatchEvents = channel.unary_stream(
-                '/splitvisor.v1.MachineService/WatchEvents',
-                request_serializer=splitvisor_dot_v1_dot_machine__pb2.WatchEventsRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.WatchEventsResponse.FromString,
+                '/splitvisor.control.v1.MachineService/WatchEvents',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.WatchEventsResponse.FromString,
                 _registered_method=True)
         self.WatchTraps = channel.unary_stream(
-                '/splitvisor.v1.MachineService/WatchTraps',
-                request_serializer=splitvisor_dot_v1_dot_machine__pb2.WatchTrapsRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_machine__pb2.WatchTrapsResponse.FromString,
+                '/splitvisor.control.v1.MachineService/WatchTraps',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.WatchTrapsRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.WatchTrapsResponse.FromString,
                 _registered_method=True)
 
 
@@ -202,64 +202,64 @@ def add_MachineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'StartMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.StartMachine,
-                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.StartMachineRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.StartMachineResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.StartMachineRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.StartMachineResponse.SerializeToString,
             ),
             'PauseMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseMachine,
-                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.PauseMachineRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.PauseMachineResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.PauseMachineRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.PauseMachineResponse.SerializeToString,
             ),
             'ResumeMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.ResumeMachine,
-                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.ResumeMachineRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.ResumeMachineResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ResumeMachineRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ResumeMachineResponse.SerializeToString,
             ),
             'ResetMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.ResetMachine,
-                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.ResetMachineRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.ResetMachineResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ResetMachineRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ResetMachineResponse.SerializeToString,
             ),
             'StopMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.StopMachine,
-                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.StopMachineRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.StopMachineResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.StopMachineRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.StopMachineResponse.SerializeToString,
             ),
             'SaveMachine': grpc.unary_stream_rpc_method_handler(
                     servicer.SaveMachine,
-                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.SaveMachineRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.SaveMachineResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.SaveMachineRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.SaveMachineResponse.SerializeToString,
             ),
             'RestoreMachine': grpc.stream_stream_rpc_method_handler(
                     servicer.RestoreMachine,
-                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.RestoreMachineRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.RestoreMachineResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.RestoreMachineRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.RestoreMachineResponse.SerializeToString,
             ),
             'MigrateMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.MigrateMachine,
-                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.MigrateMachineRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.MigrateMachineResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.MigrateMachineRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.MigrateMachineResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
-                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.GetStatusRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.GetStatusResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.GetStatusRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.GetStatusResponse.SerializeToString,
             ),
             'WatchEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchEvents,
-                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.WatchEventsRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.WatchEventsResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.WatchEventsRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.WatchEventsResponse.SerializeToString,
             ),
             'WatchTraps': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTraps,
-                    request_deserializer=splitvisor_dot_v1_dot_machine__pb2.WatchTrapsRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_machine__pb2.WatchTrapsResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.WatchTrapsRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.WatchTrapsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'splitvisor.v1.MachineService', rpc_method_handlers)
+            'splitvisor.control.v1.MachineService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('splitvisor.v1.MachineService', rpc_method_handlers)
+    server.add_registered_method_handlers('splitvisor.control.v1.MachineService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -281,9 +281,9 @@ class MachineService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.MachineService/StartMachine',
-            splitvisor_dot_v1_dot_machine__pb2.StartMachineRequest.SerializeToString,
-            splitvisor_dot_v1_dot_machine__pb2.StartMachineResponse.FromString,
+            '/splitvisor.control.v1.MachineService/StartMachine',
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.StartMachineRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.StartMachineResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -308,9 +308,9 @@ class MachineService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.MachineService/PauseMachine',
-            splitvisor_dot_v1_dot_machine__pb2.PauseMachineRequest.SerializeToString,
-            splitvisor_dot_v1_dot_machine__pb2.PauseMachineResponse.FromString,
+            '/splitvisor.control.v1.MachineService/PauseMachine',
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.PauseMachineRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.PauseMachineResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -335,9 +335,9 @@ class MachineService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.MachineService/ResumeMachine',
-            splitvisor_dot_v1_dot_machine__pb2.ResumeMachineRequest.SerializeToString,
-            splitvisor_dot_v1_dot_machine__pb2.ResumeMachineResponse.FromString,
+            '/splitvisor.control.v1.MachineService/ResumeMachine',
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.ResumeMachineRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.ResumeMachineResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -362,9 +362,9 @@ class MachineService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.MachineService/ResetMachine',
-            splitvisor_dot_v1_dot_machine__pb2.ResetMachineRequest.SerializeToString,
-            splitvisor_dot_v1_dot_machine__pb2.ResetMachineResponse.FromString,
+            '/splitvisor.control.v1.MachineService/ResetMachine',
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.ResetMachineRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.ResetMachineResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -389,9 +389,9 @@ class MachineService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.MachineService/StopMachine',
-            splitvisor_dot_v1_dot_machine__pb2.StopMachineRequest.SerializeToString,
-            splitvisor_dot_v1_dot_machine__pb2.StopMachineResponse.FromString,
+            '/splitvisor.control.v1.MachineService/StopMachine',
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.StopMachineRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.StopMachineResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -416,9 +416,9 @@ class MachineService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/splitvisor.v1.MachineService/SaveMachine',
-            splitvisor_dot_v1_dot_machine__pb2.SaveMachineRequest.SerializeToString,
-            splitvisor_dot_v1_dot_machine__pb2.SaveMachineResponse.FromString,
+            '/splitvisor.control.v1.MachineService/SaveMachine',
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.SaveMachineRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.SaveMachineResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -443,9 +443,9 @@ class MachineService:
         return grpc.experimental.stream_stream(
             request_iterator,
             target,
-            '/splitvisor.v1.MachineService/RestoreMachine',
-            splitvisor_dot_v1_dot_machine__pb2.RestoreMachineRequest.SerializeToString,
-            splitvisor_dot_v1_dot_machine__pb2.RestoreMachineResponse.FromString,
+            '/splitvisor.control.v1.MachineService/RestoreMachine',
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.RestoreMachineRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.RestoreMachineResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -470,9 +470,9 @@ class MachineService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.MachineService/MigrateMachine',
-            splitvisor_dot_v1_dot_machine__pb2.MigrateMachineRequest.SerializeToString,
-            splitvisor_dot_v1_dot_machine__pb2.MigrateMachineResponse.FromString,
+            '/splitvisor.control.v1.MachineService/MigrateMachine',
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.MigrateMachineRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.MigrateMachineResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -497,9 +497,9 @@ class MachineService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.MachineService/GetStatus',
-            splitvisor_dot_v1_dot_machine__pb2.GetStatusRequest.SerializeToString,
-            splitvisor_dot_v1_dot_machine__pb2.GetStatusResponse.FromString,
+            '/splitvisor.control.v1.MachineService/GetStatus',
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.GetStatusRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.GetStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -524,9 +524,9 @@ class MachineService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/splitvisor.v1.MachineService/WatchEvents',
-            splitvisor_dot_v1_dot_machine__pb2.WatchEventsRequest.SerializeToString,
-            splitvisor_dot_v1_dot_machine__pb2.WatchEventsResponse.FromString,
+            '/splitvisor.control.v1.MachineService/WatchEvents',
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.WatchEventsRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.WatchEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -551,9 +551,9 @@ class MachineService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/splitvisor.v1.MachineService/WatchTraps',
-            splitvisor_dot_v1_dot_machine__pb2.WatchTrapsRequest.SerializeToString,
-            splitvisor_dot_v1_dot_machine__pb2.WatchTrapsResponse.FromString,
+            '/splitvisor.control.v1.MachineService/WatchTraps',
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.WatchTrapsRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.WatchTrapsResponse.FromString,
             options,
             channel_credentials,
             insecure,

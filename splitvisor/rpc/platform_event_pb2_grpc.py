@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from splitvisor.rpc import platform_event_pb2 as splitvisor_dot_v1_dot_platform__event__pb2
+from splitvisor.rpc import platform_event_pb2 as splitvisor_dot_internal_dot_v1_dot_platform__event__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in splitvisor/v1/platform_event_pb2_grpc.py depends on'
+        + ' but the generated code in splitvisor/internal/v1/platform_event_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,9 +37,9 @@ class PlatformEventServiceStub:
             channel: A grpc.Channel.
         """
         self.RaiseHotplug = channel.unary_unary(
-                '/splitvisor.v1.PlatformEventService/RaiseHotplug',
-                request_serializer=splitvisor_dot_v1_dot_platform__event__pb2.RaiseHotplugRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_platform__event__pb2.RaiseHotplugResponse.FromString,
+                '/splitvisor.internal.v1.PlatformEventService/RaiseHotplug',
+                request_serializer=splitvisor_dot_internal_dot_v1_dot_platform__event__pb2.RaiseHotplugRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_internal_dot_v1_dot_platform__event__pb2.RaiseHotplugResponse.FromString,
                 _registered_method=True)
 
 
@@ -62,14 +62,14 @@ def add_PlatformEventServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'RaiseHotplug': grpc.unary_unary_rpc_method_handler(
                     servicer.RaiseHotplug,
-                    request_deserializer=splitvisor_dot_v1_dot_platform__event__pb2.RaiseHotplugRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_platform__event__pb2.RaiseHotplugResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_internal_dot_v1_dot_platform__event__pb2.RaiseHotplugRequest.FromString,
+                    response_serializer=splitvisor_dot_internal_dot_v1_dot_platform__event__pb2.RaiseHotplugResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'splitvisor.v1.PlatformEventService', rpc_method_handlers)
+            'splitvisor.internal.v1.PlatformEventService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('splitvisor.v1.PlatformEventService', rpc_method_handlers)
+    server.add_registered_method_handlers('splitvisor.internal.v1.PlatformEventService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -92,9 +92,9 @@ class PlatformEventService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.PlatformEventService/RaiseHotplug',
-            splitvisor_dot_v1_dot_platform__event__pb2.RaiseHotplugRequest.SerializeToString,
-            splitvisor_dot_v1_dot_platform__event__pb2.RaiseHotplugResponse.FromString,
+            '/splitvisor.internal.v1.PlatformEventService/RaiseHotplug',
+            splitvisor_dot_internal_dot_v1_dot_platform__event__pb2.RaiseHotplugRequest.SerializeToString,
+            splitvisor_dot_internal_dot_v1_dot_platform__event__pb2.RaiseHotplugResponse.FromString,
             options,
             channel_credentials,
             insecure,

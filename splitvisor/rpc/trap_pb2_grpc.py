@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from splitvisor.rpc import trap_pb2 as splitvisor_dot_v1_dot_trap__pb2
+from splitvisor.rpc import trap_pb2 as splitvisor_dot_trap_dot_v1_dot_trap__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in splitvisor/v1/trap_pb2_grpc.py depends on'
+        + ' but the generated code in splitvisor/trap/v1/trap_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,9 +37,9 @@ class TrapServiceStub:
             channel: A grpc.Channel.
         """
         self.Attach = channel.stream_stream(
-                '/splitvisor.v1.TrapService/Attach',
-                request_serializer=splitvisor_dot_v1_dot_trap__pb2.AttachRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_trap__pb2.AttachResponse.FromString,
+                '/splitvisor.trap.v1.TrapService/Attach',
+                request_serializer=splitvisor_dot_trap_dot_v1_dot_trap__pb2.AttachRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_trap_dot_v1_dot_trap__pb2.AttachResponse.FromString,
                 _registered_method=True)
 
 
@@ -88,14 +88,14 @@ def add_TrapServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Attach': grpc.stream_stream_rpc_method_handler(
                     servicer.Attach,
-                    request_deserializer=splitvisor_dot_v1_dot_trap__pb2.AttachRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_trap__pb2.AttachResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_trap_dot_v1_dot_trap__pb2.AttachRequest.FromString,
+                    response_serializer=splitvisor_dot_trap_dot_v1_dot_trap__pb2.AttachResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'splitvisor.v1.TrapService', rpc_method_handlers)
+            'splitvisor.trap.v1.TrapService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('splitvisor.v1.TrapService', rpc_method_handlers)
+    server.add_registered_method_handlers('splitvisor.trap.v1.TrapService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -118,9 +118,9 @@ class TrapService:
         return grpc.experimental.stream_stream(
             request_iterator,
             target,
-            '/splitvisor.v1.TrapService/Attach',
-            splitvisor_dot_v1_dot_trap__pb2.AttachRequest.SerializeToString,
-            splitvisor_dot_v1_dot_trap__pb2.AttachResponse.FromString,
+            '/splitvisor.trap.v1.TrapService/Attach',
+            splitvisor_dot_trap_dot_v1_dot_trap__pb2.AttachRequest.SerializeToString,
+            splitvisor_dot_trap_dot_v1_dot_trap__pb2.AttachResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from splitvisor.rpc import vio_bus_pb2 as splitvisor_dot_v1_dot_vio__bus__pb2
+from splitvisor.rpc import vio_bus_pb2 as splitvisor_dot_control_dot_v1_dot_vio__bus__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in splitvisor/v1/vio_bus_pb2_grpc.py depends on'
+        + ' but the generated code in splitvisor/control/v1/vio_bus_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,24 +36,24 @@ class VioBusServiceStub:
             channel: A grpc.Channel.
         """
         self.ListBuses = channel.unary_unary(
-                '/splitvisor.v1.VioBusService/ListBuses',
-                request_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.ListBusesRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.ListBusesResponse.FromString,
+                '/splitvisor.control.v1.VioBusService/ListBuses',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.ListBusesRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.ListBusesResponse.FromString,
                 _registered_method=True)
         self.DescribeBus = channel.unary_unary(
-                '/splitvisor.v1.VioBusService/DescribeBus',
-                request_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.DescribeBusRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.DescribeBusResponse.FromString,
+                '/splitvisor.control.v1.VioBusService/DescribeBus',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.DescribeBusRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.DescribeBusResponse.FromString,
                 _registered_method=True)
         self.AddDevice = channel.unary_unary(
-                '/splitvisor.v1.VioBusService/AddDevice',
-                request_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.AddDeviceRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.AddDeviceResponse.FromString,
+                '/splitvisor.control.v1.VioBusService/AddDevice',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.AddDeviceRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.AddDeviceResponse.FromString,
                 _registered_method=True)
         self.RemoveDevice = channel.unary_unary(
-                '/splitvisor.v1.VioBusService/RemoveDevice',
-                request_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.RemoveDeviceRequest.SerializeToString,
-                response_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.RemoveDeviceResponse.FromString,
+                '/splitvisor.control.v1.VioBusService/RemoveDevice',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.RemoveDeviceRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.RemoveDeviceResponse.FromString,
                 _registered_method=True)
 
 
@@ -101,29 +101,29 @@ def add_VioBusServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'ListBuses': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBuses,
-                    request_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.ListBusesRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.ListBusesResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.ListBusesRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.ListBusesResponse.SerializeToString,
             ),
             'DescribeBus': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeBus,
-                    request_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.DescribeBusRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.DescribeBusResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.DescribeBusRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.DescribeBusResponse.SerializeToString,
             ),
             'AddDevice': grpc.unary_unary_rpc_method_handler(
                     servicer.AddDevice,
-                    request_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.AddDeviceRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.AddDeviceResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.AddDeviceRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.AddDeviceResponse.SerializeToString,
             ),
             'RemoveDevice': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveDevice,
-                    request_deserializer=splitvisor_dot_v1_dot_vio__bus__pb2.RemoveDeviceRequest.FromString,
-                    response_serializer=splitvisor_dot_v1_dot_vio__bus__pb2.RemoveDeviceResponse.SerializeToString,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.RemoveDeviceRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.RemoveDeviceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'splitvisor.v1.VioBusService', rpc_method_handlers)
+            'splitvisor.control.v1.VioBusService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('splitvisor.v1.VioBusService', rpc_method_handlers)
+    server.add_registered_method_handlers('splitvisor.control.v1.VioBusService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -145,9 +145,9 @@ class VioBusService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.VioBusService/ListBuses',
-            splitvisor_dot_v1_dot_vio__bus__pb2.ListBusesRequest.SerializeToString,
-            splitvisor_dot_v1_dot_vio__bus__pb2.ListBusesResponse.FromString,
+            '/splitvisor.control.v1.VioBusService/ListBuses',
+            splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.ListBusesRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.ListBusesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -172,9 +172,9 @@ class VioBusService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.VioBusService/DescribeBus',
-            splitvisor_dot_v1_dot_vio__bus__pb2.DescribeBusRequest.SerializeToString,
-            splitvisor_dot_v1_dot_vio__bus__pb2.DescribeBusResponse.FromString,
+            '/splitvisor.control.v1.VioBusService/DescribeBus',
+            splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.DescribeBusRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.DescribeBusResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -199,9 +199,9 @@ class VioBusService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.VioBusService/AddDevice',
-            splitvisor_dot_v1_dot_vio__bus__pb2.AddDeviceRequest.SerializeToString,
-            splitvisor_dot_v1_dot_vio__bus__pb2.AddDeviceResponse.FromString,
+            '/splitvisor.control.v1.VioBusService/AddDevice',
+            splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.AddDeviceRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.AddDeviceResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -226,9 +226,9 @@ class VioBusService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/splitvisor.v1.VioBusService/RemoveDevice',
-            splitvisor_dot_v1_dot_vio__bus__pb2.RemoveDeviceRequest.SerializeToString,
-            splitvisor_dot_v1_dot_vio__bus__pb2.RemoveDeviceResponse.FromString,
+            '/splitvisor.control.v1.VioBusService/RemoveDevice',
+            splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.RemoveDeviceRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.RemoveDeviceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -113,9 +113,7 @@ class ScriptedGuest:
         """
         return self.hcalls([(token, *arguments)], timeout=timeout)[0]
 
-    def hcalls(
-        self, calls: Sequence[Sequence[int]], *, decrementer: int = 0, timeout: float = DEADLINE_S
-    ) -> list[HcallResult]:
+    def hcalls(self, calls: Sequence[Sequence[int]], *, decrementer: int = 0, timeout: float = DEADLINE_S) -> list[HcallResult]:
         """Make any number of hypercalls, (token, arguments...) each, in a loop inside the guest.
 
         The test is asked once for all of them.

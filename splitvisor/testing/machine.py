@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import grpc
 
-import firmware
+from splitvisor import firmware
 from splitvisor.backend import Backend, Session
-from splitvisor.channels import open_channel
-from splitvisor.config import MIB, BackendAddress, MachineConfig
+from splitvisor.machine.config import MIB, BackendAddress, MachineConfig
+from splitvisor.net.channels import open_channel
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
 from splitvisor.testing.guest import ScriptedGuest

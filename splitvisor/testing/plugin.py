@@ -10,8 +10,8 @@ from typing import Protocol
 import pytest
 
 from splitvisor.backend import Backend
-from splitvisor.config import MachineConfig
-from splitvisor.runtime_directory import private_directory, socket_parents
+from splitvisor.machine.config import MachineConfig
+from splitvisor.service.runtime_directory import private_directory, socket_parents
 from splitvisor.testing.guest import ScriptedGuest
 from splitvisor.testing.loop import LoopThread
 from splitvisor.testing.machine import SCRIPTED, RunningMachine
@@ -75,9 +75,7 @@ def start_machine(splitvisor_services: Services, splitvisor_loop: LoopThread) ->
 
 
 @pytest.fixture
-def machine(
-    start_machine: StartMachine, backends: BackendsUnderTest, machine_config: MachineConfig
-) -> RunningMachine:
+def machine(start_machine: StartMachine, backends: BackendsUnderTest, machine_config: MachineConfig) -> RunningMachine:
     """A running machine: the services, the back ends of the fixture `backends`, and the scripted guest."""
     return start_machine(backends, machine_config)
 

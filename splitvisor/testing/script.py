@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The back end behind the scripted guest (firmware/script_guest.S): it gives the guest calls to make and takes their results."""
+"""The back end behind the scripted guest (splitvisor/firmware/script_guest.S): it gives the guest calls to make and takes
+their results.
+"""
 
 from __future__ import annotations
 

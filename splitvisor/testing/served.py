@@ -18,10 +18,10 @@ import grpc.aio
 
 from splitvisor.backend import Backend, Session
 from splitvisor.rpc import trap_pb2_grpc
-from splitvisor.service import SERVER_OPTIONS
+from splitvisor.service.serve import SERVER_OPTIONS
 from splitvisor.testing.loop import DEADLINE_S, LoopThread
 from splitvisor.testing.traps import Traps, recording
-from splitvisor.trap_server import TrapServicer
+from splitvisor.trap.server import TrapServicer
 
 POLL_S = 0.01
 SHOWN_BYTES = 4000

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from splitvisor.fork_server import fork_server
-from splitvisor.service_names import SERVICE_NAMES
-from splitvisor.service_processes import ServiceCommand, ServiceFailedError, ServiceProcess, stop_all
+from splitvisor.service.fork_server import fork_server
+from splitvisor.service.names import SERVICE_NAMES
+from splitvisor.service.processes import ServiceCommand, ServiceFailedError, ServiceProcess, stop_all
 from splitvisor.testing.loop import LoopThread
 
 _WAIT_ENDED_S = 10.0
@@ -29,9 +29,7 @@ class Services:
 
     def __init__(self, directory: Path, loop: LoopThread) -> None:
         self.directory = directory
-        self.addresses: Mapping[str, str] = {
-            name.command: f"unix:{directory}/{name.command}.sock" for name in SERVICE_NAMES
-        }
+        self.addresses: Mapping[str, str] = {name.command: f"unix:{directory}/{name.command}.sock" for name in SERVICE_NAMES}
         """gRPC target by flag name: cpu, hcall, vio, of-client."""
         self._loop = loop
         self._processes: dict[str, ServiceProcess] = {}

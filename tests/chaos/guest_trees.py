@@ -13,9 +13,9 @@ from typing import Any
 
 import grpc
 
-from splitvisor import fdt
-from splitvisor.guests import MODULES
+from splitvisor.guests.fetch import MODULES
 from splitvisor.rpc import device_tree_pb2, trap_pb2, vio_bus_pb2, vio_bus_pb2_grpc
+from splitvisor.tree import fdt
 
 FIRST_SLOT, SLOTS = 2, 4
 """Slots of the bus, behind the terminal's and the nvram's; the guest goes round, so a change that is missing or doubled shows."""
@@ -43,9 +43,7 @@ def plug_in(address: str, vm: str) -> None:
     with grpc.insecure_channel(address) as channel:
         bus = vio_bus_pb2_grpc.VioBusServiceStub(channel)
         for number in range(SLOTS):
-            spec = trap_pb2.DeviceSpec(
-                kind=KIND, unit_address=ADDRESS + FIRST_SLOT + number, options={"bytes": str(KIND_BYTES)}
-            )
+            spec = trap_pb2.DeviceSpec(kind=KIND, unit_address=ADDRESS + FIRST_SLOT + number, options={"bytes": str(KIND_BYTES)})
             bus.AddDevice(vio_bus_pb2.AddDeviceRequest(vm=vm, device=spec), timeout=30)
 
 

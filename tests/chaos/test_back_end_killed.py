@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from splitvisor.guests import GuestError, fetch, resolve
+from splitvisor.guests.fetch import GuestError, fetch, resolve
 from splitvisor.rpc import machine_pb2, machine_pb2_grpc
 from tests.guests.harness import BOOT_SECONDS, STEP_SECONDS, Console
 from tests.services import Service
@@ -68,9 +68,7 @@ def test_the_guest_outlives_every_back_end(console: Console, services: dict[str,
     assert all(reconnects[name] >= 1 for name in ("vio_service", "hcall_service", "of_client_service"))
 
 
-def test_a_back_end_that_stands_still_delays_the_guest_and_loses_nothing(
-    console: Console, services: dict[str, Service]
-) -> None:
+def test_a_back_end_that_stands_still_delays_the_guest_and_loses_nothing(console: Console, services: dict[str, Service]) -> None:
     console.expect("guest# ", BOOT_SECONDS)
     console.type(f"for i in $(seq 1 {COUNT}); do echo line $i; done; echo all said\n")
     console.expect(r"^line 5\r?$")

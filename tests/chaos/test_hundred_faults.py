@@ -23,7 +23,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from splitvisor.guests import GuestError, fetch, resolve
+from splitvisor.guests.fetch import GuestError, fetch, resolve
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc, machine_pb2, machine_pb2_grpc
 from tests.chaos import guest_trees
 from tests.guests.harness import BOOT_SECONDS, Console

@@ -16,11 +16,11 @@ import grpc
 import grpc.aio
 
 from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2, trap_pb2_grpc
-from splitvisor.service import SERVER_OPTIONS
-from splitvisor.trap_server import TrapServicer
+from splitvisor.service.serve import SERVER_OPTIONS
+from splitvisor.trap.server import TrapServicer
 from vio_service import service
-from vio_service.bus import VioSession
-from vio_service.console_server import ConsoleServicer
+from vio_service.bus.session import VioSession
+from vio_service.console.server import ConsoleServicer
 
 RAM_BYTES = 1 << 20
 VTY = 0x71000000

@@ -24,13 +24,13 @@ from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from cpu_service.service import MachineServicer
-from splitvisor.authorization import OTHER_RULES, Authorization, Rule, rules
-from splitvisor.identity import Role
-from splitvisor.own_vm import OwnVm
+from splitvisor.access.authorization import OTHER_RULES, Authorization, Rule, rules
+from splitvisor.access.identity import Role
+from splitvisor.access.own_vm import OwnVm
+from splitvisor.net.tls_files import TlsFiles
+from splitvisor.net.tls_server import server_credentials
 from splitvisor.rpc import machine_pb2, machine_pb2_grpc
-from splitvisor.service_names import SERVICE_NAMES, ServiceName
-from splitvisor.tls_files import TlsFiles
-from splitvisor.tls_server import server_credentials
+from splitvisor.service.names import SERVICE_NAMES, ServiceName
 from tests.certificates import Authority
 from tests.component.test_service import ROOT, own_options
 from tests.rpc_methods import message, methods, services, with_value
@@ -76,7 +76,7 @@ def served(request: pytest.FixtureRequest, authority: Authority, short_path: Pat
     name: ServiceName = request.param
     ready_read, ready_write = os.pipe()
     command = [
-        sys.executable, "-m", "splitvisor.service_main", name.command, "--listen", "tls:127.0.0.1:0", "--tls",
+        sys.executable, "-m", "splitvisor.service.main", name.command, "--listen", "tls:127.0.0.1:0", "--tls",
         str(authority.directory / "server"), "--ready-fd", str(ready_write), *own_options(name, short_path),
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, pass_fds=(ready_write,), stderr=subprocess.DEVNULL)
@@ -184,7 +184,7 @@ def test_a_stream_about_the_process_s_machine_ends_when_another_s_begins(
 ) -> None:
     async def scenario() -> None:
         servicer = MachineServicer(short_path)
-        server = grpc.aio.server(interceptors=[Authorization(rules(["splitvisor.v1.MachineService"]))])
+        server = grpc.aio.server(interceptors=[Authorization(rules(["splitvisor.control.v1.MachineService"]))])
         machine_pb2_grpc.add_MachineServiceServicer_to_server(servicer, server)
         server_certificate = authority.directory / "server"
         files = TlsFiles(*(server_certificate / name for name in ("cert.pem", "key.pem", "ca.pem")))

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.cli import bench_all, bench_record, bench_start
-from splitvisor.cli.bench_all import Extent, Target
-from splitvisor.cli.bench_arrangements import measure_arrangements
-from splitvisor.cli.bench_boot import BenchError
-from splitvisor.cli.bench_many import Load, measure
-from splitvisor.cli.bench_memory import beyond_ram
-from splitvisor.cli.bench_trap import Latency
-from splitvisor.guests import GuestError, fetch
+from splitvisor.bench import all as bench_all
+from splitvisor.bench import record as bench_record
+from splitvisor.bench import start as bench_start
+from splitvisor.bench.all import Extent, Target
+from splitvisor.bench.arrangements import measure_arrangements
+from splitvisor.bench.boot import BenchError
+from splitvisor.bench.many import Load, measure
+from splitvisor.bench.memory import beyond_ram
+from splitvisor.bench.trap import Latency
+from splitvisor.guests.fetch import GuestError, fetch
 
 SECONDS = 60
 MIB = 1 << 20

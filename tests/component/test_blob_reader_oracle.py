@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor import fdt
-from splitvisor.fdt import Check
+from splitvisor.tree import fdt
+from splitvisor.tree.fdt import Check
 from tests.blob_oracle import CRASHED, Comparison, Oracle, compare, find_python
 from tests.real_trees import qemu_blob, seed_blob
 from tests.unit.test_fdt import BROKEN

@@ -14,7 +14,7 @@ import pytest
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import console_pb2, console_pb2_grpc, vio_bus_pb2, vio_bus_pb2_grpc
 from tests.component.console_harness import VTY, BareServer, Guest, Viewer, VioServer, run_bare, vio_server
-from vio_service.console_directory import find_console
+from vio_service.console.directory import find_console
 
 
 def run(scenario: Callable[[VioServer], Awaitable[None]]) -> None:
@@ -293,9 +293,7 @@ def test_an_open_that_cannot_be_is_refused(opening: dict[str, object], code: grp
         (console_pb2.AttachConsoleRequest(), True),
     ],
 )
-def test_a_message_that_breaks_the_contract_ends_the_attachment(
-    request_: console_pb2.AttachConsoleRequest, writer: bool
-) -> None:
+def test_a_message_that_breaks_the_contract_ends_the_attachment(request_: console_pb2.AttachConsoleRequest, writer: bool) -> None:
     async def scenario(server: VioServer) -> None:
         async with Guest(server.address), Viewer(server.address, writer=writer) as viewer:
             await viewer.opened()

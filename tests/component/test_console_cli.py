@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from splitvisor.cli.app import make_app
-from splitvisor.terminal_script import EscapeError, Expectation, unescape
+from splitvisor.terminal.script import EscapeError, Expectation, unescape
 from tests.component.console_harness import VTY, BareServer, Guest, Viewer, run_bare
 from tests.guests.harness import ROOT
-from vio_service.console_directory import find_console
+from vio_service.console.directory import find_console
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from contextlib import suppress
 
 import pytest
 
-from splitvisor.terminal import TerminalEnd, TerminalError, TerminalResult, attach_terminal
-from splitvisor.terminal_io import read_some
+from splitvisor.terminal.io import read_some
+from splitvisor.terminal.session import TerminalEnd, TerminalError, TerminalResult, attach_terminal
 from tests.component.console_harness import VTY, BareServer, Guest, Link, Viewer, VioServer, run_bare, vio_server
-from vio_service.console import BACKLOG_BYTES
-from vio_service.console_directory import find_console
+from vio_service.console.console import BACKLOG_BYTES
+from vio_service.console.directory import find_console
 
 
 class Ends:

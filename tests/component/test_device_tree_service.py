@@ -15,10 +15,10 @@ import pytest
 
 from hcall_service import service
 from hcall_service.device_tree_service import MAX_WATCHERS
-from splitvisor import fdt
 from splitvisor.papr.codes import H
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2, trap_pb2_grpc
+from splitvisor.tree import fdt
 from tests.real_trees import RAM, UUID, build_request, qemu_blob
 
 DEADLINE_S = 10.0

@@ -17,10 +17,10 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
-from splitvisor import fdt
 from splitvisor.cli.app import make_app
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc
+from splitvisor.tree import fdt
 from tests.guests.harness import ROOT
 from tests.real_trees import build_request
 from tests.services import Service
@@ -65,7 +65,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trees]:
 @pytest.fixture
 def run_directory(trees: Trees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run in progress, as `splitvisor run` tells of itself; nothing else runs."""
-    monkeypatch.setattr("splitvisor.running_vms.socket_parents", lambda: [tmp_path])
+    monkeypatch.setattr("splitvisor.run.running_vms.socket_parents", lambda: [tmp_path])
     directory = tmp_path / "splitvisor-run"
     directory.mkdir()
     content = {"vm": "guest", "pid": os.getpid(), "services": {"hcall": trees.service.address}, "pids": {}}
@@ -188,9 +188,7 @@ def test_colours_are_for_terminals_that_want_them(run_directory: Path, monkeypat
         (("history", "guest", "--address", "unix:/nowhere/s"), 1, "/nowhere/s"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(
-    run_directory: Path, arguments: tuple[str, ...], status: int, text: str
-) -> None:
+def test_what_cannot_be_done_is_told_in_one_line(run_directory: Path, arguments: tuple[str, ...], status: int, text: str) -> None:
     output = dt(*arguments, status=status)
     assert text in output
     assert len(output.splitlines()) == 1

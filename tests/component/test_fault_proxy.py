@@ -14,12 +14,12 @@ import grpc
 import grpc.aio
 import pytest
 
-from splitvisor.channels import SERVICE_OPTIONS
 from splitvisor.faults.journal import Journal, read_journal
 from splitvisor.faults.scenario import scenario_from
 from splitvisor.faults.service import Proxy
+from splitvisor.net.channels import SERVICE_OPTIONS
 from splitvisor.papr.codes import H
-from splitvisor.service import SERVER_OPTIONS
+from splitvisor.service.serve import SERVER_OPTIONS
 from tests.component.trap_backend import H_ADD, H_READ, H_WRITE, ChildBackend, ThreadBackend
 from tests.component.trap_client import DEADLINE_S, Client, wait_until
 
@@ -87,9 +87,7 @@ SURVIVED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SURVIVED)
-def test_calls_take_effect_once_and_in_order_whatever_the_stream_does(
-    backend: ThreadBackend, directory: Path, name: str
-) -> None:
+def test_calls_take_effect_once_and_in_order_whatever_the_stream_does(backend: ThreadBackend, directory: Path, name: str) -> None:
     fault = {"kind": name, **SURVIVED[name]}
     with faulty(backend, directory, fault) as (client, proxy):
         total = 0
@@ -122,7 +120,7 @@ def test_another_rpcs_error_is_the_back_ends_own(backend: ThreadBackend, directo
     proxy = ThreadProxy(backend.target, directory, [])
     try:
         with grpc.insecure_channel(proxy.address) as channel, pytest.raises(grpc.RpcError) as raised:
-            channel.unary_unary("/splitvisor.v1.ConsoleService/ListConsoles", None, None)(b"", timeout=DEADLINE_S)
+            channel.unary_unary("/splitvisor.control.v1.ConsoleService/ListConsoles", None, None)(b"", timeout=DEADLINE_S)
         assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
     finally:
         proxy.close()

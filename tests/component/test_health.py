@@ -18,7 +18,7 @@ import pytest
 from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from splitvisor import health, health_probe
+from splitvisor.service import health, health_probe
 from tests.guests.harness import ROOT, STEP_SECONDS
 from tests.services import Service
 
@@ -34,7 +34,7 @@ def service(short_path: Path) -> Iterator[Service]:
 
 def modules_of_a_check(*arguments: str) -> set[str]:
     """What a process has loaded that made a check."""
-    code = "import sys; from splitvisor.health import main; main(sys.argv[1:]); print(*sys.modules)"
+    code = "import sys; from splitvisor.service.health import main; main(sys.argv[1:]); print(*sys.modules)"
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=STEP_SECONDS, cwd=ROOT, check=True)
     return set(done.stdout.split())

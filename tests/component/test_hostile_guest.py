@@ -20,17 +20,17 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cpu_service.board import MIB, Board
-from cpu_service.boot import load_guest
-from cpu_service.crash_report import crash_report
 from cpu_service.engine.engine import MSR_ME, MSR_SF
-from cpu_service.link_connection import LinkConnection
+from cpu_service.link.connection import LinkConnection
+from cpu_service.machine.board import MIB, Board
+from cpu_service.machine.boot import load_guest
+from cpu_service.report.crash_report import crash_report
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import TOKENS
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.service_names import SERVICE_NAMES
+from splitvisor.service.names import SERVICE_NAMES
 from tests import ppc
 
 CALLS = 100_000
@@ -86,7 +86,7 @@ class Service:
         parent_read, self._parent = os.pipe()
         self.process = subprocess.Popen(
             [
-                sys.executable, "-m", "splitvisor.service_main", command, "--listen", self.address, "--log-level", "error",
+                sys.executable, "-m", "splitvisor.service.main", command, "--listen", self.address, "--log-level", "error",
                 "--ready-fd", str(ready_write), "--parent-fd", str(parent_read), *arguments.get(command, []),
             ],
             pass_fds=(ready_write, parent_read),
@@ -102,7 +102,7 @@ class Service:
     def healthy(self) -> bool:
         with grpc.insecure_channel(self.address) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
-            status = check(health_pb2.HealthCheckRequest(service="splitvisor.v1.TrapService"), timeout=5).status
+            status = check(health_pb2.HealthCheckRequest(service="splitvisor.trap.v1.TrapService"), timeout=5).status
         return bool(status == health_pb2.HealthCheckResponse.SERVING) and self.process.poll() is None
 
     def stop(self) -> None:

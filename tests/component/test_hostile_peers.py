@@ -14,11 +14,11 @@ from typing import Any
 import grpc
 import pytest
 
-from cpu_service.link_connection import MAX_UNASKED
+from cpu_service.link.connection import MAX_UNASKED
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
-from splitvisor.trap_connection import MAX_UNSENT, Stream
-from splitvisor.vm_link import BACKLOG_BYTES
+from splitvisor.trap.connection import MAX_UNSENT, Stream
+from splitvisor.trap.link import BACKLOG_BYTES
 from tests.component.trap_backend import H_ADD, H_HELD, H_READ, ROUTES, ThreadBackend
 from tests.component.trap_client import DEADLINE_S, Client, wait_until
 

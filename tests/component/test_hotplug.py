@@ -17,7 +17,6 @@ import grpc
 import pytest
 
 from hcall_service import service as hcall
-from splitvisor import fdt
 from splitvisor.papr.rtas import TOKENS
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import (
@@ -28,9 +27,10 @@ from splitvisor.rpc import (
     vio_bus_pb2,
     vio_bus_pb2_grpc,
 )
+from splitvisor.tree import fdt
 from tests.component.console_harness import DEADLINE, RAM_BYTES, Guest
 from vio_service import service as vio
-from vio_service.platform import Platform
+from vio_service.hotplug.platform import Platform
 
 ADDRESS = 0x7100_0002
 SLOT = 0x3000_0002

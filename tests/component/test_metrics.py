@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from splitvisor.call_times import Latency, ResultClass
-from splitvisor.metrics import (
+from splitvisor.observe.call_times import Latency, ResultClass
+from splitvisor.observe.metrics import (
     CALLS,
     CONSOLE_OUTPUT,
     DROPPED_SAMPLES,
@@ -34,7 +34,7 @@ from splitvisor.metrics import (
     Metric,
     Sample,
 )
-from splitvisor.metrics_endpoint import HEAD_BYTES, MAX_CLIENTS, MetricsAddressError, MetricsEndpoint, split_address
+from splitvisor.observe.metrics_endpoint import HEAD_BYTES, MAX_CLIENTS, MetricsAddressError, MetricsEndpoint, split_address
 from tests.component.trap_client import wait_until
 from tests.demo_machine import SECONDS, machine_stub, start_demo
 from tests.guests.harness import ROOT
@@ -139,7 +139,7 @@ def test_a_back_end_that_came_back_is_counted(measured: dict[str, Service]) -> N
 
 def test_without_the_flags_nothing_is_measured_or_loaded() -> None:
     program = (
-        "import sys, splitvisor.service_main, cpu_service.service, hcall_service.service, vio_service.service, "
+        "import sys, splitvisor.service.main, cpu_service.service, hcall_service.service, vio_service.service, "
         "of_client_service.service; "
         "print(sorted({'prometheus_client', 'opentelemetry', 'rich'} & sys.modules.keys()))"
     )
@@ -149,7 +149,7 @@ def test_without_the_flags_nothing_is_measured_or_loaded() -> None:
 
 def test_an_address_that_is_taken_is_an_error_in_one_line(measured: dict[str, Service], short_path: Path) -> None:
     taken = measured["cpu"].ready["metrics"]
-    command = [sys.executable, "-m", "splitvisor.service_main", "vio", "--listen", f"unix:{short_path}/x", "--metrics", taken]
+    command = [sys.executable, "-m", "splitvisor.service.main", "vio", "--listen", f"unix:{short_path}/x", "--metrics", taken]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS)
     assert done.returncode == 2
     assert f"--metrics {taken}: cannot listen there" in done.stderr.splitlines()[-1]

@@ -11,7 +11,7 @@ import pytest
 
 from splitvisor.rpc import trap_pb2 as pb
 from tests.component.console_harness import BareServer, Guest, Viewer, run_bare
-from vio_service.bus import VioSession
+from vio_service.bus.session import VioSession
 
 TYPED = b"printenv boot-command\r"
 SAID = b"0 > setenv boot-command x   ok\r\n"

@@ -18,7 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from splitvisor.service_names import SERVICE_NAMES, ServiceName
+from splitvisor.service.names import SERVICE_NAMES, ServiceName
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEADLINE = 20.0
@@ -59,7 +59,7 @@ def start(short_path: Path) -> Iterator[Start]:
         ready_read, ready_write = os.pipe()
         parent_read, parent_write = os.pipe()
         command = [
-            sys.executable, "-m", "splitvisor.service_main", name.command, "--ready-fd", str(ready_write),
+            sys.executable, "-m", "splitvisor.service.main", name.command, "--ready-fd", str(ready_write),
             "--parent-fd", str(parent_read), *own_options(name, short_path), *arguments,
         ]  # fmt: skip
         process = subprocess.Popen(
@@ -78,7 +78,6 @@ def start(short_path: Path) -> Iterator[Start]:
         each.ready.close()
         if each.parent >= 0:
             os.close(each.parent)
-
 
 
 @pytest.mark.parametrize("name", SERVICE_NAMES, ids=lambda name: name.package)

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitvisor.channels import open_channel
+from splitvisor.machine.snapshot_file import Kind, SectionWriter, read_sections
+from splitvisor.net.channels import open_channel
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc, state_pb2, trap_pb2, trap_pb2_grpc
-from splitvisor.snapshot_file import Kind, SectionWriter, read_sections
 from tests.services import Service, start_services
 from tests.terminals import Terminal
 
@@ -41,9 +41,7 @@ class Host:
         self.target = Service("cpu", other, "--ram-dir", str(other))
         self._channels = [open_channel(service.address) for service in (self.services["cpu"], self.target)]
         self.stub, self.other = (Stub(channel) for channel in self._channels)
-        self.backends = [
-            pb.BackendAddress(name=name, address=self.services[flag].address) for flag, name in BACKENDS.items()
-        ]
+        self.backends = [pb.BackendAddress(name=name, address=self.services[flag].address) for flag, name in BACKENDS.items()]
         config = pb.MachineConfig(
             name="demo",
             memory_mib=256,
@@ -303,7 +301,7 @@ class Thief:
             self.status, pb.GetStatusRequest.FromString, pb.GetStatusResponse.SerializeToString
         )
         rpcs = {"RestoreMachine": restore, "GetStatus": status}
-        return grpc.method_handlers_generic_handler("splitvisor.v1.MachineService", rpcs)
+        return grpc.method_handlers_generic_handler("splitvisor.control.v1.MachineService", rpcs)
 
     def restore(self, request_iterator: Iterator[Any], context: Any) -> Iterator[pb.RestoreMachineResponse]:
         data = bytearray()
@@ -339,9 +337,7 @@ class Thief:
 
 
 @pytest.mark.parametrize("ready", [False, True], ids=["before-go", "after-go"])
-def test_a_machine_goes_on_when_the_target_had_its_sessions_and_failed(
-    live: Host, short_path: Path, ready: bool
-) -> None:
+def test_a_machine_goes_on_when_the_target_had_its_sessions_and_failed(live: Host, short_path: Path, ready: bool) -> None:
     thief = Thief(ready=ready)
     with futures.ThreadPoolExecutor(4) as pool:
         server = grpc.server(pool)

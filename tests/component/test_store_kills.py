@@ -27,9 +27,9 @@ import grpc
 import pytest
 
 from hcall_service.device_tree_store import UnknownRevisionError, open_store
-from splitvisor import fdt
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc
+from splitvisor.tree import fdt
 from tests.component.console_harness import Guest
 from tests.postgresql_server import PostgresqlServer
 from tests.real_trees import seed_blob

@@ -39,7 +39,7 @@ class HcallService:
     def __init__(self, directory: Path, store: str, wait: float, environment: dict[str, str]) -> None:
         ready_read, ready_write = os.pipe()
         command = [
-            sys.executable, "-m", "splitvisor.service_main", "hcall", "--listen", f"unix:{directory}/hcall.sock",
+            sys.executable, "-m", "splitvisor.service.main", "hcall", "--listen", f"unix:{directory}/hcall.sock",
             "--store", store, "--store-wait", str(wait), "--ready-fd", str(ready_write),
         ]  # fmt: skip
         self.process = subprocess.Popen(

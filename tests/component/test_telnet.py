@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from splitvisor.service import SettingError
-from splitvisor.terminal_io import read_some
+from splitvisor.service.serve import SettingError
+from splitvisor.terminal.io import read_some
 from tests.component.console_harness import VTY, BareServer, Guest, Viewer, run_bare
-from vio_service.console_directory import find_console
-from vio_service.telnet import MAX_CONNECTIONS, TelnetListener, TelnetPort, telnet_ports
-from vio_service.telnet_protocol import IAC, SB, SE, WILL, Option, TelnetServer
+from vio_service.console.directory import find_console
+from vio_service.console.telnet import MAX_CONNECTIONS, TelnetListener, TelnetPort, telnet_ports
+from vio_service.console.telnet_protocol import IAC, SB, SE, WILL, Option, TelnetServer
 
 OPENING = bytes(TelnetServer().replies)
 

@@ -19,11 +19,11 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
-from splitvisor.channels import explain, open_aio_channel, open_channel
+from splitvisor.access.identity import Role
 from splitvisor.cli.app import make_app
-from splitvisor.identity import Role
+from splitvisor.net.channels import explain, open_aio_channel, open_channel
+from splitvisor.net.tls_files import TlsError
 from splitvisor.rpc import machine_pb2, machine_pb2_grpc, vio_bus_pb2, vio_bus_pb2_grpc
-from splitvisor.tls_files import TlsError
 from tests.certificates import Authority
 from tests.tls_services import DEADLINE, ROOT, TlsService
 
@@ -105,9 +105,7 @@ def test_a_peer_that_is_not_let_in_is_told_why_in_one_line(
         open_channel(vio.address)
 
 
-def test_a_server_must_be_who_its_certificate_says(
-    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_must_be_who_its_certificate_says(authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     operator = authority.issue(Role.OPERATOR)
     elsewhere = TlsService("vio", authority.issue(Role.BACKEND, name="far", hosts=["vio.example"], into=tmp_path / "far"))
     try:
@@ -130,7 +128,7 @@ def test_a_service_does_not_start_without_a_certificate_of_a_service(
 ) -> None:
     arguments = ("--tls", str(authority.issue(role))) if role is not None else ()
     done = subprocess.run(
-        [sys.executable, "-m", "splitvisor.service_main", "vio", "--listen", "0.0.0.0:0", *arguments],
+        [sys.executable, "-m", "splitvisor.service.main", "vio", "--listen", "0.0.0.0:0", *arguments],
         cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
     assert done.returncode == 2
@@ -257,7 +255,7 @@ def test_what_services_make_is_their_user_s_only_whatever_the_umask(authority: A
 def test_services_that_are_not_told_where_listen_in_a_private_directory(short_path: Path) -> None:
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(short_path)}
     directory = short_path / f"splitvisor-services-{os.getuid()}"
-    command = [sys.executable, "-m", "splitvisor.service_main", "vio"]
+    command = [sys.executable, "-m", "splitvisor.service.main", "vio"]
     with subprocess.Popen([*command, "--ready-fd", "1"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, umask=0) as process:
         assert process.stdout is not None
         assert f"unix:{directory}/vio.sock".encode() in process.stdout.readline()

@@ -18,9 +18,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from splitvisor.call_times import ResultClass
+from splitvisor.observe.call_times import ResultClass
 from splitvisor.rpc import machine_pb2 as pb
-from splitvisor.tracing import TracingError, start_tracing
+from splitvisor.trap.tracing import TracingError, start_tracing
 from tests.component.trap_client import wait_until
 from tests.demo_machine import SECONDS, machine_stub, start_demo
 from tests.guests.harness import ROOT
@@ -115,7 +115,7 @@ def vio(directory: Path, *arguments: str, **environment: str) -> subprocess.Comp
     """Start a vio_service whose parent is gone already, so that it ends once it runs."""
     read, write = os.pipe()
     os.close(write)
-    command = [sys.executable, "-m", "splitvisor.service_main", "vio", "--listen", f"unix:{directory}/vio.sock"]
+    command = [sys.executable, "-m", "splitvisor.service.main", "vio", "--listen", f"unix:{directory}/vio.sock"]
     try:
         return subprocess.run(
             [*command, "--parent-fd", str(read), *arguments], cwd=ROOT, env={**os.environ, **environment}, pass_fds=(read,),

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from cpu_service.ram import GuestRam
-from cpu_service.trap_stream import BackendLink
+from cpu_service.link.backend_link import BackendLink
+from cpu_service.machine.ram import GuestRam
 from splitvisor.papr.codes import H
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import trap_pb2
-from splitvisor.terminal_link import ConsoleLink, TerminalEnd
+from splitvisor.terminal.link import ConsoleLink, TerminalEnd
 from tests.component.trap_client import Events
 from tests.services import Service
 

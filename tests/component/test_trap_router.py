@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from cpu_service.engine.engine import MSR_ME, MSR_PR, MSR_SF, Engine
-from cpu_service.hash_page_table import MIN_SHIFT
-from cpu_service.local_calls import LocalHypercall
-from cpu_service.ram import GuestRam
-from cpu_service.registry import Registry
-from cpu_service.scheduler import VcpuScheduler
-from cpu_service.timebase import Timebase
-from cpu_service.trap_router import TrapRouter
-from cpu_service.trap_stream import BackendLink
+from cpu_service.hypercalls.declarations import LocalHypercall
+from cpu_service.hypercalls.hash_page_table import MIN_SHIFT
+from cpu_service.link.backend_link import BackendLink
+from cpu_service.machine.ram import GuestRam
+from cpu_service.routing.registry import Registry
+from cpu_service.routing.router import TrapRouter
+from cpu_service.vcpus.scheduler import VcpuScheduler
+from cpu_service.vcpus.timebase import Timebase
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import FIRST_FREE_TOKEN

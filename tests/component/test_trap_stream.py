@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cpu_service.ram import GuestRam
-from splitvisor.guest_memory import RamFile
+from cpu_service.machine.ram import GuestRam
+from splitvisor.backend.guest_memory import RamFile
 from splitvisor.papr.codes import H
 from tests.component.trap_backend import (
     CREDIT,

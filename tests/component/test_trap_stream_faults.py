@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from cpu_service.link_contract import BackendUnavailableError
+from cpu_service.link.contract import BackendUnavailableError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc

@@ -15,13 +15,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from cpu_service import trap_wire
-from cpu_service.link_contract import BackendUnavailableError
-from cpu_service.trap_wire import TrapWire, WireEndedError
-from splitvisor.addresses import parse_address
-from splitvisor.identity import Role
+from cpu_service.link import wire as trap_wire
+from cpu_service.link.contract import BackendUnavailableError
+from cpu_service.link.wire import TrapWire, WireEndedError
+from splitvisor.access.identity import Role
+from splitvisor.net.addresses import parse_address
+from splitvisor.net.tls_files import TlsError
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.tls_files import TlsError
 from tests.certificates import Authority
 from tests.component.trap_backend import H_ADD, H_HELD, H_READ, ThreadBackend
 from tests.component.trap_client import DEADLINE_S, Client, wait_until
@@ -194,7 +194,9 @@ def test_a_message_that_is_none_ends_the_stream(directory: Path) -> None:
 
     server = grpc.server(futures.ThreadPoolExecutor(2))
     handler = grpc.stream_stream_rpc_method_handler(attach)  # Without serializers: bytes as they are.
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("splitvisor.v1.TrapService", {"Attach": handler}),))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("splitvisor.trap.v1.TrapService", {"Attach": handler}),)
+    )
     server.add_insecure_port(f"unix:{directory}/garbage.sock")
     server.start()
     client = Client(f"unix:{directory}/garbage.sock")
@@ -208,9 +210,7 @@ def test_a_message_that_is_none_ends_the_stream(directory: Path) -> None:
 # TLS.
 
 
-def test_everything_works_through_tls(
-    tls_backend: ThreadBackend, authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_everything_works_through_tls(tls_backend: ThreadBackend, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPLITVISOR_TLS", str(authority.issue(Role.CPU)))
     client = Client(tls_backend.tls_address).attached()
     assert client.call(H_ADD, 5).outputs == [5]

@@ -19,13 +19,13 @@ import grpc
 import grpc.aio
 
 from splitvisor.backend import Call, Hypercall, Mirrored, Posted, Result, RtasCall, Session, Vm
+from splitvisor.backend.state import StateError
+from splitvisor.net.tls_files import TlsFiles
+from splitvisor.net.tls_server import server_credentials
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import trap_pb2_grpc
-from splitvisor.service import SERVER_OPTIONS
-from splitvisor.session_state import StateError
-from splitvisor.tls_files import TlsFiles
-from splitvisor.tls_server import server_credentials
-from splitvisor.trap_server import TrapServicer
+from splitvisor.service.serve import SERVER_OPTIONS
+from splitvisor.trap.server import TrapServicer
 
 UNIT = 0x7100_0000
 CREDIT, MAX_SIZE = 64, 16

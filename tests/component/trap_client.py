@@ -10,10 +10,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from cpu_service.link_connection import LinkConnection
-from cpu_service.link_contract import MessageTap
-from cpu_service.ram import GuestRam
-from cpu_service.trap_stream import BackendLink
+from cpu_service.link.backend_link import BackendLink
+from cpu_service.link.connection import LinkConnection
+from cpu_service.link.contract import MessageTap
+from cpu_service.machine.ram import GuestRam
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
 from tests.component.trap_backend import (
@@ -65,9 +65,7 @@ class Client:
     ) -> None:
         self.events = Events()
         self.ram = ram or GuestRam(mmap.mmap(-1, RAM_BYTES))
-        hello = pb.Hello(
-            vm="vm", incarnation=incarnation, vcpus=2, ram_bytes=claimed or self.ram.size, ram_path=ram_path
-        )
+        hello = pb.Hello(vm="vm", incarnation=incarnation, vcpus=2, ram_bytes=claimed or self.ram.size, ram_path=ram_path)
         self.link = BackendLink("backend", address, hello, self.ram, self.events, state, tap)
         self.link.begin()
         self.invoked: list[pb.Invoke] = []

@@ -13,9 +13,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from splitvisor.machine.snapshot_file import Kind, SectionWriter, read_sections
 from splitvisor.rpc import console_pb2 as cpb
 from splitvisor.rpc import console_pb2_grpc, device_tree_pb2, device_tree_pb2_grpc, machine_pb2, machine_pb2_grpc, state_pb2
-from splitvisor.snapshot_file import Kind, SectionWriter, read_sections
 from tests.fuzz.fuzzed_services import end_of
 from tests.fuzz.mutator import EDGES, Mutator
 

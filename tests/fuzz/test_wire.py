@@ -28,7 +28,7 @@ SEED = int(os.environ.get("SPLITVISOR_FUZZ_SEED", "1"))
 AT_ONCE = 24
 CALL_S, DEADLINE_S = 0.25, 30.0
 """A call that waits for something, such as a watch, is left after the first; health and the end may take the second."""
-ATTACH = "/splitvisor.v1.TrapService/Attach"
+ATTACH = "/splitvisor.trap.v1.TrapService/Attach"
 STREAM_MESSAGES = 8
 OWNERS = {
     "MachineService": ("cpu",),
@@ -94,10 +94,7 @@ async def bombard(running: dict[str, Service], words: list[str]) -> Counter[tupl
     """Send everything; return how the calls ended, by rpc."""
     mutator = Mutator(SEED, words)
     targets = [
-        (owner, path, method)
-        for service in services()
-        for path, method in methods(service)
-        for owner in OWNERS[service.name]
+        (owner, path, method) for service in services() for path, method in methods(service) for owner in OWNERS[service.name]
     ]
     ends: Counter[tuple[str, str]] = Counter()
     sent = 0

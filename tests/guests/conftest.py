@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.cli.bench_slof import QEMU
-from splitvisor.guests import GRUB, GuestError, fetch, resolve
+from splitvisor.bench.slof import QEMU
+from splitvisor.guests.fetch import GRUB, GuestError, fetch, resolve
 from tests.guests.harness import Console, Guests
 
 Run = Callable[..., Console]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.guests import MARKER
+from splitvisor.guests.fetch import MARKER
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, Guests
 

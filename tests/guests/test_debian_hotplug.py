@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from splitvisor.cpio import Entry, archive
-from splitvisor.guests import MARKER, MODULES
+from splitvisor.guests.cpio import Entry, archive
+from splitvisor.guests.fetch import MARKER, MODULES
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc
 from tests.component.console_harness import Viewer
 from tests.guests.conftest import Run

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cpu_service.trap_router import CALL_TIMEOUT_S
+from cpu_service.routing.router import CALL_TIMEOUT_S
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, Guests
 

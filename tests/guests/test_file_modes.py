@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.runtime_directory import SHARED_MEMORY
-from splitvisor.service_names import SERVICE_NAMES
+from splitvisor.service.names import SERVICE_NAMES
+from splitvisor.service.runtime_directory import SHARED_MEMORY
 from tests.guests.conftest import Run
 
 

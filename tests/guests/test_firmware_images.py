@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from splitvisor.cli.bench_slof import qemu_command
-from splitvisor.guests import MARKER
+from splitvisor.bench.slof import qemu_command
+from splitvisor.guests.fetch import MARKER
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, Console, Guests
 

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.exit_status import ExitStatus
-from splitvisor.guests import MARKER
+from splitvisor.guests.fetch import MARKER
 from splitvisor.recording.file import RecordingReader, RecordingWriter
 from splitvisor.recording.text import terminal_bytes
 from splitvisor.rpc import recording_pb2 as rpb
+from splitvisor.run.exit_status import ExitStatus
 from tests.component.trap_client import wait_until
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, ROOT, STEP_SECONDS, Console, Guests
@@ -212,9 +212,7 @@ def stand(short_path: Path) -> Iterator[Stand]:
 
 
 @pytest.mark.parametrize(("service", "flag"), [("vio_service", "vio"), ("hcall_service", "hcall")])
-def test_a_recording_stands_in_for_a_service(
-    run: Run, stand: Stand, demo: Path, place: Path, service: str, flag: str
-) -> None:
+def test_a_recording_stands_in_for_a_service(run: Run, stand: Stand, demo: Path, place: Path, service: str, flag: str) -> None:
     """What was typed comes from the recording when that is vio_service's."""
     stand_in = stand(demo, service)
     console = run("--connect", f"{flag}={stand_in.address}", "--vty", "2", "--nvram", str(place / "nvram"))
@@ -263,9 +261,7 @@ def test_cpu_service_killed_leaves_what_was_recorded_until_then(run: Run, tmp_pa
     assert replayed.returncode == 0, replayed.stdout
 
 
-def test_a_back_end_that_was_killed_meanwhile_is_replayed_as_one(
-    run: Run, services: dict[str, Service], tmp_path: Path
-) -> None:
+def test_a_back_end_that_was_killed_meanwhile_is_replayed_as_one(run: Run, services: dict[str, Service], tmp_path: Path) -> None:
     file = tmp_path / "killed.recording"
     connect = ",".join(f"{name}={service.address}" for name, service in services.items())
     console = run("--record", str(file), "--connect", connect)
@@ -286,6 +282,7 @@ def test_a_back_end_that_was_killed_meanwhile_is_replayed_as_one(
 
 def _wait_for_text(file: Path, text: bytes) -> None:
     """Wait until a recording under way has a text that the guest wrote in one block."""
+
     def there() -> bool:
         traps = [trap for record in read(file)[0] for trap in record.request.posted.traps]
         return text in b"".join(terminal_bytes(trap) for trap in traps)

@@ -6,10 +6,10 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from splitvisor import fdt
-from splitvisor.guests import resolve
+from splitvisor.guests.fetch import resolve
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc
+from splitvisor.tree import fdt
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, STEP_SECONDS, Guests
 

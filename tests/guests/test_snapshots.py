@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.channels import open_channel
+from splitvisor.net.channels import open_channel
 from splitvisor.rpc import machine_pb2, machine_pb2_grpc
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, ROOT, STEP_SECONDS, Console, Guests

@@ -16,8 +16,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from splitvisor.channels import explain, open_channel
-from splitvisor.identity import Role
+from splitvisor.access.identity import Role
+from splitvisor.net.channels import explain, open_channel
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
 from tests.certificates import Authority

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.identity import Role
+from splitvisor.access.identity import Role
 from tests.guests.harness import BOOT_SECONDS, ROOT, STEP_SECONDS, Guests
 from tests.guests.test_snapshots import COUNT, PROMPT, boot, count_on
 from tests.guests.test_tls_guest import Stack, stack_at

@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from splitvisor.guests import MARKER
+from splitvisor.guests.fetch import MARKER
 from tests.gateway_process import GatewayProcess, needs_xterm
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, ROOT, Guests

@@ -20,7 +20,7 @@ from splitvisor.backend import RtasCall
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.testing import SCRIPTED, ScriptedGuest, StartMachine
-from vio_service.bus import VioSession
+from vio_service.bus.session import VioSession
 
 pytest_plugins = ["splitvisor.testing"]
 
@@ -33,7 +33,15 @@ SLEEP = frozenset({Hcall.H_CEDE, Hcall.H_JOIN, Hcall.H_CONFER})
 """These wait for somebody, and nobody is there."""
 END = frozenset(
     (
-        "power-off", "system-reboot", "ibm,os-term", "stop-self", "exit", "boot", "quiesce", "enter", "splitvisor,exception",
+        "power-off",
+        "system-reboot",
+        "ibm,os-term",
+        "stop-self",
+        "exit",
+        "boot",
+        "quiesce",
+        "enter",
+        "splitvisor,exception",
         "interpret",
     )
 )

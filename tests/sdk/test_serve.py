@@ -17,7 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from splitvisor.channels import open_channel
+from splitvisor.net.channels import open_channel
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
 from tests.guests.harness import ROOT, STEP_SECONDS
@@ -56,13 +56,13 @@ def test_it_has_health_and_reflection_and_ends_with_sigterm(served: Served) -> N
     expected = {"service": "echo", "pid": served.process.pid, "addresses": [served.address]}
     assert served.ready | expected == served.ready
     with open_channel(served.address) as channel:
-        request = health_pb2.HealthCheckRequest(service="splitvisor.v1.TrapService")
+        request = health_pb2.HealthCheckRequest(service="splitvisor.trap.v1.TrapService")
         health = health_pb2_grpc.HealthStub(channel).Check(request, timeout=STEP_SECONDS)
         assert health.status == health_pb2.HealthCheckResponse.SERVING
         listing = reflection_pb2.ServerReflectionRequest(list_services="")
         answers = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([listing]), timeout=STEP_SECONDS)
         names = {service.name for service in next(answers).list_services_response.service}
-        assert "splitvisor.v1.TrapService" in names
+        assert "splitvisor.trap.v1.TrapService" in names
     served.process.send_signal(signal.SIGTERM)
     _, errors = served.process.communicate(timeout=STEP_SECONDS)
     assert served.process.returncode == 0

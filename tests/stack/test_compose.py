@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from splitvisor.guests import GuestError, fetch, resolve
+from splitvisor.guests.fetch import GuestError, fetch, resolve
 from tests.guests.harness import STEP_SECONDS
 from tests.stack.compose import SERVICES, Compose, free_port, wait_for
 from tests.stack.conftest import NewCompose
@@ -39,9 +39,7 @@ def stack(new_compose: NewCompose) -> Iterator[Compose]:
     kernel, initrd = str(resolve("kernel", "debian")), str(resolve("initrd", "debian"))
     # Its kernel keeps quiet: a remark about a slow host would stand in the middle of a line.
     append = "console=hvc0 loglevel=1"
-    compose = new_compose(
-        "sv", GUEST_KERNEL=kernel, GUEST_INITRD=initrd, GUEST_APPEND=append, SPLITVISOR_PORT=str(free_port())
-    )
+    compose = new_compose("sv", GUEST_KERNEL=kernel, GUEST_INITRD=initrd, GUEST_APPEND=append, SPLITVISOR_PORT=str(free_port()))
     try:
         compose.run("up", "-d", seconds=BOOT_SECONDS)
         yield compose

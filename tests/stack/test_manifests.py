@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from splitvisor.metrics import METRICS, Kind
-from splitvisor.service_main import main as service_main
+from splitvisor.observe.metrics import METRICS, Kind
+from splitvisor.service.main import main as service_main
 from tests.guests.harness import ROOT, STEP_SECONDS
 
 DEPLOY = ROOT / "deploy"

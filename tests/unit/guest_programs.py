@@ -12,19 +12,19 @@ from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
 
-import firmware
 from cpu_service.engine.engine import MSR_ME, PENDING_DECREMENTER, PENDING_EXTERNAL, Engine
-from cpu_service.interrupts import Xics
-from cpu_service.loader import LoadedImage, load_program
-from cpu_service.ram import GuestRam
+from cpu_service.hypercalls.xics import Xics
+from cpu_service.images.loader import LoadedImage, load_program
+from cpu_service.machine.ram import GuestRam
 from of_client_service.session import ClientInterfaceSession
-from splitvisor import fdt
+from splitvisor import firmware
 from splitvisor.backend import Call
-from splitvisor.guest_memory import GuestMemory
+from splitvisor.backend.guest_memory import GuestMemory
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.tree import fdt
 from tests.fake_vm import FakeVm
 from tests.unit.of_machine import RAM_BYTES, ListedTrees, sample_tree
 

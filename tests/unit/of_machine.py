@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from of_client_service.session import ClientInterfaceSession
 from of_client_service.tree_store import StoredTree, TreeStoreError
-from splitvisor import fdt
 from splitvisor.backend import Call
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import device_tree_pb2 as dt
+from splitvisor.tree import fdt
 from tests.fake_vm import FakeVm
 
 RAM_BYTES = 16 << 20

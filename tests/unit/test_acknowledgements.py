@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from splitvisor.acknowledgements import CREDIT_PART, LONGEST_S, VMS_AT_ONCE, Acknowledgements, Owed
 from splitvisor.backend import Call, Hypercall, Posted
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.acknowledgements import CREDIT_PART, LONGEST_S, VMS_AT_ONCE, Acknowledgements, Owed
 
 DEADLINE_S = 10.0
 CALLS_OF_CREDIT = 100

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from cpu_service.service import MachineServicer
-from splitvisor.authorization import OTHER_RULES, RefusedError, Rule, check, keep_own, rules
-from splitvisor.identity import Identity, Role
-from splitvisor.own_vm import OwnVm
+from splitvisor.access.authorization import OTHER_RULES, RefusedError, Rule, check, keep_own, rules
+from splitvisor.access.identity import Identity, Role
+from splitvisor.access.own_vm import OwnVm
 from splitvisor.rpc import access_pb2, console_pb2, machine_pb2, trap_pb2, vio_bus_pb2
-from splitvisor.service_names import SERVICE_NAMES
+from splitvisor.service.names import SERVICE_NAMES
 from tests.rpc_methods import field, methods, services
 
 DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs" / "security.md"
@@ -26,7 +26,7 @@ OPERATOR = Identity(Role.OPERATOR, ("web-*",))
 def test_every_rpc_declares_who_may_call_it(service: Any) -> None:
     found = rules([service.full_name])
     for path, method in methods(service):
-        assert path in found, f"{path} needs `option (access)`; see proto/splitvisor/v1/access.proto"
+        assert path in found, f"{path} needs `option (access)`; see proto/splitvisor/access/v1/access.proto"
         rule, options = found[path], method.GetOptions().Extensions[access_pb2.access]
         assert rule.roles, f"{path} is for nobody"
         assert options.WhichOneof("vm"), f"{path} does not say where its VM stands"
@@ -77,7 +77,8 @@ def allowed(rule: Rule, identity: Identity, request: Any) -> bool:
 
 
 def rule_of(service: str, rpc: str) -> Rule:
-    return rules([f"splitvisor.v1.{service}"])[f"/splitvisor.v1.{service}/{rpc}"]
+    name = next(found.full_name for found in services() if found.name == service)
+    return rules([name])[f"/{name}/{rpc}"]
 
 
 def test_typing_at_a_console_needs_more_than_reading_it() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from splitvisor.backend import Backend, Session, tree_node
-from splitvisor.config import BACKENDS_MAX, BackendAddress, ConfigError, MachineConfig, apply_flags, read_machine_file
-from splitvisor.connect import parse_backends
+from splitvisor.machine.config import BACKENDS_MAX, BackendAddress, ConfigError, MachineConfig, apply_flags, read_machine_file
+from splitvisor.machine.connect import parse_backends
 
 
 @pytest.mark.parametrize("name", ["", "Echo", "9lives", "a b", "a/b", "x" * 64])

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.backend_memory import CHUNK_BYTES, REPLY_WRITE_BYTES, MappedMemory, StreamMemory
-from splitvisor.guest_memory import GuestAddressError, RamFile, remove_abandoned
+from splitvisor.backend.guest_memory import GuestAddressError, RamFile, remove_abandoned
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.memory import CHUNK_BYTES, REPLY_WRITE_BYTES, MappedMemory, StreamMemory
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SIZE = 8 << 20
@@ -176,7 +176,7 @@ def test_a_killed_makers_ram_is_removed_and_a_living_ones_is_not(tmp_path: Path)
 
     code = (
         "import sys, pathlib\n"
-        "from splitvisor.guest_memory import RamFile\n"
+        "from splitvisor.backend.guest_memory import RamFile\n"
         "file = RamFile.create(pathlib.Path(sys.argv[1]), 65536)\n"
         "print(file.path, flush=True)\n"
         "sys.stdin.read()\n"

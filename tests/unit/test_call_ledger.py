@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from cpu_service.call_ledger import CallLedger
+from cpu_service.link.ledger import CallLedger
 from splitvisor.rpc import trap_pb2 as pb
 
 

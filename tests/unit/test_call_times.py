@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from splitvisor.call_times import BOUNDS, CallTimes, ResultClass, hypercall_class, quantile, rtas_class
+from splitvisor.observe.call_times import BOUNDS, CallTimes, ResultClass, hypercall_class, quantile, rtas_class
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import machine_pb2 as pb
 

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from typer.testing import CliRunner, Result
 
-from splitvisor import certs
-from splitvisor.certs import CertificateError
+from splitvisor.access import certs
+from splitvisor.access.certs import CertificateError
+from splitvisor.access.identity import Identity, IdentityError, Role, parse_identity
 from splitvisor.cli.app import make_app
-from splitvisor.identity import Identity, IdentityError, Role, parse_identity
-from splitvisor.tls_files import TlsError, tls_files
+from splitvisor.net.tls_files import TlsError, tls_files
 from tests.certificates import Authority
 
 
@@ -160,8 +160,9 @@ def test_the_command_makes_shows_and_refuses_in_one_line(tmp_path: Path) -> None
     authority = tmp_path / "ca"
     assert splitvisor("certs", "init", authority).exit_code == 0
     issue = ("certs", "issue", authority, "--name", "vio")
-    done = splitvisor(*issue, "--role", "backend", "--vm", "web-*", "--vm", "db", "--host", "vio.example", "--host", "192.0.2.7",
-                      "--days", "30")
+    done = splitvisor(
+        *issue, "--role", "backend", "--vm", "web-*", "--vm", "db", "--host", "vio.example", "--host", "192.0.2.7", "--days", "30"
+    )
     assert done.exit_code == 0, done.stderr
     shown = json.loads(splitvisor("certs", "show", authority / "vio", "--json").stdout)
     assert shown["role"] == "backend"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.addresses import AddressError, check_address
-from splitvisor.config import ConfigError
-from splitvisor.connect import parse_connect
-from splitvisor.cpio import Entry, archive
-from splitvisor.guests import FORMAT, INDEX, cached_guests, resolve
-from splitvisor.runtime_directory import private_directory
+from splitvisor.guests.cpio import Entry, archive
+from splitvisor.guests.fetch import FORMAT, INDEX, cached_guests, resolve
+from splitvisor.machine.config import ConfigError
+from splitvisor.machine.connect import parse_connect
+from splitvisor.net.addresses import AddressError, check_address
+from splitvisor.service.runtime_directory import private_directory
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -74,7 +74,7 @@ def test_bad_usage_is_status_2(arguments: list[str]) -> None:
 
 
 def test_service_processes_do_not_load_the_command_lines_libraries() -> None:
-    code = "import sys, splitvisor.service_main; print(sorted({'typer', 'rich', 'unicorn'} & set(sys.modules)))"
+    code = "import sys, splitvisor.service.main; print(sorted({'typer', 'rich', 'unicorn'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -180,7 +180,7 @@ def read_newc(data: bytes) -> list[tuple[str, int, bytes, tuple[int, int]]]:
 
 @pytest.mark.parametrize("status", [0, 7])
 def test_a_process_that_ends_at_once_has_written_what_it_printed(status: int) -> None:
-    code = "import atexit; from splitvisor.process_end import end_process; atexit.register(print, 'late'); print('out', end='')\n"
+    code = "import atexit; from splitvisor.process.end import end_process; atexit.register(print, 'late'); print('out', end='')\n"
     code += f"import sys; print('err', file=sys.stderr, end=''); end_process({status})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (status, "out", "err")

@@ -12,8 +12,8 @@ from rich.text import Text
 from typer.main import get_command
 
 from splitvisor.cli.app import make_app
-from splitvisor.service_main import _fields
-from splitvisor.service_names import ALL_SERVICE_NAMES, ServiceName
+from splitvisor.service.main import _fields
+from splitvisor.service.names import ALL_SERVICE_NAMES, ServiceName
 
 MARKUP = re.compile(r"\[/?(bold|/)?\]")
 """What is used on purpose."""

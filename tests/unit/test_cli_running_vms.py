@@ -14,12 +14,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from splitvisor import running_vms as module
 from splitvisor.cli.app import make_app
 from splitvisor.cli.dt_parent import parent
-from splitvisor.connect import CONNECT_VARIABLE
+from splitvisor.machine.connect import CONNECT_VARIABLE
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc
-from splitvisor.running_vms import NoSuchVmError, running_vms, service_address
+from splitvisor.run import running_vms as module
+from splitvisor.run.running_vms import NoSuchVmError, running_vms, service_address
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from splitvisor.config import MIB, ConfigError, Device, MachineConfig, apply_flags, read_machine_file
+from splitvisor.machine.config import MIB, ConfigError, Device, MachineConfig, apply_flags, read_machine_file
 
 
 def machine_file(directory: Path, text: str) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from of_client_service.client_services import SERVICES as CLIENT_SERVICES
-from splitvisor import docs
-from splitvisor.peers import OTHER_SERVICES, VOF_SERVICES
+from splitvisor.devtools import call_tables as docs
+from splitvisor.devtools.qemu_calls import OTHER_SERVICES, VOF_SERVICES
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 

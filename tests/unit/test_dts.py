@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitvisor import fdt
-from splitvisor.dts import format_node, format_property, format_tree
-from splitvisor.fdt import Node, Tree
+from splitvisor.tree import fdt
+from splitvisor.tree.dts import format_node, format_property, format_tree
+from splitvisor.tree.fdt import Node, Tree
 from tests.real_trees import qemu_blob, seed_blob
 
 
@@ -25,9 +25,10 @@ def dtc(*arguments: str, blob: bytes) -> bytes:
 
 def skip_unless_dtc_1_6() -> None:
     """dtc 1.7 separates the texts of a list differently."""
-    if shutil.which("dtc") is None or "DTC 1.6" not in subprocess.run(
-        ["dtc", "--version"], capture_output=True, text=True, check=True, timeout=10
-    ).stdout:
+    if (
+        shutil.which("dtc") is None
+        or "DTC 1.6" not in subprocess.run(["dtc", "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
+    ):
         pytest.skip("needs dtc 1.6, as Debian 12 has it")
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cpu_service.engine import fast_path
 from cpu_service.engine.engine import MSR_DR, MSR_IR, MSR_ME, MSR_PR, MSR_SF
 from cpu_service.engine.fast_path import HOOK, RUN, FastPath
-from cpu_service.hash_page_table import ANDCOND, AVPN, EXACT, LARGE, VALID, ZERO_PAGE, HashPageTable
+from cpu_service.hypercalls.hash_page_table import ANDCOND, AVPN, EXACT, LARGE, VALID, ZERO_PAGE, HashPageTable
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from tests import ppc

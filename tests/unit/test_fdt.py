@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitvisor import fdt
-from splitvisor.fdt import Check, FdtError, Node, Tree, emit, read
+from splitvisor.tree import fdt
+from splitvisor.tree.fdt import Check, FdtError, Node, Tree, emit, read
 
 _name = st.from_regex(r"[A-Za-z][0-9A-Za-z,._+\-]{0,20}(@[0-9a-f,]{1,12})?", fullmatch=True)
 _property_name = st.from_regex(r"[#A-Za-z0-9,._+*?\-]{1,31}", fullmatch=True)
@@ -237,16 +237,24 @@ _64K = (64 << 10) // 4 - 32
         pytest.param(_structure(1, 0, *(word for name in _WIDE[: _64K // 3] for word in (1, name, 2)), 2, 9), id="nodes"),
         pytest.param(
             _structure(
-                1, 0, *(word for name in _WIDE[:15] for word in (1, name, *(w for n in range(1000) for w in (3, 0, 4 * n)), 2)),
-                2, 9, strings=_NAMES,
+                1,
+                0,
+                *(word for name in _WIDE[:15] for word in (1, name, *(w for n in range(1000) for w in (3, 0, 4 * n)), 2)),
+                2,
+                9,
+                strings=_NAMES,
             ),
             id="properties of different names",
         ),
         pytest.param(_structure(1, 0, 3, 0, 0, 2, 9, strings=b"a" * (64 << 10)), id="a name without end"),
         pytest.param(
             _structure(
-                1, 0, *(word for name in _WIDE[:5] for word in (1, name, *(w for n in range(1000) for w in (3, 0, n)), 2)),
-                2, 9, strings=b"a" * 900 + b"\0",
+                1,
+                0,
+                *(word for name in _WIDE[:5] for word in (1, name, *(w for n in range(1000) for w in (3, 0, n)), 2)),
+                2,
+                9,
+                strings=b"a" * 900 + b"\0",
             ),
             id="names that overlap",
         ),

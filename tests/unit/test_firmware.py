@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import firmware
 from cpu_service.engine.engine import MSR_ME, MSR_SF, PENDING_EXTERNAL, TIMEBASE_HZ
-from firmware import build
+from splitvisor import firmware
+from splitvisor.firmware import build
 from splitvisor.papr.codes import H
 from tests.unit.guest_programs import GuestProgram
 
@@ -31,7 +31,9 @@ def li(register: int, value: int) -> int:
 def test_the_committed_bytes_are_what_the_sources_give(tmp_path: Path) -> None:
     build.build(tmp_path)
     for name in build.BUILT:
-        assert (tmp_path / name).read_bytes() == (build.SOURCES / name).read_bytes(), f"{name}: run python -m firmware.build"
+        assert (tmp_path / name).read_bytes() == (build.SOURCES / name).read_bytes(), (
+            f"{name}: run python -m splitvisor.firmware.build"
+        )
 
 
 def test_the_firmware_fits_below_its_stack_and_the_demo_is_small() -> None:

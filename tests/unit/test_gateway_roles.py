@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from gateway_service.authorization import PERMISSIONS, Action, Role
-from splitvisor import identity
-from splitvisor.authorization import RefusedError, check, rules
+from splitvisor.access import identity
+from splitvisor.access.authorization import RefusedError, check, rules
 from splitvisor.rpc import console_pb2, device_tree_pb2, machine_pb2
 
 OPEN = console_pb2.AttachConsoleRequest(open=console_pb2.ConsoleOpen(vm="vm"))
@@ -31,11 +31,11 @@ CALLS: list[tuple[Action, str, object]] = [
 @pytest.mark.parametrize("role", Role)
 def test_a_token_may_what_a_certificate_of_its_role_may(role: Role) -> None:
     assert {action for action, _, _ in CALLS} == PERMISSIONS.keys()
-    known = rules([f"splitvisor.v1.{name}" for name in ("ConsoleService", "MachineService", "DeviceTreeService")])
+    known = rules([f"splitvisor.control.v1.{name}" for name in ("ConsoleService", "MachineService", "DeviceTreeService")])
     certificate = identity.Identity(identity.Role(role), ("vm",))
     for action, rpc, request in CALLS:
         try:
-            check(known[f"/splitvisor.v1.{rpc}"], certificate, request)
+            check(known[f"/splitvisor.control.v1.{rpc}"], certificate, request)
             allowed = True
         except RefusedError:
             allowed = False

@@ -14,8 +14,8 @@ from gateway_service.authorization import PERMISSIONS, Action, Principal, Role, 
 from gateway_service.sessions import MAX_SESSIONS, Credential, Sessions
 from gateway_service.site import check_reach, make_site, parse_address
 from gateway_service.vms import parse_connect
-from splitvisor import fdt
-from splitvisor.service import SettingError
+from splitvisor.service.serve import SettingError
+from splitvisor.tree import fdt
 from tests.gateway_process import needs_xterm, token_table
 from tests.guests.harness import ROOT
 
@@ -193,7 +193,7 @@ def test_a_tree_that_would_fill_the_browser_is_refused(monkeypatch: pytest.Monke
     ],
 )
 def test_a_bad_setting_is_one_line_and_status_2(arguments: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "splitvisor.service_main", "gateway", "--listen", f"unix:{tmp_path}/g.sock"]
+    command = [sys.executable, "-m", "splitvisor.service.main", "gateway", "--listen", f"unix:{tmp_path}/g.sock"]
     done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1

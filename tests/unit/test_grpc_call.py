@@ -24,7 +24,7 @@ from h2.settings import SettingCodes, Settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpu_service.grpc_call import (
+from cpu_service.link.grpc_stream import (
     CONTINUATION,
     CONTROL_BYTES,
     DATA,

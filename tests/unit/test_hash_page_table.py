@@ -7,7 +7,16 @@ import struct
 
 import pytest
 
-from cpu_service.hash_page_table import ANDCOND, AVPN, EXACT, READ_4, ZERO_PAGE, HashPageTable, large_page_size, table_shift
+from cpu_service.hypercalls.hash_page_table import (
+    ANDCOND,
+    AVPN,
+    EXACT,
+    READ_4,
+    ZERO_PAGE,
+    HashPageTable,
+    large_page_size,
+    table_shift,
+)
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from tests.fake_machine import FakeVcpu, hypercall, make_ram

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cpu_service.interrupts import FIRST_SOURCE, IPI, SOURCES, Xics
+from cpu_service.hypercalls.xics import FIRST_SOURCE, IPI, SOURCES, Xics
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 from tests.fake_machine import FakeVcpu, hypercall, rtas

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpu_service.loader import (
+from cpu_service.images.loader import (
     FIRMWARE_MAX_SIZE,
     PROGRAM_ROOM,
     LoadedImage,

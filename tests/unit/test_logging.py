@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from splitvisor.acknowledgements import Acknowledgements
 from splitvisor.backend import Call, Hypercall, Session
-from splitvisor.guest_memory import GuestAddressError
-from splitvisor.logging import LogLevel, bind, clear, configure, trap_in_hand
+from splitvisor.backend.guest_memory import GuestAddressError
+from splitvisor.process.logging import LogLevel, bind, clear, configure, trap_in_hand
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.vm_link import VmLink
+from splitvisor.trap.acknowledgements import Acknowledgements
+from splitvisor.trap.link import VmLink
 
 
 @pytest.fixture(autouse=True)

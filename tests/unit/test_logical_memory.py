@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from cpu_service.logical_memory import MEMOP_CHUNK, LogicalMemory
+from cpu_service.hypercalls.logical_memory import MEMOP_CHUNK, LogicalMemory
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from tests.fake_machine import FakeVcpu, hypercall, make_ram

@@ -8,9 +8,9 @@ import io
 import pytest
 from rich.console import Console
 
-from splitvisor.call_times import BOUNDS
 from splitvisor.cli.top import render
-from splitvisor.machine_view import Look, MachineView, view
+from splitvisor.observe.call_times import BOUNDS
+from splitvisor.observe.machine_view import Look, MachineView, view
 from splitvisor.rpc import console_pb2
 from splitvisor.rpc import machine_pb2 as pb
 

@@ -18,11 +18,11 @@ from of_client_service.architecture_support import (
     agreed_vector_5,
     parse,
 )
-from splitvisor import fdt
 from splitvisor.backend import Call
-from splitvisor.guest_memory import GuestAddressError
+from splitvisor.backend.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import device_tree_pb2 as dt
+from splitvisor.tree import fdt
 from tests.unit.of_machine import BUFFER, RAM_BYTES, Client, cells
 
 POWER8 = (0xFFFF_0000, 0x004D_0000)

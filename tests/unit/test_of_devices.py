@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
-import firmware
 from of_client_service.instances import MAX_INSTANCES
 from of_client_service.terminal import MAX_TRANSFER
+from splitvisor import firmware
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from tests.unit.of_machine import BUFFER, FIRST_VTY, RAM_BYTES, SECOND_VTY, Client, cells, sample_tree

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from of_client_service.device_tree import MAX_GROWTH, MAX_PROPERTY_BYTES
-from splitvisor import fdt
 from splitvisor.rpc import device_tree_pb2 as dt
+from splitvisor.tree import fdt
 from tests.unit.of_machine import BUFFER, RAM_BYTES, Client, cells, sample_tree
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from cpu_service.local_calls import LocalCall
-from cpu_service.local_rtas import ProcessorRtas
-from cpu_service.processor_hcalls import ProcessorHypercalls
-from cpu_service.vcpu import MSR_EE, SPR_LPCR, SPR_SPRG0, RunState, Vcpu
-from cpu_service.virtual_processor_area import VirtualProcessorAreas
+from cpu_service.hypercalls.declarations import LocalCall
+from cpu_service.hypercalls.processor import ProcessorHypercalls
+from cpu_service.hypercalls.start_cpu import ProcessorRtas
+from cpu_service.hypercalls.virtual_processor_area import VirtualProcessorAreas
+from cpu_service.vcpus.vcpu import MSR_EE, SPR_LPCR, SPR_SPRG0, RunState, Vcpu
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 from tests.fake_machine import FakeScheduler, hypercall, make_ram, rtas

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cpu_service.recorder import PENDING_BYTES, Recorder
-from cpu_service.trap_router import CallCount
+from cpu_service.report.recorder import PENDING_BYTES, Recorder
+from cpu_service.routing.router import CallCount
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
 from tests.component.trap_client import wait_until

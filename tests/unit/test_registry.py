@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cpu_service.link_connection import LinkConnection
-from cpu_service.local_calls import LocalHypercall, LocalRtas
-from cpu_service.ram import GuestRam
-from cpu_service.registry import MAX_OPERAND_BYTES, Registry, RegistryError
-from cpu_service.trap_stream import BackendLink
+from cpu_service.hypercalls.declarations import LocalHypercall, LocalRtas
+from cpu_service.link.backend_link import BackendLink
+from cpu_service.link.connection import LinkConnection
+from cpu_service.machine.ram import GuestRam
+from cpu_service.routing.registry import MAX_OPERAND_BYTES, Registry, RegistryError
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import FIRST_FREE_TOKEN, TOKENS

@@ -14,11 +14,11 @@ import pytest
 
 from cpu_service.engine import layout
 from cpu_service.engine.engine import MSR_ME, MSR_SF, TIMEBASE_HZ, Engine, GuestFaultError
-from cpu_service.hash_page_table import MIN_SHIFT
-from cpu_service.ram import GuestRam
-from cpu_service.scheduler import VcpuContext, VcpuScheduler
-from cpu_service.timebase import Timebase
-from cpu_service.vcpu import RunState
+from cpu_service.hypercalls.hash_page_table import MIN_SHIFT
+from cpu_service.machine.ram import GuestRam
+from cpu_service.vcpus.scheduler import VcpuContext, VcpuScheduler
+from cpu_service.vcpus.timebase import Timebase
+from cpu_service.vcpus.vcpu import RunState
 from splitvisor.papr.hcall import Hcall
 from tests import ppc
 
@@ -205,9 +205,7 @@ def test_decrementer_that_was_not_written_interrupts_again() -> None:
     rig.place(0x900, *call(REPORT), ppc.addi(4, 4, 1), ppc.mtspr(ppc.SPR_SRR1, 7), ppc.RFID)
     registers = ppc.li(4, 1), *ppc.li64(6, ENABLED), *ppc.li64(7, MSR_SF | MSR_ME)
     enable = ppc.mtmsrd(6)
-    rig.begin(
-        *registers, *set_decrementer(-1), enable, enable, *set_decrementer(3), enable, *call(END), msr=MSR_SF | MSR_ME
-    )
+    rig.begin(*registers, *set_decrementer(-1), enable, enable, *set_decrementer(3), enable, *call(END), msr=MSR_SF | MSR_ME)
     rig.run()
     assert [value for _, value, _ in rig.reports] == [1, 2]
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpu_service.interrupts import FIRST_SOURCE, Xics
+from cpu_service.hypercalls.xics import FIRST_SOURCE, Xics
 from hcall_service.device_tree_store import open_store
 from hcall_service.platform_events import HOTPLUG_EVENTS, PlatformEvent
 from hcall_service.session import PlatformSession
@@ -20,21 +20,21 @@ from hcall_service.tree_builder import HOTPLUG_SOURCE
 from hcall_service.update_dt import TreeUpdates
 from of_client_service.client_interface import BootRequest
 from of_client_service.session import ClientInterfaceSession
-from splitvisor import fdt
 from splitvisor.backend import Call, Session
+from splitvisor.backend.state import StateError
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import state_pb2, trap_pb2
-from splitvisor.session_state import StateError
+from splitvisor.tree import fdt
 from tests.fake_vm import FakeVm
 from tests.unit.of_machine import RAM_BYTES, Client, sample_tree
-from vio_service.bus import VioSession
-from vio_service.connectors import INDEX_BASE, State
-from vio_service.console_session import ConsoleSettings
-from vio_service.device import VioDevice
-from vio_service.nvram import Nvram
-from vio_service.tce_table import DmaWindow
-from vio_service.transcript import TranscriptDirectory
-from vio_service.vty import Vty
+from vio_service.bus.device import VioDevice
+from vio_service.bus.session import VioSession
+from vio_service.bus.tce_table import DmaWindow
+from vio_service.console.session import ConsoleSettings
+from vio_service.console.transcript import TranscriptDirectory
+from vio_service.devices.nvram import Nvram
+from vio_service.devices.vty import Vty
+from vio_service.hotplug.connectors import INDEX_BASE, State
 
 DEVICES = (trap_pb2.DeviceSpec(kind="vty"), trap_pb2.DeviceSpec(kind="nvram"))
 SLOT = INDEX_BASE + 5

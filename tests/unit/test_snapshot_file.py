@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpu_service.saved_memory import CHUNK, PAGE, Unpacker, packed
+from cpu_service.snapshot.memory import CHUNK, PAGE, Unpacker, packed
+from splitvisor.backend.state import MAX_STATE_BYTES, StateCollector, StateError, parse_state, parts
+from splitvisor.machine.snapshot_file import Kind, SectionWriter, SnapshotError, parse_machine, read_sections
 from splitvisor.rpc import state_pb2
-from splitvisor.session_state import MAX_STATE_BYTES, StateCollector, StateError, parse_state, parts
-from splitvisor.snapshot_file import Kind, SectionWriter, SnapshotError, parse_machine, read_sections
 
 SECTIONS = [
     (Kind.MACHINE, state_pb2.SavedMachine(version=1).SerializeToString()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from splitvisor import stubs
+from splitvisor.devtools import generate_stubs as stubs
 
 COMMITTED = stubs.ROOT / "splitvisor" / "rpc"
 

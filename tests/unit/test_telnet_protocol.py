@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vio_service.telnet_protocol import DO, DONT, IAC, MAX_ANSWERS, SB, SE, SUBNEGOTIATION_BYTES, WILL, WONT, Size, TelnetServer
+from vio_service.console.telnet_protocol import (
+    DO,
+    DONT,
+    IAC,
+    MAX_ANSWERS,
+    SB,
+    SE,
+    SUBNEGOTIATION_BYTES,
+    WILL,
+    WONT,
+    Size,
+    TelnetServer,
+)
 
 ECHO, SGA, NAWS, LINEMODE = 1, 3, 31, 34
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from splitvisor.terminal_io import OutputClosedError, TextWatch, raw_mode, read_some, reader_gone, write_all
+from splitvisor.terminal.io import OutputClosedError, TextWatch, raw_mode, read_some, reader_gone, write_all
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_the_terminal_is_restored_when_a_signal_kills(terminal: tuple[int, int],
     _, slave = terminal
     before = termios.tcgetattr(slave)
     program = (
-        "import os, signal, sys\nfrom splitvisor.terminal_io import raw_mode\n"
+        "import os, signal, sys\nfrom splitvisor.terminal.io import raw_mode\n"
         # Under nohup, SIGHUP is ignored from the start, and stays so.
         f"signal.signal({int(number)}, signal.SIG_DFL)\n"
         "with raw_mode(0):\n    sys.stdout.write('raw\\n')\n    sys.stdout.flush()\n    signal.pause()\n"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitvisor.terminal_menu import HELP, MENU, Command, MenuFilter
+from splitvisor.terminal.menu import HELP, MENU, Command, MenuFilter
 
 
 def fed(*pieces: bytes) -> tuple[list[bytes | Command], bool]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from splitvisor.observe.trap_text import as_line, as_object, decode_arguments, result_name
 from splitvisor.papr.codes import H
 from splitvisor.rpc import machine_pb2 as pb
-from splitvisor.trap_text import as_line, as_object, decode_arguments, result_name
 
 
 def hypercall(name: str, *arguments: int, result: int = 0, **more: Any) -> pb.WatchedTrap:
@@ -40,7 +40,7 @@ def test_text_in_registers_is_shown_as_long_as_it_is() -> None:
 
 
 def test_what_the_guest_chose_cannot_command_a_terminal() -> None:
-    evil = b"\x1b]0;owned\x07\x9b31m\"\\\x00\xff"
+    evil = b'\x1b]0;owned\x07\x9b31m"\\\x00\xff'
     lines = [
         as_line(client("getprop", 1, 2, 3, 4, strings={1: evil})),
         as_line(client("\x1b[31m\u009b", returns=(0xFFFF_FFFF,))),

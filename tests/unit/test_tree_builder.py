@@ -9,20 +9,18 @@ import pytest
 
 from hcall_service import tree_builder
 from hcall_service.tree_builder import FUNCTION_SETS, TreeBuildError, build_tree
-from splitvisor import fdt
-from splitvisor.fdt import Node
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc.trap_pb2 import MemoryRange, TreeNode, TreeProperty
+from splitvisor.tree import fdt
+from splitvisor.tree.fdt import Node
 
 SEED = bytes(range(32))
 LINUX_NEEDS = ("hcall-pft", "hcall-term", "hcall-tce", "hcall-splpar", "hcall-bulk", "hcall-set-mode")
 
 
 def vty(address: int) -> TreeNode:
-    return TreeNode(
-        path=f"/vdevice/vty@{address:x}", properties=[TreeProperty(name="reg", value=address.to_bytes(4, "big"))]
-    )
+    return TreeNode(path=f"/vdevice/vty@{address:x}", properties=[TreeProperty(name="reg", value=address.to_bytes(4, "big"))])
 
 
 def make_request(

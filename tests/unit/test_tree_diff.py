@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from splitvisor import fdt
-from splitvisor.fdt import Node, Tree
-from splitvisor.tree_check import findings
-from splitvisor.tree_diff import Change, differences
+from splitvisor.tree import fdt
+from splitvisor.tree.check import findings
+from splitvisor.tree.diff import Change, differences
+from splitvisor.tree.fdt import Node, Tree
 from tests.real_trees import seed_blob
 
 

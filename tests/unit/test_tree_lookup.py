@@ -12,10 +12,10 @@ from hcall_service.device_tree_store import HeadMovedError, Store, UnknownRevisi
 from hcall_service.tree_builder import TreeBuildError
 from hcall_service.tree_changes import ATTEMPTS, change_head
 from hcall_service.tree_lookup import NodeNotFoundError, TreeLookup
-from splitvisor import fdt
-from splitvisor.fdt import Node, Tree
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import trap_pb2
+from splitvisor.tree import fdt
+from splitvisor.tree.fdt import Node, Tree
 
 
 def cell(value: int) -> bytes:

@@ -12,10 +12,10 @@ from structlog.testing import capture_logs
 
 from hcall_service.device_tree_store import Store, StoreError, open_store
 from hcall_service.update_dt import HEADER_BYTES, PIECE_BYTES, TreeUpdates
-from splitvisor import fdt
-from splitvisor.fdt import Node, Tree
 from splitvisor.papr.codes import H
 from splitvisor.rpc import device_tree_pb2 as pb
+from splitvisor.tree import fdt
+from splitvisor.tree.fdt import Node, Tree
 from tests.fake_vm import BytesMemory
 
 RAM = 1 << 20

@@ -11,13 +11,13 @@ from contextlib import suppress
 import pytest
 
 from splitvisor.backend import Hypercall, Result, RtasCall
-from splitvisor.guest_memory import GuestAddressError
+from splitvisor.backend.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import trap_pb2
 from tests.fake_vm import FakeVm, make_call
-from vio_service import bus
-from vio_service.bus import VioSession
-from vio_service.device import BusError, VioDevice, interrupt_source
+from vio_service.bus import session as bus
+from vio_service.bus.device import BusError, VioDevice, interrupt_source
+from vio_service.bus.session import VioSession
 
 
 class DmaDevice(VioDevice):

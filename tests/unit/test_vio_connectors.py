@@ -10,13 +10,13 @@ import struct
 import pytest
 
 from splitvisor.backend import Result
-from splitvisor.guest_memory import GuestAddressError
+from splitvisor.backend.guest_memory import GuestAddressError
 from splitvisor.rpc import state_pb2, trap_pb2
 from tests.fake_vm import FakeVm, make_call
-from vio_service import connectors
-from vio_service.bus import VioSession
-from vio_service.connectors import INDEX_BASE, SLOTS, WORK_AREA_BYTES, Connector, State
-from vio_service.device import BusError
+from vio_service.bus.device import BusError
+from vio_service.bus.session import VioSession
+from vio_service.hotplug import connectors
+from vio_service.hotplug.connectors import INDEX_BASE, SLOTS, WORK_AREA_BYTES, Connector, State
 
 AREA = 0x2000
 SLOT = INDEX_BASE + 1

@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from splitvisor.rpc import console_pb2
-from vio_service.console import (
+from vio_service.console.console import (
     BACKLOG_BYTES,
     INPUT_BYTES,
     MAX_ATTACHMENTS,

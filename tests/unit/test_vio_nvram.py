@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from splitvisor.backend import Result
-from splitvisor.guest_memory import GuestAddressError
+from splitvisor.backend.guest_memory import GuestAddressError
 from splitvisor.papr.codes import RtasStatus
 from splitvisor.rpc import trap_pb2
-from splitvisor.trap_messages import mirror_messages
+from splitvisor.trap.messages import mirror_messages
 from tests.fake_vm import FakeVm, make_call
-from vio_service.bus import VioSession
-from vio_service.device import BusError
-from vio_service.nvram import Nvram, nvram_fetch, nvram_store
+from vio_service.bus.device import BusError
+from vio_service.bus.session import VioSession
+from vio_service.devices.nvram import Nvram, nvram_fetch, nvram_store
 
 SIZE = 65536
 
@@ -106,9 +106,7 @@ def test_a_store_changes_what_fetch_is_answered_from() -> None:
     session, vm = make_session()
     vm.ram.data[0x1000:0x1005] = b"hello"
     _, call = make_call(session, nvram_store, 7, 0x1000, 5, returns=2)
-    assert [effect.mirror_write for effect in call.effects] == [
-        trap_pb2.MirrorWrite(name="nvram-fetch", offset=7, data=b"hello")
-    ]
+    assert [effect.mirror_write for effect in call.effects] == [trap_pb2.MirrorWrite(name="nvram-fetch", offset=7, data=b"hello")]
     _, call = make_call(session, nvram_store, SIZE, 0x1000, 5, returns=2)
     assert call.effects == []
     [mirror] = mirror_messages(session.calls, session)

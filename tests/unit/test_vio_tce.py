@@ -9,14 +9,15 @@ import struct
 import pytest
 
 from splitvisor.backend import Handler, Result
-from splitvisor.guest_memory import GuestAddressError
+from splitvisor.backend.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import trap_pb2
 from tests.fake_vm import FakeVm, make_call
-from vio_service import bus, tce
-from vio_service.bus import VioSession
-from vio_service.device import VioDevice
-from vio_service.tce_table import TCE_READ, TCE_WRITE, WINDOW_BYTES, WINDOW_PAGES, DmaError, DmaWindow
+from vio_service.bus import session as bus
+from vio_service.bus import tce
+from vio_service.bus.device import VioDevice
+from vio_service.bus.session import VioSession
+from vio_service.bus.tce_table import TCE_READ, TCE_WRITE, WINDOW_BYTES, WINDOW_PAGES, DmaError, DmaWindow
 
 LIOBN = 0x71000000
 PAGE = 4096

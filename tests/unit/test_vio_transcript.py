@@ -14,15 +14,15 @@ import pytest
 from splitvisor.backend import Call
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2
-from splitvisor.service import SettingError
+from splitvisor.service.serve import SettingError
 from tests.fake_vm import FakeVm, make_call
-from vio_service import vty
-from vio_service.bus import VioSession
-from vio_service.console import Console
-from vio_service.console_session import ConsoleSettings
-from vio_service.device import BusError
-from vio_service.transcript import TranscriptDirectory
-from vio_service.transcript_journal import SLOT_BYTES, Journal
+from vio_service.bus.device import BusError
+from vio_service.bus.session import VioSession
+from vio_service.console.console import Console
+from vio_service.console.session import ConsoleSettings
+from vio_service.console.transcript import TranscriptDirectory
+from vio_service.console.transcript_journal import SLOT_BYTES, Journal
+from vio_service.devices import vty
 
 UNIT = 0x71000000
 
@@ -195,7 +195,7 @@ def test_a_name_that_is_none_never_becomes_a_path(directory: TranscriptDirectory
 
 
 def test_one_directory_has_one_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vio_service.transcript.LOCK_SECONDS", 0.0)
+    monkeypatch.setattr("vio_service.console.transcript.LOCK_SECONDS", 0.0)
     directory = TranscriptDirectory(tmp_path / "log")
     lock = directory.lock()
     with pytest.raises(SettingError, match="another vio_service writes there"):

@@ -13,9 +13,9 @@ from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import trap_pb2
 from tests.fake_vm import FakeVm, make_call
-from vio_service import vty
-from vio_service.bus import VioSession
-from vio_service.console import INPUT_BYTES, Console
+from vio_service.bus.session import VioSession
+from vio_service.console.console import INPUT_BYTES, Console
+from vio_service.devices import vty
 
 FIRST = 0x71000000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from cpu_service.virtual_processor_area import VirtualProcessorAreas
+from cpu_service.hypercalls.virtual_processor_area import VirtualProcessorAreas
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from tests.fake_machine import FakeVcpu, hypercall, make_ram

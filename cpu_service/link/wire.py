@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One connection of a trap stream: a socket, with TLS where the address says so, and a gRPC call on it.
+
+Any thread may send. One thread at a time reads: usually the link's, which waits in wait(); a vCPU that waits for an answer takes
+the reading over for as long, so that nobody has to wake it (docs/decisions/007).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from cpu_service.link.grpc_stream import GrpcCall
+from splitvisor.net.addresses import Address
+from splitvisor.net.channels import explain_failure
+from splitvisor.rpc import trap_pb2 as pb
+
+PATH = "/splitvisor.trap.v1.TrapService/Attach"
+CONNECT_S = 5.0
+"""For a connection and its TLS handshake."""
+QUIET_S, PONG_S = 0.75, 0.75
+"""After so long without a byte the peer is asked for a sign of life, and after so long more it is taken for dead."""
+READ_BYTES = 256 << 10
+"""What one look takes from the socket."""
+SPIN_S = 0.0004
+"""So long a vCPU looks for its answer before it sleeps: to wake it costs more than most answers take. See docs/decisions/008."""
+BRISK_S, LONG_S = 2 * SPIN_S, 8 * SPIN_S
+"""It sleeps at once while answers take longer than the first on the average; none counts for more than the second."""
+TLS_OUTPUT_BYTES = 64 << 10
+"""Nothing more is wrapped while so much waits for the socket."""
+
+
+class WireEndedError(Exception):
+    """The connection or the call on it has ended, or there never was one."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(details)
+        self.code, self.details = code, details
+
+
+class TrapWire:
+    """A connection to a back end.
+
+    Args:
+        address: the back end's.
+        context: for TLS, when the address wants it.
+
+    Raises WireEndedError when there is nobody, within CONNECT_S.
+    """
+
+    def __init__(self, address: Address, context: ssl.SSLContext | None) -> None:
+        self.ended: WireEndedError | None = None
+        """Why no more can come. Set by read(), after what had come."""
+        self._socket = _connect(address)
+        try:
+            self._tls = None if context is None else _Tls(context, address, self._socket)
+        except BaseException:
+            self._socket.close()
+            raise
+        self._socket.setblocking(False)
+        authority = "localhost" if address.socket_path is not None else address.target
+        self._call = GrpcCall(PATH, authority, secure=context is not None)
+        self._lock = threading.Lock()
+        """Of the call, the TLS state and what is sent. Never held for long."""
+        self._unsent: deque[pb.AttachRequest] = deque()
+        self._failure: WireEndedError | None = None
+        self._closed = self._finishing = False
+        self._usual_wait = 0.0
+        """Seconds in read_within() on the average of the last few."""
+        self._heard_at = self._asked_at = time.monotonic()
+        self._wake, self._interrupt = os.eventfd(0, os.EFD_NONBLOCK), os.eventfd(0, os.EFD_NONBLOCK)
+        self._epoll = select.epoll()
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._epoll.register(self._socket, select.EPOLLIN | select.EPOLLONESHOT)
+        self._poll = select.poll()
+        self._poll.register(self._interrupt, select.POLLIN)
+        self.flush()
+
+    # Any thread.
+
+    def send(self, request: pb.AttachRequest) -> None:
+        """Send a request, behind those that wait. An error shows when the wire is read."""
+        self._unsent.append(request)
+        self.flush()
+
+    def queue(self, request: pb.AttachRequest) -> None:
+        """The same, but it waits for the next flush()."""
+        self._unsent.append(request)
+
+    @property
+    def unsent(self) -> int:
+        """Requests that the peer has given no room for yet."""
+        return len(self._unsent)
+
+    def flush(self) -> None:
+        """Send what waits, as far as the peer takes it."""
+        with self._lock:
+            self._flush()
+            if self._is_blocked:
+                self._signal(self._wake)  # Whoever reads has to look for room too.
+
+    def finish(self) -> None:
+        """Say that nothing follows what was sent."""
+        self._finishing = True
+        self.flush()
+
+    def wake(self) -> None:
+        """Let wait() return."""
+        with self._lock:
+            self._signal(self._wake)
+
+    def interrupt(self) -> None:
+        """Let read_within() return at once, now and ever after."""
+        with self._lock:
+            self._signal(self._interrupt)
+
+    def _signal(self, descriptor: int) -> None:
+        if not self._closed:
+            os.eventfd_write(descriptor, 1)
+
+    # The link's thread.
+
+    def wait(self, timeout: float) -> None:
+        """Wait until there is something to read or to do, timeout seconds at most. Looks after the peer meanwhile."""
+        for descriptor, _ in self._epoll.poll(max(0.0, min(timeout, self._look_after()))):
+            if descriptor == self._wake:
+                with suppress(BlockingIOError):
+                    os.eventfd_read(self._wake)
+
+    def _look_after(self) -> float:
+        """Ask a quiet peer for a sign of life; one that gives none has ended. Returns the seconds until the next look."""
+        with self._lock:
+            now = time.monotonic()
+            if not self._call.pong_awaited:
+                if now < self._heard_at + QUIET_S:
+                    return self._heard_at + QUIET_S - now
+                self._call.ping()
+                self._flush()
+                self._asked_at = now
+                return PONG_S
+            dead_at = max(self._asked_at, self._heard_at) + PONG_S
+            if now < dead_at:
+                return dead_at - now
+            if select.select([self._socket], [], [], 0)[0]:  # It was this process that stood still.
+                self._heard_at = now
+            elif self._failure is None:
+                self._failure = WireEndedError(grpc.StatusCode.UNAVAILABLE, f"it gave no sign of life for {PONG_S} s")
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)  # Whoever reads sees the end.
+            return 0.0
+
+    # Who reads.
+
+    def listen(self) -> None:
+        """The reader lets wait() tell of what comes; once, until it has read and listens again."""
+        blocked = select.EPOLLOUT if self._is_blocked else 0
+        self._epoll.modify(self._socket, select.EPOLLIN | select.EPOLLONESHOT | blocked)
+
+    def take_over(self) -> None:
+        """The reader will look for itself: wait() does not tell of what comes."""
+        self._epoll.modify(self._socket, select.EPOLLONESHOT)
+
+    def read_within(self, timeout: float) -> list[pb.AttachResponse]:
+        """Wait for responses, timeout seconds at most, and return them; none after interrupt()."""
+        self._poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._is_blocked else 0))
+        began = time.monotonic()
+        if self._usual_wait > BRISK_S or not self._spin(began + SPIN_S):
+            self._poll.poll(max(0.0, timeout) * 1000)
+        waited = min(time.monotonic() - began, LONG_S)
+        self._usual_wait += (waited - self._usual_wait) / 8
+        return self.read()
+
+    def _spin(self, until: float) -> bool:
+        """Look again and again, which lets other threads go on between; True when there was something in time."""
+        poll, now = self._poll.poll, time.monotonic
+        while not poll(0):
+            if now() > until:
+                return False
+            os.sched_yield()  # The back end's thread may have been given this processor.
+        return True
+
+    def read(self) -> list[pb.AttachResponse]:
+        """Return the responses that have come."""
+        data: bytes | None = None
+        error: OSError | None = None
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            pass
+        except OSError as failed:
+            error = failed
+        messages: list[bytes] = []
+        with self._lock:
+            call = self._call
+            if data:
+                self._heard_at = time.monotonic()
+                try:
+                    messages = call.receive(data if self._tls is None else self._tls.unwrap(data))
+                except OSError as failed:
+                    error = failed
+            if error is not None or data == b"":
+                self._fail(error)
+            self._flush()
+            if call.end is not None:
+                self.ended = WireEndedError(call.end.code, call.end.details)
+            else:
+                self.ended = self._failure
+        try:
+            return [pb.AttachResponse.FromString(message) for message in messages]
+        except DecodeError:
+            self.ended = WireEndedError(grpc.StatusCode.INTERNAL, "it sent a message that is none")
+            return []
+
+    def close(self) -> None:
+        """End the call if it goes on, and let go of everything; what is done to it afterwards has no effect."""
+        with self._lock:
+            self._call.cancel()
+            self._flush()
+            self._closed = True
+            self._fail(None)
+            self._epoll.close()
+            self._socket.close()
+            os.close(self._wake)
+            os.close(self._interrupt)
+
+    # With the lock held.
+
+    @property
+    def _is_blocked(self) -> bool:
+        """True: the socket takes no more for now."""
+        return self._failure is None and bool(self._call.output if self._tls is None else self._tls.output)
+
+    def _flush(self) -> None:
+        call, tls = self._call, self._tls
+        while self._failure is None:
+            while self._unsent and call.has_room and call.end is None:
+                call.send(self._unsent.popleft().SerializeToString())
+            if self._finishing and not self._unsent:
+                self._finishing = False
+                call.finish()
+            try:
+                if tls is None:
+                    if not call.output:
+                        return
+                    call.wrote(self._socket.send(call.output))
+                else:
+                    if call.output and len(tls.output) < TLS_OUTPUT_BYTES:
+                        call.wrote(tls.wrap(call.output))
+                    if not tls.output:
+                        return
+                    del tls.output[: self._socket.send(tls.output)]
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._fail(error)
+
+    def _fail(self, error: OSError | None) -> None:
+        """The connection has ended; None: the peer has closed it."""
+        if self._failure is None:
+            reason = "Socket closed" if error is None else _reason(error)
+            details = reason if self._call.heard else explain_failure(reason)
+            self._failure = WireEndedError(grpc.StatusCode.UNAVAILABLE, details)
+
+
+class _Tls:
+    """The client's side of TLS on a connection.
+
+    Args:
+        context: has this side's certificate, and whose others are trusted.
+        address: of the peer; its certificate must be for this host.
+        connection: blocks, for the handshake.
+
+    Raises WireEndedError when they do not become peers.
+    """
+
+    def __init__(self, context: ssl.SSLContext, address: Address, connection: socket.socket) -> None:
+        self.output = bytearray()
+        """What the socket has not taken yet."""
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=_host(address))
+        try:
+            self._shake_hands(connection)
+        except OSError as error:
+            raise WireEndedError(grpc.StatusCode.UNAVAILABLE, explain_failure(_reason(error))) from error
+
+    def _shake_hands(self, connection: socket.socket) -> None:
+        while True:
+            try:
+                self._object.do_handshake()
+            except ssl.SSLWantReadError:
+                connection.sendall(self._outgoing.read())
+                data = connection.recv(READ_BYTES)
+                if not data:
+                    raise ConnectionResetError("Socket closed") from None
+                self._incoming.write(data)
+            else:
+                connection.sendall(self._outgoing.read())
+                return
+
+    def wrap(self, data: bytes | bytearray) -> int:
+        """Put what is to be sent for data into output; return how much of data that is."""
+        count = self._object.write(data)
+        self.output += self._outgoing.read()
+        return count
+
+    def unwrap(self, data: bytes) -> bytes:
+        """Return what came with data. Raises OSError."""
+        self._incoming.write(data)
+        plain = bytearray()
+        with suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            while part := self._object.read(READ_BYTES):
+                plain += part
+        return bytes(plain)
+
+
+def _connect(address: Address) -> socket.socket:
+    try:
+        if address.socket_path is not None:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                connection.settimeout(CONNECT_S)
+                connection.connect(address.socket_path)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+        port = int(address.target.rpartition(":")[2])
+        connection = socket.create_connection((_host(address), port), CONNECT_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+    except OSError as error:
+        raise WireEndedError(grpc.StatusCode.UNAVAILABLE, _reason(error)) from error
+
+
+def _host(address: Address) -> str:
+    return address.target.rpartition(":")[0].removeprefix("[").removesuffix("]")
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return str(error)
+    return error.strerror or str(error) or type(error).__name__

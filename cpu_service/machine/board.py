@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The parts of a machine, put together: RAM, engine, page table, interrupt controller, scheduler, registry, back ends."""
+
+from __future__ import annotations
+
+import mmap
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from cpu_service.engine.engine import Engine
+from cpu_service.hypercalls.hash_page_table import HashPageTable, table_shift
+from cpu_service.hypercalls.logical_memory import LogicalMemory
+from cpu_service.hypercalls.processor import ProcessorHypercalls
+from cpu_service.hypercalls.start_cpu import ProcessorRtas
+from cpu_service.hypercalls.virtual_processor_area import VirtualProcessorAreas
+from cpu_service.hypercalls.xics import Xics
+from cpu_service.link.backend_link import BackendLink
+from cpu_service.link.connection import LinkConnection
+from cpu_service.link.contract import MessageTap
+from cpu_service.machine.ram import GuestRam
+from cpu_service.report.trap_trace import TrapTrace
+from cpu_service.routing.registry import Registry
+from cpu_service.routing.router import TrapRouter
+from cpu_service.vcpus.scheduler import VcpuScheduler
+from cpu_service.vcpus.timebase import Timebase
+from splitvisor.backend.guest_memory import RAM_SUFFIX, RamFile
+from splitvisor.rpc import machine_pb2 as mpb
+from splitvisor.rpc import state_pb2 as spb
+from splitvisor.rpc import trap_pb2 as pb
+
+if TYPE_CHECKING:
+    from cpu_service.report.recorder import Recorder
+
+ATTACH_TIMEOUT_S = 8.0
+"""How long a back end may take to be there at the machine's start."""
+TREE_OWNER = "hcall_service"
+"""The back end (by its offer) that has the device-tree store."""
+MIB = 1 << 20
+
+log = structlog.get_logger()
+
+
+class BoardEvents(Protocol):
+    """What the board tells the machine."""
+
+    def action(self, action: pb.MachineAction) -> None:
+        """A call or a back end changes the machine's state."""
+
+    def connection_changed(self, link: LinkConnection) -> None:
+        """A back end went away or came back."""
+
+
+@dataclass(frozen=True)
+class BoardOrigin:
+    """What a restored machine's board has from the saved one."""
+
+    incarnation: int = 0
+    moved: bool = False
+    """From a cpu_service that has the machine standing still."""
+    rtas_tokens: Mapping[str, int] = field(default_factory=dict)
+    backends: Mapping[str, spb.SavedBackend] = field(default_factory=dict)
+    """By the name in the configuration."""
+
+
+class Board:
+    """A machine's parts. Everything but attach() and the events of links belongs to the vCPU thread.
+
+    Args:
+        config: the machine.
+        runtime_dir: where the file of guest RAM is made.
+        events: told what happens.
+        origin: what the machine is restored from; None: it starts as configured.
+    """
+
+    def __init__(
+        self, config: mpb.MachineConfig, runtime_dir: Path, events: BoardEvents, origin: BoardOrigin | None = None
+    ) -> None:
+        self.config = config
+        self._events = events
+        self._vcpu_thread = threading.get_ident()
+        size = config.memory_mib * MIB
+        self._ram_path = runtime_dir / f"{config.name}-{secrets.token_hex(16)}{RAM_SUFFIX}"
+        self.ram_file = RamFile.create(self._ram_path, size)
+        private = config.private_memory or bool(config.record_file)
+        if private:
+            self._ram_path.unlink()
+        self.ram = GuestRam(self.ram_file.map)
+        shift = table_shift(size)
+        self.table = mmap.mmap(-1, 1 << shift, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for area in (self.ram_file.map, self.table):
+            with suppress(OSError):
+                area.madvise(mmap.MADV_HUGEPAGE)
+        self.engine = Engine(self.ram_file.map, self.table)
+        self.ram.on_write = self.engine.invalidate_code
+        self.timebase = Timebase(self.engine)
+        self.scheduler = VcpuScheduler(self.engine, self.timebase, config.vcpus)
+        self.scheduler.on_attention = self._invalidate_written
+        self.hash_table = HashPageTable(self.table, shift, self.ram, self.engine.flush_tlb)
+        self.engine.answer_page_table_calls(native=True)
+        self.hash_table_shift = shift
+        self.xics = Xics(config.vcpus, self.scheduler.line, self.timebase.read)
+        origin = origin or BoardOrigin()
+        self.registry = Registry(origin.rtas_tokens)
+        self.router: TrapRouter | None = None
+        """None until the back ends are attached."""
+        self.trace: TrapTrace | None = None
+        """As the router."""
+        areas = VirtualProcessorAreas(self.scheduler.vcpus, self.ram)
+        self.scheduler.on_dispatch = areas.dispatched
+        for part in (
+            self.hash_table,
+            self.xics,
+            areas,
+            ProcessorHypercalls(self.scheduler, areas),
+            ProcessorRtas(self.scheduler, self.ram),
+            LogicalMemory(self.ram),
+        ):
+            self.registry.add_local(part.calls())
+        self._written: list[tuple[int, int]] = []
+        self._written_lock = threading.Lock()
+        hello = pb.Hello(
+            vm=config.name,
+            incarnation=max(time.time_ns(), origin.incarnation + 1),
+            vcpus=config.vcpus,
+            ram_bytes=size,
+            ram_path="" if private else str(self._ram_path),
+            devices=config.devices,
+            moved=origin.moved,
+        )
+        self.recorder = _recorder(config)
+        """None: this machine is not recorded."""
+        self.incarnation = hello.incarnation
+        taps = [None if self.recorder is None else self.recorder.tap(index) for index in range(len(config.backends))]
+        self.links = [
+            self._link(backend, hello, origin.backends.get(backend.name), tap)
+            for backend, tap in zip(config.backends, taps, strict=True)
+        ]
+        tree_owners = {name for name, saved in origin.backends.items() if saved.backend == TREE_OWNER}
+        self._restored_first = [link for link in self.links if link.name in tree_owners]
+
+    def _link(
+        self, backend: mpb.BackendAddress, hello: pb.Hello, saved: spb.SavedBackend | None, tap: MessageTap | None
+    ) -> BackendLink:
+        own = pb.Hello()
+        own.CopyFrom(hello)
+        if saved is None:
+            return BackendLink(backend.name, backend.address, own, self.ram, self, tap=tap)
+        own.ClearField("devices")
+        own.devices.extend(saved.devices)
+        return BackendLink(backend.name, backend.address, own, self.ram, self, saved.state, tap)
+
+    def attach(self) -> None:
+        """Attach every back end at the same time, and register what they own. Restored trees come before those who read them.
+
+        Raises BackendUnavailableError, BackendRefusedError and RegistryError.
+        """
+        for group in (self._restored_first, [link for link in self.links if link not in self._restored_first]):
+            for link in group:
+                link.begin()
+            for link in group:
+                link.wait_attached(ATTACH_TIMEOUT_S)
+        for link in self.links:
+            self.registry.add_offer(link, link.offer)
+        self.router = TrapRouter(self.registry, self.scheduler, self.ram, self, self.engine.native_calls)
+        self.engine.on_hypercall = self.router.dispatch
+        self.trace = TrapTrace(self.engine, self.registry, self.scheduler, self.ram)
+
+    def power_on(self) -> None:
+        """Bring RAM, page table and interrupt controller to their power-on state; links and vCPUs are reset by the machine."""
+        self.ram.clear()
+        self.hash_table.clear()
+        self.xics.reset()
+
+    def close(self, reason: str) -> None:
+        """Detach the back ends and remove the file of guest RAM."""
+        for link in self.links:
+            link.close(reason)
+        if self.recorder is not None:
+            self.recorder.close(reason, () if self.router is None else self.router.call_counts())
+        with suppress(FileNotFoundError):
+            self._ram_path.unlink()
+        self.ram_file.close_file()
+
+    # What links and replies report.
+
+    def interrupt(self, source: int) -> None:
+        """Pulse an interrupt source; from any thread."""
+        if not self.xics.pulse(source):
+            log.warning("a back end pulsed an interrupt source that does not exist", source=hex(source))
+
+    def action(self, action: pb.MachineAction) -> None:
+        """Change the machine's state; from any thread."""
+        self._events.action(action)
+
+    def connection_changed(self, link: LinkConnection) -> None:
+        """A back end went away or came back."""
+        self._events.connection_changed(link)
+
+    def memory_written(self, address: int, length: int) -> None:
+        """A back end wrote RAM: forget code translated from there; from any thread."""
+        if address + length > self.ram.size:
+            return
+        if threading.get_ident() == self._vcpu_thread:
+            self.engine.invalidate_code(address, length)
+            return
+        with self._written_lock:
+            self._written.append((address, length))
+        self.scheduler.raise_attention()
+
+    def _invalidate_written(self) -> None:
+        with self._written_lock:
+            written, self._written = self._written, []
+        for address, length in written:
+            self.engine.invalidate_code(address, length)
+
+
+def _recorder(config: mpb.MachineConfig) -> Recorder | None:
+    if not config.record_file:
+        return None
+    from cpu_service.report.recorder import Recorder  # few machines are recorded
+
+    return Recorder(Path(config.record_file), config)

@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From the engine's hook to a call's owner and back: privilege, dispatch, operands, posting, replies, effects, RTAS.
+
+Everything here runs on the vCPU thread, inside the hook, while the guest's hypercall is under way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from cpu_service.engine.engine import MSR_PR
+from cpu_service.hypercalls.declarations import LocalRtas
+from cpu_service.link.backend_link import BackendLink
+from cpu_service.link.contract import unavailable
+from cpu_service.machine.ram import GuestRam
+from cpu_service.routing.registry import LOCAL, RegisteredRtas, Registry, RemoteCall
+from cpu_service.vcpus.scheduler import VcpuScheduler
+from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
+from splitvisor.observe.call_times import CallTimes, ResultClass, hypercall_class, rtas_class
+from splitvisor.papr.codes import H, RtasStatus
+from splitvisor.papr.hcall import Hcall, hcall_name
+from splitvisor.papr.rtas import DISPLAY_CHARACTER_EARLY_TOKEN, TOKENS
+from splitvisor.rpc import trap_pb2 as pb
+
+if TYPE_CHECKING:
+    from splitvisor.trap.tracing import RemoteSpans
+
+CALL_TIMEOUT_S = 30.0
+"""How long a guest waits for a back end, reconnects included, before it is told that the hardware failed."""
+CREDIT_TIMEOUT_S = 10.0
+"""How long an effect waits for the credit of a posted route."""
+CREDIT_RETRY_S = 0.02
+"""After which such an effect is tried again even if nothing was acknowledged: H_BUSY can be the owner's own answer."""
+RECENT_TRAPS = 16
+UNOWNED = 0
+"""Stands for all hypercalls without an owner in `counts`, of which a guest could make 2**64."""
+MAX_UNOWNED_LOGGED = 16
+MAX_RTAS_WORDS = 64
+"""Argument and return words of an RTAS call, together; PAPR's longest has 17."""
+MIRRORED_ARGUMENTS, MIRRORED_RETURNS = 3, 2
+"""Of a call that is answered from a mirrored array: offset, address, length; status, length."""
+
+_MASK = 0xFFFF_FFFF_FFFF_FFFF
+
+log = structlog.get_logger()
+
+
+class RouterEvents(Protocol):
+    """What replies can do to the machine."""
+
+    def interrupt(self, source: int) -> None:
+        """Pulse an interrupt source."""
+
+    def action(self, action: pb.MachineAction) -> None:
+        """Change the machine's state."""
+
+    def memory_written(self, address: int, length: int) -> None:
+        """RAM was written by the back end: code translated from there is stale."""
+
+
+@dataclass(frozen=True)
+class RecentTrap:
+    """One of the last calls, for the crash report."""
+
+    vcpu: int
+    token: int
+    argument: int
+    """r4: for H_RTAS, the address of the parameter block."""
+
+    def __str__(self) -> str:
+        return f"vCPU {self.vcpu} {hcall_name(self.token)} r4={self.argument:#x}"
+
+
+class TrapRouter:
+    """Carries hypercalls to their owners.
+
+    Args:
+        registry: the owners, complete.
+        scheduler: the vCPUs.
+        ram: guest RAM.
+        events: what replies can do to the machine.
+        native_calls: how often calls were made that did not come here, by token.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        scheduler: VcpuScheduler,
+        ram: GuestRam,
+        events: RouterEvents,
+        native_calls: Callable[[], Mapping[int, int]] = dict,
+    ) -> None:
+        self._registry, self._scheduler, self._ram, self._events = registry, scheduler, ram, events
+        self._native_calls = native_calls
+        self._local = {token: call.handler for token, call in registry.local.items()}
+        self.counts: Counter[int] = Counter()
+        """Hypercalls that came here so far by token."""
+        self.rtas_counts: Counter[int] = Counter()
+        """RTAS calls so far by token."""
+        self.times = CallTimes()
+        """How long vCPUs waited for back ends."""
+        self.spans: RemoteSpans | None = None
+        """Records each call that goes to a back end."""
+        self._waiting_for: list[BackendLink] = []
+        """Back ends that work on the present call, each for the one before."""
+        self._recent: deque[tuple[int, int, int]] = deque(maxlen=RECENT_TRAPS)
+        self.dispatch: Callable[[], None] = self._make_dispatch()
+        """Carries out the loaded vCPU's hypercall; the engine's hook."""
+
+    def _make_dispatch(self) -> Callable[[], None]:
+        """As a closure: this is on the way of every hypercall, 80,000 times while Linux boots."""
+        scheduler, counts, recent = self._scheduler, self.counts, self._recent
+        local = self._local
+        gpr, msr = scheduler.loaded.gpr, scheduler.loaded.msr
+
+        def dispatch() -> None:
+            vcpu = scheduler.current
+            token = gpr[3]
+            recent.append((vcpu.index, token, gpr[4]))
+            if msr.value & MSR_PR:
+                gpr[3] = H.PRIVILEGE & _MASK
+                return
+            handler = local.get(token)
+            if handler is not None:
+                counts[token] += 1
+                gpr[3] = handler(vcpu) & _MASK
+            else:
+                gpr[3] = self._far_hypercall(token) & _MASK
+            if scheduler.attention:
+                scheduler.attend()
+
+        return dispatch
+
+    def recent(self) -> Sequence[RecentTrap]:
+        """The last calls, the newest last."""
+        return [RecentTrap(*trap) for trap in self._recent]
+
+    def _far_hypercall(self, token: int) -> int:
+        """A hypercall that is not local: RTAS, a back end's, or nobody's."""
+        if token == Hcall.H_RTAS:
+            self.counts[token] += 1
+            return self._rtas()
+        call = self._registry.remote.get(token)
+        if call is None:
+            self.counts[UNOWNED] += 1
+            if self.counts[UNOWNED] <= MAX_UNOWNED_LOGGED:
+                log.info("guest made a hypercall that nobody owns", vcpu=self._scheduler.current.index, call=hcall_name(token))
+            return H.FUNCTION
+        self.counts[token] += 1
+        gpr = self._scheduler.current.gpr
+        arguments = [gpr[4 + number] for number in range(call.route.arguments)]
+        posted = self._post(call, arguments)
+        if posted is not None:
+            return posted
+        reply = self._ask(call, arguments, 0)
+        if reply is None:
+            return unavailable(call.route)
+        for number, value in enumerate(reply.outputs[:9]):
+            gpr[4 + number] = value
+        return reply.result
+
+    # Back ends.
+
+    def _post(self, call: RemoteCall, arguments: Sequence[int]) -> int | None:
+        """Make a posted call. Returns r3, or None when the call must go the synchronous way."""
+        if not call.posted_keys:
+            return None
+        policy = call.route.posted
+        size = arguments[policy.size_argument]
+        if arguments[policy.key_argument] not in call.posted_keys or size > policy.max_size:
+            return None
+        operands = self._operands(call.route, arguments)
+        vcpu = self._scheduler.current.index
+        if self.spans is None:
+            return H.SUCCESS if call.link.post(call.index, vcpu, arguments, operands, size) else H.BUSY
+        span = self.spans.begin(call.name, call.link.name, vcpu, posted=True)
+        result = H.SUCCESS if call.link.post(call.index, vcpu, arguments, operands, size, span.traceparent) else H.BUSY
+        span.end(hypercall_class(result))
+        return result
+
+    def _ask(self, call: RemoteCall, arguments: Sequence[int], returns: int) -> pb.Reply | None:
+        """Make a synchronous call and apply what its reply carries beside registers."""
+        operands = () if call.link.offer.ram_mapped else self._operands(call.route, arguments)
+        vcpu = self._scheduler.current.index
+        span = None if self.spans is None else self.spans.begin(call.name, call.link.name, vcpu)
+        traceparent = "" if span is None else span.traceparent
+        began = time.perf_counter()
+        self._waiting_for.append(call.link)
+        reply = call.link.call(call.index, vcpu, arguments, returns, operands, CALL_TIMEOUT_S, self._invoke, traceparent)
+        self._waiting_for.pop()
+        result = _reply_class(call, reply)
+        self.times.observe(call.name, result, time.perf_counter() - began)
+        if reply is not None:
+            self._apply(reply, call)
+        if span is not None:
+            span.end(result)
+        return reply
+
+    def _apply(self, reply: pb.Reply, call: RemoteCall) -> None:
+        for block in reply.writes:
+            try:
+                self._ram.write(block.address, block.data)
+            except GuestAddressError as error:
+                log.error("back end wrote outside RAM", backend=call.link.name, call=call.name, reason=str(error))
+        for dirty in reply.dirty:
+            self._events.memory_written(dirty.address, dirty.length)
+        for effect in reply.effects:
+            match effect.WhichOneof("effect"):
+                case "interrupt":
+                    self._events.interrupt(effect.interrupt.source)
+                case "action":
+                    self._events.action(effect.action)
+                case "invoke":
+                    self._invoke_posted(effect.invoke)
+                case "mirror_write":
+                    if not call.link.mirror_write(effect.mirror_write):
+                        log.error("back end changed a mirror behind its end", backend=call.link.name, call=call.name)
+
+    def _operands(self, route: pb.Route, arguments: Sequence[int]) -> Sequence[pb.MemoryBlock]:
+        """The memory that a route asks for; what is not in RAM is left out with all that hangs on it."""
+        blocks: dict[int, pb.MemoryBlock] = {}
+        for number, spec in enumerate(route.operands):
+            address = _operand_address(spec, arguments, blocks)
+            if address is None:
+                continue
+            size = max(0, min(spec.size, self._ram.size - address))
+            data = self._ram.map[address : address + size]
+            if spec.string:
+                data = data[: data.find(b"\0") + 1] or data
+            if data:
+                blocks[number] = pb.MemoryBlock(address=address, data=data)
+        return list(blocks.values())
+
+    def _invoke(self, invoke: pb.Invoke) -> pb.InvokeResult:
+        """A hypercall that a back end makes for the waiting vCPU, of a route that another back end owns."""
+        call = self._registry.remote.get(invoke.token)
+        if call is None or len(invoke.arguments) < call.route.arguments:
+            return pb.InvokeResult(id=invoke.id, result=H.FUNCTION)
+        if call.link in self._waiting_for:  # It waits for us: neither would ever answer.
+            return pb.InvokeResult(id=invoke.id, result=H.RESOURCE)
+        arguments = list(invoke.arguments[: call.route.arguments])
+        posted = self._post(call, arguments)
+        if posted is not None:
+            return pb.InvokeResult(id=invoke.id, result=posted)
+        reply = self._ask(call, arguments, 0)
+        if reply is None:
+            return pb.InvokeResult(id=invoke.id, result=unavailable(call.route))
+        return pb.InvokeResult(id=invoke.id, result=reply.result, outputs=reply.outputs)
+
+    def _invoke_posted(self, invoke: pb.Invoke) -> None:
+        """The same without an answer; waits for credit, so that nothing is lost while the owner is slow."""
+        deadline = time.monotonic() + CREDIT_TIMEOUT_S
+        while self._invoke(invoke).result == H.BUSY:
+            if time.monotonic() > deadline:
+                log.warning("a call was dropped: its owner gives no credit", call=hcall_name(invoke.token))
+                return
+            self._registry.remote[invoke.token].link.wait_for_credit(CREDIT_RETRY_S)
+
+    # RTAS.
+
+    def _rtas(self) -> int:
+        """H_RTAS: r4 is the address of {token, nargs, nret, args, rets}, big-endian words (PAPR 7.2.7)."""
+        block = self._scheduler.current.gpr[4] & LOGICAL_ADDRESS_MASK
+        try:
+            token, nargs, nret = _words(self._ram.read(block, 12))
+            if nargs + nret > MAX_RTAS_WORDS:
+                return H.PARAMETER
+            arguments = _words(self._ram.read(block + 12, 4 * nargs))
+            room = block + 12 + 4 * nargs
+            self._ram.read(room, 4 * nret)
+        except GuestAddressError:
+            return H.PARAMETER
+        if token == DISPLAY_CHARACTER_EARLY_TOKEN:
+            token = TOKENS["display-character"]
+        known = self._registry.rtas.get(token)
+        returns = None if known is None else self._rtas_returns(known, arguments, nret)
+        answered = returns if returns is not None else (RtasStatus.PARAMETER_ERROR,)
+        words = [word & 0xFFFF_FFFF for word in answered[:nret]]
+        words += [0] * (nret - len(words))
+        if answered:
+            self._ram.write(room, b"".join(word.to_bytes(4, "big") for word in words))
+        return H.SUCCESS if returns is not None else H.PARAMETER
+
+    def _rtas_returns(self, known: RegisteredRtas, arguments: Sequence[int], nret: int) -> Sequence[int] | None:
+        """The return words; empty: the caller's are left alone; None: there is no such call."""
+        self.rtas_counts[known.token] += 1
+        owner = known.owner
+        if isinstance(owner, LocalRtas):
+            if len(arguments) != owner.arguments or nret < owner.returns:
+                return (RtasStatus.PARAMETER_ERROR,)
+            return owner.handler(self._scheduler.current, arguments, nret)
+        if owner.name in owner.link.mirrors and self._mirrored(owner, arguments, nret):
+            return (RtasStatus.SUCCESS, arguments[2])
+        reply = self._ask(owner, arguments, nret)
+        if reply is None:
+            return (owner.route.unavailable_result or RtasStatus.HARDWARE_ERROR,)
+        return None if reply.unknown_call else reply.returns
+
+    def _mirrored(self, owner: RemoteCall, arguments: Sequence[int], nret: int) -> bool:
+        """Make a call that only reads a mirrored array; False when the owner has to answer it."""
+        if len(arguments) != MIRRORED_ARGUMENTS or nret < MIRRORED_RETURNS:
+            return False
+        offset, address, length = arguments
+        contents = owner.link.mirrors[owner.name]
+        if offset + length > len(contents) or address + length > self._ram.size:
+            return False
+        self._ram.write(address, bytes(contents[offset : offset + length]))
+        return True
+
+    def owner(self, call: str) -> str:
+        """Return the back end that owns a call of this name; "local" when none does."""
+        remote = (owner for owner in self._registry.remote.values() if owner.name == call)
+        rtas = (known.owner for known in self._registry.rtas.values() if known.name == call)
+        return next((owner.link.name for owner in (*remote, *rtas) if isinstance(owner, RemoteCall)), LOCAL)
+
+    def call_counts(self) -> list[CallCount]:
+        """How often each call was made, the most frequent first."""
+        rows = []
+        hypercalls = self.counts + Counter(self._native_calls())
+        for token, count in hypercalls.items():
+            call = self._registry.remote.get(token)
+            name = hcall_name(token) if token != UNOWNED else "without an owner"
+            rows.append(CallCount(name, LOCAL if call is None else call.link.name, count, self.times.seconds(name)))
+        for token, count in self.rtas_counts.copy().items():
+            known = self._registry.rtas[token]
+            owner = known.owner.link.name if isinstance(known.owner, RemoteCall) else LOCAL
+            rows.append(CallCount(known.name, owner, count, self.times.seconds(known.name)))
+        return sorted(rows, key=lambda row: -row.count)
+
+
+@dataclass(frozen=True)
+class CallCount:
+    """How often a call was made, and the seconds that vCPUs waited for it."""
+
+    name: str
+    owner: str
+    count: int
+    seconds: float
+
+
+def _reply_class(call: RemoteCall, reply: pb.Reply | None) -> ResultClass:
+    if reply is None:
+        return ResultClass.UNAVAILABLE
+    if call.route.kind != pb.CALL_KIND_RTAS:
+        return hypercall_class(reply.result)
+    if reply.unknown_call:
+        return ResultClass.ERROR
+    return rtas_class(reply.returns[0]) if reply.returns else ResultClass.SUCCESS
+
+
+def _words(data: bytes) -> tuple[int, ...]:
+    return tuple(int.from_bytes(data[at : at + 4], "big") for at in range(0, len(data), 4))
+
+
+def _operand_address(spec: pb.OperandSpec, arguments: Sequence[int], blocks: dict[int, pb.MemoryBlock]) -> int | None:
+    if spec.WhichOneof("base") == "argument":
+        return arguments[spec.argument] & LOGICAL_ADDRESS_MASK if spec.argument < len(arguments) else None
+    block = blocks.get(spec.word.operand)
+    at = 4 * spec.word.index
+    if block is None or at + 4 > len(block.data):
+        return None
+    return int.from_bytes(block.data[at : at + 4], "big")

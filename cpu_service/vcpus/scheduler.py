@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Several vCPUs on one engine: who runs, for how long, and what wakes who does not.
+
+One instance per vCPU would not do: `stdcx.` is not atomic between Unicorn instances, and one does not see code that another
+changed. So vCPUs take turns. All state is changed by the vCPU thread alone; other threads only raise `attention`, and the
+timer thread repeats the engine's stop until it was noticed, because a stop that comes just before the engine starts is lost.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from cpu_service.engine import layout
+from cpu_service.engine.engine import MSR_ME, MSR_SF, PENDING_DECREMENTER, PENDING_EXTERNAL, Engine
+from cpu_service.engine.state import CpuState, SavedState
+from cpu_service.vcpus.timebase import Timebase, decrementer_deadline
+from cpu_service.vcpus.vcpu import RunState, Vcpu
+
+TURN_NS = 2_000_000
+"""How long a vCPU runs while others wait."""
+RETRY_NS = 1_000_000
+"""After which a stop that was not noticed is repeated."""
+HINTS_PER_TURN = 16
+"""HMT hints after which a vCPU that spins gives way to others."""
+MANY_HINTS = 1 << 30
+_FOREVER_NS = 1 << 62
+_WAKING = PENDING_EXTERNAL | PENDING_DECREMENTER
+
+
+class VcpuContext:
+    """One vCPU (see cpu_service.vcpus.vcpu.Vcpu): loaded in the engine, or saved."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.saved = SavedState()
+        self.power_on()
+
+    def power_on(self) -> None:
+        """The state before the machine starts; registers are set when it is."""
+        self.run_state = RunState.STOPPED
+        self.prodded = False
+        self.vpa = self.slb_shadow = self.dtl = 0
+        self.external = False
+        """Level of the external interrupt line; set from any thread."""
+        self.decrementer_ns: int | None = None
+        """When the decrementer's interrupt is due; None once it was delivered."""
+        self.decrementer_zero_ns = 0
+        self.start_msr: int | None = None
+        self.use(self.saved)
+
+    def use(self, state: CpuState) -> None:
+        """Let the registers be those of a state: the engine's, or the saved one."""
+        self.state = state
+        self.gpr = state.gpr
+        self.spr = state.spr
+
+    @property
+    def msr(self) -> int:
+        """The machine state register; a write must not change what address translation depends on."""
+        return self.state.msr.value
+
+    @msr.setter
+    def msr(self, value: int) -> None:
+        self.state.msr.value = value
+
+
+class VcpuScheduler:
+    """Runs a machine's vCPUs in turn on one engine (see cpu_service.vcpus.vcpu.Scheduler).
+
+    Args:
+        engine: the engine; its decrementer hook is taken.
+        timebase: the guest's clock.
+        count: number of vCPUs.
+    """
+
+    def __init__(self, engine: Engine, timebase: Timebase, count: int) -> None:
+        self._engine, self._timebase = engine, timebase
+        self.loaded = engine.state
+        """The registers of whichever vCPU is loaded."""
+        self.contexts = [VcpuContext(index) for index in range(count)]
+        self.vcpus: Sequence[Vcpu] = list(self.contexts)
+        self.current = self.contexts[0]
+        """The vCPU whose registers the engine holds."""
+        self.attention = False
+        """Something waits for the vCPU thread; it looks after each hypercall."""
+        self.on_attention: Callable[[], None] = lambda: None
+        """Called on the vCPU thread when attention was raised."""
+        self.on_dispatch: Callable[[Vcpu, bool], None] = lambda vcpu, running: None
+        """Told when a vCPU stops to run, for another or because it ceded (False), and when it goes on (True)."""
+        self.idle_ns = 0
+        """How long no vCPU had anything to do, so far."""
+        self.decrementer_interrupts = 0
+        """That became due, so far."""
+        self._next: VcpuContext | None = None
+        self._ending = False
+        self._running = False
+        self._resting = False
+        """No vCPU is dispatched, not even the loaded one."""
+        self._paused = False
+        self._wake = threading.Condition()
+        self._armed_ns: int | None = None
+        self._sleeping_until_ns = 0
+        """Until when the timer thread does not look at _armed_ns by itself."""
+        self._thread_id: int | None = None
+        engine.on_decrementer = self._decrementer_written
+
+    # What local hypercalls use.
+
+    def halt(self, vcpu: Vcpu, state: RunState) -> None:
+        """See Scheduler. With an interrupt pending there is nothing to wait for: the engine delivers it before it stops."""
+        if state is RunState.CEDED and self.contexts[vcpu.index].state.pending_interrupts.value & _WAKING:
+            return
+        vcpu.run_state = state
+        if vcpu is self.current:
+            self._engine.stop()
+
+    def wake(self, vcpu: Vcpu) -> None:
+        """See Scheduler."""
+        if vcpu.run_state is not RunState.STOPPED:
+            vcpu.run_state = RunState.RUNNING
+        self._arm()
+
+    def yield_turn(self, to: Vcpu | None) -> None:
+        """See Scheduler."""
+        self._next = self.contexts[to.index] if to is not None else None
+        self._engine.stop()
+
+    def start(self, vcpu: Vcpu, nip: int, r3: int, starter: Vcpu) -> None:
+        """See Scheduler: the starter's SPRs, with everything cleared that is the vCPU's own (PAPR 7.3.7.2)."""
+        context = self.contexts[vcpu.index]
+        self._power_on(context, self.contexts[starter.index].state, nip)
+        context.saved.gpr[3] = r3
+        context.run_state = RunState.RUNNING
+        self._arm()
+
+    def each_spr(self, number: int, change: Callable[[int], int]) -> None:
+        """See Scheduler."""
+        for context in self.contexts:
+            context.spr[number] = change(context.spr[number])
+
+    # What the machine uses.
+
+    def reset(self, nip: int, gpr: dict[int, int], msr: int) -> None:
+        """Bring every vCPU to its power-on state; vCPU 0 will run from nip. Only while run() is not running."""
+        self._engine.reset()
+        for context in self.contexts:
+            context.power_on()
+            context.saved.copy_from(self._engine.state)
+            self._power_on(context, self._engine.state, nip)
+        boot = self.contexts[0]
+        for number, value in gpr.items():
+            boot.saved.gpr[number] = value
+        boot.start_msr = msr
+        boot.run_state = RunState.RUNNING
+        self._load(boot)
+
+    def _power_on(self, context: VcpuContext, template: CpuState, nip: int) -> None:
+        context.saved.copy_from(template)
+        for number in range(32):
+            context.saved.gpr[number] = 0
+        context.saved.spr[layout.SPR_PIR] = context.index
+        context.saved.nip.value = nip
+        context.saved.pending_interrupts.value = 0
+        context.decrementer_ns = None
+        context.prodded = False
+        context.start_msr = MSR_SF | MSR_ME
+
+    def start_from(self, current: int, prepare: Callable[[VcpuContext], None]) -> None:
+        """Bring every vCPU to its power-on state, let prepare() change what is saved of it, and load one. As reset()."""
+        self._engine.reset()
+        for context in self.contexts:
+            context.power_on()
+            context.saved.copy_from(self._engine.state)
+            prepare(context)
+        self._load(self.contexts[current])
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """The guest's time stands still in this context; only while run() is not running."""
+        self._timebase.stop()
+        try:
+            yield
+        finally:
+            self._go_on()
+
+    def line(self, server: int, level: bool) -> None:
+        """Set the external interrupt line of a vCPU; from any thread."""
+        self.contexts[server].external = level
+        self.raise_attention()
+
+    def raise_attention(self) -> None:
+        """Let the vCPU thread look at lines and at what on_attention is for; from any thread."""
+        self.attention = True
+        if threading.get_ident() == self._thread_id:
+            return
+        with self._wake:
+            self._armed_ns = time.monotonic_ns() + RETRY_NS
+            self._wake.notify_all()
+        self._engine.stop()
+
+    def pause(self) -> None:
+        """Stop all vCPUs where they are; from any thread."""
+        self._paused = True
+        self.raise_attention()
+
+    def resume(self) -> None:
+        """Let paused vCPUs go on; from any thread."""
+        self._paused = False
+        self.raise_attention()
+
+    def end(self) -> None:
+        """Let run() return, or the next one when none is under way; from any thread."""
+        self._ending = True
+        self.raise_attention()
+        self._engine.stop()
+
+    def run(self) -> None:
+        """Run vCPUs until end(). Raises what the engine raises: GuestFaultError, or a failure of a hypercall."""
+        self._running = True
+        self._thread_id = threading.get_ident()
+        timer = threading.Thread(target=self._tick, name="timer", daemon=True)
+        timer.start()
+        try:
+            while not self._ending:
+                self._attend()
+                vcpu = None if self._paused else self._pick()
+                if vcpu is None:
+                    self._rest()
+                    self._idle()
+                    continue
+                if vcpu is not self.current:
+                    self._load(vcpu)
+                elif self._resting:
+                    self.on_dispatch(vcpu, True)
+                self._resting = False
+                self._arm()
+                if not self.attention:
+                    self._engine.run(HINTS_PER_TURN if self._others_wait(vcpu) else MANY_HINTS)
+        finally:
+            # Only now: until here the timer repeats the stop that end() asked for.
+            self._running = self._ending = False
+            with self._wake:
+                self._wake.notify_all()
+            timer.join()
+            self._thread_id = None
+
+    # The vCPU thread.
+
+    def attend(self) -> None:
+        """Look after what other threads raised; called after each hypercall when `attention` is set."""
+        self._attend()
+        self._arm()
+
+    def _attend(self) -> None:
+        """Deliver due decrementers and line levels to every vCPU, and wake those that ceded until then."""
+        if self.attention:
+            self.attention = False
+            self.on_attention()
+        now = time.monotonic_ns()
+        for context in self.contexts:
+            pending = context.state.pending_interrupts
+            value = pending.value & ~PENDING_EXTERNAL | (PENDING_EXTERNAL if context.external else 0)
+            if context.decrementer_ns is not None and context.decrementer_ns <= now and context.run_state is not RunState.STOPPED:
+                context.decrementer_ns = None
+                self.decrementer_interrupts += 1
+                value |= PENDING_DECREMENTER
+            if value != pending.value:
+                pending.value = value
+            if context.run_state is RunState.CEDED and value & _WAKING:
+                context.run_state = RunState.RUNNING
+        self._engine.notice_interrupts()
+
+    def _decrementer_written(self, value: int) -> None:
+        context = self.current
+        zero = decrementer_deadline(value)
+        context.decrementer_zero_ns = context.decrementer_ns = zero
+        self._engine.decrementer_zero_ns.value = zero
+        if value & 1 << 31:
+            context.decrementer_ns = None
+            self.decrementer_interrupts += 1
+            context.state.pending_interrupts.value |= PENDING_DECREMENTER
+        else:
+            context.state.pending_interrupts.value &= ~PENDING_DECREMENTER
+        self._engine.notice_interrupts()
+        self._arm()
+
+    def _pick(self) -> VcpuContext | None:
+        """The vCPU that was yielded to, else the next one in turn that can run."""
+        wanted, self._next = self._next, None
+        if wanted is not None and wanted.run_state is RunState.RUNNING:
+            return wanted
+        start = self.current.index + 1
+        for offset in range(len(self.contexts)):
+            context = self.contexts[(start + offset) % len(self.contexts)]
+            if context.run_state is RunState.RUNNING:
+                return context
+        return None
+
+    def _others_wait(self, vcpu: VcpuContext) -> bool:
+        return any(other is not vcpu and other.run_state is RunState.RUNNING for other in self.contexts)
+
+    def _load(self, context: VcpuContext) -> None:
+        previous = self.current
+        if previous.state is self._engine.state:
+            self.on_dispatch(previous, False)
+            previous.saved.copy_from(self._engine.state)
+            previous.use(previous.saved)
+        self._engine.load(context.saved)
+        self._engine.decrementer_zero_ns.value = context.decrementer_zero_ns
+        context.use(self._engine.state)
+        self.current = context
+        if context.start_msr is not None:
+            self._engine.set_msr(context.start_msr)
+            context.start_msr = None
+        self.on_dispatch(context, True)
+
+    def _earliest(self) -> int | None:
+        """When the vCPU thread must look next: the first decrementer, or the end of this turn."""
+        due = [
+            context.decrementer_ns
+            for context in self.contexts
+            if context.decrementer_ns is not None and context.run_state in (RunState.RUNNING, RunState.CEDED)
+        ]
+        if self._others_wait(self.current):
+            due.append(time.monotonic_ns() + TURN_NS)
+        if self.attention or self._paused or self._ending:
+            due.append(time.monotonic_ns() + RETRY_NS)
+        return min(due, default=None)
+
+    def _arm(self) -> None:
+        """Set the timer; wake its thread only when it sleeps too long."""
+        self._armed_ns = self._earliest()
+        if self._armed_ns is not None and self._armed_ns < self._sleeping_until_ns:
+            with self._wake:
+                self._wake.notify_all()
+
+    def _rest(self) -> None:
+        """The loaded vCPU ceded; while the machine is paused it counts as dispatched."""
+        if not self._resting and self.current.run_state is not RunState.RUNNING:
+            self._resting = True
+            self.on_dispatch(self.current, False)
+
+    def _idle(self) -> None:
+        """No vCPU can run: sleep until something is due or raised."""
+        if self._paused:
+            self._hold()
+            return
+        with self._wake:
+            self._armed_ns = None  # There is nothing to stop.
+            if not self.attention:
+                due = self._earliest()
+                began = time.monotonic_ns()
+                self._wake.wait(1.0 if due is None else max(0.0, (due - began) / 1e9))
+                self.idle_ns += time.monotonic_ns() - began
+
+    def _hold(self) -> None:
+        """Stand still until resumed: the guest's time does too."""
+        self._timebase.stop()
+        with self._wake:
+            self._armed_ns = None
+            while self._paused and not self._ending:
+                self._wake.wait(1.0)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        stood = self._timebase.go()
+        for context in self.contexts:
+            context.decrementer_zero_ns += stood
+            if context.decrementer_ns is not None:
+                context.decrementer_ns += stood
+        self._engine.decrementer_zero_ns.value = self.current.decrementer_zero_ns
+
+    # The timer thread.
+
+    def _tick(self) -> None:
+        """Stop the engine whenever something is due, again and again until the vCPU thread has looked."""
+        with self._wake:
+            while self._running:
+                self._sleeping_until_ns = _FOREVER_NS  # Before the look: what is armed after it must wake this thread.
+                now = time.monotonic_ns()
+                due = self._armed_ns
+                if due is None or due > now:
+                    self._sleeping_until_ns = now + 1_000_000_000 if due is None else due
+                    self._wake.wait((self._sleeping_until_ns - now) / 1e9)
+                    continue
+                self._armed_ns = now + RETRY_NS
+                self._engine.stop()

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a session declares the calls that it owns, and what a handler takes and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from splitvisor.papr.codes import H, RtasStatus
+from splitvisor.papr.hcall import hcall_name
+from splitvisor.rpc import trap_pb2 as pb
+
+
+class Support(Enum):
+    """How far a call is supported; the generated tables of docs/ show it."""
+
+    FULL = "supported"
+    PARTIAL = "partly supported"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Guest memory to send along with a call: a block at an address argument, or at a word of an earlier operand."""
+
+    size: int
+    """Bytes; for a string, the limit with its NUL."""
+    argument: int | None = None
+    """Index of the argument that holds the address: 0 is r4, or an RTAS call's first argument."""
+    word: tuple[int, int] | None = None
+    """(operand, index): the big-endian 32-bit word of an earlier operand that holds the address."""
+    string: bool = False
+
+
+@dataclass(frozen=True)
+class Posted:
+    """Lets a call's guest go on at once: H_SUCCESS while there is credit, H_BUSY without."""
+
+    credit_bytes: int
+    key_argument: int
+    size_argument: int
+    max_size: int
+    key_values: Callable[[Any], Sequence[int]]
+    """Given the session, the values of key_argument (unit addresses) that exist."""
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """Lets cpu_service answer an RTAS call that only copies from a byte array (offset, address, length) from a copy of its own.
+
+    Handlers that change the array tell it with Call.mirror_write(); the array has no other way to change.
+    """
+
+    contents: Callable[[Any], bytes]
+    """Given the session, the whole array; empty when there is none."""
+
+
+@dataclass
+class Result:
+    """What a handler answers."""
+
+    result: int = H.SUCCESS
+    """r3 of a hypercall."""
+    outputs: Sequence[int] = ()
+    """r4 and up of a hypercall; registers that are not listed keep the guest's values."""
+    returns: Sequence[int] = ()
+    """Return words of an RTAS call, the status first."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A hypercall or RTAS call as a handler sees it."""
+
+    vcpu: int
+    arguments: Sequence[int]
+    """Hypercall: r4 and up, as many as the route asked for, unsigned. RTAS: the argument words."""
+    returns: int = 0
+    """RTAS: return words that the caller has room for."""
+    effects: list[pb.Effect] = field(default_factory=list)
+    """What happens together with the reply, in order."""
+    sequence: int = 0
+    """Of the vCPU's calls to this back end; the same again when a call is repeated to a process that knows nothing of it."""
+
+    def interrupt(self, source: int) -> None:
+        """Pulse an interrupt source together with the reply."""
+        self.effects.append(pb.Effect(interrupt=pb.Interrupt(source=source)))
+
+    def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
+        """Change the machine's state together with the reply: power off, reset, crash."""
+        self.effects.append(pb.Effect(action=pb.MachineAction(kind=kind, reason=reason)))
+
+    def mirror_write(self, name: str, offset: int, data: bytes) -> None:
+        """Change cpu_service's copy of what a mirrored call reads, together with the reply."""
+        self.effects.append(pb.Effect(mirror_write=pb.MirrorWrite(name=name, offset=offset, data=data)))
+
+    def post(self, token: int, *arguments: int) -> None:
+        """Make a hypercall of another owner after the reply, without its answer."""
+        self.effects.append(pb.Effect(invoke=pb.Invoke(token=token, arguments=arguments)))
+
+
+Handler = Callable[[Any, Call], "Result | int | Awaitable[Result | int]"]
+
+
+@dataclass(frozen=True)
+class Hypercall:
+    """A hypercall that a back end owns."""
+
+    token: int
+    handler: Handler
+    arguments: int
+    section: str
+    """Where its behaviour is defined: "LoPAPR 16.2.1"."""
+    support: Support = Support.FULL
+    note: str = ""
+    operands: tuple[Operand, ...] = ()
+    posted: Posted | None = None
+    unavailable_result: int = H.HARDWARE
+    """r3 when the back end stays away."""
+    name: str = ""
+
+    @property
+    def call_name(self) -> str:
+        """The name as PAPR spells it."""
+        return self.name or hcall_name(self.token)
+
+    def failure(self, parameter: bool) -> Result:
+        """The answer when the handler failed: on a bad address of the guest, or otherwise."""
+        return Result(H.PARAMETER if parameter else H.HARDWARE)
+
+
+@dataclass(frozen=True)
+class RtasCall:
+    """An RTAS call that a back end owns."""
+
+    name: str
+    handler: Handler
+    section: str
+    arguments: int | None
+    """Words that the caller must pass; None: any number. Another number gets status -3."""
+    returns: int | None
+    """Return words that the caller must have room for, at least; None: any number."""
+    support: Support = Support.FULL
+    note: str = ""
+    operands: tuple[Operand, ...] = ()
+    unavailable_result: int = RtasStatus.HARDWARE_ERROR
+    mirrored: Mirrored | None = None
+
+    @property
+    def call_name(self) -> str:
+        """The name as PAPR spells it."""
+        return self.name
+
+    def failure(self, parameter: bool) -> Result:
+        """The answer when the handler failed: on a bad address of the guest, or otherwise."""
+        return Result(returns=(RtasStatus.PARAMETER_ERROR if parameter else RtasStatus.HARDWARE_ERROR,))

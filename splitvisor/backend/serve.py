@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A back end as a program: `Backend.serve()` runs it the way the four services are run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from splitvisor.backend.session import Session, Vm
+from splitvisor.service.names import BACKEND_NAME
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from splitvisor.trap.server import TrapServicer
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A back end: what serves a kind of session to any number of VMs.
+
+    Raises ValueError for a name that is not 1 to 63 of a-z, 0-9, '-' and '_', a letter first.
+    """
+
+    name: str
+    """In logs and errors, and as `splitvisor run --backend NAME=ADDRESS` calls it."""
+    factory: Callable[[Vm], Session]
+    """Makes the session of a VM; a Session class, most often. A ValueError that it raises refuses the VM and says why."""
+
+    def __post_init__(self) -> None:
+        if not BACKEND_NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is no name of a back end; give 1 to 63 of a-z, 0-9, '-' and '_', a letter first")
+
+    def servicer(self) -> TrapServicer:
+        """Return the gRPC servicer of TrapService, for programs that have a server of their own; they must close() it."""
+        from splitvisor.trap.server import TrapServicer  # gRPC is slow to load, and a module that only declares does not need it
+
+        return TrapServicer(self.name, self.factory)
+
+    def serve(self, arguments: Sequence[str] | None = None) -> NoReturn:
+        """Be a service until SIGTERM or SIGINT, then exit: 0, 2 bad usage, 4 it could not start.
+
+        It listens at --listen, or at NAME.sock in this user's directory for services, with health checking, reflection and logs
+        as every service of Splitvisor has them; --help lists the flags.
+
+        Args:
+            arguments: the flags; those of this process when not given.
+        """
+        from splitvisor.service.main import run
+
+        sys.exit(run(BackendService(self), sys.argv[1:] if arguments is None else arguments))
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Settings of a back end's devices come with each VM."""
+
+
+class BackendModule:
+    """What a service package's module would have."""
+
+    SERVICES: tuple[str, ...] = ("splitvisor.trap.v1.TrapService",)
+    Options: type[Any] = NoOptions
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def start(self, server: grpc.aio.Server, _options: Any) -> Callable[[], Awaitable[None]]:
+        """Add the servicer; the result ends the sessions."""
+        from splitvisor.rpc import trap_pb2_grpc
+
+        servicer = self._backend.servicer()
+        trap_pb2_grpc.add_TrapServiceServicer_to_server(servicer, server)
+        return servicer.close
+
+
+@dataclass(frozen=True)
+class BackendService:
+    """Runs a back end the way a service is run; see splitvisor/service/names.py."""
+
+    backend: Backend
+
+    @property
+    def command(self) -> str:
+        """The stem of its socket."""
+        return self.backend.name
+
+    @property
+    def package(self) -> str:
+        """Its name in logs."""
+        return self.backend.name
+
+    @property
+    def summary(self) -> str:
+        """What it is."""
+        return "a back end of Splitvisor"
+
+    @property
+    def program(self) -> str:
+        """The script that serves it."""
+        return Path(sys.argv[0]).name
+
+    def load(self) -> BackendModule:
+        """What stands for its module."""
+        return BackendModule(self.backend)

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Makes docs/hypercalls.md, docs/rtas.md, docs/openfirmware.md and docs/metrics.md from the tables in the code: `./dev docs`.
+
+The local calls are those that a real machine's parts register; the others, those that the back ends' sessions own.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cpu_service.hypercalls.declarations import LocalHypercall, LocalRtas
+from cpu_service.link.connection import LinkConnection
+from cpu_service.machine.board import Board
+from hcall_service.session import PlatformSession
+from of_client_service.client_services import SERVICES as CLIENT_SERVICES
+from of_client_service.session import ClientInterfaceSession
+from splitvisor.backend import Hypercall, RtasCall, Session, Support
+from splitvisor.devtools.qemu_calls import OTHER_SERVICES, QEMU_HYPERCALLS, QEMU_RTAS, VOF_SERVICES
+from splitvisor.observe.metrics import METRICS
+from splitvisor.papr.hcall import Hcall
+from splitvisor.papr.rtas import TOKENS
+from splitvisor.rpc import machine_pb2, trap_pb2
+from vio_service.bus.session import VioSession
+
+LOCAL = "cpu_service"
+
+SESSIONS: tuple[tuple[str, type[Session]], ...] = (
+    ("hcall_service", PlatformSession),
+    ("vio_service", VioSession),
+    ("of_client_service", ClientInterfaceSession),
+)
+
+_GENERATED = "Made by `./dev docs` from the tables in the code; a test compares. Do not edit."
+
+
+@dataclass(frozen=True)
+class Row:
+    """A call in a table."""
+
+    name: str
+    token: int | None
+    owner: str
+    support: Support
+    section: str
+    note: str
+
+
+class _NoEvents:
+    """The board that is only looked at has nothing to tell."""
+
+    def action(self, action: trap_pb2.MachineAction) -> None:
+        """Nothing runs."""
+
+    def connection_changed(self, link: LinkConnection) -> None:
+        """Nothing is attached."""
+
+
+def local_calls() -> list[LocalHypercall | LocalRtas]:
+    """Return what cpu_service registers itself."""
+    with tempfile.TemporaryDirectory() as directory:
+        board = Board(machine_pb2.MachineConfig(name="docs", memory_mib=256, vcpus=1), Path(directory), _NoEvents())
+        try:
+            registered = [call.owner for call in board.registry.rtas_calls()]
+            return [*board.registry.local.values(), *(call for call in registered if isinstance(call, LocalRtas))]
+        finally:
+            board.close("documented")
+
+
+def hypercall_rows(local: Iterable[LocalHypercall | LocalRtas]) -> list[Row]:
+    """Return every hypercall, by token."""
+    rows = [Row("H_RTAS", Hcall.H_RTAS, LOCAL, Support.FULL, "LoPAPR 7.2", "gives each call to its owner, see rtas.md")]
+    rows += [
+        Row(call.call_name, call.token, LOCAL, call.support, call.section, call.note)
+        for call in local
+        if isinstance(call, LocalHypercall)
+    ]
+    for owner, session in SESSIONS:
+        rows += [
+            Row(call.call_name, call.token, owner, call.support, call.section, _note(call))
+            for call in session.calls
+            if isinstance(call, Hypercall)
+        ]
+    return sorted(rows, key=lambda row: row.token or 0)
+
+
+def rtas_rows(local: Iterable[LocalHypercall | LocalRtas]) -> list[Row]:
+    """Return every RTAS call, by name."""
+    rows = [
+        Row(call.name, TOKENS.get(call.name), LOCAL, call.support, call.section, call.note)
+        for call in local
+        if isinstance(call, LocalRtas)
+    ]
+    for owner, session in SESSIONS:
+        rows += [
+            Row(call.name, TOKENS.get(call.name), owner, call.support, call.section, call.note)
+            for call in session.calls
+            if isinstance(call, RtasCall)
+        ]
+    return sorted(rows, key=lambda row: row.name)
+
+
+def _note(call: Hypercall) -> str:
+    posted = f"posted, {call.posted.credit_bytes >> 10} KiB credit" if call.posted is not None else ""
+    return "; ".join(filter(None, (posted, call.note)))
+
+
+def pages() -> dict[str, str]:
+    """Return the text of each generated page by its file name."""
+    local = local_calls()
+    metrics = [(f"`{each.name}`", each.kind.value, ", ".join(each.labels), each.services, each.help) for each in METRICS]
+    hypercalls, rtas = hypercall_rows(local), rtas_rows(local)
+    missing = {token: name for token, name in QEMU_HYPERCALLS.items() if token not in {row.token for row in hypercalls}}
+    return {
+        "hypercalls.md": _page(
+            "Hypercalls",
+            "Every hypercall that has an owner, and whether QEMU's pseries machine has it. Any other token gets H_FUNCTION.",
+            ("Token", "Name", "Owner", "Support", "QEMU", "Defined in", "Note"),
+            [_cells(row, f"{row.token:#x}", row.token in QEMU_HYPERCALLS) for row in hypercalls],
+        )
+        + _missing("QEMU", ("Token", "Name"), [(f"{token:#x}", f"`{name}`") for token, name in missing.items()]),
+        "rtas.md": _page(
+            "RTAS calls",
+            "Every RTAS call that has an owner, and whether QEMU's pseries machine has it. The token is what the device tree "
+            "publishes; a call without one gets the next that is free at run time.",
+            ("Token", "Name", "Owner", "Support", "QEMU", "Defined in", "Note"),
+            [_cells(row, f"{row.token:#x}" if row.token is not None else "", row.name in QEMU_RTAS) for row in rtas],
+        )
+        + _missing("QEMU", ("Name",), [(f"`{name}`",) for name in sorted(QEMU_RTAS - {row.name for row in rtas})]),
+        "openfirmware.md": _page(
+            "Open Firmware's client interface",
+            "The services that of_client_service has (IEEE 1275, chapter 6.3). Arguments and results are 32-bit cells; "
+            "where there is no number, there may be any. Support is against IEEE 1275; beside it stands whether VOF has the "
+            "service, and what is different there.",
+            ("Service", "Arguments", "Results", "Support", "VOF", "Section", "Note"),
+            [
+                (
+                    f"`{service.name}`",
+                    _number(service.arguments),
+                    _number(service.returns),
+                    service.support.value,
+                    _vof(service.name),
+                    service.section,
+                    service.note,
+                )
+                for service in CLIENT_SERVICES
+            ],
+        )
+        + _missing(
+            "others",
+            ("Service", "From"),
+            [(f"`{name}`", origin) for name, origin in OTHER_SERVICES.items()],
+        ),
+        "metrics.md": _page(
+            "Metrics",
+            "What a service that was started with `--metrics` exports; [observability.md](observability.md) tells how to use it. "
+            "Beside these there are prometheus_client's `process_*`.",
+            ("Name", "Kind", "Labels", "Services", "Meaning"),
+            metrics,
+        ),
+    }
+
+
+def _cells(row: Row, token: str, in_qemu: bool) -> Sequence[str]:
+    return (token, f"`{row.name}`", row.owner, row.support.value, "yes" if in_qemu else "no", row.section, row.note)
+
+
+def _vof(service: str) -> str:
+    return ", ".join(filter(None, ("yes", VOF_SERVICES[service]))) if service in VOF_SERVICES else "no"
+
+
+def _missing(peer: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A second table: what a peer has and Splitvisor has not."""
+    lines = [f"\n## Only with {peer}\n", _line(head), _line(["---"] * len(head)), *(_line(row) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _page(title: str, summary: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"# {title}", "", summary, "", _GENERATED, "", _line(head), _line(["---"] * len(head))]
+    return "\n".join([*lines, *(_line(row) for row in rows)]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def main(directory: Path) -> None:
+    """Write the pages to a directory."""
+    directory.mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (directory / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

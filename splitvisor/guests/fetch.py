@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Real guests, fetched from the machine's own Debian mirror into a cache; nothing of them is in the repository.
+
+Packages of another architecture need an apt with its own state, so the machine's package lists stay as they are. Next to
+every file stands, in guests.json, the package, version and SHA-256 that it came from.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from splitvisor.guests.cpio import Entry, archive
+
+MARKER = "SPLITVISOR-USERSPACE"
+"""What every /init prints once the kernel has reached user space."""
+INDEX = "guests.json"
+FORMAT = 2
+"""Raised when the files that are built from packages change: the cache is then made anew."""
+APT_SECONDS = 900
+
+_APPLETS = """
+    [ ash awk base64 basename cat chmod chown cmp cp cut date dd df diff dmesg du echo env expr false find free grep gunzip
+    gzip head hexdump hostname id kill ln ls md5sum mkdir mknod mount mv nproc ps pwd rm rmdir sed seq sh sha256sum sleep
+    sort stat stty tail tee test time top touch tr true tty umount uname uniq uptime vi wc which xargs yes
+"""
+
+_HEAD = """#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+"""
+_INIT_POWEROFF = f"""{_HEAD}echo {MARKER}
+/bin/busybox poweroff -f
+"""
+# The shell gets the console as its controlling terminal, for ^C and job control; when it ends, so does the machine.
+_INIT_SHELL = f"""{_HEAD}/bin/busybox mount -t devtmpfs dev /dev
+export PATH=/bin HOME=/ TERM=vt100 PS1='guest# ' ENV=/shellrc
+echo {MARKER}
+/bin/busybox setsid /bin/busybox cttyhack /bin/busybox sh
+/bin/busybox poweroff -f
+"""
+# Without -f they ask process 1, which is that script and would not listen.
+_SHELLRC = "".join(f"alias {name}='{name} -f'\n" for name in ("poweroff", "reboot", "halt"))
+
+
+class GuestError(Exception):
+    """A guest cannot be had; one line that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A file of the cache."""
+
+    name: str
+    kind: str
+    """kernel, initrd, firmware or module."""
+    path: str
+    """Relative to the cache."""
+    package: str
+    version: str
+    sha256: str
+    """Of the package's file; of an initrd, of the archive itself."""
+
+
+def cache_directory() -> Path:
+    """Return where guests are kept: $SPLITVISOR_CACHE, or ~/.cache/splitvisor/guests."""
+    named = os.environ.get("SPLITVISOR_CACHE")
+    return Path(named) if named else Path("~/.cache/splitvisor/guests").expanduser()
+
+
+def cached_guests(cache: Path | None = None) -> dict[tuple[str, str], Guest]:
+    """Return what is there, by kind and name; nothing when the cache is of another format."""
+    directory = cache if cache is not None else cache_directory()
+    try:
+        index = json.loads((directory / INDEX).read_text())
+        if index["format"] != FORMAT:
+            return {}
+        guests = [Guest(**item) for item in index["guests"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {(guest.kind, guest.name): guest for guest in guests if (directory / guest.path).is_file()}
+
+
+def resolve(kind: str, value: str) -> Path:
+    """Return the file that value names: a path, or else a guest of the cache such as "debian".
+
+    A value that is neither is returned as a path; whoever reads it says that it is not there.
+    """
+    path = Path(value)
+    if path.exists() or "/" in value:
+        return path
+    cache = cache_directory()
+    guest = cached_guests(cache).get((kind, value))
+    return cache / guest.path if guest is not None else path
+
+
+def fetch(say: Callable[[str], None], cache: Path | None = None) -> dict[tuple[str, str], Guest]:
+    """Fill the cache, unless it is full; return what is there. Raises GuestError."""
+    directory = cache if cache is not None else cache_directory()
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = cached_guests(directory)
+        complete = set(found) >= {(kind, name) for name, kind in _NAMES}
+        with_grub = GRUB in found or shutil.which(GRUB_TOOL) is None
+        if complete and with_grub:
+            return found
+        guests = list(found.values()) if complete else _build(directory, say)
+        if not with_grub:
+            guests.append(_build_grub(directory, say))
+        index = {"format": FORMAT, "guests": [asdict(guest) for guest in guests]}
+        partial = directory / f"{INDEX}.new"
+        partial.write_text(json.dumps(index, indent=2) + "\n")
+        partial.replace(directory / INDEX)
+    return cached_guests(directory)
+
+
+GRUB = ("kernel", "grub")
+GRUB_TOOL = "grub-mkimage"
+"""From the package grub-common; without it there is no GRUB."""
+GRUB_MODULES = ("normal", "echo", "halt", "ls", "lsmmap", "minicmd", "reboot")
+MODULES = ("rpaphp", "rpadlpar_io")
+"""Kernel modules for devices that come and go, in the order in which they are loaded."""
+SLOT_TOOLS = ("powerpc-ibm-utils", "librtas2", "libnuma1", "libc6")
+"""The package of drmgr and lsslot, with which an administrator adds and removes devices, and what they are linked with."""
+_SLOT_PROGRAMS = ("usr/sbin/drmgr", "usr/sbin/lsslot")
+_SLOT_LIBRARIES = ("ld64.so.2", "libc.so.6", "librtas.so.2", "libnuma.so.1")
+_LIBRARY_DIRECTORY = "lib/powerpc64le-linux-gnu"
+_NAMES = (
+    ("debian", "kernel"),
+    ("debian", "initrd"),
+    ("debian-poweroff", "initrd"),
+    ("debian-slots", "initrd"),
+    ("slof", "firmware"),
+    ("vof", "firmware"),
+    *((name, "module") for name in MODULES),
+)
+
+
+def _build(cache: Path, say: Callable[[str], None]) -> list[Guest]:
+    apt = ForeignApt(cache / "apt", "ppc64el")
+    say("reading package lists for ppc64el")
+    apt.update()
+    kernel_package = apt.dependency("linux-image-powerpc64le", "linux-image-")
+    kernel = _unpack(apt, kernel_package, cache, say)
+    busybox = _unpack(apt, "busybox-static", cache, say)
+    qemu = _unpack(apt, "qemu-system-data", cache, say)
+
+    guests = [_take(kernel, "debian", "kernel", "boot/vmlinux-*", cache)]
+    program = (busybox.root / "bin/busybox").read_bytes()
+    for name, entries in (("debian", _shell_archive(program)), ("debian-poweroff", _poweroff_archive(program))):
+        data = archive(entries)
+        path = cache / f"{name}.cpio"
+        path.write_bytes(data)
+        guests.append(Guest(name, "initrd", path.name, busybox.name, busybox.version, hashlib.sha256(data).hexdigest()))
+    guests += [_take(qemu, name, "firmware", f"usr/share/qemu/{name}.bin", cache) for name in ("slof", "vof")]
+    modules = "lib/modules/*/kernel/drivers/pci/hotplug"
+    guests += [_take(kernel, name, "module", f"{modules}/{name}.ko", cache) for name in MODULES]
+    guests.append(_build_slots(apt, program, cache, say))
+    for name in ("unpacked", "apt"):
+        shutil.rmtree(cache / name, ignore_errors=True)
+    return guests
+
+
+def _build_slots(apt: ForeignApt, program: bytes, cache: Path, say: Callable[[str], None]) -> Guest:
+    """Make the shell's archive with the modules and tools for devices that come and go."""
+    packages = [_unpack(apt, name, cache, say) for name in SLOT_TOOLS]
+    data = archive(_slots_archive(program, [package.root for package in packages], cache))
+    path = cache / "debian-slots.cpio"
+    path.write_bytes(data)
+    return Guest("debian-slots", "initrd", path.name, packages[0].name, packages[0].version, hashlib.sha256(data).hexdigest())
+
+
+def _build_grub(cache: Path, say: Callable[[str], None]) -> Guest:
+    """Make a GRUB for Open Firmware from the modules of its package."""
+    apt = ForeignApt(cache / "apt", "ppc64el")
+    apt.update()
+    package = _unpack(apt, "grub-ieee1275-bin", cache, say)
+    path = cache / "grub.elf"
+    modules = package.root / "usr/lib/grub/powerpc-ieee1275"
+    _run([GRUB_TOOL, "-O", "powerpc-ieee1275", "-d", str(modules), "-p", "/boot/grub", "-o", str(path), *GRUB_MODULES])
+    for name in ("unpacked", "apt"):
+        shutil.rmtree(cache / name, ignore_errors=True)
+    return Guest("grub", "kernel", path.name, package.name, package.version, package.sha256)
+
+
+@dataclass(frozen=True)
+class _Package:
+    name: str
+    version: str
+    sha256: str
+    root: Path
+
+
+def _unpack(apt: ForeignApt, package: str, cache: Path, say: Callable[[str], None]) -> _Package:
+    say(f"fetching {package}")
+    file = apt.download(package)
+    root = cache / "unpacked" / package
+    root.mkdir(parents=True, exist_ok=True)
+    _run(["dpkg-deb", "-x", str(file), str(root)])
+    version = _run(["dpkg-deb", "-f", str(file), "Version"]).strip()
+    return _Package(package, version, hashlib.sha256(file.read_bytes()).hexdigest(), root)
+
+
+def _take(package: _Package, name: str, kind: str, pattern: str, cache: Path) -> Guest:
+    found = sorted(package.root.glob(pattern))
+    if not found:
+        raise GuestError(f"{package.name} {package.version} has no {pattern}; please report it")
+    path = cache / found[-1].name
+    shutil.move(found[-1], path)
+    return Guest(name, kind, path.name, package.name, package.version, package.sha256)
+
+
+def _base(init: str, program: bytes) -> list[Entry]:
+    return [
+        *(Entry.directory(name) for name in ("bin", "dev", "proc", "sys", "tmp")),
+        Entry.character_device("dev/console", 5, 1),
+        Entry.character_device("dev/null", 1, 3),
+        Entry.program("bin/busybox", program),
+        Entry.program("init", init.encode()),
+    ]
+
+
+def _poweroff_archive(program: bytes) -> list[Entry]:
+    return _base(_INIT_POWEROFF, program)
+
+
+def _shell_archive(program: bytes) -> list[Entry]:
+    return [
+        *_base(_INIT_SHELL, program),
+        *(Entry.link(f"bin/{applet}", "busybox") for applet in _APPLETS.split()),
+        Entry.program("shellrc", _SHELLRC.encode()),
+    ]
+
+
+def _slots_archive(program: bytes, roots: Sequence[Path], cache: Path) -> list[Entry]:
+    def find(pattern: str) -> bytes:
+        found = [path for root in roots for path in sorted(root.glob(pattern)) if path.is_file()]
+        if not found:
+            raise GuestError(f"none of {', '.join(SLOT_TOOLS)} has {pattern}; please report it")
+        return found[0].read_bytes()
+
+    directories = ("lib", "lib64", _LIBRARY_DIRECTORY, "usr", "usr/sbin", "var", "var/lock", "var/log")
+    libraries = {name: find(f"**/{_LIBRARY_DIRECTORY}/{name}") for name in _SLOT_LIBRARIES}
+    return [
+        *_shell_archive(program),
+        *(Entry.directory(name) for name in directories),
+        *(Entry.program(f"{name}.ko", (cache / f"{name}.ko").read_bytes()) for name in MODULES),
+        Entry.link("bin/insmod", "busybox"),
+        *(Entry.program(name, find(name)) for name in _SLOT_PROGRAMS),
+        *(Entry.program(f"{_LIBRARY_DIRECTORY}/{name}", data) for name, data in libraries.items()),
+        Entry.link("lib64/ld64.so.2", f"/{_LIBRARY_DIRECTORY}/ld64.so.2"),
+    ]
+
+
+class ForeignApt:
+    """apt for another architecture, with its own state under a directory; the machine's own is only read."""
+
+    def __init__(self, directory: Path, architecture: str) -> None:
+        if shutil.which("apt-get") is None:
+            raise GuestError("there is no apt-get; on another system give --kernel and --initrd files of your own")
+        self._directory = directory
+        for name in ("state/lists/partial", "cache/archives/partial"):
+            (directory / name).mkdir(parents=True, exist_ok=True)
+        (directory / "status").touch()
+        settings: Mapping[str, str] = {
+            "APT::Architecture": architecture,
+            "Dir::State": str(directory / "state"),
+            "Dir::State::status": str(directory / "status"),
+            "Dir::Cache": str(directory / "cache"),
+            # apt's own user cannot enter a home directory.
+            "APT::Sandbox::User": "",
+            "Acquire::Languages": "none",
+        }
+        lines = [f'{key} "{value}";' for key, value in settings.items()]
+        (directory / "apt.conf").write_text("\n".join([*lines, f'APT::Architectures {{"{architecture}";}};']) + "\n")
+        self._environment = {**os.environ, "APT_CONFIG": str(directory / "apt.conf"), "LC_ALL": "C"}
+
+    def update(self) -> None:
+        """Read package lists. A list that is out of step does not matter when what is wanted can be had."""
+        subprocess.run(["apt-get", "-q", "update"], env=self._environment, capture_output=True, timeout=APT_SECONDS, check=False)
+
+    def dependency(self, package: str, prefix: str) -> str:
+        """Return what a package depends on whose name starts with prefix."""
+        for line in _run(["apt-cache", "depends", package], self._environment).splitlines():
+            kind, _, name = line.strip().partition(": ")
+            if kind == "Depends" and name.startswith(prefix):
+                return name
+        raise GuestError(f"apt knows no {prefix}* that {package} depends on; check the machine's sources with apt-get update")
+
+    def download(self, package: str) -> Path:
+        """Fetch a package; apt checks it against the signed lists."""
+        before = self._directory / "packages" / package
+        shutil.rmtree(before, ignore_errors=True)
+        before.mkdir(parents=True)
+        _run(["apt-get", "-q", "download", package], self._environment, before)
+        return next(iter(sorted(before.glob("*.deb"))))
+
+
+def _run(command: list[str], environment: Mapping[str, str] | None = None, directory: Path | None = None) -> str:
+    try:
+        done = subprocess.run(
+            command, env=environment, cwd=directory, capture_output=True, text=True, timeout=APT_SECONDS, check=True
+        )
+    except FileNotFoundError:
+        raise GuestError(f"there is no {command[0]}; install the package that has it") from None
+    except subprocess.TimeoutExpired:
+        raise GuestError(f"{' '.join(command)} takes longer than {APT_SECONDS} s; is the network there?") from None
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["no message"])[-1]
+        raise GuestError(f"{' '.join(command)} failed: {last}") from None
+    return done.stdout

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a machine is: read from a TOML file and from flags, checked before anything starts.
+
+A machine file::
+
+    name = "demo"
+    memory = "1G"              # 256M to 16G
+    smp = 2                    # 1 to 8
+    kernel = "vmlinux"         # paths are relative to this file
+    initrd = "initramfs.cpio"
+    append = "console=hvc0"
+    firmware = "slof.bin"
+    flat_tree = false          # true: a firmware of less than 64 KiB, unlike VOF, wants a flattened tree
+    shared_memory = true
+
+    [[device]]
+    kind = "vty"
+    unit_address = 0x71000000  # optional
+
+    [[device]]
+    kind = "nvram"
+    bytes = 65536              # any further key is an option of the device
+
+    [[backend]]                # besides the services of Splitvisor
+    name = "echo"
+    address = "unix:/run/echo.sock"
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from splitvisor.net.addresses import AddressError, check_address
+from splitvisor.rpc import machine_pb2, trap_pb2
+from splitvisor.service.names import BACKEND_NAME, SERVICE_NAMES
+
+MIB = 1 << 20
+MEMORY_MIN = 256 * MIB
+MEMORY_MAX = 16384 * MIB
+MEMORY_STEP = 16 * MIB
+"""A logical memory block is 16 MiB at least; the page table's size follows from it."""
+VCPUS_MAX = 8
+VTYS_MAX = 16
+DEVICES_MAX = 64
+APPEND_BYTES = 2047
+"""Linux's COMMAND_LINE_SIZE on powerpc is 2048, its NUL included."""
+BACKENDS_MAX = 16
+"""Back ends besides the services of Splitvisor."""
+NAME_PATTERN = re.compile(r"[a-z0-9-]{1,63}")
+UNIT_ADDRESSES = range(0x3000_0000, 0x8000_0000)
+"""PAPR's virtual devices; QEMU's default addresses start at 0x71000000."""
+
+_SIZE = re.compile(r"(\d{1,9})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class ConfigError(Exception):
+    """A setting is wrong. One line: where it stands, its name, what is wrong, what to do."""
+
+    def __init__(self, where: str, key: str, what: str, remedy: str) -> None:
+        super().__init__(f"{where}: {key}: {what}; {remedy}" if key else f"{where}: {what}; {remedy}")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A virtual device."""
+
+    kind: str
+    unit_address: int = 0
+    """0: the bus chooses."""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BackendAddress:
+    """A back end besides the services of Splitvisor, which runs already."""
+
+    name: str
+    address: str
+    """A gRPC target."""
+
+
+DEFAULT_DEVICES = (Device("vty"), Device("nvram"))
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """A machine, checked."""
+
+    name: str = "guest"
+    memory: int = 512 * MIB
+    """Bytes of RAM."""
+    vcpus: int = 1
+    kernel: Path | None = None
+    """None: the demo guest."""
+    initrd: Path | None = None
+    append: str = ""
+    firmware: Path | None = None
+    """A raw firmware image; None: Splitvisor's own."""
+    flat_tree: bool = False
+    """The firmware image wants a flattened tree; one of more than 64 KiB gets it anyway."""
+    shared_memory: bool = True
+    devices: tuple[Device, ...] = DEFAULT_DEVICES
+    backends: tuple[BackendAddress, ...] = ()
+
+    def message(self, services: Mapping[str, str]) -> machine_pb2.MachineConfig:
+        """Return it as cpu_service takes it. services: the gRPC target of each back end of Splitvisor's own, by name."""
+
+        def path(value: Path | None) -> str:
+            return str(value.absolute()) if value is not None else ""
+
+        return machine_pb2.MachineConfig(
+            name=self.name,
+            memory_mib=self.memory // MIB,
+            vcpus=self.vcpus,
+            kernel=path(self.kernel),
+            initrd=path(self.initrd),
+            append=self.append,
+            firmware=path(self.firmware),
+            devices=[
+                trap_pb2.DeviceSpec(kind=device.kind, unit_address=device.unit_address, options=dict(device.options))
+                for device in self.devices
+            ],
+            # Own services first: a node of another back end may stand below one of theirs.
+            backends=[
+                *(machine_pb2.BackendAddress(name=name, address=address) for name, address in services.items()),
+                *(machine_pb2.BackendAddress(name=each.name, address=each.address) for each in self.backends),
+            ],
+            private_memory=not self.shared_memory,
+            flat_tree=self.flat_tree,
+        )
+
+
+class _WrongError(Exception):
+    """What is wrong with a value and what to do; the caller knows where it stands."""
+
+
+def _size(value: Any, _base: Path) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    else:
+        match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise _WrongError(f"{value!r} is not a size", "give a number with a unit, such as 512M or 2G")
+        size = int(match[1]) * _UNITS[match[2].upper()]
+    if not MEMORY_MIN <= size <= MEMORY_MAX:
+        raise _WrongError(f"{value} is out of range", "give 256M to 16G")
+    if size % MEMORY_STEP:
+        raise _WrongError(f"{value} is not a multiple of 16M", f"give {size // MEMORY_STEP * MEMORY_STEP // MIB}M")
+    return size
+
+
+def _vcpus(value: Any, _base: Path) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= VCPUS_MAX:
+        raise _WrongError(f"{value!r} is not a number of vCPUs", f"give 1 to {VCPUS_MAX}")
+    return value
+
+
+def _name(value: Any, _base: Path) -> str:
+    if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):
+        raise _WrongError(f"{value!r} is not a name", "use 1 to 63 characters of a-z, 0-9 and '-'")
+    return value
+
+
+def _file(value: Any, base: Path) -> Path:
+    if not isinstance(value, str | Path) or not str(value):
+        raise _WrongError(f"{value!r} is not a path", "give the path of a file")
+    path = base / Path(value).expanduser()
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise _WrongError(f"{path} cannot be read ({error.strerror})", "give the path of a file") from error
+    return path
+
+
+def _append(value: Any, _base: Path) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise _WrongError(f"{value!r} is not a command line", "give a text")
+    if len(value.encode()) > APPEND_BYTES:
+        raise _WrongError(f"is {len(value.encode())} bytes long", f"the kernel takes {APPEND_BYTES}")
+    return value
+
+
+def _flag(value: Any, _base: Path) -> bool:
+    if not isinstance(value, bool):
+        raise _WrongError(f"{value!r} is neither true nor false", "give true or false")
+    return value
+
+
+_KEYS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
+    "name": ("name", _name),
+    "memory": ("memory", _size),
+    "smp": ("vcpus", _vcpus),
+    "kernel": ("kernel", _file),
+    "initrd": ("initrd", _file),
+    "append": ("append", _append),
+    "firmware": ("firmware", _file),
+    "flat_tree": ("flat_tree", _flag),
+    "shared_memory": ("shared_memory", _flag),
+}
+"""Keys of a machine file (flags have the same names): the field that each sets, and its check."""
+
+
+def _apply(config: MachineConfig, key: str, value: Any, where: tuple[str, str], base: Path) -> MachineConfig:
+    name, check = _KEYS[key]
+    try:
+        checked = check(value, base)
+    except _WrongError as wrong:
+        raise ConfigError(*where, *wrong.args) from None
+    return replace(config, **{name: checked})
+
+
+def _device(table: Any, where: str, number: int) -> Device:
+    here = f"device[{number}]"
+    if not isinstance(table, dict) or not isinstance(table.get("kind"), str) or not table["kind"]:
+        raise ConfigError(where, here, "has no kind", 'give one, such as kind = "vty"')
+    rest = dict(table)
+    kind = rest.pop("kind")
+    address = rest.pop("unit_address", 0)
+    if not isinstance(address, int) or isinstance(address, bool) or (address and address not in UNIT_ADDRESSES):
+        raise ConfigError(
+            where,
+            f"{here}.unit_address",
+            f"{address!r} is no unit address",
+            f"give {UNIT_ADDRESSES.start:#x} to {UNIT_ADDRESSES.stop - 1:#x}, or leave it out",
+        )
+    for key, value in rest.items():
+        if not isinstance(value, str | int):
+            raise ConfigError(where, f"{here}.{key}", "is a list or a table", "give a text or a number")
+    return Device(kind, address, {key: str(value) for key, value in rest.items()})
+
+
+def _devices(value: Any, where: str) -> tuple[Device, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(where, "device", "is not a list of tables", "start each device with [[device]]")
+    if len(value) > DEVICES_MAX:
+        raise ConfigError(where, "device", f"{len(value)} devices are too many", f"give at most {DEVICES_MAX}")
+    devices = tuple(_device(table, where, number) for number, table in enumerate(value))
+    addresses: dict[int, int] = {}
+    for number, device in enumerate(devices):
+        if device.unit_address in addresses:
+            raise ConfigError(
+                where,
+                f"device[{number}].unit_address",
+                f"{device.unit_address:#x} is device[{addresses[device.unit_address]}]'s too",
+                "give each its own",
+            )
+        if device.unit_address:
+            addresses[device.unit_address] = number
+    return devices
+
+
+def check_backends(backends: Sequence[BackendAddress], where: tuple[str, str]) -> tuple[BackendAddress, ...]:
+    """Return back ends that stand at where (file and key, or command and flag), checked. Raises ConfigError."""
+    if len(backends) > BACKENDS_MAX:
+        raise ConfigError(*where, f"{len(backends)} back ends are too many", f"give at most {BACKENDS_MAX}")
+    taken = {name.package for name in SERVICE_NAMES}
+    for backend in backends:
+        if not BACKEND_NAME.fullmatch(backend.name):
+            raise ConfigError(*where, f"{backend.name!r} is no name", "give 1 to 63 of a-z, 0-9, '-' and '_', a letter first")
+        if backend.name in taken:
+            raise ConfigError(*where, f"{backend.name} is there already", "give each back end a name of its own")
+        taken.add(backend.name)
+        if not backend.address:
+            raise ConfigError(*where, f"{backend.name} has no address", "give unix:/path or host:port")
+        try:
+            check_address(backend.address)
+        except AddressError as error:
+            text, _, remedy = str(error).rpartition("; ")
+            raise ConfigError(*where, text, remedy) from None
+    return tuple(backends)
+
+
+def _backends(value: Any, where: str) -> tuple[BackendAddress, ...]:
+    tables = value if isinstance(value, list) else [value]
+    for number, table in enumerate(tables):
+        known = isinstance(table, dict) and table.keys() == {"name", "address"}
+        if not known or not all(isinstance(text, str) for text in table.values()):
+            raise ConfigError(
+                where,
+                f"backend[{number}]",
+                "is not a name and an address",
+                'start it with [[backend]], then name = "..." and address = "..."',
+            )
+    return check_backends([BackendAddress(**table) for table in tables], (where, "backend"))
+
+
+def read_machine_file(path: Path, config: MachineConfig | None = None) -> MachineConfig:
+    """Return config (default: a machine with all defaults) with what a TOML file sets. Raises ConfigError."""
+    where = str(path)
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(where, "", f"cannot be read ({error.strerror})", "give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(where, "", f"is not TOML: {error}", "see https://toml.io") from error
+    result = config if config is not None else MachineConfig()
+    for key, value in table.items():
+        if key == "device":
+            result = replace(result, devices=_devices(value, where))
+        elif key == "backend":
+            result = replace(result, backends=_backends(value, where))
+        elif key in _KEYS:
+            result = _apply(result, key, value, (where, key), path.parent)
+        else:
+            raise ConfigError(where, key, "is not a setting", f"known: {', '.join((*_KEYS, 'device', 'backend'))}")
+    return result
+
+
+def with_nvram_file(devices: tuple[Device, ...], path: Path) -> tuple[Device, ...]:
+    """Return devices whose first NVRAM, added when there is none, keeps its contents in a file of vio_service's host."""
+    first = next((device for device in devices if device.kind == "nvram"), None)
+    nvram = first if first is not None else Device("nvram")
+    kept = replace(nvram, options={**nvram.options, "path": str(path.absolute())})
+    return (*(kept if device is first else device for device in devices), *(() if first is not None else (kept,)))
+
+
+def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "splitvisor run") -> MachineConfig:
+    """Return config with what flags set: keys as in a machine file; `vty`, a number; `nvram`, a path; `backend`, a list of more.
+
+    None is not set. where: the command that has the flags. Raises ConfigError.
+    """
+    for key, value in flags.items():
+        flag = "--" + key.replace("_", "-")
+        if value is None:
+            continue
+        if key == "vty":
+            if not 1 <= value <= VTYS_MAX:
+                raise ConfigError(where, flag, f"{value} terminals", f"give 1 to {VTYS_MAX}")
+            others = tuple(device for device in config.devices if device.kind != "vty")
+            config = replace(config, devices=(*(Device("vty") for _ in range(value)), *others))
+        elif key == "nvram":
+            path = Path(value)
+            if not path.parent.is_dir() or path.is_dir():
+                raise ConfigError(where, flag, f"{path} cannot be a file", "give a path in a directory that exists")
+            config = replace(config, devices=with_nvram_file(config.devices, path))
+        elif key == "backend":
+            config = replace(config, backends=check_backends((*config.backends, *value), (where, flag)))
+        else:
+            config = _apply(config, key, value, (where, flag), Path())
+    if config.initrd is not None and config.kernel is None and config.firmware is None:
+        raise ConfigError(where, "--initrd", "there is no kernel to give it to", "add --kernel VMLINUX")
+    return config

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where gRPC may be spoken, on either side of a connection, and how: plaintext on this host, mutual TLS beyond it.
+
+unix:/path          plaintext; the file's permissions say who may connect
+127.0.0.1:7000      plaintext; any user of this host may connect
+tls:127.0.0.1:7000  mutual TLS
+vio.example:7000    mutual TLS: everything that is not on this host; tls:vio.example:7000 is the same
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass
+
+TLS_PREFIX = "tls:"
+SOCKET_PATH_BYTES = 100
+"""A unix socket's path is at most 108 bytes on Linux; gRPC and the NUL need some of it."""
+
+
+class AddressError(ValueError):
+    """An address cannot be used; the message says why and what to give instead."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a service is."""
+
+    text: str
+    """As it was given."""
+    target: str
+    """As gRPC wants it."""
+    tls: bool
+
+    @property
+    def socket_path(self) -> str | None:
+        """The path of a unix socket; None for a host and port."""
+        return self.target.removeprefix("unix:").removeprefix("//") if self.target.startswith("unix:") else None
+
+
+def parse_address(text: str) -> Address:
+    """Return what an address means. Raises AddressError when it means nothing."""
+    if text.startswith("unix:"):
+        address = Address(text, text, False)
+        path = address.socket_path or ""
+        if not path.startswith("/"):
+            raise AddressError(f"{text}: a unix address needs an absolute path, such as unix:/run/splitvisor/cpu.sock")
+        if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+            raise AddressError(f"{text}: the path is longer than {SOCKET_PATH_BYTES} bytes; use a shorter directory")
+        return address
+    target = text.removeprefix(TLS_PREFIX)
+    host, separator, port = target.rpartition(":")
+    if not host or not separator or not port.isascii() or not port.isdecimal() or int(port) > 0xFFFF or "/" in host:
+        raise AddressError(f"{text}: not an address; give unix:/path, host:port or tls:host:port")
+    return Address(text, target, target != text or not _is_loopback(host.removeprefix("[").removesuffix("]")))
+
+
+def check_address(text: str) -> str:
+    """Return an address when it may be spoken to: on this host, or beyond it when this process has a usable certificate.
+
+    Raises AddressError for everything else: whoever is on the way could read and change guest memory.
+    """
+    if parse_address(text).tls:
+        from splitvisor.net.tls_files import tls_files  # most processes have no use for it
+
+        tls_files(text).load()
+    return text
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How this program's processes connect to each other: every channel is opened here, so that who may be spoken to, and with which
+credentials, is decided once.
+
+Addresses are those of splitvisor/net/addresses.py. A channel with TLS takes new certificate files for its next call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import grpc
+import grpc.aio
+
+from splitvisor.net.addresses import parse_address
+
+ChannelOptions = Sequence[tuple[str, int]]
+
+SERVICE_OPTIONS: ChannelOptions = (
+    ("grpc.max_send_message_length", 4 << 20),
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.keepalive_time_ms", 1000),
+    ("grpc.keepalive_timeout_ms", 1000),
+    ("grpc.http2.ping_timeout_ms", 1000),  # Without it a stopped peer is never noticed.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_retries", 0),
+    # gRPC's own pause between attempts grows to minutes; a service that is back must be found at once.
+    ("grpc.initial_reconnect_backoff_ms", 20),
+    ("grpc.min_reconnect_backoff_ms", 20),
+    ("grpc.max_reconnect_backoff_ms", 250),
+)
+"""For channels of one service to another: a dead or stopped peer is noticed within seconds, and found when it is back."""
+
+_CLOSED = (
+    "it closed the connection: it wants a certificate (tls:HOST:PORT) of its own authority that has not expired (see its log), "
+    "or just ended"
+)
+_OTHER_HOST = "its certificate is for another host; issue one with --host HOST as in the address"
+_NO_SERVICE = "its certificate is not a service's; issue one with --role cpu or backend"
+_EXPLANATIONS: Sequence[tuple[str, str]] = (
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS; give its address as it listens there, or start it with --tls"),
+    ("Hostname Verification Check failed", _OTHER_HOST),
+    ("Hostname mismatch", _OTHER_HOST),
+    ("IP address mismatch", _OTHER_HOST),
+    ("certificate has expired", "its certificate has expired; issue a new one"),
+    ("certificate is not yet valid", "its certificate does not hold yet; check both hosts' clocks"),
+    ("unsupported certificate purpose", _NO_SERVICE),
+    ("unsuitable certificate purpose", _NO_SERVICE),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is from another authority; use certificates of one `splitvisor certs init`"),
+    ("Socket closed", _CLOSED),
+    ("Connection reset by peer", _CLOSED),
+    ("_ALERT_", _CLOSED),
+    ("UNEXPECTED_EOF", _CLOSED),
+)
+"""What the messages of gRPC and OpenSSL about a failed handshake mean, the particular ones first."""
+_LAST_ERROR = re.compile(r"last error: [A-Z_]+: (?:ipv[46]|unix):[^ ]+: (.*)", re.DOTALL)
+
+
+def open_channel(target: str, options: ChannelOptions = ()) -> grpc.Channel:
+    """Return a channel to a service. Raises AddressError when the target must not be spoken to, or not without a certificate."""
+    address = parse_address(target)
+    if not address.tls:
+        return grpc.insecure_channel(address.target, options=options)
+    from splitvisor.net.renewing_channel import RenewingChannel  # most processes have no use for it
+
+    return RenewingChannel(address, options)
+
+
+def open_aio_channel(target: str, options: ChannelOptions = ()) -> grpc.aio.Channel:
+    """Return a channel for asyncio to a service. Raises AddressError as open_channel() does."""
+    address = parse_address(target)
+    if not address.tls:
+        return grpc.aio.insecure_channel(address.target, options=options)
+    from splitvisor.net.renewing_channel import RenewingAioChannel  # see above
+
+    return RenewingAioChannel(address, options)
+
+
+def explain(error: grpc.RpcError, target: str = "") -> str:
+    """Return in one line why a call failed. gRPC's own text about a failed connection is long and says little.
+
+    Args:
+        error: raised by a call.
+        target: named when there was no connection.
+    """
+    details = str(error.details() or error.code().name.lower().replace("_", " "))
+    if "failed to connect" not in details:
+        return details
+    found = _LAST_ERROR.search(details)
+    reason = explain_failure(details, found[1] if found else details)
+    return f"{target}: {reason}" if target else reason
+
+
+def explain_failure(text: str, otherwise: str = "") -> str:
+    """Return what a message about a failed handshake means; when nobody knows: the message, or what is given for it."""
+    return next((meaning for sign, meaning in _EXPLANATIONS if sign in text), otherwise or text)

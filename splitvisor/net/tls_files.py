@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""This process's certificate: which files hold it, and what is in them now.
+
+The environment says which files, so that child processes have the same: SPLITVISOR_TLS, a directory with cert.pem, key.pem and
+ca.pem as `splitvisor certs issue` makes it, or SPLITVISOR_TLS_CERT, _KEY and _CA, which go before it one by one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from splitvisor.net.addresses import AddressError
+
+if TYPE_CHECKING:
+    from splitvisor.access.identity import Identity
+
+DIRECTORY_VARIABLE = "SPLITVISOR_TLS"
+FILE_NAMES: Mapping[str, str] = {"cert": "cert.pem", "key": "key.pem", "ca": "ca.pem"}
+FILE_BYTES = 256 << 10
+"""The largest file that is taken for a certificate or a key."""
+
+Stamp = tuple[tuple[int, int, int], ...]
+"""Tells one state of the files from another."""
+
+
+class TlsError(AddressError):
+    """TLS cannot be spoken; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A usable certificate, as PEM texts."""
+
+    certificate: bytes
+    key: bytes
+    authority: bytes
+    """Who signs what is trusted."""
+    identity: Identity
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """Where a certificate is, and the authority that it and its peers' are from."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+    def stamp(self) -> Stamp:
+        """Return what changes when a file does; files that are not there count too."""
+        return tuple(_stamp(path) for path in (self.certificate, self.key, self.authority))
+
+    def load(self) -> Credentials:
+        """Read and check the files. Raises TlsError when they cannot be used now, and in one line says why."""
+        from splitvisor.access.certs import CertificateError, check_usable  # cryptography is slow to load
+
+        certificate, key, authority = _read(self.certificate), _read(self.key), _read(self.authority)
+        try:
+            identity = check_usable(certificate, key, authority, self.certificate)
+        except CertificateError as error:
+            raise TlsError(str(error)) from error
+        return Credentials(certificate, key, authority, identity)
+
+
+def variable(name: str) -> str:
+    """Return the environment variable for one of FILE_NAMES."""
+    return f"{DIRECTORY_VARIABLE}_{name.upper()}"
+
+
+def tls_files(address: str) -> TlsFiles:
+    """Return this process's files. Raises TlsError, which names the address that needs them, when there are none."""
+    directory = os.environ.get(DIRECTORY_VARIABLE, "")
+    named = {name: os.environ.get(variable(name), "") for name in FILE_NAMES}
+    if not directory and not any(named.values()):
+        raise TlsError(
+            f"{address}: plaintext is for unix sockets and loopback only, TLS needs a certificate; "
+            f"give --tls DIR (see `splitvisor certs`), unix:/path or a loopback address"
+        )
+    missing = [f"--tls-{name}" for name in FILE_NAMES if not named[name] and not directory]
+    if missing:
+        raise TlsError(f"{address}: TLS needs a certificate, its key and its authority; give {' and '.join(missing)} too")
+    paths = {name: Path(named[name] or Path(directory, file)) for name, file in FILE_NAMES.items()}
+    return TlsFiles(paths["cert"], paths["key"], paths["ca"])
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES + 1)
+    except OSError as error:
+        raise TlsError(f"{path}: {error.strerror}; make a certificate with `splitvisor certs issue`") from error
+    if len(data) > FILE_BYTES:
+        raise TlsError(f"{path}: larger than {FILE_BYTES} bytes, so not a certificate; correct the path")
+    return data

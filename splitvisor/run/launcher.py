@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`splitvisor run`: start the four services, run a machine on them, clean up.
+
+Services listen on unix sockets in a private directory and end with this process, however it ends. Their logs are kept in
+memory, for the terminal belongs to the guest, and shown when one fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+from splitvisor.machine.config import MachineConfig
+from splitvisor.run.exit_status import ExitStatus
+from splitvisor.service.fork_server import fork_server
+from splitvisor.service.names import SERVICE_NAMES
+from splitvisor.service.processes import ServiceCommand, ServiceFailedError, ServiceProcess, stop_all
+from splitvisor.service.runtime_directory import private_directory, ram_parents, socket_parents
+
+if TYPE_CHECKING:
+    from splitvisor.faults.run import FaultPlan
+    from splitvisor.run.machine import Outcome
+
+Progress = Callable[[str], None]
+SHOWN_LINES = 20
+"""Log lines of a failed service that are shown."""
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `splitvisor run` was asked for."""
+
+    config: MachineConfig
+    snapshot: Path | None = None
+    """What the machine goes on from; config has its name and size then."""
+    connect: Mapping[str, str] = field(default_factory=dict)
+    """Services that run already: gRPC target by flag name."""
+    log_level: str = "info"
+    log_file: Path | None = None
+    """Gets the services' logs."""
+    log_to_stderr: bool = False
+    exit_on: bytes | None = None
+    timeout: float | None = None
+    """Seconds."""
+    report: Path | None = None
+    """Gets a JSON account of the run."""
+    store: str | None = None
+    """Where hcall_service keeps device trees; None: where they go with the run."""
+    transcripts: Path | None = None
+    """Where vio_service keeps what the consoles say; None: nowhere."""
+    record: Path | None = None
+    """Gets a recording of the machine."""
+    faults: FaultPlan | None = None
+    """What goes wrong between cpu_service and its back ends; None: nothing."""
+    progress: Progress = lambda _step: None
+    """Told what is being done; an empty text when the guest runs."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended."""
+
+    status: ExitStatus
+    message: str = ""
+    """For people; empty when there is nothing to say."""
+
+
+async def run(request: RunRequest) -> RunResult:
+    """Run a machine to its end. Must be the program's main task: it handles SIGINT and SIGTERM."""
+    started = time.monotonic()
+    main = asyncio.current_task()
+    assert main is not None
+    received: list[int] = []
+
+    def on_signal(number: int) -> None:
+        received.append(number)
+        main.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        async with asyncio.timeout(request.timeout):
+            return await _run_in_directories(request, started)
+    except TimeoutError:
+        return RunResult(ExitStatus.TIMEOUT, f"the guest did not end within {request.timeout:g} s")
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        return RunResult(ExitStatus.INTERRUPTED if received[0] == signal.SIGINT else ExitStatus.TERMINATED)
+
+
+async def _run_in_directories(request: RunRequest, started: float) -> RunResult:
+    with ExitStack() as stack:
+        try:
+            runtime = stack.enter_context(private_directory(socket_parents()))
+            ram = stack.enter_context(private_directory(ram_parents(request.config.memory)))
+            log: BinaryIO | None = None
+            if request.log_file is not None:
+                log = stack.enter_context(request.log_file.open("ab"))
+            elif request.log_to_stderr:
+                log = sys.stderr.buffer
+        except OSError as error:
+            return RunResult(ExitStatus.USAGE, f"{error.filename or 'runtime directory'}: {error.strerror or error}")
+        return await _run_services(request, _commands(request, runtime, ram), log, runtime, started)
+
+
+def _commands(request: RunRequest, runtime: Path, ram: Path) -> list[ServiceCommand]:
+    """What to start, the slowest to start first."""
+
+    def address(name: str) -> str:
+        return request.connect.get(name) or f"unix:{runtime}/{name}.sock"
+
+    own_arguments = {
+        "cpu": ("--ram-dir", str(ram)),
+        # Somebody looks at the terminal: a database that is not there is told at once.
+        "hcall": ("--store", request.store or str(runtime / "device-trees.sqlite"), "--store-wait", "0"),
+        "vio": ("--device-tree", address("hcall"), *_transcript_arguments(request)),
+        "of-client": ("--device-tree", address("hcall")),
+    }
+    return [
+        ServiceCommand(name.command, name.package, address(name.command), own_arguments[name.command])
+        for name in SERVICE_NAMES
+        if name.command not in request.connect
+    ]
+
+
+def _transcript_arguments(request: RunRequest) -> tuple[str, ...]:
+    return () if request.transcripts is None else ("--transcripts", str(request.transcripts.absolute()))
+
+
+async def _run_services(
+    request: RunRequest, commands: list[ServiceCommand], log: BinaryIO | None, runtime: Path, started: float
+) -> RunResult:
+    request.progress("starting the services")
+    processes: list[ServiceProcess] = []
+    addresses = dict(request.connect) | {command.name: command.address for command in commands}
+    proxies = request.faults.proxies(addresses, request.config, runtime) if request.faults is not None else {}
+
+    def start(command: ServiceCommand) -> ServiceProcess:
+        with closing(fork_server()) as forks:
+            return ServiceProcess(command, request.log_level, log, forks)
+
+    try:
+        # One by one: those that were started are stopped when a later one cannot be.
+        with closing(fork_server()) as forks:
+            processes.extend(ServiceProcess(command, request.log_level, log, forks) for command in (*commands, *proxies.values()))
+        for process in processes:
+            process.watch()
+        from splitvisor.run.machine import run_machine  # gRPC loads while the services do
+
+        _write_run_file(runtime / "run.json", request.config.name, addresses, processes[: len(commands)])
+        await asyncio.gather(*(process.wait_ready() for process in processes))
+        if request.faults is None:
+            failures: Sequence[asyncio.Task[NoReturn]] = [asyncio.create_task(process.wait_failed()) for process in processes]
+        else:
+            from splitvisor.faults.run import through_proxies, watch_all  # few runs have faults
+
+            failures = watch_all(processes, request.faults, start)
+            request = replace(request, config=through_proxies(request.config, proxies))
+        try:
+            via = {name: proxy.address for name, proxy in proxies.items()}
+            outcome = await run_machine(request, addresses, failures, via)
+        finally:
+            for task in failures:
+                task.cancel()
+        if request.report is not None:
+            faults = {} if request.faults is None else {"faults": request.faults.account(runtime)}
+            _write_report(request.report, outcome, processes[: len(commands)], time.monotonic() - started, faults)
+        return RunResult(outcome.status, outcome.message)
+    except ServiceFailedError as error:
+        if error.status == ExitStatus.USAGE and error.last_lines:
+            # A setting of ours that it cannot start with; it has said which, in one line.
+            return RunResult(ExitStatus.USAGE, error.last_lines[-1])
+        lines = (f"  {line}" for line in error.last_lines[-SHOWN_LINES:])
+        return RunResult(ExitStatus.SERVICE_FAILED, "\n".join((str(error), *lines)))
+    finally:
+        request.progress("")
+        await asyncio.shield(stop_all(processes))
+
+
+def _write_run_file(path: Path, vm: str, addresses: Mapping[str, str], processes: list[ServiceProcess]) -> None:
+    """Tell other programs who runs: for attaching a debugger, a second console, or a fault."""
+    pids = {process.command.name: process.pid for process in processes}
+    text = json.dumps({"vm": vm, "pid": os.getpid(), "services": dict(addresses), "pids": pids})
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _write_report(path: Path, outcome: Outcome, processes: list[ServiceProcess], seconds: float, more: Mapping[str, Any]) -> None:
+    report = {
+        "status": int(outcome.status),
+        "message": outcome.message,
+        "seconds": round(seconds, 4),
+        "pids": {process.command.name: process.pid for process in processes},
+        **outcome.statistics,
+        **more,
+    }
+    path.write_text(json.dumps(report, indent=2) + "\n")

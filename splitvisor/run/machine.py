@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One machine, from StartMachine to its end, with the terminal attached: the gRPC half of `splitvisor run`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from splitvisor.net.channels import explain, open_aio_channel
+from splitvisor.rpc import machine_pb2 as pb
+from splitvisor.rpc import machine_pb2_grpc
+from splitvisor.run.exit_status import ExitStatus
+from splitvisor.service.names import SERVICE_NAMES
+from splitvisor.terminal.session import TerminalEnd, TerminalError, TerminalResult, attach_terminal
+
+if TYPE_CHECKING:
+    from splitvisor.rpc.machine_pb2_grpc import MachineServiceAsyncStub as _Stub
+    from splitvisor.run.launcher import RunRequest
+
+START_SECONDS = 60.0
+LAST_OUTPUT_SECONDS = 5.0
+"""How long to wait for what the guest wrote last, once it has ended."""
+CONTROL_SECONDS = 5.0
+FAILURE_SECONDS = 1.0
+"""How long after its last connection a process may take to be seen ended."""
+
+_FINAL: Mapping[pb.MachineState, ExitStatus] = {
+    pb.MACHINE_STATE_POWERED_OFF: ExitStatus.POWERED_OFF,
+    pb.MACHINE_STATE_STOPPED: ExitStatus.POWERED_OFF,
+    pb.MACHINE_STATE_CRASHED: ExitStatus.CRASHED,
+    pb.MACHINE_STATE_FAILED: ExitStatus.SERVICE_FAILED,
+}
+
+_START_ERRORS: Mapping[grpc.StatusCode, ExitStatus] = {
+    grpc.StatusCode.INVALID_ARGUMENT: ExitStatus.USAGE,
+    grpc.StatusCode.FAILED_PRECONDITION: ExitStatus.USAGE,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the machine ended."""
+
+    status: ExitStatus
+    message: str = ""
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    """Calls and waiting, for reports."""
+
+
+async def run_machine(
+    request: RunRequest, addresses: Mapping[str, str], failures: Sequence[asyncio.Task[Any]], via: Mapping[str, str]
+) -> Outcome:
+    """Run the machine.
+
+    Args:
+        request: what the run was asked for.
+        addresses: of the services, by flag name.
+        failures: tasks that raise when a service ends early.
+        via: what cpu_service reaches a back end through when it is not the service itself; by flag name.
+    """
+    reached = {**addresses, **via}
+    backends = {name.package: reached[name.command] for name in SERVICE_NAMES if name.command != "cpu"}
+    async with open_aio_channel(addresses["cpu"]) as channel:
+        stub = machine_pb2_grpc.MachineServiceStub(channel)
+        started = asyncio.Event()
+        ended = asyncio.create_task(_watch(stub, started, request.progress))
+        # Before the machine: it may say all it has to say, and end, before an attach after its start came through.
+        terminal = asyncio.create_task(
+            attach_terminal(
+                addresses["vio"], request.config.name, 0, stdin=sys.stdin.fileno(), stdout=sys.stdout.fileno(),
+                exit_text=request.exit_on,
+            )
+        )  # fmt: skip
+        try:
+            try:
+                await _first(asyncio.ensure_future(_start(stub, request, backends)), failures)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    await _raise_failure(failures)
+                return Outcome(_START_ERRORS.get(error.code(), ExitStatus.SERVICE_FAILED), explain(error, addresses["cpu"]))
+            except OSError as error:
+                return Outcome(ExitStatus.USAGE, f"{request.snapshot}: {error.strerror}")
+            started.set()
+            request.progress("")
+            outcome = await _end(ended, terminal, failures, request.exit_on)
+            return Outcome(outcome.status, outcome.message, await _statistics(stub))
+        except grpc.aio.AioRpcError as error:
+            # When its process has ended, that is the better explanation, and known a moment later.
+            await _raise_failure(failures)
+            return Outcome(ExitStatus.SERVICE_FAILED, f"cpu_service: {explain(error)}")
+        except TerminalError as error:
+            return Outcome(ExitStatus.SERVICE_FAILED, str(error))
+        finally:
+            await _cancel(ended, terminal)
+            # With a service gone an orderly end is out of reach: its calls wait for it.
+            if not any(failure.done() for failure in failures):
+                with suppress(grpc.aio.AioRpcError):
+                    await stub.StopMachine(pb.StopMachineRequest(), timeout=CONTROL_SECONDS)
+
+
+_UNREAD = "nobody reads the console any more, and the text has not come"
+
+
+async def _start(stub: _Stub, request: RunRequest, backends: Mapping[str, str]) -> None:
+    """Start the machine, as configured or from its snapshot. Raises AioRpcError, and OSError for the snapshot."""
+    if request.snapshot is None:
+        config = request.config.message(backends)
+        config.record_file = str(request.record.absolute()) if request.record is not None else ""
+        await stub.StartMachine(pb.StartMachineRequest(config=config), timeout=START_SECONDS)
+        return
+    from splitvisor.machine.snapshot_transfer import restore_requests  # not needed without a snapshot
+
+    own = "cpu" not in request.connect
+    requests = restore_requests(request.config.name, request.snapshot, backends, same_host=own)
+    async for _ in stub.RestoreMachine(requests, timeout=START_SECONDS):
+        pass
+
+
+async def _first(task: asyncio.Future[Any], failures: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait for a task, or raise what ended a service meanwhile."""
+    done, _ = await asyncio.wait({task, *failures}, return_when=asyncio.FIRST_COMPLETED)
+    for finished in done:
+        if finished is not task:
+            task.cancel()
+            finished.result()
+    task.result()
+
+
+async def _raise_failure(failures: Sequence[asyncio.Task[Any]]) -> None:
+    """Raise what ended a service, when one has ended."""
+    if failures:
+        done, _ = await asyncio.wait(failures, timeout=FAILURE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for failure in done:
+            failure.result()
+
+
+async def _end(
+    ended: asyncio.Task[pb.StateChanged],
+    terminal: asyncio.Task[TerminalResult],
+    failures: Sequence[asyncio.Task[Any]],
+    exit_on: bytes | None,
+) -> Outcome:
+    """Wait for the machine, the user or a service to end it."""
+    await asyncio.wait({ended, terminal, *failures}, return_when=asyncio.FIRST_COMPLETED)
+    for failure in failures:
+        if failure.done() and not ended.done():
+            failure.result()
+    if terminal.done() and not ended.done():
+        if terminal.result().end in (TerminalEnd.LEFT, TerminalEnd.EXIT_TEXT):
+            return Outcome(ExitStatus.POWERED_OFF)
+        if terminal.result().end is TerminalEnd.OUTPUT_CLOSED:  # As after `| head`; the guest could be neither seen nor reached.
+            missing = exit_on is not None
+            return Outcome(ExitStatus.TEXT_MISSING if missing else ExitStatus.POWERED_OFF, _UNREAD if missing else "")
+        # Its console is gone; the machine decides what that means.
+        await _first(ended, failures)
+    state = await ended
+    with suppress(TimeoutError):
+        result = await asyncio.wait_for(asyncio.shield(terminal), LAST_OUTPUT_SECONDS)
+        if result.end is TerminalEnd.EXIT_TEXT:
+            return Outcome(ExitStatus.POWERED_OFF)
+    status = _FINAL[state.state]
+    if status is ExitStatus.POWERED_OFF and exit_on is not None:
+        return Outcome(ExitStatus.TEXT_MISSING, f"the guest powered off without writing {exit_on.decode(errors='replace')!r}")
+    return Outcome(status, "" if status is ExitStatus.POWERED_OFF else state.detail)
+
+
+async def _watch(stub: _Stub, started: asyncio.Event, progress: Callable[[str], None]) -> pb.StateChanged:
+    """Return the machine's final state. What an earlier machine of the same cpu_service left behind does not count."""
+    while True:
+        async for event in stub.WatchEvents(pb.WatchEventsRequest()):
+            if event.WhichOneof("event") == "progress" and not started.is_set():
+                progress(event.progress.step)
+            elif event.WhichOneof("event") == "state" and event.state.state in _FINAL and started.is_set():
+                return event.state
+        await started.wait()
+
+
+async def _statistics(stub: _Stub) -> dict[str, Any]:
+    status = await stub.GetStatus(pb.GetStatusRequest(), timeout=CONTROL_SECONDS)
+    return {
+        "vm": status.vm,
+        "state": pb.MachineState.Name(status.state),
+        "uptime_seconds": status.uptime_seconds,
+        "waiting_seconds": status.waiting_seconds,
+        "backends": [
+            {"name": each.name, "ram_mapped": each.ram_mapped, "reconnects": each.reconnects} for each in status.backends
+        ],
+        "calls": [
+            {"name": each.name, "owner": each.owner, "count": each.count, "seconds": each.seconds} for each in status.calls
+        ],
+    }
+
+
+async def _cancel(*tasks: asyncio.Task[Any] | None) -> None:
+    pending = [task for task in tasks if task is not None]
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)

@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A terminal's way to a console, over all its connections: output without gaps, input exactly once.
+
+A lost connection is made again; output goes on where it stopped, as far as the console still has it, and input that did not
+arrive is sent again. Who loses the writer's place reads on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from enum import Enum
+
+import grpc
+import grpc.aio
+
+from splitvisor.net.channels import explain, open_aio_channel
+from splitvisor.rpc import console_pb2 as pb
+from splitvisor.rpc import console_pb2_grpc
+
+RECONNECT_SECONDS = 60.0
+"""How long vio_service may be away."""
+UNREAD_BYTES = 64 << 20
+"""Output that waits for a slow reader of ours, before vio_service notices that we are slow."""
+UNSENT_BYTES = 256 << 10
+"""Typed input that waits for the guest, before no more is taken."""
+LIST_SECONDS = 5.0
+"""How long a list of consoles may take."""
+FIRST_PAUSE, LAST_PAUSE = 0.05, 1.0
+"""Seconds between attempts to connect."""
+
+CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", 2000),
+    ("grpc.keepalive_timeout_ms", 5000),
+    ("grpc.http2.ping_timeout_ms", 5000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+_Call = grpc.aio.StreamStreamCall[pb.AttachConsoleRequest, pb.AttachConsoleResponse]
+
+
+class TerminalError(Exception):
+    """The console cannot be attached; the text says why and what to do."""
+
+
+class TerminalEnd(Enum):
+    """Why a terminal came to its end."""
+
+    LEFT = "left with ^] q"
+    VM_ENDED = "the VM ended"
+    EXIT_TEXT = "the guest printed the text that was waited for"
+    OUTPUT_CLOSED = "nobody reads the output any more"
+    LOST = "the connection was lost for too long"
+
+
+def own_name() -> str:
+    """What others are told about a terminal of this process: user, host and process."""
+    user = os.environ.get("USER") or f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()} pid {os.getpid()}"[-200:]
+
+
+class ConsoleLink:
+    """One terminal at a console.
+
+    Args:
+        address: of vio_service, as gRPC spells it.
+        opening: what to attach to, and how; wait_ms is set here.
+        wait_seconds: how long vio_service and the VM may take to appear, at most 60.
+        notify: gets remarks for people, such as lost output.
+        resume: instance and position where output shall go on; (0, 0): as opening says.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        opening: pb.ConsoleOpen,
+        *,
+        wait_seconds: float,
+        notify: Callable[[str], None],
+        resume: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.address = address
+        self.opened = asyncio.Event()
+        """Set once the console is connected."""
+        self.ended = asyncio.Event()
+        self.end_text = ""
+        """More about the end, in one line."""
+        self.lost = 0
+        """Output that the console no longer had when it was asked for."""
+        self._opening = opening
+        self._wait_seconds = min(wait_seconds, RECONNECT_SECONDS)
+        self._notify = notify
+        self._input = bytearray()
+        """From the first byte that was not acknowledged."""
+        self._sent = 0
+        """Bytes of _input that this connection has sent."""
+        self._window = 0
+        """Bytes of _input that may be under way; 0 while there is no connection."""
+        self._connection = 0
+        self._stub: console_pb2_grpc.ConsoleServiceAsyncStub | None = None
+        self._call: _Call | None = None
+        self._reopening = False
+        """The connection was ended here, to attach in another way."""
+        self._away = False
+        """People were told that the connection is lost."""
+        self._instance, self._position = resume
+        """Which console it was, and the position of the next output byte."""
+        self._received = 0
+        """Position up to which the console has our input, counted as ConsoleOpened.input_received is."""
+        self._output = bytearray()
+        self._size: pb.WindowSize | None = None
+        self._size_sent = True
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._output_ready = asyncio.Event()
+        self._output_taken = asyncio.Event()
+
+    @property
+    def vm(self) -> str:
+        """The VM's name."""
+        return self._opening.vm
+
+    @property
+    def unit_address(self) -> int:
+        """Of the VTY; 0 while the VM's first one is meant and not known."""
+        return self._opening.unit_address
+
+    @property
+    def is_writer(self) -> bool:
+        """True while what is typed goes to the guest."""
+        return self._opening.writer
+
+    @property
+    def is_connected(self) -> bool:
+        """True while there is a connection."""
+        return self._window > 0
+
+    # This side.
+
+    async def read(self) -> bytes:
+        """Return what the guest has written since; b"" when the link has ended and all was read."""
+        while not self._output:
+            if self.ended.is_set():
+                return b""
+            self._output_ready.clear()
+            await self._output_ready.wait()
+        data = bytes(self._output)
+        self._output.clear()
+        self._output_taken.set()
+        return data
+
+    async def type(self, data: bytes) -> None:
+        """Send input, once there is room for it. Without the writer's place it is dropped."""
+        if not self.is_writer:
+            return
+        self._input += data
+        self._changed.set()
+        while len(self._input) > UNSENT_BYTES:
+            self._room.clear()
+            await self._room.wait()
+
+    async def drained(self) -> None:
+        """Wait until vio_service has all that was typed."""
+        while self._input:
+            self._room.clear()
+            await self._room.wait()
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell the terminal's size, at each connection and when it changes."""
+        self._size, self._size_sent = pb.WindowSize(rows=rows, columns=columns), False
+        self._changed.set()
+
+    def reopen(self, *, writer: bool, force: bool = False, unit_address: int | None = None) -> None:
+        """Attach in another way: as reader or writer, or to another console of the VM, whose replay then follows."""
+        self._opening.writer, self._opening.force = writer, force
+        if unit_address is not None and unit_address != self._opening.unit_address:
+            self._opening.unit_address = unit_address
+            self._instance = 0
+            self._input.clear()
+        if not writer:
+            self._input.clear()
+        self._room.set()
+        self._reopening = True
+        if self._call is not None:
+            self._call.cancel()
+
+    async def consoles(self) -> Sequence[pb.Console]:
+        """List the VM's consoles. Raises TerminalError."""
+        if self._stub is None:
+            raise TerminalError("there is no connection yet")
+        try:
+            return (await self._stub.ListConsoles(pb.ListConsolesRequest(vm=self.vm), timeout=LIST_SECONDS)).consoles
+        except grpc.aio.AioRpcError as error:
+            raise TerminalError(explain(error)) from error
+
+    # The console's side.
+
+    async def run(self) -> TerminalEnd:
+        """Keep a connection until the console or the patience ends. Raises TerminalError."""
+        try:
+            async with open_aio_channel(self.address, CHANNEL_OPTIONS) as channel:
+                self._stub = console_pb2_grpc.ConsoleServiceStub(channel)
+                return await self._run(self._stub)
+        finally:
+            self.ended.set()
+            self._output_ready.set()
+
+    async def _run(self, stub: console_pb2_grpc.ConsoleServiceAsyncStub) -> TerminalEnd:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._wait_seconds
+        pause = FIRST_PAUSE
+        reason = ""
+        while (left := deadline - loop.time()) > 0:
+            self._opening.wait_ms = int(left * 1000)
+            self._opening.resume_instance, self._opening.resume_position = self._instance, self._position
+            self._reopening = False
+            self._call = stub.AttachConsole(self._requests(self._connection))
+            try:
+                if await self._converse(self._call):
+                    return TerminalEnd.VM_ENDED
+                reason = "vio_service ended the connection"
+            except grpc.aio.AioRpcError as error:
+                reason = explain(error)
+                self._judge(error, reason)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not self._reopening or (task is not None and task.cancelling()):
+                    raise  # Else it was the call that was cancelled, not this task.
+            finally:
+                self._call.cancel()
+                self._connection += 1  # A request iterator that is still there must not take input any more.
+                self._changed.set()
+            if self._window:  # It was connected.
+                self._window = 0
+                deadline = loop.time() + RECONNECT_SECONDS
+                pause = FIRST_PAUSE
+                if not self._reopening:
+                    self._away = True
+                    self._notify(f"disconnected: {reason}; trying again")
+            if not self._reopening:
+                await asyncio.sleep(min(pause, max(deadline - loop.time(), 0)))
+                pause = min(pause * 2, LAST_PAUSE)
+        if not self.opened.is_set():
+            raise TerminalError(f"no console of VM {self._opening.vm!r} within {self._wait_seconds:g} s: {reason}")
+        self.end_text = reason
+        return TerminalEnd.LOST
+
+    def _judge(self, error: grpc.aio.AioRpcError, reason: str) -> None:
+        """Raise TerminalError for what will not pass by itself."""
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            return
+        if not self.opened.is_set():
+            raise TerminalError(reason) from error
+        # The VM's own way back to vio_service, a reset stream.
+        passing = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+        if error.code() is grpc.StatusCode.FAILED_PRECONDITION and self.is_writer:
+            self._lose_place(reason)
+        elif error.code() not in passing:
+            raise TerminalError(reason) from error
+
+    def _lose_place(self, reason: str) -> None:
+        """Somebody else types now; go on as a reader."""
+        self._notify(f"{reason}; reading on")
+        self.reopen(writer=False)
+
+    async def _converse(self, call: _Call) -> bool:
+        """Use one connection to its end. True: the console has ended; False: connect again."""
+        async for response in call:
+            match response.WhichOneof("message"):
+                case "opened":
+                    self._resume(response.opened)
+                case "output":
+                    await self._take_output(response.output)
+                case "input_accepted":
+                    self._acknowledge(response.input_accepted)
+                case "skipped":
+                    self._lose(response.skipped)
+                case "ended":
+                    return self._take_end(response.ended)
+        return False
+
+    def _resume(self, opened: pb.ConsoleOpened) -> None:
+        """Find out what of output and input the two sides have in common."""
+        if self._instance == opened.instance:
+            self._acknowledge(opened.input_received - self._received)
+            if opened.offset > self._position:
+                self._lose(opened.offset - self._position)
+            if self._away:
+                self._notify("connected again")
+        elif self._instance:
+            self._notify("vio_service was restarted; output may be missing")
+        self._away = False
+        self._received = opened.input_received
+        self._position = opened.offset
+        self._instance = opened.instance
+        self._sent = 0
+        self._window = opened.input_window
+        self._opening.unit_address = opened.unit_address
+        self._opening.force = False  # Once: a reconnect does not take the place of who took ours meanwhile.
+        self._size_sent = self._size is None
+        self.opened.set()
+        self._changed.set()
+
+    def _lose(self, count: int) -> None:
+        self.lost += count
+        self._position += count
+        self._notify(f"{count} bytes skipped: too slow, or away for too long")
+
+    def _acknowledge(self, count: int) -> None:
+        count = max(0, min(count, len(self._input)))
+        del self._input[:count]
+        self._sent = max(self._sent - count, 0)
+        self._received += count
+        self._changed.set()
+        self._room.set()
+
+    async def _take_output(self, data: bytes) -> None:
+        self._output += data
+        self._position += len(data)
+        self._output_ready.set()
+        while len(self._output) > UNREAD_BYTES:
+            self._output_taken.clear()
+            await self._output_taken.wait()
+
+    def _take_end(self, ended: pb.ConsoleEnded) -> bool:
+        match ended.reason:
+            case pb.CONSOLE_END_REASON_SHUTDOWN | pb.CONSOLE_END_REASON_SLOW_READER:
+                return False
+            case pb.CONSOLE_END_REASON_TAKEN_OVER:
+                self._lose_place(ended.text)
+                return False
+        self.end_text = ended.text
+        return True
+
+    async def _requests(self, connection: int) -> AsyncIterator[pb.AttachConsoleRequest]:
+        """Make one connection's requests: input as far as the window allows, and the terminal's size when it changes."""
+        yield pb.AttachConsoleRequest(open=self._opening)
+        while connection == self._connection:
+            end = min(len(self._input), self._window)
+            if end > self._sent:
+                data = bytes(self._input[self._sent : end])
+                self._sent = end
+                yield pb.AttachConsoleRequest(input=data)
+            elif not self._size_sent and self._window:
+                self._size_sent = True
+                yield pb.AttachConsoleRequest(window_size=self._size)
+            else:
+                self._changed.clear()
+                await self._changed.wait()

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The back end's server of the trap stream: which VM a connection belongs to, and what comes in.
+
+See proto/splitvisor/trap/v1/trap.proto for the contract; VmLink keeps what must outlive a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+
+import grpc
+import structlog
+
+from splitvisor.backend import Session
+from splitvisor.backend.state import StateCollector, StateError
+from splitvisor.observe.metrics import ATTACHED_VMS, Sample, Source
+from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.rpc import trap_pb2_grpc
+from splitvisor.trap.acknowledgements import Acknowledgements
+from splitvisor.trap.connection import ContractError, Stream, TrapContext
+from splitvisor.trap.handler_times import HandlerObserver, HandlerTimes
+from splitvisor.trap.link import SessionFactory, VmLink
+
+MAX_VMS = 256
+"""VMs that one back end keeps; the one that was away longest makes room for a new one."""
+
+log = structlog.get_logger()
+
+
+class _ClosedError(Exception):
+    """The service ends; a new stream would only be waited for."""
+
+
+_REFUSALS: Mapping[type[Exception], grpc.StatusCode] = {
+    _ClosedError: grpc.StatusCode.UNAVAILABLE,
+    ContractError: grpc.StatusCode.ALREADY_EXISTS,
+    ValueError: grpc.StatusCode.INVALID_ARGUMENT,
+}
+"""Why a VM is not taken, and how its cpu_service is told."""
+
+
+class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
+    """Serves TrapService for one kind of session.
+
+    Args:
+        backend: this back end's name, for offers and logs.
+        factory: makes the session of a VM.
+    """
+
+    def __init__(self, backend: str, factory: SessionFactory) -> None:
+        self._backend = backend
+        self._factory = factory
+        self._links: dict[str, VmLink] = {}
+        self._changed = asyncio.Condition()
+        self._attaching = asyncio.Lock()
+        self._observers: list[HandlerObserver] = []
+        self.closed = False
+        """No VM comes any more: the service ends."""
+        self._acknowledgements = Acknowledgements()
+
+    def observe(self, observer: HandlerObserver) -> None:
+        """Let an observer see every call of VMs that attach from now on."""
+        self._observers.append(observer)
+
+    def measure(self) -> Source:
+        """Begin to take times, see Started.measure."""
+        times = HandlerTimes()
+        self.observe(times)
+
+        def samples() -> Iterator[Sample]:
+            yield Sample(ATTACHED_VMS, (), sum(link.stream is not None for link in self._links.values()))
+            yield from times.samples()
+
+        return samples
+
+    def sessions(self) -> dict[str, Session]:
+        """Every VM's session by name."""
+        return {name: link.session for name, link in self._links.items() if not link.restoring}
+
+    def session(self, vm: str) -> Session | None:
+        """One VM's session; None when it is not here."""
+        link = self._links.get(vm)
+        return None if link is None or link.restoring else link.session
+
+    async def wait_for_session(self, vm: str, timeout: float) -> Session | None:
+        """Return a VM's session as soon as it is here; None after timeout seconds, or when this service ends."""
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(lambda: self.closed or self.session(vm) is not None)
+        except TimeoutError:
+            return None
+        return self.session(vm)
+
+    async def close(self) -> None:
+        """Close every session and take no more; for the service's shutdown."""
+        self.closed = True  # cpu_service is back at once; its new stream would be waited for.
+        await self._tell_changed()
+        for name in list(self._links):
+            link = self._links.pop(name)
+            if link.stream is not None:
+                link.stream.end(f"{self._backend} shuts down")
+            await link.close()
+
+    async def Attach(  # type: ignore[override]  # the stub knows async generators only; this one writes through its context
+        self, request_iterator: AsyncIterator[pb.AttachRequest], context: TrapContext
+    ) -> None:
+        """See the contract."""
+        hello = await anext(request_iterator, None)
+        if hello is None:
+            return
+        if not hello.HasField("hello"):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message of a trap stream is hello")
+        structlog.contextvars.bind_contextvars(vm=hello.hello.vm)
+        try:
+            link = await self._link(hello.hello)
+        except tuple(_REFUSALS) as error:
+            await context.abort(next(code for kind, code in _REFUSALS.items() if isinstance(error, kind)), str(error))
+        restored = hello.hello.restore
+        if restored:
+            await self._restore(link, request_iterator, context)
+        task = asyncio.current_task()
+        assert task is not None
+        stream = Stream(context, task)
+        await stream.write(pb.AttachResponse(offer=link.offer(self._backend)))
+        link.attach(stream, hello.hello)
+        if self.closed:
+            stream.end(f"{self._backend} shuts down")
+        if not restored and not hello.hello.stands_still:
+            await link.session.attached()  # Else nothing was lost on the way: what was pulsed before is in the restored state.
+        log.info("attached", incarnation=link.incarnation, restored=restored)
+        try:
+            await self._serve(link, request_iterator)
+        except ContractError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except asyncio.CancelledError:
+            if not stream.end_reason:
+                raise
+            await context.abort(grpc.StatusCode.UNAVAILABLE, stream.end_reason)
+        finally:
+            if link.stream is stream:
+                link.stream = None
+
+    async def _serve(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest]) -> None:
+        async for request in requests:
+            match request.WhichOneof("message"):
+                case "trap" | "posted" | "reset" | "save_state" | "resumed":
+                    await link.receive(request)
+                case "memory_result":
+                    link.answer(request.memory_result.id, request.memory_result)
+                case "invoke_result":
+                    link.answer(request.invoke_result.id, request.invoke_result)
+                case "detach":
+                    log.info("detached", reason=request.detach.reason)
+                    await link.acknowledge_all()
+                    await self._drop(link)
+                    return
+                case other:
+                    raise ContractError(f"unexpected message {other or 'without content'} on a trap stream")
+
+    async def _restore(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest], context: TrapContext) -> None:
+        """Take the state that follows a hello, or end the stream."""
+        try:
+            await link.restore(await self._state(requests))
+        except ContractError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except StateError as error:
+            await self._drop(link)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        except Exception as error:
+            log.exception("state not restored", vm=link.name)
+            await self._drop(link)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{self._backend}: its state cannot be restored: {error}")
+        await self._tell_changed()
+
+    async def _state(self, requests: AsyncIterator[pb.AttachRequest]) -> bytes:
+        collector = StateCollector(self._backend)
+        async for request in requests:
+            if not request.HasField("restore_state"):
+                raise ContractError("restore_state follows a hello with `restore`")
+            collector.add(request.restore_state.data)
+            if request.restore_state.last:
+                return collector.state()
+        raise ContractError("the state to restore does not end")
+
+    async def _tell_changed(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _drop(self, link: VmLink) -> None:
+        if self._links.get(link.name) is link:
+            del self._links[link.name]
+        await link.close()
+
+    async def _link(self, hello: pb.Hello) -> VmLink:
+        async with self._attaching:
+            if self.closed:
+                raise _ClosedError(f"{self._backend} shuts down")
+            known = self._links.get(hello.vm)
+            if known is not None and known.incarnation == hello.incarnation:
+                return known
+            if known is not None and known.incarnation > hello.incarnation:
+                raise ContractError(f"a newer cpu_service is attached for VM {hello.vm!r}; stop it or choose another name")
+            if not hello.vm or not 1 <= hello.vcpus <= 8 or not hello.ram_bytes:
+                raise ValueError("hello needs a VM name, 1 to 8 vCPUs and a RAM size")
+            if known is not None:  # What it makes durable is there before its successor looks for it.
+                if known.stream is not None:
+                    known.stream.end("a newer cpu_service took over")
+                del self._links[hello.vm]
+                await known.close(replaced=True)
+            elif len(self._links) >= MAX_VMS:
+                await self._make_room()
+            link = self._links[hello.vm] = VmLink(hello, self._factory, self._acknowledgements)
+            link.observers = tuple(self._observers)
+        await self._tell_changed()
+        return link
+
+    async def _make_room(self) -> None:
+        away = next((name for name, link in self._links.items() if link.stream is None), None)
+        if away is None:
+            raise ContractError(f"{self._backend} serves {MAX_VMS} VMs already")
+        log.warning("a VM that was away made room for a new one", evicted=away)
+        await self._links.pop(away).close()

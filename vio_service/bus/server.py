@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""VioBusService: tells what is on the VIO buses, and changes it while guests run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from splitvisor.rpc import vio_bus_pb2 as pb
+from splitvisor.rpc import vio_bus_pb2_grpc
+from splitvisor.trap.server import TrapServicer
+from vio_service.bus.device import BusError, VioDevice
+from vio_service.bus.session import VioSession
+from vio_service.hotplug.connectors import Connector, State
+from vio_service.hotplug.hotplug import AddressTakenError, FixedDeviceError, NoSlotError, add_device, remove_device
+from vio_service.hotplug.platform import Platform, PlatformError
+
+MAX_WAIT_MS = 60_000
+
+_CODES: dict[type[Exception], grpc.StatusCode] = {
+    AddressTakenError: grpc.StatusCode.ALREADY_EXISTS,
+    NoSlotError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    FixedDeviceError: grpc.StatusCode.FAILED_PRECONDITION,
+    BusError: grpc.StatusCode.INVALID_ARGUMENT,
+    PlatformError: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
+    """Serves VioBusService for the VMs of a trap servicer.
+
+    Args:
+        traps: knows the VMs; its sessions are VioSessions.
+    """
+
+    def __init__(self, traps: TrapServicer) -> None:
+        self._traps = traps
+
+    async def ListBuses(self, request: pb.ListBusesRequest, context: Any) -> pb.ListBusesResponse:
+        """See the contract."""
+        return pb.ListBusesResponse(vms=sorted(self._traps.sessions()))
+
+    async def DescribeBus(self, request: pb.DescribeBusRequest, context: Any) -> pb.DescribeBusResponse:
+        """See the contract."""
+        session = await self._session(request.vm, context)
+        return pb.DescribeBusResponse(devices=[_describe(session, device) for device in session.devices.values()])
+
+    async def AddDevice(self, request: pb.AddDeviceRequest, context: Any) -> pb.AddDeviceResponse:
+        """See the contract."""
+        session = await self._session(request.vm, context)
+        platform = await _platform(session, context)
+        try:
+            connector, parent = await add_device(session, platform, request.device)
+        except (BusError, PlatformError) as error:
+            await context.abort(_CODES[type(error)], str(error))
+        device = connector.device
+        assert device is not None
+        await connector.wait(lambda it: it.device is not device or it.state is State.CONFIGURED, _seconds(request.wait_ms))
+        return pb.AddDeviceResponse(
+            device=_describe(session, device), interrupt_parent=parent.phandle, interrupt_parent_source=parent.source
+        )
+
+    async def RemoveDevice(self, request: pb.RemoveDeviceRequest, context: Any) -> pb.RemoveDeviceResponse:
+        """See the contract."""
+        session = await self._session(request.vm, context)
+        platform = await _platform(session, context)
+        device = session.devices.get(request.unit_address)
+        if device is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"VM {request.vm!r} has no device at {request.unit_address:#x}")
+        try:
+            connector = await remove_device(session, platform, request.unit_address)
+        except (BusError, PlatformError) as error:
+            await context.abort(_CODES[type(error)], str(error))
+
+        def settled(it: Connector) -> bool:
+            return it.device is not device or not it.removal_asked
+
+        await connector.wait(settled, _seconds(request.wait_ms))
+        return pb.RemoveDeviceResponse(removed=connector.device is not device, connector=connector.describe())
+
+    async def _session(self, vm: str, context: Any) -> VioSession:
+        session = self._traps.session(vm)
+        if not isinstance(session, VioSession):
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no VM {vm!r} is attached to this vio_service")
+            raise AssertionError("abort raises")
+        return session
+
+
+async def _platform(session: VioSession, context: Any) -> Platform:
+    if session.platform is None:
+        text = "this vio_service does not know an hcall_service; start it with --device-tree ADDRESS"
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+        raise AssertionError("abort raises")
+    return session.platform
+
+
+def _seconds(wait_ms: int) -> float:
+    return min(wait_ms, MAX_WAIT_MS) / 1000
+
+
+def _describe(session: VioSession, device: VioDevice) -> pb.VioDevice:
+    description = device.describe()
+    description.node.CopyFrom(session.node(device))
+    connector = session.connectors.at(device.unit_address)
+    if connector is not None and connector.device is device:
+        description.connector.CopyFrom(connector.describe())
+    return description

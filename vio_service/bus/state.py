@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VIO bus as bytes, and back: its devices, each with the state of its kind, and its slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from splitvisor.backend.state import StateError, parse_state
+from splitvisor.rpc import state_pb2, trap_pb2
+from vio_service.bus.device import BusError, VioDevice
+from vio_service.bus.tce_table import DmaWindow
+from vio_service.hotplug.connectors import ConnectorSession, State
+
+VERSION = 1
+
+
+def save(session: ConnectorSession) -> bytes:
+    """Return the state of a bus."""
+    connectors = [connector.save() for connector in session.connectors]
+    untouched = state_pb2.VioConnectorState(state=State.UNUSABLE)
+    state = state_pb2.VioState(
+        version=VERSION,
+        devices=[_save_device(device) for device in session.devices.values()],
+        connectors=[connector for connector in connectors if _without_index(connector) != untouched],
+    )
+    return state.SerializeToString(deterministic=True)
+
+
+def _without_index(connector: state_pb2.VioConnectorState) -> state_pb2.VioConnectorState:
+    copy = state_pb2.VioConnectorState()
+    copy.CopyFrom(connector)
+    copy.ClearField("index")
+    return copy
+
+
+def _save_device(device: VioDevice) -> state_pb2.VioDeviceState:
+    spec = trap_pb2.DeviceSpec(kind=device.kind, unit_address=device.unit_address, options=device.options)
+    state = state_pb2.VioDeviceState(spec=spec, signal_state=device.signal_state, state=device.save())
+    if device.window is not None:
+        leaves = [state_pb2.TceLeaf(number=number, entries=entries) for number, entries in device.window.table.leaves()]
+        state.window.CopyFrom(state_pb2.DmaWindowState(bypass=device.window.bypass, leaves=leaves))
+    return state
+
+
+def restore(session: ConnectorSession, data: bytes, kinds: Mapping[str, type[VioDevice]]) -> None:
+    """Give a new session's bus a saved state: its devices become those that were saved.
+
+    Raises StateError; the session is unfit for use then.
+    """
+    state = parse_state(state_pb2.VioState, data, VERSION, "vio_service")
+    configured, session.devices = session.devices, {}
+    for saved in state.devices:
+        address, kind = saved.spec.unit_address, kinds.get(saved.spec.kind)
+        what = f"{saved.spec.kind} at {address:#x}"
+        if kind is None:
+            raise StateError(f"{what}: this vio_service knows no such device; it knows: {', '.join(sorted(kinds))}")
+        if address in session.devices:
+            raise StateError(f"{what}: another device has that address")
+        try:
+            device = configured.pop(address, None)
+            if device is None or device.kind != saved.spec.kind or device.options != dict(saved.spec.options):
+                device = kind(session.vm, address, saved.spec.options)
+            _restore_device(device, saved)
+        except (BusError, ValueError) as error:
+            raise StateError(f"{what}: {error}") from error
+        session.devices[address] = device
+    session.devices = dict(sorted(session.devices.items()))
+    _restore_connectors(session, state)
+
+
+def _restore_device(device: VioDevice, saved: state_pb2.VioDeviceState) -> None:
+    if saved.signal_state & ~device.signal_mask:
+        raise ValueError(f"its signal mode cannot be {saved.signal_state}")
+    device.signal_state = saved.signal_state
+    if (device.window is not None) != saved.HasField("window"):
+        raise ValueError("it has a DMA window and none was saved, or the other way round")
+    if device.window is not None:
+        _restore_window(device.window, saved.window)
+    device.restore(saved.state)
+
+
+def _restore_window(window: DmaWindow, saved: state_pb2.DmaWindowState) -> None:
+    window.reset()
+    window.bypass = saved.bypass
+    for leaf in saved.leaves:
+        window.table.set_leaf(leaf.number, leaf.entries)
+
+
+def _restore_connectors(session: ConnectorSession, state: state_pb2.VioState) -> None:
+    saved = {connector.index: connector for connector in state.connectors}
+    for connector in session.connectors:
+        device = session.devices.get(connector.unit_address)
+        own = saved.pop(connector.index, state_pb2.VioConnectorState(state=State.UNUSABLE))
+        try:
+            connector.restore(own, device)
+        except ValueError as error:
+            raise StateError(f"vio_service: {error}") from error
+    if saved:
+        raise StateError(f"vio_service: it has no slot {min(saved):#x}")

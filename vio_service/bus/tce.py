@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The hypercalls that fill DMA windows (LoPAPR 14.5.4.2) and the RTAS call that turns translation off.
+
+A window's LIOBN is its device's unit address. An address beyond the window ends a call with H_PARAMETER; entries before it
+stay set, as guests know it from QEMU and KVM.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from splitvisor.backend import Call, Hypercall, Operand, Result, RtasCall
+from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK
+from splitvisor.papr.codes import H, RtasStatus
+from splitvisor.papr.hcall import Hcall
+from vio_service.bus.device import BusSession, VioDevice
+from vio_service.bus.tce_table import PAGE_BYTES, WINDOW_PAGES, DmaWindow
+
+MAX_INDIRECT = 512
+"""TCEs that fit in the one page that H_PUT_TCE_INDIRECT takes."""
+
+_WORD_MASK = 0xFFFF_FFFF
+"""A LIOBN is 32 bits wide; the upper half of its register is ignored, as hypervisors do."""
+
+
+def _window(session: BusSession, liobn: int) -> DmaWindow | None:
+    device = session.find(liobn & _WORD_MASK, VioDevice)
+    return None if device is None else device.window
+
+
+def put_tce(session: BusSession, call: Call) -> int:
+    """Set one entry: LIOBN, I/O bus address, TCE."""
+    liobn, ioba, tce = call.arguments
+    window = _window(session, liobn)
+    index = ioba // PAGE_BYTES
+    if window is None or index >= WINDOW_PAGES:
+        return H.PARAMETER
+    window.table[index] = tce
+    return H.SUCCESS
+
+
+def get_tce(session: BusSession, call: Call) -> Result:
+    """Read one entry: LIOBN, I/O bus address; the TCE goes to r4."""
+    liobn, ioba = call.arguments
+    window = _window(session, liobn)
+    index = ioba // PAGE_BYTES
+    if window is None or index >= WINDOW_PAGES:
+        return Result(H.PARAMETER)
+    return Result(outputs=(window.table[index],))
+
+
+def stuff_tce(session: BusSession, call: Call) -> int:
+    """Set consecutive entries to one value: LIOBN, I/O bus address, TCE, number of entries."""
+    liobn, ioba, tce, count = call.arguments
+    window = _window(session, liobn)
+    index = ioba // PAGE_BYTES
+    if window is None or index >= WINDOW_PAGES or not 0 < count <= WINDOW_PAGES:
+        return H.PARAMETER
+    room = WINDOW_PAGES - index
+    window.table.fill(index, min(count, room), tce)
+    return H.SUCCESS if count <= room else H.PARAMETER
+
+
+async def put_tce_indirect(session: BusSession, call: Call) -> int:
+    """Set consecutive entries from a list in memory: LIOBN, I/O bus address, page-aligned list, number of entries."""
+    liobn, ioba, address, count = call.arguments
+    address &= LOGICAL_ADDRESS_MASK
+    window = _window(session, liobn)
+    index = ioba // PAGE_BYTES
+    if window is None or index >= WINDOW_PAGES or not 0 < count <= MAX_INDIRECT or address % PAGE_BYTES:
+        return H.PARAMETER
+    entries = struct.unpack(f">{count}Q", await session.vm.memory.read(address, 8 * count))
+    room = WINDOW_PAGES - index
+    for offset, tce in enumerate(entries[:room]):
+        window.table[index + offset] = tce
+    return H.SUCCESS if count <= room else H.PARAMETER
+
+
+def set_tce_bypass(session: BusSession, call: Call) -> int:
+    """Let a device use guest physical addresses, or stop it: unit address, 1 or 0."""
+    unit_address, enable = call.arguments
+    window = _window(session, unit_address)
+    if window is None:
+        return RtasStatus.PARAMETER_ERROR
+    window.bypass = enable != 0
+    return RtasStatus.SUCCESS
+
+
+CALLS = (
+    Hypercall(Hcall.H_PUT_TCE, put_tce, arguments=3, section="LoPAPR 14.5.4.2"),
+    Hypercall(Hcall.H_GET_TCE, get_tce, arguments=2, section="LoPAPR 14.5.4.2"),
+    Hypercall(Hcall.H_STUFF_TCE, stuff_tce, arguments=4, section="LoPAPR 14.5.4.2"),
+    Hypercall(
+        Hcall.H_PUT_TCE_INDIRECT,
+        put_tce_indirect,
+        arguments=4,
+        section="LoPAPR 14.5.4.2",
+        operands=(Operand(PAGE_BYTES, argument=2),),
+    ),
+    # SLOF makes this call without room for a status.
+    RtasCall("ibm,set-tce-bypass", set_tce_bypass, section="private to QEMU and SLOF", arguments=2, returns=None),
+)
