@@ -20,7 +20,7 @@
 
 #include "splitvisor/trap/v1/trap.grpc.pb.h"
 
-namespace pb = splitvisor::v1;
+namespace pb = splitvisor::trap::v1;
 using Stream = grpc::ServerReaderWriter<pb::AttachResponse, pb::AttachRequest>;
 
 namespace {

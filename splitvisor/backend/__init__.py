@@ -21,7 +21,7 @@ A handler is a function of (session, call), plain or `async` (it must be async t
 int alone: the value for r3, or the status of an RTAS call. Handlers of one VM never overlap.
 """
 
-from splitvisor.backend.calls import Call, Handler, Hypercall, Mirrored, Operand, Posted, Result, RtasCall, Support
+from splitvisor.backend.calls import Call, Handler, Hypercall, Key, Keys, Mirrored, Operand, Posted, Result, RtasCall, Support
 from splitvisor.backend.guest_memory import GuestAddressError, GuestMemory
 from splitvisor.backend.nodes import PropertyValue, tree_node
 from splitvisor.backend.serve import Backend
@@ -35,6 +35,8 @@ __all__ = [
     "GuestMemory",
     "Handler",
     "Hypercall",
+    "Key",
+    "Keys",
     "Mirrored",
     "Operand",
     "Posted",

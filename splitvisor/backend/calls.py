@@ -46,6 +46,30 @@ class Posted:
     """Given the session, the values of key_argument (unit addresses) that exist."""
 
 
+Keys = Sequence["int | range"]
+"""Keys that a session owns: single ones, and ranges without their end, as Python has them."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """Lets several back ends own a call: the key in its arguments selects which.
+
+    Keys are unit addresses, LIOBNs, DRC indexes and BUIDs. All owners of a call must agree on everything here but `keys`. They
+    may change while the machine runs: Vm.inventory_changed() has them asked for again.
+    """
+
+    keys: Callable[[Any], Keys]
+    """Given the session, the keys that it owns now; at most 256 numbers and ranges."""
+    argument: int | None = 0
+    """Index of the argument that is the key: 0 is r4, or an RTAS call's first argument."""
+    argument_pair: int | None = None
+    """Instead: index of the first of two 32-bit arguments, the more significant one first (a BUID)."""
+    word: tuple[int, int] | None = None
+    """Instead: (operand, index), a big-endian 32-bit word of an operand of the call."""
+    no_owner_result: int | None = None
+    """What the guest gets for a key that nobody owns: r3, or the RTAS status. None: H_PARAMETER, or -3."""
+
+
 @dataclass(frozen=True)
 class Mirrored:
     """Lets cpu_service answer an RTAS call that only copies from a byte array (offset, address, length) from a copy of its own.
@@ -119,6 +143,8 @@ class Hypercall:
     unavailable_result: int = H.HARDWARE
     """r3 when the back end stays away."""
     name: str = ""
+    key: Key | None = None
+    """None: this back end owns the call whatever its arguments."""
 
     @property
     def call_name(self) -> str:
@@ -146,6 +172,8 @@ class RtasCall:
     operands: tuple[Operand, ...] = ()
     unavailable_result: int = RtasStatus.HARDWARE_ERROR
     mirrored: Mirrored | None = None
+    key: Key | None = None
+    """None: this back end owns the call whatever its arguments."""
 
     @property
     def call_name(self) -> str:

@@ -81,7 +81,7 @@ class AttachResponse(_message.Message):
     def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., saved_state: _Optional[_Union[SavedState, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions", "restore", "moved", "stands_still")
+    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions", "restore", "moved", "stands_still", "slots")
     VM_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class Hello(_message.Message):
     RESTORE_FIELD_NUMBER: _ClassVar[int]
     MOVED_FIELD_NUMBER: _ClassVar[int]
     STANDS_STILL_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
     vm: str
     incarnation: int
     vcpus: int
@@ -102,10 +103,19 @@ class Hello(_message.Message):
     restore: bool
     moved: bool
     stands_still: bool
-    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., restore: _Optional[bool] = ..., moved: _Optional[bool] = ..., stands_still: _Optional[bool] = ...) -> None: ...
+    slots: SlotRange
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., restore: _Optional[bool] = ..., moved: _Optional[bool] = ..., stands_still: _Optional[bool] = ..., slots: _Optional[_Union[SlotRange, _Mapping]] = ...) -> None: ...
+
+class SlotRange(_message.Message):
+    __slots__ = ("first", "count")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    count: int
+    def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class DeviceSpec(_message.Message):
-    __slots__ = ("kind", "unit_address", "options", "remembered")
+    __slots__ = ("kind", "unit_address", "options", "remembered", "backend")
     class OptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -117,11 +127,13 @@ class DeviceSpec(_message.Message):
     UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     REMEMBERED_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
     kind: str
     unit_address: int
     options: _containers.ScalarMap[str, str]
     remembered: bytes
-    def __init__(self, kind: _Optional[str] = ..., unit_address: _Optional[int] = ..., options: _Optional[_Mapping[str, str]] = ..., remembered: _Optional[bytes] = ...) -> None: ...
+    backend: str
+    def __init__(self, kind: _Optional[str] = ..., unit_address: _Optional[int] = ..., options: _Optional[_Mapping[str, str]] = ..., remembered: _Optional[bytes] = ..., backend: _Optional[str] = ...) -> None: ...
 
 class VcpuPosition(_message.Message):
     __slots__ = ("vcpu", "sequence")
@@ -164,7 +176,7 @@ class MirrorWrite(_message.Message):
     def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Route(_message.Message):
-    __slots__ = ("kind", "token", "name", "arguments", "operands", "posted", "unavailable_result")
+    __slots__ = ("kind", "token", "name", "arguments", "operands", "posted", "unavailable_result", "selector", "keys")
     KIND_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +184,8 @@ class Route(_message.Message):
     OPERANDS_FIELD_NUMBER: _ClassVar[int]
     POSTED_FIELD_NUMBER: _ClassVar[int]
     UNAVAILABLE_RESULT_FIELD_NUMBER: _ClassVar[int]
+    SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     kind: CallKind
     token: int
     name: str
@@ -179,7 +193,39 @@ class Route(_message.Message):
     operands: _containers.RepeatedCompositeFieldContainer[OperandSpec]
     posted: PostedPolicy
     unavailable_result: int
-    def __init__(self, kind: _Optional[_Union[CallKind, str]] = ..., token: _Optional[int] = ..., name: _Optional[str] = ..., arguments: _Optional[int] = ..., operands: _Optional[_Iterable[_Union[OperandSpec, _Mapping]]] = ..., posted: _Optional[_Union[PostedPolicy, _Mapping]] = ..., unavailable_result: _Optional[int] = ...) -> None: ...
+    selector: Selector
+    keys: _containers.RepeatedCompositeFieldContainer[KeyRange]
+    def __init__(self, kind: _Optional[_Union[CallKind, str]] = ..., token: _Optional[int] = ..., name: _Optional[str] = ..., arguments: _Optional[int] = ..., operands: _Optional[_Iterable[_Union[OperandSpec, _Mapping]]] = ..., posted: _Optional[_Union[PostedPolicy, _Mapping]] = ..., unavailable_result: _Optional[int] = ..., selector: _Optional[_Union[Selector, _Mapping]] = ..., keys: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ...) -> None: ...
+
+class Selector(_message.Message):
+    __slots__ = ("argument", "argument_pair", "word", "no_owner_result")
+    ARGUMENT_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENT_PAIR_FIELD_NUMBER: _ClassVar[int]
+    WORD_FIELD_NUMBER: _ClassVar[int]
+    NO_OWNER_RESULT_FIELD_NUMBER: _ClassVar[int]
+    argument: int
+    argument_pair: int
+    word: OperandWord
+    no_owner_result: int
+    def __init__(self, argument: _Optional[int] = ..., argument_pair: _Optional[int] = ..., word: _Optional[_Union[OperandWord, _Mapping]] = ..., no_owner_result: _Optional[int] = ...) -> None: ...
+
+class KeyRange(_message.Message):
+    __slots__ = ("first", "last")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    last: int
+    def __init__(self, first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
+
+class RouteKeys(_message.Message):
+    __slots__ = ("route", "keys", "posted_keys")
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    POSTED_KEYS_FIELD_NUMBER: _ClassVar[int]
+    route: int
+    keys: _containers.RepeatedCompositeFieldContainer[KeyRange]
+    posted_keys: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, route: _Optional[int] = ..., keys: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., posted_keys: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PostedPolicy(_message.Message):
     __slots__ = ("credit_bytes", "key_argument", "key_values", "size_argument", "max_size")
@@ -408,12 +454,14 @@ class Resumed(_message.Message):
     def __init__(self) -> None: ...
 
 class Inventory(_message.Message):
-    __slots__ = ("nodes", "devices")
+    __slots__ = ("nodes", "devices", "keys")
     NODES_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     nodes: _containers.RepeatedCompositeFieldContainer[TreeNode]
     devices: _containers.RepeatedCompositeFieldContainer[DeviceSpec]
-    def __init__(self, nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ...) -> None: ...
+    keys: _containers.RepeatedCompositeFieldContainer[RouteKeys]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., keys: _Optional[_Iterable[_Union[RouteKeys, _Mapping]]] = ...) -> None: ...
 
 class TreeNode(_message.Message):
     __slots__ = ("path", "properties")
