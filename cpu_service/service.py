@@ -19,6 +19,7 @@ from cpu_service.images.loader import LoaderError
 from cpu_service.link.connection import LinkConnection
 from cpu_service.link.contract import BackendUnavailableError
 from cpu_service.machine.machine import FINAL_STATES, Machine
+from cpu_service.machine.placement import PlacementError, check_devices, vio_slots
 from cpu_service.report.metrics import machine_samples
 from cpu_service.report.status import backend_status, machine_status
 from cpu_service.report.trap_trace import TooManyWatchersError, Watcher, WatchError
@@ -107,7 +108,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
                 await asyncio.to_thread(machine.start)
             except BackendUnavailableError as error:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-            except (LoaderError, RegistryError, UnsupportedEngineError, RecordingError) as error:
+            except (LoaderError, RegistryError, PlacementError, UnsupportedEngineError, RecordingError) as error:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
             except OSError as error:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"guest RAM: {error}")
@@ -310,4 +311,9 @@ def _wrong(config: pb.MachineConfig) -> str:
             check_address(backend.address)
         except AddressError as error:
             return f"backends: {backend.name}: {error}"
+    try:
+        check_devices(config)
+        vio_slots(config.backends)
+    except PlacementError as error:
+        return str(error)
     return next((text for wrong, text in checks if wrong), "")

@@ -26,6 +26,7 @@ from cpu_service.link.contract import (
     MessageTap,
     explain_end,
     offered_calls,
+    with_keys,
 )
 from cpu_service.link.ledger import CallLedger
 from cpu_service.link.wire import TrapWire, WireEndedError
@@ -83,6 +84,9 @@ class LinkConnection:
         self.name, self.address = name, address
         self._tap = tap
         self.offer = pb.Offer()
+        """As it was when the back end attached last."""
+        self.routes: Sequence[pb.Route] = ()
+        """Of the offer, with the keys that the back end owns now; replaced as a whole when they change."""
         self.nodes: Sequence[pb.TreeNode] = ()
         """What the back end describes for the device tree; replaced as a whole when it changes."""
         self.devices: Sequence[pb.DeviceSpec] = tuple(hello.devices)
@@ -91,10 +95,8 @@ class LinkConnection:
         """Copies of the back end's arrays, by the name of the call that reads them."""
         self.attached = False
         self.reconnects = 0
-        self.posted_calls = self.posted_bytes = 0
-        """What went out without a vCPU's waiting."""
-        self.credit_stalls = 0
-        """Calls that were not posted for want of credit."""
+        self.posted_calls = self.posted_bytes = self.credit_stalls = 0
+        """What was sent without a vCPU's waiting, and calls that were not posted for want of credit."""
         self.acts = BackendActs(name, ram, events)
         """What the back end does on its own."""
         self._hello, self._events = hello, events
@@ -117,11 +119,9 @@ class LinkConnection:
         self._abandoned = False
         self._was_attached, self._refused, self._failure = False, False, ""
         self._restore = state
-        """Goes with the introduction until the back end has it."""
-        self._stands_still = state is not None
-        """The machine does not run yet."""
-        self._takes_back = False
-        """The machine runs already: a restored session goes on at once."""
+        """Sent with the introduction until the back end has it."""
+        self._stands_still, self._takes_back = state is not None, False
+        """The machine does not run yet; it runs already, and a restored session goes on at once."""
         self._saves = 0
         self._may_connect = threading.Event()
         self._may_connect.set()
@@ -290,6 +290,12 @@ class LinkConnection:
             raise BackendUnavailableError("it came back with other routes; restart the machine to use them")
         if any(len(mirror.contents) > MIRROR_BYTES for mirror in offer.offer.mirrors):
             raise BackendUnavailableError(f"it offered a mirror of more than {MIRROR_BYTES} bytes")
+        routes, self.routes = self.routes, tuple(offer.offer.routes)
+        try:
+            self._events.keys_changed(self)
+        except BackendUnavailableError:
+            self.routes = routes
+            raise
         self.mirrors = {mirror.name: bytearray(mirror.contents) for mirror in offer.offer.mirrors}
         offer.offer.ClearField("mirrors")
         self.offer, self.nodes = offer.offer, tuple(offer.offer.nodes)
@@ -386,9 +392,20 @@ class LinkConnection:
             case "memory_write":
                 self._answer_memory(self.acts.write_memory(response.memory_write))
             case "inventory":
-                self.nodes, self.devices = tuple(response.inventory.nodes), tuple(response.inventory.devices)
+                self._take_inventory(response.inventory)
             case other:
                 raise BackendUnavailableError(f"it sent an unexpected message: {other}")
+
+    def _take_inventory(self, inventory: pb.Inventory) -> None:
+        """What the back end has now. Raises BackendUnavailableError when keys are not its to take; then nothing has changed."""
+        if inventory.keys:
+            before, self.routes = self.routes, with_keys(self.routes, inventory.keys)
+            try:
+                self._events.keys_changed(self)
+            except BackendUnavailableError:
+                self.routes = before
+                raise
+        self.nodes, self.devices = tuple(inventory.nodes), tuple(inventory.devices)
 
     def _answer_memory(self, result: pb.AttachRequest) -> None:
         with self._lock:

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
 
-from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ class LinkEvents(Protocol):
     def connection_changed(self, link: LinkConnection) -> None:
         """The stream went down or came back."""
 
+    def keys_changed(self, link: LinkConnection) -> None:
+        """Its routes have other keys. Raises BackendUnavailableError when one is another back end's."""
+
 
 class MessageTap(Protocol):
     """Shown every message of a link, from the link's threads; messages do not change afterwards."""
@@ -62,16 +65,28 @@ class MessageTap(Protocol):
 
 
 def offered_calls(offer: pb.Offer) -> list[pb.Route]:
-    """The routes of an offer as far as they must not change: the devices whose calls may be posted come and go."""
+    """The routes of an offer as far as they must not change: devices come and go, and keys with them."""
     offer = pb.Offer(routes=offer.routes)
     for route in offer.routes:
+        route.ClearField("keys")
         route.posted.ClearField("key_values")
     return list(offer.routes)
 
 
-def unavailable(route: pb.Route) -> int:
-    """What the guest gets when the owner of a route stays away."""
-    return route.unavailable_result or H.HARDWARE
+def with_keys(routes: Sequence[pb.Route], changes: Sequence[pb.RouteKeys]) -> Sequence[pb.Route]:
+    """Return routes with other keys. Raises BackendUnavailableError for a change of a route that has none."""
+    changed = list(routes)
+    for change in changes:
+        if change.route >= len(routes) or not routes[change.route].HasField("selector"):
+            raise BackendUnavailableError(f"it changes the keys of route {change.route}, which has none")
+        route = pb.Route()
+        route.CopyFrom(routes[change.route])
+        del route.keys[:]
+        route.keys.extend(change.keys)
+        if route.HasField("posted"):
+            route.posted.key_values[:] = change.posted_keys
+        changed[change.route] = route
+    return tuple(changed)
 
 
 def explain_end(error: WireEndedError) -> str:

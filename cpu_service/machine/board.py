@@ -24,10 +24,11 @@ from cpu_service.hypercalls.virtual_processor_area import VirtualProcessorAreas
 from cpu_service.hypercalls.xics import Xics
 from cpu_service.link.backend_link import BackendLink
 from cpu_service.link.connection import LinkConnection
-from cpu_service.link.contract import MessageTap
+from cpu_service.link.contract import BackendUnavailableError, MessageTap
+from cpu_service.machine.placement import placed_at, vio_slots
 from cpu_service.machine.ram import GuestRam
 from cpu_service.report.trap_trace import TrapTrace
-from cpu_service.routing.registry import Registry
+from cpu_service.routing.registry import Registry, RegistryError
 from cpu_service.routing.router import TrapRouter
 from cpu_service.vcpus.scheduler import VcpuScheduler
 from cpu_service.vcpus.timebase import Timebase
@@ -132,29 +133,33 @@ class Board:
             vcpus=config.vcpus,
             ram_bytes=size,
             ram_path="" if private else str(self._ram_path),
-            devices=config.devices,
             moved=origin.moved,
         )
         self.recorder = _recorder(config)
         """None: this machine is not recorded."""
         self.incarnation = hello.incarnation
         taps = [None if self.recorder is None else self.recorder.tap(index) for index in range(len(config.backends))]
+        slots = vio_slots(config.backends)
         self.links = [
-            self._link(backend, hello, origin.backends.get(backend.name), tap)
+            self._link(backend, hello, slots[backend.name], origin.backends.get(backend.name), tap)
             for backend, tap in zip(config.backends, taps, strict=True)
         ]
         tree_owners = {name for name, saved in origin.backends.items() if saved.backend == TREE_OWNER}
         self._restored_first = [link for link in self.links if link.name in tree_owners]
 
     def _link(
-        self, backend: mpb.BackendAddress, hello: pb.Hello, saved: spb.SavedBackend | None, tap: MessageTap | None
+        self,
+        backend: mpb.BackendAddress,
+        hello: pb.Hello,
+        slots: pb.SlotRange,
+        saved: spb.SavedBackend | None,
+        tap: MessageTap | None,
     ) -> BackendLink:
-        own = pb.Hello()
-        own.CopyFrom(hello)
+        own = pb.Hello(slots=slots)
+        own.MergeFrom(hello)
+        own.devices.extend(placed_at(backend.name, self.config.devices) if saved is None else saved.devices)
         if saved is None:
             return BackendLink(backend.name, backend.address, own, self.ram, self, tap=tap)
-        own.ClearField("devices")
-        own.devices.extend(saved.devices)
         return BackendLink(backend.name, backend.address, own, self.ram, self, saved.state, tap)
 
     def attach(self) -> None:
@@ -168,7 +173,7 @@ class Board:
             for link in group:
                 link.wait_attached(ATTACH_TIMEOUT_S)
         for link in self.links:
-            self.registry.add_offer(link, link.offer)
+            self.registry.add_offer(link)
         self.router = TrapRouter(self.registry, self.scheduler, self.ram, self, self.engine.native_calls)
         self.engine.on_hypercall = self.router.dispatch
         self.trace = TrapTrace(self.engine, self.registry, self.scheduler, self.ram)
@@ -203,6 +208,13 @@ class Board:
     def connection_changed(self, link: LinkConnection) -> None:
         """A back end went away or came back."""
         self._events.connection_changed(link)
+
+    def keys_changed(self, link: LinkConnection) -> None:
+        """A back end owns other devices. Raises BackendUnavailableError when it claims another's; from any thread."""
+        try:
+            self.registry.take_keys(link)
+        except RegistryError as error:
+            raise BackendUnavailableError(str(error)) from error
 
     def memory_written(self, address: int, length: int) -> None:
         """A back end wrote RAM: forget code translated from there; from any thread."""

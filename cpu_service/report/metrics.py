@@ -48,8 +48,7 @@ def _board_samples(vm: tuple[str], board: Board) -> Iterator[Sample]:
         yield Sample(metrics.CREDIT_STALLS, where, link.credit_stalls)
     if board.router is not None:
         for timed in board.router.times.all():
-            owner = board.router.owner(timed.call)
-            yield Sample(metrics.REMOTE_CALL, (*vm, timed.call, owner, timed.result.name.lower()), timed.latency)
+            yield Sample(metrics.REMOTE_CALL, (*vm, timed.call, timed.owner, timed.result.name.lower()), timed.latency)
     if board.trace is not None:
         yield Sample(metrics.WATCHERS, vm, board.trace.watchers)
         yield Sample(metrics.WATCH_MISSED, vm, board.trace.missed)

@@ -92,14 +92,14 @@ def _activity(machine: Machine, board: Board) -> pb.VcpuActivity:
 
 def _call_count(machine: Machine, row: CallCount) -> pb.CallCount:
     message = pb.CallCount(name=row.name, owner=row.owner, count=row.count, seconds=row.seconds)
-    for result, latency in _latencies(machine, row.name):
+    for result, latency in _latencies(machine, row):
         message.latencies.append(
             pb.LatencyHistogram(result=f"RESULT_CLASS_{result.name}", counts=latency.counts, seconds=latency.seconds)
         )
     return message
 
 
-def _latencies(machine: Machine, call: str) -> Iterator[tuple[ResultClass, Latency]]:
+def _latencies(machine: Machine, row: CallCount) -> Iterator[tuple[ResultClass, Latency]]:
     if machine.board is not None and machine.board.router is not None:
-        for timed in machine.board.router.times.of(call):
+        for timed in machine.board.router.times.of(row.name, row.owner):
             yield timed.result, timed.latency

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from cpu_service.engine.engine import Engine
 from cpu_service.machine.ram import GuestRam
-from cpu_service.routing.registry import LOCAL, Registry, RemoteCall
+from cpu_service.routing.registry import LOCAL, RegisteredRtas, Registry
+from cpu_service.routing.remote_call import RemoteCall, SharedCall
 from cpu_service.vcpus.scheduler import VcpuScheduler
 from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.papr.arguments import HYPERCALLS, string_arguments
@@ -198,17 +199,18 @@ class TrapTrace:
                 return
             vcpu = scheduler.current.index
             block = self._block(token, gpr[4])
-            remote = self._registry.remote.get(token)
-            arguments = block.arguments if block is not None else gpr[4 : 4 + _count(token, remote)]
+            registers = gpr[4 : 4 + _count(token, self._registry.remote.get(token))]
+            remote = self._registry.hypercall_owner(token, self._ram, registers)
+            arguments = registers if block is None else block.arguments
             posted_before = remote.link.posted_calls if remote is not None else 0
             now, began = time.time_ns(), time.perf_counter_ns()
             dispatch()
             took = time.perf_counter_ns() - began
             result = gpr[3] - (gpr[3] >> 63 << 64)
             if block is None:
-                owner = remote.link.name if remote is not None else LOCAL if token in local or token == Hcall.H_RTAS else ""
+                owner = remote.owner if remote is not None else LOCAL if token in local or token == Hcall.H_RTAS else ""
                 posted = remote is not None and remote.link.posted_calls != posted_before
-                kind, name = pb.WATCHED_KIND_HYPERCALL, hcall_name(token)
+                kind, name = pb.WATCHED_KIND_HYPERCALL, hcall_name(token) if remote is None else remote.name
                 seen = Seen(now, took, vcpu, kind, name, owner, posted, arguments, {}, result, (), result < 0)
             else:
                 returns = self._words(block.returns_at, block.returns)
@@ -234,14 +236,21 @@ class TrapTrace:
         returns_at = address + 12 + 4 * count
         if token == Hcall.H_RTAS:
             known = self._registry.rtas.get(which)
-            owner = "" if known is None else known.owner.link.name if isinstance(known.owner, RemoteCall) else LOCAL
+            owner = "" if known is None else self._rtas_owner(known, arguments)
             name = f"rtas {which:#x}" if known is None else known.name
             return _Block(pb.WATCHED_KIND_RTAS, name, owner, arguments, {}, returns_at, returns)
-        remote = self._registry.remote.get(token)
+        remote = self._registry.hypercall_owner(token, self._ram, (address,))
         name = self._string(which).decode("ascii", "backslashreplace")
         strings = {number: self._string(arguments[number]) for number in string_arguments(name) if number < len(arguments)}
-        owner = "" if remote is None else remote.link.name
+        owner = "" if remote is None else remote.owner
         return _Block(pb.WATCHED_KIND_CLIENT_SERVICE, name, owner, arguments, strings, returns_at, returns)
+
+    def _rtas_owner(self, known: RegisteredRtas, arguments: Sequence[int]) -> str:
+        owner = known.owner
+        if isinstance(owner, SharedCall):
+            selected = owner.select(self._ram, arguments)
+            return "" if selected is None else selected.owner
+        return owner.owner if isinstance(owner, RemoteCall) else LOCAL
 
     def _words(self, address: int, count: int) -> Sequence[int]:
         try:
@@ -256,12 +265,12 @@ class TrapTrace:
         return self._ram.map[address : address + STRING_BYTES].partition(b"\0")[0]
 
 
-def _count(token: int, remote: RemoteCall | None) -> int:
+def _count(token: int, remote: RemoteCall | SharedCall | None) -> int:
     """How many registers a hypercall takes."""
     known = HYPERCALLS.get(token)
     if known is not None:
         return len(known)
-    return remote.route.arguments if remote is not None else UNKNOWN_ARGUMENTS
+    return remote.arguments if remote is not None else UNKNOWN_ARGUMENTS
 
 
 def _is_failure(kind: pb.WatchedKind, returns: Sequence[int]) -> bool:

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who owns each hypercall and RTAS call: a local handler or a remote back end, registered at run time."""
+"""Who owns each hypercall and RTAS call: a local handler, a back end, or several back ends by a key in the arguments."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cpu_service.hypercalls.declarations import LocalHypercall, LocalRtas
 from cpu_service.link.backend_link import BackendLink
+from cpu_service.link.connection import LinkConnection
+from cpu_service.machine.ram import GuestRam
+from cpu_service.routing.key_table import OverlapError
+from cpu_service.routing.remote_call import RemoteCall, SharedCall
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import FIRST_FREE_TOKEN, TOKENS
 from splitvisor.rpc import trap_pb2 as pb
@@ -16,26 +21,14 @@ LOCAL = "local"
 MAX_HYPERCALL_TOKEN = 0xFFFF
 MAX_ARGUMENTS = 9
 MAX_OPERAND_BYTES = 64 << 10
+MAX_RTAS_ARGUMENTS = 16
+"""Among which a key may stand."""
+MAX_KEY_RANGES = 256
+"""Of one route."""
 
 
 class RegistryError(Exception):
     """A call cannot be registered: it has an owner already, or its route makes no sense."""
-
-
-@dataclass(frozen=True)
-class RemoteCall:
-    """A call that a back end owns."""
-
-    link: BackendLink
-    index: int
-    """Its place in the back end's offer."""
-    route: pb.Route
-    posted_keys: frozenset[int]
-
-    @property
-    def name(self) -> str:
-        """As PAPR spells it."""
-        return self.route.name
 
 
 @dataclass(frozen=True)
@@ -44,11 +37,13 @@ class RegisteredRtas:
 
     token: int
     name: str
-    owner: LocalRtas | RemoteCall
+    owner: LocalRtas | RemoteCall | SharedCall
 
 
 class Registry:
-    """Every hypercall token and RTAS call of a machine has exactly one owner, or none.
+    """The owners of every hypercall token and RTAS call of a machine.
+
+    A call has one owner, or several that a key in its arguments selects (a device of a bus), or none.
 
     Args:
         known_tokens: RTAS tokens by name that a guest knows already, having been saved.
@@ -56,31 +51,88 @@ class Registry:
 
     def __init__(self, known_tokens: Mapping[str, int] | None = None) -> None:
         self.local: dict[int, LocalHypercall] = {}
-        self.remote: dict[int, RemoteCall] = {}
+        self.remote: dict[int, RemoteCall | SharedCall] = {}
         self.rtas: dict[int, RegisteredRtas] = {}
         self._rtas_tokens: dict[str, int] = {}
         self._known_tokens = known_tokens or {}
         self._next_free_token = max((FIRST_FREE_TOKEN - 1, *self._known_tokens.values())) + 1
+        self._lock = threading.Lock()
+        """Of changes: keys change on links' threads. Whoever looks up needs no lock."""
+        self._offered: dict[str, list[tuple[RemoteCall, SharedCall | None]]] = {}
+        """The calls of each link, by its name, in the order of its offer."""
 
     def add_local(self, calls: Iterable[LocalHypercall | LocalRtas]) -> None:
         """Register calls that cpu_service handles itself. Raises RegistryError."""
         for call in calls:
             if isinstance(call, LocalRtas):
-                self._add_rtas(call.name, call, LOCAL)
+                if call.name in self._rtas_tokens:
+                    raise _claimed(f"RTAS call {call.name!r}", self.rtas[self._rtas_tokens[call.name]].owner, LOCAL)
+                self._add_rtas(call.name, call)
             else:
                 self._check_free(call.token, call.call_name, LOCAL)
                 self.local[call.token] = call
 
-    def add_offer(self, link: BackendLink, offer: pb.Offer) -> None:
+    def add_offer(self, link: BackendLink) -> None:
         """Register what a back end offers. Raises RegistryError and then leaves the registry unfit for use."""
-        for index, route in enumerate(offer.routes):
-            _check_route(route, link.name)
-            call = RemoteCall(link, index, route, frozenset(route.posted.key_values))
-            if route.kind == pb.CALL_KIND_RTAS:
-                self._add_rtas(route.name, call, link.name)
-            else:
-                self._check_free(route.token, route.name, link.name)
-                self.remote[route.token] = call
+        with self._lock:
+            calls = self._offered[link.name] = []
+            for index, route in enumerate(link.routes):
+                _check_route(route, link.name)
+                call = RemoteCall(link, index, route)
+                selector = route.selector if route.HasField("selector") else None
+                calls.append((call, self._add_call(route, call, selector)))
+
+    def _add_call(self, route: pb.Route, call: RemoteCall, selector: pb.Selector | None) -> SharedCall | None:
+        """Make a back end an owner of a call. Returns the shared call that it owns a part of."""
+        if call.is_rtas:
+            what = f"RTAS call {route.name!r}"
+            token = self._rtas_tokens.get(route.name)
+            known = None if token is None else self.rtas[token].owner
+        else:
+            what = f"hypercall {route.name} ({route.token:#x})"
+            known = self.remote.get(route.token)
+            if known is None:
+                self._check_free(route.token, route.name, call.owner)
+        if isinstance(known, SharedCall) and selector is not None:
+            _join(known, call, selector, what)
+            return known
+        if known is not None:
+            raise _claimed(what, known, call.owner)
+        owner: RemoteCall | SharedCall = call
+        if selector is not None:
+            owner = SharedCall(call, selector)
+        if call.is_rtas:
+            self._add_rtas(route.name, owner)
+        else:
+            self.remote[route.token] = owner
+        return owner if isinstance(owner, SharedCall) else None
+
+    def take_keys(self, link: LinkConnection) -> None:
+        """Take over the keys that a back end owns now; from any thread.
+
+        Raises RegistryError, which names the key and both owners, when one is another's; then the back end owns what it owned.
+        """
+        with self._lock:
+            calls = self._offered.get(link.name, ())
+            before = [(call.keys, call.posted_keys) for call, _ in calls]
+            for route in link.routes:
+                _check_keys(route, link.name)
+            try:
+                for (call, shared), route in zip(calls, link.routes, strict=False):
+                    call.take_keys(route)
+                    if shared is not None:
+                        _rekey(shared)
+            except RegistryError:
+                for (call, shared), (keys, posted_keys) in zip(calls, before, strict=True):
+                    call.keys, call.posted_keys = keys, posted_keys
+                    if shared is not None:
+                        _rekey(shared)
+                raise
+
+    def hypercall_owner(self, token: int, ram: GuestRam, arguments: Sequence[int]) -> RemoteCall | None:
+        """Return the back end's call that a hypercall with these arguments is."""
+        known = self.remote.get(token)
+        return known.select(ram, arguments) if isinstance(known, SharedCall) else known
 
     def rtas_calls(self) -> Sequence[RegisteredRtas]:
         """Every RTAS call by token."""
@@ -90,10 +142,7 @@ class Registry:
         """Every owned hypercall token, ascending."""
         return sorted([*self.local, *self.remote])
 
-    def _add_rtas(self, name: str, owner: LocalRtas | RemoteCall, owner_name: str) -> None:
-        known = self._rtas_tokens.get(name)
-        if known is not None:
-            raise RegistryError(f"RTAS call {name!r} is claimed by {self._owner_of(self.rtas[known].owner)} and by {owner_name}")
+    def _add_rtas(self, name: str, owner: LocalRtas | RemoteCall | SharedCall) -> None:
         token = self._known_tokens.get(name, TOKENS.get(name))
         if token is None:
             token = self._next_free_token
@@ -102,14 +151,43 @@ class Registry:
         self.rtas[token] = RegisteredRtas(token, name, owner)
 
     def _check_free(self, token: int, name: str, claimant: str) -> None:
+        what = f"hypercall {name} ({token:#x})"
+        if token == Hcall.H_RTAS:
+            raise RegistryError(f"{what} is claimed by the RTAS dispatcher and by {claimant}")
         owner = self.local.get(token) or self.remote.get(token)
-        if owner is not None or token == Hcall.H_RTAS:
-            known = "the RTAS dispatcher" if owner is None else self._owner_of(owner)
-            raise RegistryError(f"hypercall {name} ({token:#x}) is claimed by {known} and by {claimant}")
+        if owner is not None:
+            raise _claimed(what, owner, claimant)
 
-    @staticmethod
-    def _owner_of(owner: LocalHypercall | LocalRtas | RemoteCall) -> str:
-        return owner.link.name if isinstance(owner, RemoteCall) else LOCAL
+
+def _owner_name(owner: LocalHypercall | LocalRtas | RemoteCall | SharedCall) -> str:
+    if isinstance(owner, SharedCall):
+        return owner.calls[0].owner
+    return owner.owner if isinstance(owner, RemoteCall) else LOCAL
+
+
+def _claimed(what: str, owner: LocalHypercall | LocalRtas | RemoteCall | SharedCall, claimant: str) -> RegistryError:
+    shared = ", which shares it by a key," if isinstance(owner, SharedCall) else ""
+    return RegistryError(f"{what} is claimed by {_owner_name(owner)}{shared} and by {claimant}")
+
+
+def _rekey(shared: SharedCall) -> None:
+    """Look up by the owners' keys as they are now. Raises RegistryError, and then the look-up is as it was."""
+    try:
+        shared.rekey()
+    except OverlapError as error:
+        first, second = (owner.owner if isinstance(owner, RemoteCall) else LOCAL for owner in error.owners)
+        raise RegistryError(f"{shared.name}: key {error.key:#x} is claimed by {first} and by {second}") from None
+
+
+def _join(shared: SharedCall, call: RemoteCall, selector: pb.Selector, what: str) -> None:
+    """Make a back end one more owner of a shared call. Raises RegistryError."""
+    first = shared.calls[0]
+    if selector != shared.selector:
+        raise RegistryError(f"{what}: {first.owner} and {call.owner} do not select by the same key; selectors must be equal")
+    if not call.reads_key_as(first, selector):
+        raise RegistryError(f"{what}: {first.owner} and {call.owner} have different operands where the key is")
+    shared.calls.append(call)
+    _rekey(shared)
 
 
 def _check_route(route: pb.Route, backend: str) -> None:
@@ -128,7 +206,38 @@ def _check_route(route: pb.Route, backend: str) -> None:
     for number, operand in enumerate(route.operands):
         if operand.WhichOneof("base") == "word" and operand.word.operand >= number:
             raise RegistryError(f"{where}: operand {number} hangs on one that does not come before it")
+    if route.HasField("selector"):
+        _check_selector(route, where)
+    elif route.keys:
+        raise RegistryError(f"{where}: it has keys, but no selector that says where they stand")
+    _check_keys(route, backend)
     if route.HasField("posted"):
         used = max(route.posted.key_argument, route.posted.size_argument)
         if route.kind != pb.CALL_KIND_HYPERCALL or used >= route.arguments:
             raise RegistryError(f"{where}: a posted call is a hypercall whose key and size are among its arguments")
+
+
+def _check_selector(route: pb.Route, where: str) -> None:
+    selector = route.selector
+    # RTAS calls send every argument; those that are not there select nobody.
+    limit = route.arguments if route.kind == pb.CALL_KIND_HYPERCALL else MAX_RTAS_ARGUMENTS
+    match selector.WhichOneof("key"):
+        case "argument":
+            fits = selector.argument < limit
+        case "argument_pair":
+            fits = selector.argument_pair + 1 < limit
+        case "word":
+            fits = selector.word.operand < len(route.operands)
+            fits = fits and 4 * selector.word.index + 4 <= route.operands[selector.word.operand].size
+        case _:
+            raise RegistryError(f"{where}: its selector does not say where the key stands")
+    if not fits:
+        raise RegistryError(f"{where}: its selector names an argument or operand that the route does not have")
+
+
+def _check_keys(route: pb.Route, backend: str) -> None:
+    if len(route.keys) > MAX_KEY_RANGES or len(route.posted.key_values) > MAX_KEY_RANGES:
+        raise RegistryError(f"back end {backend}, {route.name}: more than {MAX_KEY_RANGES} ranges of keys")
+    for each in route.keys:
+        if each.first > each.last:
+            raise RegistryError(f"back end {backend}, {route.name}: keys from {each.first:#x} to {each.last:#x} are none")

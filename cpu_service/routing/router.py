@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,9 +17,9 @@ import structlog
 from cpu_service.engine.engine import MSR_PR
 from cpu_service.hypercalls.declarations import LocalRtas
 from cpu_service.link.backend_link import BackendLink
-from cpu_service.link.contract import unavailable
 from cpu_service.machine.ram import GuestRam
-from cpu_service.routing.registry import LOCAL, RegisteredRtas, Registry, RemoteCall
+from cpu_service.routing.registry import LOCAL, RegisteredRtas, Registry
+from cpu_service.routing.remote_call import RemoteCall, SharedCall
 from cpu_service.vcpus.scheduler import VcpuScheduler
 from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.observe.call_times import CallTimes, ResultClass, hypercall_class, rtas_class
@@ -40,6 +40,8 @@ CREDIT_RETRY_S = 0.02
 RECENT_TRAPS = 16
 UNOWNED = 0
 """Stands for all hypercalls without an owner in `counts`, of which a guest could make 2**64."""
+NOBODY = "nobody"
+"""In place of an owner: the key of a shared call was nobody's."""
 MAX_UNOWNED_LOGGED = 16
 MAX_RTAS_WORDS = 64
 """Argument and return words of an RTAS call, together; PAPR's longest has 17."""
@@ -154,48 +156,51 @@ class TrapRouter:
             return H.FUNCTION
         self.counts[token] += 1
         gpr = self._scheduler.current.gpr
-        arguments = [gpr[4 + number] for number in range(call.route.arguments)]
-        posted = self._post(call, arguments)
-        if posted is not None:
-            return posted
+        arguments = gpr[4 : 4 + call.arguments]
+        if isinstance(call, SharedCall):
+            owner = call.select(self._ram, arguments)
+            if owner is None:
+                call.without_owner += 1
+                return call.no_owner
+            owner.made += 1
+            call = owner
+            del arguments[call.arguments :]
+        if call.is_posted(arguments):
+            return self._post(call, arguments)
         reply = self._ask(call, arguments, 0)
         if reply is None:
-            return unavailable(call.route)
+            return call.unavailable
         for number, value in enumerate(reply.outputs[:9]):
             gpr[4 + number] = value
         return reply.result
 
     # Back ends.
 
-    def _post(self, call: RemoteCall, arguments: Sequence[int]) -> int | None:
-        """Make a posted call. Returns r3, or None when the call must go the synchronous way."""
-        if not call.posted_keys:
-            return None
-        policy = call.route.posted
-        size = arguments[policy.size_argument]
-        if arguments[policy.key_argument] not in call.posted_keys or size > policy.max_size:
-            return None
-        operands = self._operands(call.route, arguments)
+    def _post(self, call: RemoteCall, arguments: Sequence[int]) -> int:
+        """Make a posted call. Returns r3: H_BUSY while its owner gives no credit."""
+        assert call.posting is not None
+        size = arguments[call.posting.size_argument]
+        operands = call.operands(self._ram, arguments)
         vcpu = self._scheduler.current.index
         if self.spans is None:
             return H.SUCCESS if call.link.post(call.index, vcpu, arguments, operands, size) else H.BUSY
-        span = self.spans.begin(call.name, call.link.name, vcpu, posted=True)
+        span = self.spans.begin(call.name, call.owner, vcpu, posted=True)
         result = H.SUCCESS if call.link.post(call.index, vcpu, arguments, operands, size, span.traceparent) else H.BUSY
         span.end(hypercall_class(result))
         return result
 
     def _ask(self, call: RemoteCall, arguments: Sequence[int], returns: int) -> pb.Reply | None:
         """Make a synchronous call and apply what its reply carries beside registers."""
-        operands = () if call.link.offer.ram_mapped else self._operands(call.route, arguments)
+        operands = () if call.link.offer.ram_mapped else call.operands(self._ram, arguments)
         vcpu = self._scheduler.current.index
-        span = None if self.spans is None else self.spans.begin(call.name, call.link.name, vcpu)
+        span = None if self.spans is None else self.spans.begin(call.name, call.owner, vcpu)
         traceparent = "" if span is None else span.traceparent
         began = time.perf_counter()
         self._waiting_for.append(call.link)
         reply = call.link.call(call.index, vcpu, arguments, returns, operands, CALL_TIMEOUT_S, self._invoke, traceparent)
         self._waiting_for.pop()
         result = _reply_class(call, reply)
-        self.times.observe(call.name, result, time.perf_counter() - began)
+        self.times.observe(call.name, result, time.perf_counter() - began, call.owner)
         if reply is not None:
             self._apply(reply, call)
         if span is not None:
@@ -207,7 +212,7 @@ class TrapRouter:
             try:
                 self._ram.write(block.address, block.data)
             except GuestAddressError as error:
-                log.error("back end wrote outside RAM", backend=call.link.name, call=call.name, reason=str(error))
+                log.error("back end wrote outside RAM", backend=call.owner, call=call.name, reason=str(error))
         for dirty in reply.dirty:
             self._events.memory_written(dirty.address, dirty.length)
         for effect in reply.effects:
@@ -220,37 +225,24 @@ class TrapRouter:
                     self._invoke_posted(effect.invoke)
                 case "mirror_write":
                     if not call.link.mirror_write(effect.mirror_write):
-                        log.error("back end changed a mirror behind its end", backend=call.link.name, call=call.name)
-
-    def _operands(self, route: pb.Route, arguments: Sequence[int]) -> Sequence[pb.MemoryBlock]:
-        """The memory that a route asks for; what is not in RAM is left out with all that hangs on it."""
-        blocks: dict[int, pb.MemoryBlock] = {}
-        for number, spec in enumerate(route.operands):
-            address = _operand_address(spec, arguments, blocks)
-            if address is None:
-                continue
-            size = max(0, min(spec.size, self._ram.size - address))
-            data = self._ram.map[address : address + size]
-            if spec.string:
-                data = data[: data.find(b"\0") + 1] or data
-            if data:
-                blocks[number] = pb.MemoryBlock(address=address, data=data)
-        return list(blocks.values())
+                        log.error("back end changed a mirror behind its end", backend=call.owner, call=call.name)
 
     def _invoke(self, invoke: pb.Invoke) -> pb.InvokeResult:
         """A hypercall that a back end makes for the waiting vCPU, of a route that another back end owns."""
-        call = self._registry.remote.get(invoke.token)
-        if call is None or len(invoke.arguments) < call.route.arguments:
+        known = self._registry.remote.get(invoke.token)
+        if known is None or len(invoke.arguments) < known.arguments:
             return pb.InvokeResult(id=invoke.id, result=H.FUNCTION)
+        call = self._registry.hypercall_owner(invoke.token, self._ram, invoke.arguments)
+        if call is None:
+            return pb.InvokeResult(id=invoke.id, result=known.no_owner if isinstance(known, SharedCall) else H.FUNCTION)
         if call.link in self._waiting_for:  # It waits for us: neither would ever answer.
             return pb.InvokeResult(id=invoke.id, result=H.RESOURCE)
-        arguments = list(invoke.arguments[: call.route.arguments])
-        posted = self._post(call, arguments)
-        if posted is not None:
-            return pb.InvokeResult(id=invoke.id, result=posted)
+        arguments = list(invoke.arguments[: call.arguments])
+        if call.is_posted(arguments):
+            return pb.InvokeResult(id=invoke.id, result=self._post(call, arguments))
         reply = self._ask(call, arguments, 0)
         if reply is None:
-            return pb.InvokeResult(id=invoke.id, result=unavailable(call.route))
+            return pb.InvokeResult(id=invoke.id, result=call.unavailable)
         return pb.InvokeResult(id=invoke.id, result=reply.result, outputs=reply.outputs)
 
     def _invoke_posted(self, invoke: pb.Invoke) -> None:
@@ -260,7 +252,9 @@ class TrapRouter:
             if time.monotonic() > deadline:
                 log.warning("a call was dropped: its owner gives no credit", call=hcall_name(invoke.token))
                 return
-            self._registry.remote[invoke.token].link.wait_for_credit(CREDIT_RETRY_S)
+            owner = self._registry.hypercall_owner(invoke.token, self._ram, invoke.arguments)
+            if owner is not None:
+                owner.link.wait_for_credit(CREDIT_RETRY_S)
 
     # RTAS.
 
@@ -295,11 +289,18 @@ class TrapRouter:
             if len(arguments) != owner.arguments or nret < owner.returns:
                 return (RtasStatus.PARAMETER_ERROR,)
             return owner.handler(self._scheduler.current, arguments, nret)
+        if isinstance(owner, SharedCall):
+            selected = owner.select(self._ram, arguments)
+            if selected is None:
+                owner.without_owner += 1
+                return (owner.no_owner,)
+            selected.made += 1
+            owner = selected
         if owner.name in owner.link.mirrors and self._mirrored(owner, arguments, nret):
             return (RtasStatus.SUCCESS, arguments[2])
         reply = self._ask(owner, arguments, nret)
         if reply is None:
-            return (owner.route.unavailable_result or RtasStatus.HARDWARE_ERROR,)
+            return (owner.unavailable,)
         return None if reply.unknown_call else reply.returns
 
     def _mirrored(self, owner: RemoteCall, arguments: Sequence[int], nret: int) -> bool:
@@ -313,25 +314,29 @@ class TrapRouter:
         self._ram.write(address, bytes(contents[offset : offset + length]))
         return True
 
-    def owner(self, call: str) -> str:
-        """Return the back end that owns a call of this name; "local" when none does."""
-        remote = (owner for owner in self._registry.remote.values() if owner.name == call)
-        rtas = (known.owner for known in self._registry.rtas.values() if known.name == call)
-        return next((owner.link.name for owner in (*remote, *rtas) if isinstance(owner, RemoteCall)), LOCAL)
-
     def call_counts(self) -> list[CallCount]:
-        """How often each call was made, the most frequent first."""
-        rows = []
-        hypercalls = self.counts + Counter(self._native_calls())
-        for token, count in hypercalls.items():
-            call = self._registry.remote.get(token)
-            name = hcall_name(token) if token != UNOWNED else "without an owner"
-            rows.append(CallCount(name, LOCAL if call is None else call.link.name, count, self.times.seconds(name)))
+        """How often each call was made, by owner, the most frequent first."""
+        rows: list[CallCount] = []
+        for token, count in (self.counts + Counter(self._native_calls())).items():
+            owner = self._registry.remote.get(token)
+            name = "without an owner" if token == UNOWNED else hcall_name(token) if owner is None else owner.name
+            rows += self._rows(name, owner, count)
         for token, count in self.rtas_counts.copy().items():
             known = self._registry.rtas[token]
-            owner = known.owner.link.name if isinstance(known.owner, RemoteCall) else LOCAL
-            rows.append(CallCount(known.name, owner, count, self.times.seconds(known.name)))
+            rows += self._rows(known.name, known.owner, count)
         return sorted(rows, key=lambda row: -row.count)
+
+    def _rows(self, name: str, owner: LocalRtas | RemoteCall | SharedCall | None, count: int) -> Iterator[CallCount]:
+        if isinstance(owner, SharedCall):
+            for call in owner.calls:
+                if call.made:
+                    yield CallCount(name, call.owner, call.made, self.times.seconds(name, call.owner))
+            if owner.without_owner:
+                yield CallCount(name, NOBODY, owner.without_owner, 0.0)
+        elif isinstance(owner, RemoteCall):
+            yield CallCount(name, owner.owner, count, self.times.seconds(name, owner.owner))
+        else:
+            yield CallCount(name, LOCAL, count, 0.0)
 
 
 @dataclass(frozen=True)
@@ -340,6 +345,7 @@ class CallCount:
 
     name: str
     owner: str
+    """A back end's name, LOCAL, or NOBODY."""
     count: int
     seconds: float
 
@@ -347,7 +353,7 @@ class CallCount:
 def _reply_class(call: RemoteCall, reply: pb.Reply | None) -> ResultClass:
     if reply is None:
         return ResultClass.UNAVAILABLE
-    if call.route.kind != pb.CALL_KIND_RTAS:
+    if not call.is_rtas:
         return hypercall_class(reply.result)
     if reply.unknown_call:
         return ResultClass.ERROR
@@ -356,13 +362,3 @@ def _reply_class(call: RemoteCall, reply: pb.Reply | None) -> ResultClass:
 
 def _words(data: bytes) -> tuple[int, ...]:
     return tuple(int.from_bytes(data[at : at + 4], "big") for at in range(0, len(data), 4))
-
-
-def _operand_address(spec: pb.OperandSpec, arguments: Sequence[int], blocks: dict[int, pb.MemoryBlock]) -> int | None:
-    if spec.WhichOneof("base") == "argument":
-        return arguments[spec.argument] & LOGICAL_ADDRESS_MASK if spec.argument < len(arguments) else None
-    block = blocks.get(spec.word.operand)
-    at = 4 * spec.word.index
-    if block is None or at + 4 > len(block.data):
-        return None
-    return int.from_bytes(block.data[at : at + 4], "big")

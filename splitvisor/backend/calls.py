@@ -60,7 +60,7 @@ class Key:
 
     keys: Callable[[Any], Keys]
     """Given the session, the keys that it owns now; at most 256 numbers and ranges."""
-    argument: int | None = 0
+    argument: int = 0
     """Index of the argument that is the key: 0 is r4, or an RTAS call's first argument."""
     argument_pair: int | None = None
     """Instead: index of the first of two 32-bit arguments, the more significant one first (a BUID)."""

@@ -20,6 +20,9 @@ class Vm(ABC):
     incarnation: int
     vcpus: int
     devices: Sequence[pb.DeviceSpec]
+    """Those that the machine's configuration places at this back end."""
+    slots: range
+    """Slots of the VIO bus that this back end may fill; empty: none."""
     memory: GuestMemory
     moved: bool = False
     """Session.restore() gets the state of a moment ago from another cpu_service, not an older one from a file."""

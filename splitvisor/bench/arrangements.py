@@ -44,6 +44,9 @@ class _Events:
     def connection_changed(self, link: LinkConnection) -> None:
         """The first call that fails says so."""
 
+    def keys_changed(self, link: LinkConnection) -> None:
+        """An echo owns its calls whatever their arguments."""
+
 
 def measure_arrangements(count: int) -> dict[str, Latency]:
     """Time count exchanges of each arrangement, by its name; of a posted call, its part of a batch. Raises BenchError."""

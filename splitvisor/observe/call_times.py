@@ -67,6 +67,8 @@ class Timed(NamedTuple):
     """The durations of one call with one class of result."""
 
     call: str
+    owner: str
+    """Where it was made; empty when the observer has only its own."""
     result: ResultClass
     latency: Latency
 
@@ -75,31 +77,31 @@ class CallTimes:
     """Durations by call and result class. One thread observes; any thread reads, and may see the sum of a moment before."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, list[Latency]] = {}
+        self._calls: dict[tuple[str, str], list[Latency]] = {}
 
-    def observe(self, call: str, result: ResultClass, seconds: float) -> None:
-        """Count one call. The names must be bounded: those of routes are."""
-        found = self._calls.get(call)
+    def observe(self, call: str, result: ResultClass, seconds: float, owner: str = "") -> None:
+        """Count one call. The names must be bounded: those of routes and back ends are."""
+        found = self._calls.get((call, owner))
         if found is None:
-            found = self._calls[call] = [Latency() for _ in range(len(ResultClass) + 1)]
+            found = self._calls[call, owner] = [Latency() for _ in range(len(ResultClass) + 1)]
         latency = found[result]
         latency.counts[bisect_left(BOUNDS, seconds)] += 1
         latency.seconds += seconds
 
-    def seconds(self, call: str) -> float:
-        """Return the seconds of all calls of a name."""
-        return sum(latency.seconds for latency in self._calls.get(call, ()))
+    def seconds(self, call: str, owner: str = "") -> float:
+        """Return the seconds of all calls of a name at an owner."""
+        return sum(latency.seconds for latency in self._calls.get((call, owner), ()))
 
-    def of(self, call: str) -> Iterator[Timed]:
-        """Yield the durations of one call by result class, those that occurred."""
-        for result, latency in zip(ResultClass, self._calls.get(call, ())[1:], strict=False):
+    def of(self, call: str, owner: str = "") -> Iterator[Timed]:
+        """Yield the durations of one call at an owner by result class, those that occurred."""
+        for result, latency in zip(ResultClass, self._calls.get((call, owner), ())[1:], strict=False):
             if any(latency.counts):
-                yield Timed(call, result, latency)
+                yield Timed(call, owner, result, latency)
 
     def all(self) -> Iterator[Timed]:
         """Yield the durations of every call."""
-        for call in tuple(self._calls):
-            yield from self.of(call)
+        for call, owner in tuple(self._calls):
+            yield from self.of(call, owner)
 
 
 def quantile(counts: list[int], share: float) -> float:

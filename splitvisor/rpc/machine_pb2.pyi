@@ -87,12 +87,14 @@ class MachineConfig(_message.Message):
     def __init__(self, name: _Optional[str] = ..., memory_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., kernel: _Optional[str] = ..., initrd: _Optional[str] = ..., append: _Optional[str] = ..., firmware: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[_trap_pb2.DeviceSpec, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ..., private_memory: _Optional[bool] = ..., uuid: _Optional[str] = ..., flat_tree: _Optional[bool] = ..., record_file: _Optional[str] = ...) -> None: ...
 
 class BackendAddress(_message.Message):
-    __slots__ = ("name", "address")
+    __slots__ = ("name", "address", "vio_slots")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    VIO_SLOTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     address: str
-    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+    vio_slots: int
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., vio_slots: _Optional[int] = ...) -> None: ...
 
 class StartMachineRequest(_message.Message):
     __slots__ = ("config",)

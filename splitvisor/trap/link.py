@@ -26,6 +26,7 @@ from splitvisor.trap.messages import (
     interrupt_message,
     mirror_messages,
     reply_message,
+    route_keys,
     route_message,
     saved_states,
 )
@@ -34,6 +35,8 @@ MAX_PENDING_EVENTS = 1024
 """Interrupt sources and actions that wait for cpu_service to come back."""
 REPEATED_PULSE_S = 5.0
 """Interrupts this young are pulsed again at the next attach: the lost connection may have been dead when they were sent."""
+MAX_SLOTS = 64
+"""Of a VM's VIO bus."""
 BACKLOG_BYTES = 16 << 20
 """Requests that wait for the one in hand; cpu_service keeps far below: a trap a vCPU, and posted calls as far as credit goes."""
 REQUEST_DEADLINE_S = 60.0
@@ -52,6 +55,7 @@ class VmLink(Vm):
         self.incarnation = hello.incarnation
         self.vcpus = hello.vcpus
         self.devices = list(hello.devices)
+        self.slots = range(hello.slots.first, hello.slots.first + min(hello.slots.count, MAX_SLOTS))
         self.moved = hello.moved
         self.restoring = hello.restore
         """The session waits for the state that it starts with; nobody else sees it before."""
@@ -76,7 +80,6 @@ class VmLink(Vm):
         self.observers: Sequence[HandlerObserver] = ()
         """See each call begin and end."""
         self._is_as_configured = True
-        self._routes: list[pb.Route] = []
 
     def _map(self, hello: pb.Hello) -> BackendMemory:
         if hello.ram_path:
@@ -108,7 +111,9 @@ class VmLink(Vm):
             self.stream.send(self._inventory())
 
     def _inventory(self) -> pb.AttachResponse:
-        return pb.AttachResponse(inventory=pb.Inventory(nodes=self.session.nodes(), devices=self.session.inventory()))
+        session = self.session
+        inventory = pb.Inventory(nodes=session.nodes(), devices=session.inventory(), keys=route_keys(self.calls, session))
+        return pb.AttachResponse(inventory=inventory)
 
     async def invoke(self, token: int, *arguments: int) -> tuple[int, Sequence[int]]:
         """See Vm."""
@@ -154,12 +159,9 @@ class VmLink(Vm):
 
     def offer(self, backend: str) -> pb.Offer:
         """Describe the routes and nodes of this VM."""
-        if not self._routes:
-            # Made once: cpu_service holds a back end to the routes that it offered first, whatever is plugged in later.
-            self._routes = [route_message(call, self.session) for call in self.calls]
         return pb.Offer(
             backend=backend,
-            routes=self._routes,
+            routes=[route_message(call, self.session) for call in self.calls],
             nodes=self.session.nodes(),
             ram_mapped=isinstance(self._memory, MappedMemory),
             mirrors=mirror_messages(self.calls, self.session),

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import structlog
 
-from splitvisor.backend import Call, Hypercall, Operand, Result, RtasCall, Session
+from splitvisor.backend import Call, Hypercall, Key, Operand, Result, RtasCall, Session
 from splitvisor.backend.guest_memory import GuestAddressError
 from splitvisor.backend.state import StateCollector, StateError, parts
 from splitvisor.rpc import trap_pb2 as pb
@@ -23,6 +23,9 @@ def route_message(call: Hypercall | RtasCall, session: Session) -> pb.Route:
         operands=[_operand_message(operand) for operand in call.operands],
         unavailable_result=call.unavailable_result,
     )
+    if call.key is not None:
+        route.selector.CopyFrom(_selector_message(call.key, call.failure(parameter=True)))
+        route.keys.extend(_key_ranges(call.key, session))
     if isinstance(call, RtasCall):
         route.kind = pb.CALL_KIND_RTAS
         return route
@@ -40,6 +43,35 @@ def route_message(call: Hypercall | RtasCall, session: Session) -> pb.Route:
             )
         )
     return route
+
+
+def _selector_message(key: Key, refusal: Result) -> pb.Selector:
+    """The wire form of a key; refusal: what a bad argument gets, and so does a key that nobody owns."""
+    refused = refusal.returns[0] if refusal.returns else refusal.result
+    selector = pb.Selector(no_owner_result=refused if key.no_owner_result is None else key.no_owner_result)
+    if key.word is not None:
+        selector.word.operand, selector.word.index = key.word
+    elif key.argument_pair is not None:
+        selector.argument_pair = key.argument_pair
+    else:
+        selector.argument = key.argument
+    return selector
+
+
+def _key_ranges(key: Key, session: Session) -> Iterator[pb.KeyRange]:
+    for each in key.keys(session):
+        if isinstance(each, int):
+            yield pb.KeyRange(first=each, last=each)
+        elif each:
+            yield pb.KeyRange(first=each[0], last=each[-1])
+
+
+def route_keys(calls: Sequence[Hypercall | RtasCall], session: Session) -> Iterator[pb.RouteKeys]:
+    """The keys that a session owns now, of every call that has a key."""
+    for number, call in enumerate(calls):
+        if call.key is not None:
+            posted = call.posted.key_values(session) if isinstance(call, Hypercall) and call.posted is not None else ()
+            yield pb.RouteKeys(route=number, keys=_key_ranges(call.key, session), posted_keys=posted)
 
 
 def mirror_messages(calls: Sequence[Hypercall | RtasCall], session: Session) -> list[pb.Mirror]:

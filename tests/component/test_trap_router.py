@@ -14,7 +14,6 @@ from cpu_service.hypercalls.declarations import LocalHypercall
 from cpu_service.hypercalls.hash_page_table import MIN_SHIFT
 from cpu_service.link.backend_link import BackendLink
 from cpu_service.machine.ram import GuestRam
-from cpu_service.routing.registry import Registry
 from cpu_service.routing.router import TrapRouter
 from cpu_service.vcpus.scheduler import VcpuScheduler
 from cpu_service.vcpus.timebase import Timebase
@@ -45,14 +44,15 @@ class Routed:
         engine = self.engine = Engine(ram, mmap.mmap(-1, 1 << MIN_SHIFT))
         self.scheduler = VcpuScheduler(engine, Timebase(engine), 1)
         self.scheduler.reset(0x1000, {}, MSR_SF | MSR_ME)
-        registry = self.registry = Registry()
+        registry = self.registry = self.events.registry
         registry.add_local([LocalHypercall(Hcall.H_CEDE, lambda _vcpu: H.SUCCESS, "tests")])
         self.links = []
         for backend in backends:
             hello = pb.Hello(vm="vm", incarnation=1, vcpus=1, ram_bytes=RAM_BYTES)
             link = BackendLink(backend.address, backend.address, hello, self.ram, self.events)
             link.begin()
-            registry.add_offer(link, link.wait_attached(DEADLINE_S))
+            link.wait_attached(DEADLINE_S)
+            registry.add_offer(link)
             self.links.append(link)
         self.router = TrapRouter(registry, self.scheduler, self.ram, self.events)
         engine.on_hypercall = self.router.dispatch

@@ -72,7 +72,7 @@ def test_hypercalls_are_seen_with_arguments_result_and_owner(routed: Routed, tra
     assert routed.hypercall(0xF300, 1, 2, 3, 4) == H.FUNCTION
     add, fail, log, unowned = watching.seen()
     backend = routed.links[0].name
-    assert (add.name, add.owner, add.arguments, add.result, add.failed) == (f"hypercall {H_ADD:#x}", backend, [40], 0, False)
+    assert (add.name, add.owner, add.arguments, add.result, add.failed) == ("H_ADD", backend, [40], 0, False)
     assert (fail.result, fail.failed, fail.posted) == (H.HARDWARE, True, False)
     assert (log.posted, log.arguments) == (True, [UNIT, 1, 7])
     assert (unowned.owner, unowned.result, unowned.arguments) == ("", H.FUNCTION, [1, 2, 3, 4])
@@ -130,13 +130,13 @@ def test_local_calls_are_seen_when_asked_for(routed: Routed, trace: TrapTrace) -
     routed.hypercall(Hcall.H_CEDE)
     routed.hypercall(H_ADD, 1)
     assert [each.owner for each in without.seen()] == [routed.links[0].name]
-    assert [each.name for each in everything.seen()] == ["H_CEDE", f"hypercall {H_ADD:#x}"]
+    assert [each.name for each in everything.seen()] == ["H_CEDE", "H_ADD"]
 
 
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        ({"calls": ["*f1*", "h_c*"], "local": True}, 2),
+        ({"calls": ["*_add", "h_c*"], "local": True}, 2),
         ({"calls": ["h_ced[a-e]"], "local": True}, 1),
         ({"calls": ["CEDE"], "local": True}, 0),
         ({"owners": ["local"], "local": True}, 1),
@@ -195,6 +195,6 @@ def test_remote_calls_are_timed_by_what_came_of_them(routed: Routed, backend: Th
     routed.rtas(FIRST_FREE_TOKEN, 3, returns=2)
     found = {(timed.call, timed.result.name): sum(timed.latency.counts) for timed in routed.router.times.all()}
     assert found == {("H_ADD", "SUCCESS"): 3, ("H_FAIL", "ERROR"): 1, ("test,sum", "ERROR"): 1}
-    [add] = routed.router.times.of("H_ADD")
+    [add] = routed.router.times.of("H_ADD", backend.address)
     assert 0 < add.latency.seconds < 60
-    assert routed.router.owner("H_ADD") == backend.address
+    assert add.owner == backend.address

@@ -12,8 +12,9 @@ from typing import Any
 
 from cpu_service.link.backend_link import BackendLink
 from cpu_service.link.connection import LinkConnection
-from cpu_service.link.contract import MessageTap
+from cpu_service.link.contract import BackendUnavailableError, MessageTap
 from cpu_service.machine.ram import GuestRam
+from cpu_service.routing.registry import Registry, RegistryError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
 from tests.component.trap_backend import (
@@ -35,6 +36,7 @@ class Events:
         self.actions: list[str] = []
         self.written: list[tuple[int, int]] = []
         self.connections: list[bool] = []
+        self.registry = Registry()
 
     def interrupt(self, source: int) -> None:
         self.interrupts.append(source)
@@ -47,6 +49,12 @@ class Events:
 
     def connection_changed(self, link: LinkConnection) -> None:
         self.connections.append(link.attached)
+
+    def keys_changed(self, link: LinkConnection) -> None:
+        try:
+            self.registry.take_keys(link)
+        except RegistryError as error:
+            raise BackendUnavailableError(str(error)) from error
 
 
 class Client:

@@ -13,6 +13,7 @@ from cpu_service.link.backend_link import BackendLink
 from cpu_service.link.connection import LinkConnection
 from cpu_service.machine.ram import GuestRam
 from cpu_service.routing.registry import MAX_OPERAND_BYTES, Registry, RegistryError
+from cpu_service.routing.remote_call import RemoteCall
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import FIRST_FREE_TOKEN, TOKENS
@@ -32,6 +33,9 @@ class NoEvents:
         raise AssertionError(address, length)
 
     def connection_changed(self, link: LinkConnection) -> None:
+        raise AssertionError(link)
+
+    def keys_changed(self, link: LinkConnection) -> None:
         raise AssertionError(link)
 
 
@@ -58,6 +62,11 @@ def rtas(name: str) -> pb.Route:
     return pb.Route(kind=pb.CALL_KIND_RTAS, name=name)
 
 
+def offer(registry: Registry, link: BackendLink, routes: list[pb.Route]) -> None:
+    link.routes = routes
+    registry.add_offer(link)
+
+
 def local_hypercall(token: int) -> LocalHypercall:
     return LocalHypercall(token, lambda _vcpu: H.SUCCESS, "tests")
 
@@ -68,42 +77,42 @@ def local_rtas(name: str) -> LocalRtas:
 
 def test_two_back_ends_that_claim_a_hypercall_are_both_named(link: Callable[[str], BackendLink]) -> None:
     registry = Registry()
-    registry.add_offer(link("vio"), pb.Offer(routes=[hypercall(0x58, "H_PUT_TERM_CHAR")]))
+    offer(registry, link("vio"), [hypercall(0x58, "H_PUT_TERM_CHAR")])
     with pytest.raises(RegistryError, match=r"H_PUT_TERM_CHAR \(0x58\) is claimed by vio and by other"):
-        registry.add_offer(link("other"), pb.Offer(routes=[hypercall(0x58, "H_PUT_TERM_CHAR")]))
+        offer(registry, link("other"), [hypercall(0x58, "H_PUT_TERM_CHAR")])
 
 
 def test_hypercall_of_cpu_service_cannot_be_claimed(link: Callable[[str], BackendLink]) -> None:
     registry = Registry()
     registry.add_local([local_hypercall(Hcall.H_ENTER)])
     with pytest.raises(RegistryError, match=r"claimed by local and by greedy"):
-        registry.add_offer(link("greedy"), pb.Offer(routes=[hypercall(Hcall.H_ENTER, "H_ENTER")]))
+        offer(registry, link("greedy"), [hypercall(Hcall.H_ENTER, "H_ENTER")])
 
 
 def test_rtas_itself_cannot_be_claimed(link: Callable[[str], BackendLink]) -> None:
     with pytest.raises(RegistryError, match="the RTAS dispatcher and by greedy"):
-        Registry().add_offer(link("greedy"), pb.Offer(routes=[hypercall(Hcall.H_RTAS, "H_RTAS")]))
+        offer(Registry(), link("greedy"), [hypercall(Hcall.H_RTAS, "H_RTAS")])
 
 
 def test_two_owners_of_an_rtas_call_are_both_named(link: Callable[[str], BackendLink]) -> None:
     registry = Registry()
     registry.add_local([local_rtas("start-cpu")])
-    registry.add_offer(link("hcall"), pb.Offer(routes=[rtas("get-time-of-day")]))
+    offer(registry, link("hcall"), [rtas("get-time-of-day")])
     with pytest.raises(RegistryError, match="'get-time-of-day' is claimed by hcall and by clock"):
-        registry.add_offer(link("clock"), pb.Offer(routes=[rtas("get-time-of-day")]))
+        offer(registry, link("clock"), [rtas("get-time-of-day")])
     with pytest.raises(RegistryError, match="'start-cpu' is claimed by local and by clock"):
-        registry.add_offer(link("clock"), pb.Offer(routes=[rtas("start-cpu")]))
+        offer(registry, link("clock"), [rtas("start-cpu")])
 
 
 def test_one_offer_cannot_claim_a_call_twice(link: Callable[[str], BackendLink]) -> None:
     with pytest.raises(RegistryError, match="by twice and by twice"):
-        Registry().add_offer(link("twice"), pb.Offer(routes=[hypercall(0xF100), hypercall(0xF100)]))
+        offer(Registry(), link("twice"), [hypercall(0xF100), hypercall(0xF100)])
 
 
 def test_rtas_tokens_are_the_tables_and_then_from_0x2080(link: Callable[[str], BackendLink]) -> None:
     registry = Registry()
     registry.add_local([local_rtas("stop-self"), local_rtas("a,local")])
-    registry.add_offer(link("hcall"), pb.Offer(routes=[rtas("z,new"), rtas("power-off"), rtas("b,new")]))
+    offer(registry, link("hcall"), [rtas("z,new"), rtas("power-off"), rtas("b,new")])
     assert FIRST_FREE_TOKEN == 0x2080
     assert {call.name: call.token for call in registry.rtas_calls()} == {
         "stop-self": TOKENS["stop-self"],
@@ -129,9 +138,10 @@ def test_known_rtas_tokens_are_those_that_guests_traces_show() -> None:
 def test_routes_keep_their_place_in_the_offer(link: Callable[[str], BackendLink]) -> None:
     registry = Registry()
     posted = pb.PostedPolicy(credit_bytes=8, key_argument=0, key_values=[5, 6], size_argument=1, max_size=8)
-    registry.add_offer(link("vio"), pb.Offer(routes=[rtas("quiesce"), hypercall(0xF104), hypercall(0xF100, posted=posted)]))
-    assert {token: call.index for token, call in registry.remote.items()} == {0xF104: 1, 0xF100: 2}
-    assert registry.remote[0xF100].posted_keys == {5, 6}
+    offer(registry, link("vio"), [rtas("quiesce"), hypercall(0xF104), hypercall(0xF100, posted=posted)])
+    calls = {token: call for token, call in registry.remote.items() if isinstance(call, RemoteCall)}
+    assert {token: call.index for token, call in calls.items()} == {0xF104: 1, 0xF100: 2}
+    assert calls[0xF100].posted_keys == {5, 6}
     assert registry.hypercalls() == [0xF100, 0xF104]
 
 
@@ -163,5 +173,5 @@ def operand(size: int, word: tuple[int, int] | None = None) -> pb.OperandSpec:
 )
 def test_route_that_makes_no_sense_is_refused(link: Callable[[str], BackendLink], route: pb.Route, complaint: str) -> None:
     with pytest.raises(RegistryError, match=complaint) as raised:
-        Registry().add_offer(link("strange"), pb.Offer(routes=[route]))
+        offer(Registry(), link("strange"), [route])
     assert "strange" in str(raised.value)
