@@ -250,6 +250,8 @@ class LinkConnection:
                     self._refused = error.code is grpc.StatusCode.FAILED_PRECONDITION
                     self._first_attach.set()
             except BackendUnavailableError as error:
+                if self._was_attached and not self.attached and self._failure != str(error):
+                    log.warning("back end is there again and not taken", backend=self.name, reason=str(error))
                 self._failure = str(error)
             lost, self.attached = self.attached, False
             self._drop_wire()
@@ -290,12 +292,7 @@ class LinkConnection:
             raise BackendUnavailableError("it came back with other routes; restart the machine to use them")
         if any(len(mirror.contents) > MIRROR_BYTES for mirror in offer.offer.mirrors):
             raise BackendUnavailableError(f"it offered a mirror of more than {MIRROR_BYTES} bytes")
-        routes, self.routes = self.routes, tuple(offer.offer.routes)
-        try:
-            self._events.keys_changed(self)
-        except BackendUnavailableError:
-            self.routes = routes
-            raise
+        self._take_routes(tuple(offer.offer.routes))
         self.mirrors = {mirror.name: bytearray(mirror.contents) for mirror in offer.offer.mirrors}
         offer.offer.ClearField("mirrors")
         self.offer, self.nodes = offer.offer, tuple(offer.offer.nodes)
@@ -399,13 +396,17 @@ class LinkConnection:
     def _take_inventory(self, inventory: pb.Inventory) -> None:
         """What the back end has now. Raises BackendUnavailableError when keys are not its to take; then nothing has changed."""
         if inventory.keys:
-            before, self.routes = self.routes, with_keys(self.routes, inventory.keys)
-            try:
-                self._events.keys_changed(self)
-            except BackendUnavailableError:
-                self.routes = before
-                raise
+            self._take_routes(with_keys(self.routes, inventory.keys))
         self.nodes, self.devices = tuple(inventory.nodes), tuple(inventory.devices)
+
+    def _take_routes(self, routes: Sequence[pb.Route]) -> None:
+        """The same for routes with other keys."""
+        before, self.routes = self.routes, routes
+        try:
+            self._events.keys_changed(self)
+        except BackendUnavailableError:
+            self.routes = before
+            raise
 
     def _answer_memory(self, result: pb.AttachRequest) -> None:
         with self._lock:

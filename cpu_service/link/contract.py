@@ -74,13 +74,14 @@ def offered_calls(offer: pb.Offer) -> list[pb.Route]:
 
 
 def with_keys(routes: Sequence[pb.Route], changes: Sequence[pb.RouteKeys]) -> Sequence[pb.Route]:
-    """Return routes with other keys. Raises BackendUnavailableError for a change of a route that has none."""
+    """Return routes with other keys. Raises BackendUnavailableError for a change of a route that can have none."""
     changed = list(routes)
     for change in changes:
-        if change.route >= len(routes) or not routes[change.route].HasField("selector"):
+        known = routes[change.route] if change.route < len(routes) else pb.Route()
+        if (change.keys and not known.HasField("selector")) or not (known.HasField("selector") or known.HasField("posted")):
             raise BackendUnavailableError(f"it changes the keys of route {change.route}, which has none")
         route = pb.Route()
-        route.CopyFrom(routes[change.route])
+        route.CopyFrom(known)
         del route.keys[:]
         route.keys.extend(change.keys)
         if route.HasField("posted"):

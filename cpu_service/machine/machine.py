@@ -22,7 +22,9 @@ from cpu_service.link.connection import LinkConnection
 from cpu_service.link.contract import BackendRefusedError, BackendUnavailableError
 from cpu_service.machine.board import Board
 from cpu_service.machine.boot import BootPlan, load_guest
+from cpu_service.machine.placement import PlacementError
 from cpu_service.report.crash_report import crash_report
+from cpu_service.routing.registry import RegistryError
 from cpu_service.routing.router import CallCount
 from splitvisor.machine.snapshot_file import SnapshotError
 from splitvisor.rpc import machine_pb2 as mpb
@@ -241,7 +243,7 @@ class Machine:
         except GuestFaultError as error:
             assert self.board is not None
             self._end(mpb.MACHINE_STATE_CRASHED, crash_report(str(error), self.board))
-        except (BackendUnavailableError, BackendRefusedError, SnapshotError) as error:
+        except (BackendUnavailableError, BackendRefusedError, RegistryError, PlacementError, SnapshotError) as error:
             self._fail(error)
         except Exception as error:
             log.exception("machine failed")

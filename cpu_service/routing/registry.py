@@ -11,8 +11,8 @@ from cpu_service.hypercalls.declarations import LocalHypercall, LocalRtas
 from cpu_service.link.backend_link import BackendLink
 from cpu_service.link.connection import LinkConnection
 from cpu_service.machine.ram import GuestRam
-from cpu_service.routing.key_table import OverlapError
-from cpu_service.routing.remote_call import RemoteCall, SharedCall
+from cpu_service.routing.key_table import KeyRange, KeyTable, OverlapError
+from cpu_service.routing.remote_call import WORD_MASK, RemoteCall, SharedCall, key_ranges
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import FIRST_FREE_TOKEN, TOKENS
 from splitvisor.rpc import trap_pb2 as pb
@@ -25,6 +25,8 @@ MAX_RTAS_ARGUMENTS = 16
 """Among which a key may stand."""
 MAX_KEY_RANGES = 256
 """Of one route."""
+SHOWN_KEYS = 4
+"""In a message."""
 
 
 class RegistryError(Exception):
@@ -93,11 +95,11 @@ class Registry:
             known = self.remote.get(route.token)
             if known is None:
                 self._check_free(route.token, route.name, call.owner)
-        if isinstance(known, SharedCall) and selector is not None:
+        if isinstance(known, SharedCall) and selector is not None and all(call.link is not each.link for each in known.calls):
             _join(known, call, selector, what)
             return known
         if known is not None:
-            raise _claimed(what, known, call.owner)
+            raise _claimed(what, known, call.owner, "" if selector is None else f" for {_text(call.keys)}")
         owner: RemoteCall | SharedCall = call
         if selector is not None:
             owner = SharedCall(call, selector)
@@ -113,21 +115,17 @@ class Registry:
         Raises RegistryError, which names the key and both owners, when one is another's; then the back end owns what it owned.
         """
         with self._lock:
-            calls = self._offered.get(link.name, ())
-            before = [(call.keys, call.posted_keys) for call, _ in calls]
-            for route in link.routes:
+            routes = link.routes
+            for route in routes:
                 _check_keys(route, link.name)
-            try:
-                for (call, shared), route in zip(calls, link.routes, strict=False):
-                    call.take_keys(route)
-                    if shared is not None:
-                        _rekey(shared)
-            except RegistryError:
-                for (call, shared), (keys, posted_keys) in zip(calls, before, strict=True):
-                    call.keys, call.posted_keys = keys, posted_keys
-                    if shared is not None:
-                        _rekey(shared)
-                raise
+            calls = list(zip(self._offered.get(link.name, ()), routes, strict=False))
+            tables = [
+                (shared, _table(shared, {call: key_ranges(route)})) for (call, shared), route in calls if shared is not None
+            ]  # All of them before the first is used: a guest sees every change or none.
+            for (call, _), route in calls:
+                call.take_keys(route)
+            for shared, table in tables:
+                shared.use(table)
 
     def hypercall_owner(self, token: int, ram: GuestRam, arguments: Sequence[int]) -> RemoteCall | None:
         """Return the back end's call that a hypercall with these arguments is."""
@@ -165,15 +163,25 @@ def _owner_name(owner: LocalHypercall | LocalRtas | RemoteCall | SharedCall) -> 
     return owner.owner if isinstance(owner, RemoteCall) else LOCAL
 
 
-def _claimed(what: str, owner: LocalHypercall | LocalRtas | RemoteCall | SharedCall, claimant: str) -> RegistryError:
-    shared = ", which shares it by a key," if isinstance(owner, SharedCall) else ""
-    return RegistryError(f"{what} is claimed by {_owner_name(owner)}{shared} and by {claimant}")
+def _claimed(
+    what: str, owner: LocalHypercall | LocalRtas | RemoteCall | SharedCall, claimant: str, share: str = ""
+) -> RegistryError:
+    known = f" for {_text(owner.calls[0].keys)}" if isinstance(owner, SharedCall) else ""
+    return RegistryError(f"{what} is claimed by {_owner_name(owner)}{known} and by {claimant}{share}")
 
 
-def _rekey(shared: SharedCall) -> None:
-    """Look up by the owners' keys as they are now. Raises RegistryError, and then the look-up is as it was."""
+def _text(keys: Sequence[KeyRange]) -> str:
+    """Describe keys in a few words."""
+    shown = ", ".join(
+        f"{each.first:#x}" + (f" to {each.last:#x}" if each.last != each.first else "") for each in keys[:SHOWN_KEYS]
+    )
+    return f"key {shown}{', ...' if len(keys) > SHOWN_KEYS else ''}" if shown else "no key yet"
+
+
+def _table(shared: SharedCall, changed: Mapping[RemoteCall, Sequence[KeyRange]]) -> KeyTable[RemoteCall]:
+    """See SharedCall.table. Raises RegistryError."""
     try:
-        shared.rekey()
+        return shared.table(changed)
     except OverlapError as error:
         first, second = (owner.owner if isinstance(owner, RemoteCall) else LOCAL for owner in error.owners)
         raise RegistryError(f"{shared.name}: key {error.key:#x} is claimed by {first} and by {second}") from None
@@ -186,8 +194,12 @@ def _join(shared: SharedCall, call: RemoteCall, selector: pb.Selector, what: str
         raise RegistryError(f"{what}: {first.owner} and {call.owner} do not select by the same key; selectors must be equal")
     if not call.reads_key_as(first, selector):
         raise RegistryError(f"{what}: {first.owner} and {call.owner} have different operands where the key is")
+    for field in ("name", "arguments"):
+        one, other = getattr(first, field), getattr(call, field)
+        if one != other:
+            raise RegistryError(f"{what}: its {field} is {one} to {first.owner} and {other} to {call.owner}; they must agree")
     shared.calls.append(call)
-    _rekey(shared)
+    shared.use(_table(shared, {}))
 
 
 def _check_route(route: pb.Route, backend: str) -> None:
@@ -238,6 +250,9 @@ def _check_selector(route: pb.Route, where: str) -> None:
 def _check_keys(route: pb.Route, backend: str) -> None:
     if len(route.keys) > MAX_KEY_RANGES or len(route.posted.key_values) > MAX_KEY_RANGES:
         raise RegistryError(f"back end {backend}, {route.name}: more than {MAX_KEY_RANGES} ranges of keys")
+    highest = (1 << 64) - 1 if route.selector.WhichOneof("key") == "argument_pair" else WORD_MASK
     for each in route.keys:
-        if each.first > each.last:
-            raise RegistryError(f"back end {backend}, {route.name}: keys from {each.first:#x} to {each.last:#x} are none")
+        if not each.first <= each.last <= highest:
+            raise RegistryError(
+                f"back end {backend}, {route.name}: {each.first:#x} to {each.last:#x} are no keys; they go from 0 to {highest:#x}"
+            )

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from cpu_service.link.backend_link import BackendLink
@@ -12,6 +13,9 @@ from cpu_service.routing.key_table import KeyRange, KeyTable
 from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import trap_pb2 as pb
+
+WORD_MASK = 0xFFFF_FFFF
+"""Unit addresses, LIOBNs and DRC indexes are 32 bits wide; hypervisors ignore the upper half of a register that holds one."""
 
 
 class _Operand(NamedTuple):
@@ -66,9 +70,9 @@ class RemoteCall:
         self.take_keys(route)
 
     def take_keys(self, route: pb.Route) -> None:
-        """Take over keys as they are now."""
+        """Take over the keys of a route; each attribute is replaced as a whole, so that a call sees one state of it."""
         self.posted_keys = frozenset(route.posted.key_values)
-        self.keys = tuple(KeyRange(each.first, each.last) for each in route.keys)
+        self.keys = key_ranges(route)
 
     def is_posted(self, arguments: Sequence[int]) -> bool:
         """Whether a call with these arguments may be posted."""
@@ -113,6 +117,11 @@ class RemoteCall:
         return blocks
 
 
+def key_ranges(route: pb.Route) -> Sequence[KeyRange]:
+    """Return the keys of a route."""
+    return tuple(KeyRange(each.first, each.last) for each in route.keys)
+
+
 class SharedCall:
     """A call whose arguments select one of several owners (trap.proto, Selector).
 
@@ -122,7 +131,7 @@ class SharedCall:
     """
 
     def __init__(self, first: RemoteCall, selector: pb.Selector) -> None:
-        self.name = first.name
+        self.name, self.arguments = first.name, first.arguments
         self.selector = selector
         self.no_owner = selector.no_owner_result or (RtasStatus.PARAMETER_ERROR if first.is_rtas else H.PARAMETER)
         """r3, or the RTAS status, for a key that nobody owns."""
@@ -132,24 +141,24 @@ class SharedCall:
         self._first = first
         self._kind = selector.WhichOneof("key")
         self._at = selector.argument_pair if self._kind == "argument_pair" else selector.argument
-        self._table: KeyTable[RemoteCall] = KeyTable({})
-        self.arguments = 0
-        """As many registers as any owner wants to see."""
-        self.rekey()
+        self._table = self.table()
 
-    def rekey(self) -> None:
-        """Look up by the keys that the owners have now. Raises OverlapError, and then nothing has changed."""
-        self._table = KeyTable({call: call.keys for call in self.calls})
-        self.arguments = max(call.arguments for call in self.calls)
+    def table(self, changed: Mapping[RemoteCall, Sequence[KeyRange]] = MappingProxyType({})) -> KeyTable[RemoteCall]:
+        """Return who would own which key if some owners had other keys. Raises OverlapError."""
+        return KeyTable({call: changed.get(call, call.keys) for call in self.calls})
+
+    def use(self, table: KeyTable[RemoteCall]) -> None:
+        """Let the next call find its owner in another table; from any thread."""
+        self._table = table
 
     def select(self, ram: GuestRam, arguments: Sequence[int]) -> RemoteCall | None:
         """Return the owner of a call with these arguments; None when their key is nobody's, or not there."""
         if self._kind == "argument":
-            return self._table.find(arguments[self._at]) if self._at < len(arguments) else None
+            return self._table.find(arguments[self._at] & WORD_MASK) if self._at < len(arguments) else None
         if self._kind == "argument_pair":
             if self._at + 1 >= len(arguments):
                 return None
-            return self._table.find(arguments[self._at] << 32 | arguments[self._at + 1])
+            return self._table.find((arguments[self._at] & WORD_MASK) << 32 | arguments[self._at + 1] & WORD_MASK)
         word = self._first.word(ram, arguments, self.selector.word.operand, self.selector.word.index)
         return None if word is None else self._table.find(word)
 

@@ -164,7 +164,6 @@ class TrapRouter:
                 return call.no_owner
             owner.made += 1
             call = owner
-            del arguments[call.arguments :]
         if call.is_posted(arguments):
             return self._post(call, arguments)
         reply = self._ask(call, arguments, 0)

@@ -54,8 +54,9 @@ Keys = Sequence["int | range"]
 class Key:
     """Lets several back ends own a call: the key in its arguments selects which.
 
-    Keys are unit addresses, LIOBNs, DRC indexes and BUIDs. All owners of a call must agree on everything here but `keys`. They
-    may change while the machine runs: Vm.inventory_changed() has them asked for again.
+    Keys are unit addresses, LIOBNs and DRC indexes, which are 32 bits wide (the upper half of a register is ignored), and BUIDs
+    of 64. All owners of a call must agree on everything here but `keys`, and on the call's arguments. Keys may change while the
+    machine runs: Vm.inventory_changed() has them asked for again.
     """
 
     keys: Callable[[Any], Keys]

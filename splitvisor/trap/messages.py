@@ -67,11 +67,12 @@ def _key_ranges(key: Key, session: Session) -> Iterator[pb.KeyRange]:
 
 
 def route_keys(calls: Sequence[Hypercall | RtasCall], session: Session) -> Iterator[pb.RouteKeys]:
-    """The keys that a session owns now, of every call that has a key."""
+    """The keys that a session owns now, of every call that has a key or is posted for some."""
     for number, call in enumerate(calls):
-        if call.key is not None:
-            posted = call.posted.key_values(session) if isinstance(call, Hypercall) and call.posted is not None else ()
-            yield pb.RouteKeys(route=number, keys=_key_ranges(call.key, session), posted_keys=posted)
+        posted = call.posted.key_values(session) if isinstance(call, Hypercall) and call.posted is not None else None
+        if call.key is not None or posted is not None:
+            keys = () if call.key is None else _key_ranges(call.key, session)
+            yield pb.RouteKeys(route=number, keys=keys, posted_keys=posted)
 
 
 def mirror_messages(calls: Sequence[Hypercall | RtasCall], session: Session) -> list[pb.Mirror]:

@@ -75,6 +75,21 @@ class HighSession(DeviceSession):
     first = 0x200
 
 
+class TerminalSession(RecordingSession):
+    """The only owner of a call that is posted for the terminals that there are."""
+
+    def __init__(self, vm: Vm) -> None:
+        super().__init__(vm)
+        self.terminals = [1]
+
+    calls: ClassVar[tuple[Hypercall | RtasCall, ...]] = (
+        Hypercall(
+            H_SAY, RecordingSession.append, arguments=3, section="tests", name="H_SAY",
+            posted=Posted(CREDIT, key_argument=0, size_argument=1, max_size=MAX_SIZE, key_values=lambda it: it.terminals),
+        ),
+    )  # fmt: skip
+
+
 class Clash(DeviceSession):
     """Owns a key of LowSession's."""
 
@@ -138,7 +153,11 @@ def test_a_key_selects_the_owner(routed: Routed) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("key", [0, 0xFF, 0x101, 0x10F, 0x120, 0x1FF, 0x220, 1 << 32 | 0x100, (1 << 64) - 1])
+def test_the_upper_half_of_a_register_is_ignored(routed: Routed) -> None:
+    assert who(routed, 1 << 63 | 0x100) == (H.SUCCESS, 0x100)
+
+
+@pytest.mark.parametrize("key", [0, 0xFF, 0x101, 0x10F, 0x120, 0x1FF, 0x220, 1 << 32 | 0x101, (1 << 64) - 1])
 def test_a_key_of_nobody_gets_the_calls_own_refusal(routed: Routed, key: int) -> None:
     assert who(routed, key)[0] == H.NOT_FOUND
     assert routed.hypercall(H_SAY, key, 1, 2) == H.PARAMETER
@@ -223,3 +242,28 @@ def test_one_key_with_two_owners_does_not_start(short_path: Path, low: ThreadBac
             Routed(low, clash)
     finally:
         clash.close()
+
+
+def test_a_terminal_that_is_added_is_posted_to_though_the_call_has_one_owner(short_path: Path) -> None:
+    backend = ThreadBackend(short_path, "terminals", TerminalSession)
+    routed = Routed(backend)
+    try:
+        [link] = routed.links
+        for tag, terminal in enumerate((1, 2)):
+            assert routed.hypercall(H_SAY, terminal, 1, tag) == H.SUCCESS
+        assert link.posted_calls == 1
+
+        async def add() -> None:
+            terminals = backend.session()
+            assert isinstance(terminals, TerminalSession)
+            terminals.terminals = [1, 2]
+            terminals.vm.inventory_changed()
+
+        backend.run(add())
+        wait_until(lambda: link.routes[0].posted.key_values == [1, 2], "the link knows")
+        assert routed.hypercall(H_SAY, 2, 1, 2) == H.SUCCESS
+        assert link.posted_calls == 2
+        wait_until(lambda: backend.session().log == [0, 1, 2], "all of it arrives, in order")
+    finally:
+        routed.close()
+        backend.close()
