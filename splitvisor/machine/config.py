@@ -21,9 +21,14 @@ A machine file::
     kind = "nvram"
     bytes = 65536              # any further key is an option of the device
 
+    [[device]]
+    kind = "disk"
+    backend = "disks"          # the back end that has it; vio_service without
+
     [[backend]]                # besides the services of Splitvisor
-    name = "echo"
-    address = "unix:/run/echo.sock"
+    name = "disks"
+    address = "unix:/run/disks.sock"
+    slots = 8                  # optional: how many of the VIO bus's 64 slots it may fill
 """
 
 from __future__ import annotations
@@ -51,6 +56,10 @@ APPEND_BYTES = 2047
 """Linux's COMMAND_LINE_SIZE on powerpc is 2048, its NUL included."""
 BACKENDS_MAX = 16
 """Back ends besides the services of Splitvisor."""
+SLOTS_MAX = 64
+"""Of a machine's VIO bus."""
+VIO_SERVICE = "vio_service"
+"""The back end of the devices that are placed nowhere."""
 NAME_PATTERN = re.compile(r"[a-z0-9-]{1,63}")
 UNIT_ADDRESSES = range(0x3000_0000, 0x8000_0000)
 """PAPR's virtual devices; QEMU's default addresses start at 0x71000000."""
@@ -74,6 +83,8 @@ class Device:
     unit_address: int = 0
     """0: the bus chooses."""
     options: Mapping[str, str] = field(default_factory=dict)
+    backend: str = VIO_SERVICE
+    """The name of the back end that has it."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,8 @@ class BackendAddress:
     name: str
     address: str
     """A gRPC target."""
+    slots: int = 0
+    """How many slots of the VIO bus it may fill; 0: as many as cpu_service gives each."""
 
 
 DEFAULT_DEVICES = (Device("vty"), Device("nvram"))
@@ -123,13 +136,18 @@ class MachineConfig:
             append=self.append,
             firmware=path(self.firmware),
             devices=[
-                trap_pb2.DeviceSpec(kind=device.kind, unit_address=device.unit_address, options=dict(device.options))
+                trap_pb2.DeviceSpec(
+                    kind=device.kind, unit_address=device.unit_address, options=dict(device.options), backend=device.backend
+                )
                 for device in self.devices
             ],
             # Own services first: a node of another back end may stand below one of theirs.
             backends=[
                 *(machine_pb2.BackendAddress(name=name, address=address) for name, address in services.items()),
-                *(machine_pb2.BackendAddress(name=each.name, address=each.address) for each in self.backends),
+                *(
+                    machine_pb2.BackendAddress(name=each.name, address=each.address, vio_slots=each.slots)
+                    for each in self.backends
+                ),
             ],
             private_memory=not self.shared_memory,
             flat_tree=self.flat_tree,
@@ -230,10 +248,13 @@ def _device(table: Any, where: str, number: int) -> Device:
             f"{address!r} is no unit address",
             f"give {UNIT_ADDRESSES.start:#x} to {UNIT_ADDRESSES.stop - 1:#x}, or leave it out",
         )
+    backend = rest.pop("backend", VIO_SERVICE)
+    if not isinstance(backend, str) or not BACKEND_NAME.fullmatch(backend):
+        raise ConfigError(where, f"{here}.backend", f"{backend!r} is no name", "give the name of a back end, or leave it out")
     for key, value in rest.items():
         if not isinstance(value, str | int):
             raise ConfigError(where, f"{here}.{key}", "is a list or a table", "give a text or a number")
-    return Device(kind, address, {key: str(value) for key, value in rest.items()})
+    return Device(kind, address, {key: str(value) for key, value in rest.items()}, backend)
 
 
 def _devices(value: Any, where: str) -> tuple[Device, ...]:
@@ -277,18 +298,30 @@ def check_backends(backends: Sequence[BackendAddress], where: tuple[str, str]) -
     return tuple(backends)
 
 
+def _backend(table: Any, where: str, number: int) -> BackendAddress:
+    here = f"backend[{number}]"
+    known = isinstance(table, dict) and {"name", "address"} <= table.keys() <= {"name", "address", "slots"}
+    if not known or not isinstance(table["name"], str) or not isinstance(table["address"], str):
+        remedy = 'start it with [[backend]], then name = "..." and address = "..."'
+        raise ConfigError(where, here, "is not a name and an address", remedy)
+    slots = table.get("slots")
+    if slots is not None and (not isinstance(slots, int) or isinstance(slots, bool) or not 1 <= slots <= SLOTS_MAX):
+        raise ConfigError(where, f"{here}.slots", f"{slots!r} is no number of slots", f"give 1 to {SLOTS_MAX}, or leave it out")
+    return BackendAddress(table["name"], table["address"], slots or 0)
+
+
 def _backends(value: Any, where: str) -> tuple[BackendAddress, ...]:
     tables = value if isinstance(value, list) else [value]
-    for number, table in enumerate(tables):
-        known = isinstance(table, dict) and table.keys() == {"name", "address"}
-        if not known or not all(isinstance(text, str) for text in table.values()):
-            raise ConfigError(
-                where,
-                f"backend[{number}]",
-                "is not a name and an address",
-                'start it with [[backend]], then name = "..." and address = "..."',
-            )
-    return check_backends([BackendAddress(**table) for table in tables], (where, "backend"))
+    return check_backends([_backend(table, where, number) for number, table in enumerate(tables)], (where, "backend"))
+
+
+def _check_placement(config: MachineConfig, where: str) -> None:
+    """Raise ConfigError when a device is placed at a back end that the machine does not have."""
+    names = [VIO_SERVICE, *(backend.name for backend in config.backends)]
+    for number, device in enumerate(config.devices):
+        if device.backend not in names:
+            known = f"add --backend {device.backend}=ADDRESS, or [[backend]] to the machine file; known: {', '.join(names)}"
+            raise ConfigError(where, f"device[{number}].backend", f"there is no back end {device.backend!r}", known)
 
 
 def read_machine_file(path: Path, config: MachineConfig | None = None) -> MachineConfig:
@@ -315,15 +348,16 @@ def read_machine_file(path: Path, config: MachineConfig | None = None) -> Machin
 
 def with_nvram_file(devices: tuple[Device, ...], path: Path) -> tuple[Device, ...]:
     """Return devices whose first NVRAM, added when there is none, keeps its contents in a file of vio_service's host."""
-    first = next((device for device in devices if device.kind == "nvram"), None)
+    first = next((device for device in devices if device.kind == "nvram" and device.backend == VIO_SERVICE), None)
     nvram = first if first is not None else Device("nvram")
     kept = replace(nvram, options={**nvram.options, "path": str(path.absolute())})
     return (*(kept if device is first else device for device in devices), *(() if first is not None else (kept,)))
 
 
 def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "splitvisor run") -> MachineConfig:
-    """Return config with what flags set: keys as in a machine file; `vty`, a number; `nvram`, a path; `backend`, a list of more.
+    """Return config with what flags set: keys as in a machine file, and those of devices and back ends.
 
+    `vty` is a number and `nvram` a path, both of vio_service; `backend` is a list of more back ends.
     None is not set. where: the command that has the flags. Raises ConfigError.
     """
     for key, value in flags.items():
@@ -333,7 +367,7 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "s
         if key == "vty":
             if not 1 <= value <= VTYS_MAX:
                 raise ConfigError(where, flag, f"{value} terminals", f"give 1 to {VTYS_MAX}")
-            others = tuple(device for device in config.devices if device.kind != "vty")
+            others = tuple(device for device in config.devices if device.kind != "vty" or device.backend != VIO_SERVICE)
             config = replace(config, devices=(*(Device("vty") for _ in range(value)), *others))
         elif key == "nvram":
             path = Path(value)
@@ -346,4 +380,5 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "s
             config = _apply(config, key, value, (where, flag), Path())
     if config.initrd is not None and config.kernel is None and config.firmware is None:
         raise ConfigError(where, "--initrd", "there is no kernel to give it to", "add --kernel VMLINUX")
+    _check_placement(config, where)
     return config

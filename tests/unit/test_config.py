@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from splitvisor.machine.config import MIB, ConfigError, Device, MachineConfig, apply_flags, read_machine_file
+from splitvisor.machine.config import MIB, BackendAddress, ConfigError, Device, MachineConfig, apply_flags, read_machine_file
 
 
 def machine_file(directory: Path, text: str) -> Path:
@@ -73,6 +73,13 @@ def test_a_machine_file_sets_everything_and_paths_are_relative_to_it(tmp_path: P
         (f'append = "{"x" * 2048}"', "append", "2047"),
         ("cores = 2", "cores", "known:"),
         ("device = 3", "device", "[[device]]"),
+        ('[[device]]\nkind = "vty"\nbackend = 3', "device[0].backend", "leave it out"),
+        ('[[device]]\nkind = "vty"\nbackend = "Disks!"', "device[0].backend", "leave it out"),
+        ('[[backend]]\nname = "disks"\naddress = "unix:/d"\nslots = 0', "backend[0].slots", "1 to 64"),
+        ('[[backend]]\nname = "disks"\naddress = "unix:/d"\nslots = 65', "backend[0].slots", "1 to 64"),
+        ('[[backend]]\nname = "disks"\naddress = "unix:/d"\nslots = true', "backend[0].slots", "1 to 64"),
+        ('[[backend]]\nname = "disks"\naddress = "unix:/d"\nports = 3', "backend[0]", "address"),
+        ('[[backend]]\nname = "disks"', "backend[0]", "address"),
         ("[[device]]\nbytes = 3", "device[0]", "kind"),
         ('[[device]]\nkind = "vty"\nunit_address = 12', "device[0].unit_address", "0x30000000"),
         ('[[device]]\nkind = "vty"\noptions = [1]', "device[0].options", "text or a number"),
@@ -120,6 +127,46 @@ def test_flags_override_the_file_and_unset_flags_do_not(tmp_path: Path) -> None:
 def test_a_wrong_flag_is_named(flags: dict[str, Any], flag: str) -> None:
     with pytest.raises(ConfigError, match=f"^splitvisor run: {flag}: "):
         apply_flags(MachineConfig(), flags)
+
+
+def test_a_device_goes_to_its_back_end_and_without_one_to_vio_service(tmp_path: Path) -> None:
+    text = """
+    [[device]]
+    kind = "vty"
+    [[device]]
+    kind = "disk"
+    backend = "disks"
+    image = "a.img"
+    [[backend]]
+    name = "disks"
+    address = "unix:/run/disks.sock"
+    slots = 8
+    """
+    config = apply_flags(read_machine_file(machine_file(tmp_path, text)), {})
+    assert config.devices == (Device("vty"), Device("disk", 0, {"image": "a.img"}, "disks"))
+    message = config.message({"vio_service": "unix:/v"})
+    assert [(device.kind, device.backend) for device in message.devices] == [("vty", "vio_service"), ("disk", "disks")]
+    assert [(each.name, each.vio_slots) for each in message.backends] == [("vio_service", 0), ("disks", 8)]
+
+
+def test_a_back_end_of_a_device_may_come_from_a_flag_but_must_come_from_somewhere(tmp_path: Path) -> None:
+    config = read_machine_file(machine_file(tmp_path, '[[device]]\nkind = "vty"\n[[device]]\nkind = "disk"\nbackend = "disks"'))
+    placed = apply_flags(config, {"backend": [BackendAddress("disks", "unix:/run/disks.sock")]})
+    assert placed.devices[1].backend == "disks"
+    with pytest.raises(ConfigError) as caught:
+        apply_flags(config, {})
+    assert str(caught.value) == (
+        "splitvisor run: device[1].backend: there is no back end 'disks'; "
+        "add --backend disks=ADDRESS, or [[backend]] to the machine file; known: vio_service"
+    )
+
+
+def test_flags_for_devices_leave_those_of_other_back_ends_alone(tmp_path: Path) -> None:
+    elsewhere = (Device("vty", backend="more"), Device("nvram", backend="more"))
+    config = MachineConfig(devices=elsewhere, backends=(BackendAddress("more", "unix:/run/more.sock"),))
+    path = tmp_path / "nvram"
+    changed = apply_flags(config, {"vty": 1, "nvram": path})
+    assert changed.devices == (Device("vty"), *elsewhere, Device("nvram", 0, {"path": str(path)}))
 
 
 def test_an_initrd_needs_a_kernel(tmp_path: Path) -> None:
