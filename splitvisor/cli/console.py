@@ -8,16 +8,18 @@ import json
 import os
 import re
 import sys
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
+from splitvisor.cli.vio_backends import VioBackend, ask_all, ask_one, further_backends, vio_backends
+from splitvisor.machine.config import VIO_SERVICE
 from splitvisor.machine.connect import CONNECT_VARIABLE
 from splitvisor.net.addresses import AddressError
 from splitvisor.run.exit_status import ExitStatus
-from splitvisor.run.running_vms import NoSuchVmError, running_vms, service_address
+from splitvisor.run.running_vms import running_vms
 
 if TYPE_CHECKING:
     from splitvisor.rpc import console_pb2
@@ -30,7 +32,9 @@ TRANSCRIPT_SECONDS = 600.0
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
 Unit = Annotated[str, typer.Option("--unit", metavar="ADDRESS", help="Unit address of the VTY \\[the VM's first]")]
-Vio = Annotated[str | None, typer.Option("--vio", metavar="ADDRESS", help="vio_service \\[that of the run that has the VM]")]
+Vio = Annotated[
+    str | None, typer.Option("--vio", metavar="ADDRESS", help="The only back end to ask \\[all of the run that has the VM]")
+]
 Force = Annotated[bool, typer.Option("--force", help="Take the console from who types there; that one reads on")]
 Wait = Annotated[float, typer.Option("--wait", metavar="S", min=0, max=60, help="How long to wait for the VM")]
 
@@ -45,13 +49,15 @@ def list_consoles(
     vio: Vio = None,
 ) -> None:
     """List consoles, and who is attached to them."""
-    from splitvisor.rpc import console_pb2, console_pb2_grpc  # slow to load
+    from splitvisor.rpc import console_pb2_grpc  # slow to load
 
-    places = [(vm or "", vio)] if vm or vio else _vio_services("console list")
+    command = "console list"
+    places = [(vm or "", vio_backends(command, vm or "", vio))] if vm or vio else _all_vms(command)
     found: list[console_pb2.Console] = []
-    for name, address in places:
-        with service_stub("console list", name, "vio", address, console_pb2_grpc.ConsoleServiceStub) as stub:
-            found.extend(stub.ListConsoles(console_pb2.ListConsolesRequest(vm=name), timeout=DEADLINE_S).consoles)
+    for name, backends in places:
+        for _, answer in ask_all(command, name, backends, console_pb2_grpc.ConsoleServiceStub, _list_of(name)):
+            found.extend(answer.consoles)
+    found.sort(key=lambda each: (each.vm, each.unit_address))
     if as_json:
         typer.echo(json.dumps([_fields(each) for each in found], indent=2))
         return
@@ -82,7 +88,7 @@ def attach(
     from splitvisor.terminal.session import TerminalEnd, attach_terminal, notify_on_stderr  # slow to load
 
     command = "console attach"
-    address = _address(command, vm, vio)
+    address = _address(command, vm, vio, _unit(command, unit))
     result = _run(
         command,
         attach_terminal(
@@ -110,7 +116,8 @@ def log(
     command = "console log"
     request = console_pb2.ReadTranscriptRequest(vm=vm, unit_address=_unit(command, unit), max_bytes=size)
     first = console_pb2.ReadTranscriptResponse()
-    with service_stub(command, vm, "vio", vio, console_pb2_grpc.ConsoleServiceStub) as stub:
+    address = _address(command, vm, vio, request.unit_address)
+    with service_stub(command, vm, "vio", address, console_pb2_grpc.ConsoleServiceStub) as stub:
         for response in stub.ReadTranscript(request, timeout=TRANSCRIPT_SECONDS):
             if not response.data:
                 first = response
@@ -119,7 +126,7 @@ def log(
     if follow:
         if not first.instance:
             fail(command, f"VM {vm!r} is not attached to vio_service, there is nothing to follow")
-        _run(command, _follow(_address(command, vm, vio), request, first))
+        _run(command, _follow(address, request, first))
 
 
 @console.command("send")
@@ -181,19 +188,42 @@ def expect(
 # What they share.
 
 
-def _vio_services(command: str) -> list[tuple[str, str | None]]:
+def _all_vms(command: str) -> list[tuple[str, Sequence[VioBackend]]]:
     """Where to ask for consoles when nothing is named, and for which VM's: all of the environment's, or those of all runs."""
     if os.environ.get(CONNECT_VARIABLE):
-        return [("", None)]
-    runs: list[tuple[str, str | None]] = [(run.name, run.services["vio"]) for run in running_vms()]
+        return [("", vio_backends(command, "", None))]
+    runs: list[tuple[str, Sequence[VioBackend]]] = [
+        (run.name, (VioBackend(VIO_SERVICE, run.services["vio"]), *further_backends(command, run.name, run.services["cpu"])))
+        for run in running_vms()
+    ]
     return runs or fail(command, "no VM is running; give --vio ADDRESS for services started by hand", USAGE)
 
 
-def _address(command: str, vm: str, vio: str | None) -> str:
-    try:
-        return vio or service_address(vm, "vio")
-    except NoSuchVmError as error:
-        fail(command, str(error), USAGE)
+def _list_of(vm: str) -> Any:
+    """Return what asks for the consoles of a VM."""
+    from splitvisor.rpc import console_pb2  # slow to load
+
+    request = console_pb2.ListConsolesRequest(vm=vm)
+    return lambda stub, timeout: stub.ListConsoles(request, timeout=timeout)
+
+
+def _address(command: str, vm: str, vio: str | None, unit: int) -> str:
+    """Return the address of the back end that has a console; vio_service's for one that is not there, or not yet.
+
+    unit: its unit address; 0: the VM's first one, which is vio_service's when that has any.
+    """
+    backends = vio_backends(command, vm, vio)
+    if len(backends) > 1:
+        from splitvisor.rpc import console_pb2_grpc  # slow to load
+
+        for backend in backends:
+            answer = ask_one(backend, console_pb2_grpc.ConsoleServiceStub, _list_of(vm))
+            if isinstance(answer, str) and not unit:
+                break  # Should vio_service come back, the first console may be one of its own.
+            consoles = () if answer is None or isinstance(answer, str) else answer.consoles
+            if any(unit in (0, console.unit_address) for console in consoles):
+                return backend.address
+    return backends[0].address
 
 
 def _unit(command: str, text: str) -> int:
@@ -209,7 +239,8 @@ def _unit(command: str, text: str) -> int:
 def _target(command: str, vm: str, unit: str, force: bool, timeout: float, vio: str | None) -> Target:
     from splitvisor.terminal.script import Target
 
-    return Target(_address(command, vm, vio), vm, _unit(command, unit), force, timeout)
+    address = _unit(command, unit)
+    return Target(_address(command, vm, vio, address), vm, address, force, timeout)
 
 
 def _bytes(command: str, text: str) -> bytes:

@@ -3,36 +3,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
+from splitvisor.cli.vio_backends import VioBackend, ask_all, vio_backends
+from splitvisor.machine.config import VIO_SERVICE
 
 vm = typer.Typer(help="Start, stop and change VMs.", no_args_is_help=True)
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
-Vio = Annotated[str | None, typer.Option("--vio", metavar="ADDRESS", help="vio_service \\[that of the run that has the VM]")]
+Vio = Annotated[
+    str | None, typer.Option("--vio", metavar="ADDRESS", help="The only back end to ask \\[all of the run that has the VM]")
+]
 Wait = Annotated[float, typer.Option("--wait", metavar="S", min=0, max=60, help="How long to wait for the guest")]
 
 
 @vm.command("devices")
 def devices(vm: Vm, *, vio: Vio = None) -> None:
-    """List the devices on a VM's VIO bus."""
-    from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # slow to load
-
-    with service_stub("vm devices", vm, "vio", vio, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
-        answer = bus.DescribeBus(vio_bus_pb2.DescribeBusRequest(vm=vm), timeout=DEADLINE_S)
-    for device in answer.devices:
-        typer.echo(_line(device))
+    """List the devices on a VM's VIO bus, and which back end has each."""
+    for backend, device in _devices("vm devices", vm, vio_backends("vm devices", vm, vio)):
+        typer.echo(_line(device, backend.name))
 
 
 @vm.command("device-add")
 def device_add(
     vm: Vm,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="vty or nvram")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="vty, nvram, or what the back end has")],
     *,
     address: Annotated[str, typer.Option(metavar="N", help="Unit address, 0x71000000 to 0x7100003f \\[the first free]")] = "0",
+    backend: Annotated[str, typer.Option(metavar="NAME", help="The back end that is to have it")] = VIO_SERVICE,
     option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting; may be repeated")] = None,
     wait: Wait = 5.0,
     vio: Vio = None,
@@ -47,11 +49,12 @@ def device_add(
     command = "vm device-add"
     spec = trap_pb2.DeviceSpec(kind=kind, unit_address=_address(command, address), options=_options(command, option or []))
     request = vio_bus_pb2.AddDeviceRequest(vm=vm, device=spec, wait_ms=int(wait * 1000))
-    with service_stub(command, vm, "vio", vio, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
+    place = _named(command, vm, vio, backend)
+    with service_stub(command, vm, "vio", place.address, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
         answer = bus.AddDevice(request, timeout=wait + DEADLINE_S)
     stored = answer.interrupt_parent_source == INTERRUPT_PARENT_SOURCE_STORED_TREE
     origin = "from the stored tree" if stored else "the fixed fallback"
-    typer.echo(f"{_line(answer.device)}; interrupt parent {answer.interrupt_parent:#x}, {origin}")
+    typer.echo(f"{_line(answer.device, place.name)}; interrupt parent {answer.interrupt_parent:#x}, {origin}")
     if answer.device.connector.state != vio_bus_pb2.CONNECTOR_STATE_CONFIGURED:
         late = f"plugged in, but the guest has not taken it within {wait:g} s"
         fail(command, f"{late}; in Linux, drmgr -c slot -s {answer.device.connector.name} -a takes it")
@@ -73,7 +76,8 @@ def device_remove(
 
     command = "vm device-remove"
     request = vio_bus_pb2.RemoveDeviceRequest(vm=vm, unit_address=_address(command, address), wait_ms=int(wait * 1000))
-    with service_stub(command, vm, "vio", vio, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
+    owner = _owner(command, vm, vio, request.unit_address)
+    with service_stub(command, vm, "vio", owner.address, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
         answer = bus.RemoveDevice(request, timeout=wait + DEADLINE_S)
     if not answer.removed:
         late = f"the guest was asked and has not let {request.unit_address:#x} go within {wait:g} s"
@@ -81,10 +85,41 @@ def device_remove(
     typer.echo(f"{request.unit_address:#x} is gone")
 
 
-def _line(device: Any) -> str:
+def _devices(command: str, vm: str, backends: Sequence[VioBackend]) -> Sequence[tuple[VioBackend, Any]]:
+    """Return the devices of these back ends, by unit address."""
+    from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # slow to load
+
+    request = vio_bus_pb2.DescribeBusRequest(vm=vm)
+    answers = ask_all(
+        command, vm, backends, vio_bus_pb2_grpc.VioBusServiceStub, lambda bus, timeout: bus.DescribeBus(request, timeout=timeout)
+    )
+    found = [(backend, device) for backend, answer in answers for device in answer.devices]
+    return sorted(found, key=lambda each: int(each[1].unit_address))
+
+
+def _named(command: str, vm: str, vio: str | None, name: str) -> VioBackend:
+    backends = vio_backends(command, vm, vio)
+    found = next((backend for backend in backends if backend.name in ("", name)), None)
+    if found is None:
+        known = ", ".join(backend.name for backend in backends)
+        fail(command, f"--backend: VM {vm!r} has no back end {name!r}; known: {known}", USAGE)
+    return found
+
+
+def _owner(command: str, vm: str, vio: str | None, unit_address: int) -> VioBackend:
+    """Return the back end that has a device; vio_service, which then says so, when none has."""
+    backends = vio_backends(command, vm, vio)
+    if len(backends) == 1:
+        return backends[0]
+    owners = (backend for backend, device in _devices(command, vm, backends) if device.unit_address == unit_address)
+    return next(owners, backends[0])
+
+
+def _line(device: Any, backend: str) -> str:
     from splitvisor.rpc import vio_bus_pb2  # slow to load
 
-    line = f"{device.unit_address:#x}  {device.kind}  interrupt {device.interrupt_source:#x}"
+    at = f"  {backend}" if backend else ""
+    line = f"{device.unit_address:#x}  {device.kind}{at}  interrupt {device.interrupt_source:#x}"
     if not device.HasField("connector"):
         return f"{line}  fixed"
     state = vio_bus_pb2.ConnectorState.Name(device.connector.state).removeprefix("CONNECTOR_STATE_").lower()

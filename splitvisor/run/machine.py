@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
+from splitvisor.machine.config import VIO_SERVICE, MachineConfig
 from splitvisor.net.channels import explain, open_aio_channel
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
@@ -74,8 +75,8 @@ async def run_machine(
         # Before the machine: it may say all it has to say, and end, before an attach after its start came through.
         terminal = asyncio.create_task(
             attach_terminal(
-                addresses["vio"], request.config.name, 0, stdin=sys.stdin.fileno(), stdout=sys.stdout.fileno(),
-                exit_text=request.exit_on,
+                _console_address(request.config, addresses["vio"]), request.config.name, 0,
+                stdin=sys.stdin.fileno(), stdout=sys.stdout.fileno(), exit_text=request.exit_on,
             )
         )  # fmt: skip
         try:
@@ -103,6 +104,14 @@ async def run_machine(
             if not any(failure.done() for failure in failures):
                 with suppress(grpc.aio.AioRpcError):
                     await stub.StopMachine(pb.StopMachineRequest(), timeout=CONTROL_SECONDS)
+
+
+def _console_address(config: MachineConfig, vio: str) -> str:
+    """Return where the machine's first console is: at vio_service, unless all terminals are placed elsewhere."""
+    places = [device.backend for device in config.devices if device.kind == "vty"]
+    if not places or VIO_SERVICE in places:
+        return vio
+    return next(backend.address for backend in config.backends if backend.name == places[0])
 
 
 _UNREAD = "nobody reads the console any more, and the text has not come"
