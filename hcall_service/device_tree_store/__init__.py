@@ -51,7 +51,8 @@ def open_store(location: str, retention: int = DEFAULT_RETENTION) -> Store:
             # psycopg is slow to load, and needs what a system may not have.
             from hcall_service.device_tree_store.postgresql import PostgresqlStore
         except ImportError as error:
-            raise StoreError(f"device-tree store: no PostgreSQL client ({error}); install psycopg[binary]") from error
+            remedy = "pip install 'splitvisor[postgresql]'"
+            raise StoreError(f"device-tree store: no PostgreSQL client ({error}); {remedy}") from error
         return PostgresqlStore(location, retention)
     if not location or (separator and (scheme != "sqlite" or not rest.startswith("/") or rest == "/")):
         remedy = "give a path, sqlite:///PATH or postgresql://USER@HOST:PORT/DATABASE"

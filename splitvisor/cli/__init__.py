@@ -3,36 +3,70 @@
 
 import os
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 
 def main() -> None:
     """Run the command line and exit."""
-    if sys.argv[1:2] == ["service"]:
-        # Without the libraries that only people's commands need.
-        from splitvisor.service.main import main as service_main
+    try:
+        _main(sys.argv[1:])
+    except ImportError as error:
+        from splitvisor.process.extras import explain
 
-        sys.exit(service_main(sys.argv[2:]))
-    if sys.argv[1:2] == ["run"]:
+        why = explain(error)
+        if why is None:
+            raise
+        print(" ".join(["splitvisor", *sys.argv[1:2]]) + f": {why}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _main(arguments: Sequence[str]) -> None:
+    command = arguments[0] if arguments else ""
+    if command == "run":
         # Its services load while it does.
         from splitvisor.service.fork_server import head_start
 
         with suppress(OSError):  # What is wrong is told where the services are wanted.
             head_start()
-    # A failed TLS handshake is one line of ours, not one of gRPC's too; services keep gRPC's, which says what a peer got wrong.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    if sys.argv[1:2] == ["run"]:
+    if command != "service":
+        # A failed TLS handshake is one line of ours, not one of gRPC's too; services keep gRPC's: what a peer got wrong.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if command in SMALL:
+        sys.exit(SMALL[command](arguments[1:]))
+    if command in PLAIN and len(arguments) == 1:
+        import splitvisor.cli.plain
+
+        sys.exit(getattr(splitvisor.cli.plain, command)())
+    if command == "run":
         from splitvisor.cli.flags import read  # instead of typer, where that is not needed
         from splitvisor.cli.run import run
         from splitvisor.process.end import end_process
 
-        given = read(run, sys.argv[2:])
+        given = read(run, arguments[1:])
         if given is not None:
             end_process(run(**given))
-    if sys.argv[1:2] == ["health"]:
-        from splitvisor.service.health import main as health_main
+    from splitvisor.process.extras import require  # neither is for services, see above
 
-        sys.exit(health_main(sys.argv[2:]))
-    from splitvisor.cli.app import make_app  # not for services, see above
+    require("run")
+    from splitvisor.cli.app import make_app
 
-    make_app(*sys.argv[1:2])(prog_name="splitvisor")
+    make_app(*arguments[:1])(prog_name="splitvisor")
+
+
+def _service(arguments: Sequence[str]) -> int:
+    from splitvisor.service.main import main as service_main
+
+    return service_main(arguments)
+
+
+def _health(arguments: Sequence[str]) -> int:
+    from splitvisor.service.health import main as health_main
+
+    return health_main(arguments)
+
+
+SMALL: Mapping[str, Callable[[Sequence[str]], int]] = {"service": _service, "health": _health}
+"""Commands without the libraries that only people's other commands need; they read their arguments themselves."""
+PLAIN = frozenset({"version", "protos"})
+"""Commands without arguments that need no libraries; the same."""

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from splitvisor import __version__
 from splitvisor.cli.flags import for_typer
+from splitvisor.cli.plain import protos, version
 from splitvisor.cli.tls_options import TlsGroup
 
 PLAIN = {"run": "run", "new-device": "new_device", "top": "top", "trace": "trace", "replay": "replay"}
@@ -42,6 +42,7 @@ def make_app(wanted: str | None = None) -> typer.Typer:
     passed_on(service)
     passed_on(health)
     app.command()(guests)
+    app.command()(protos)
     app.command()(version)
     return app
 
@@ -75,8 +76,3 @@ def guests() -> None:
         raise typer.Exit(1) from None
     for guest in found.values():
         typer.echo(f"{guest.kind:<9} {guest.name:<16} {guest.package} {guest.version}\n{'':<26} {cache_directory() / guest.path}")
-
-
-def version() -> None:
-    """Print the version."""
-    typer.echo(f"splitvisor {__version__}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import keyword
 import re
+from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Annotated, NoReturn
@@ -16,7 +17,6 @@ from splitvisor.run.exit_status import ExitStatus
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,23}")
 """A Python module, a part of a node's name, which has 31 characters at most, and a back end's name at once."""
-_TEMPLATES = Path(__file__).with_name("templates")
 _FILES = {"{name}.py": "device.py", "test_{name}.py": "test_device.py", "README.md": "README.md"}
 """What is written, by its template."""
 
@@ -45,8 +45,9 @@ def new_device(
         target.mkdir()
     except OSError as error:
         _fail(f"{target}: {error.strerror}; give a --directory that can be written to")
+    templates = resources.files("splitvisor.cli") / "templates"
     for file, template in _FILES.items():
-        text = Template((_TEMPLATES / f"{template}.template").read_text()).substitute(values)
+        text = Template(templates.joinpath(f"{template}.template").read_text()).substitute(values)
         (target / file.format(name=name)).write_text(text)
     typer.echo(f"{target}: run its tests with `cd {target} && python -m pytest`; README.md tells the rest")
 

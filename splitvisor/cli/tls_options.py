@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from splitvisor.net.tls_flags import FLAGS, flag, use_tls_flags
 
-WITHOUT = frozenset({"bench", "certs", "guests", "health", "record", "service", "version"})
+WITHOUT = frozenset({"bench", "certs", "guests", "health", "protos", "record", "service", "version"})
 """Commands that talk to no service, and `service` and `health`, which read their arguments themselves."""
 
 

@@ -16,6 +16,7 @@ import gc
 import importlib
 import os
 import select
+import site
 import socket
 import subprocess
 import sys
@@ -50,13 +51,17 @@ class ForkServer:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(ANSWER_SECONDS)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
-        path = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH", ""))))
+        environment = dict(os.environ)
+        if ROOT not in site.getsitepackages():
+            # A checkout: this Splitvisor first.
+            # An installed one is found anyhow, and its neighbours must not precede Python's own modules.
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH", ""))))
         with other:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "splitvisor.service.fork_server", str(other.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(other.fileno(),),
-                env={**os.environ, "PYTHONPATH": path},  # This Splitvisor first.
+                env=environment,
                 # A ^C on the terminal is the launcher's to handle.
                 start_new_session=True,
             )

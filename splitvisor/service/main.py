@@ -8,6 +8,7 @@ four services start at once, and the guest waits for the slowest.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import dataclasses
 import gc
 import os
@@ -17,10 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import uvloop
+try:
+    import uvloop
+except ModuleNotFoundError:
+    uvloop = None  # type: ignore[assignment]  # a base install, which serves back ends, has none
 
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_flags import add_tls_flags, use_tls_flags
+from splitvisor.process.extras import MissingExtraError
 from splitvisor.process.logging import LogLevel, configure, get_logger
 from splitvisor.service.names import ALL_SERVICE_NAMES, Servable
 from splitvisor.service.serve import Listening, SettingError, serve
@@ -157,7 +162,10 @@ def main(arguments: Sequence[str]) -> int:
 def run(name: Servable, arguments: Sequence[str]) -> int:
     """Run a service with the flags that follow its name; return the exit status as main() does."""
     gc.disable()  # Until the service runs: nothing of what is loaded is garbage.
-    options_class = name.load().Options
+    try:
+        options_class = name.load().Options
+    except MissingExtraError as error:
+        return _refuse(name, error)
     parsed = _parser(name, options_class).parse_args(arguments)
     configure(parsed.log_level, name.package)
     options = options_class(**{option.name: getattr(parsed, option.name) for option in _fields(options_class)})
@@ -170,14 +178,18 @@ def run(name: Servable, arguments: Sequence[str]) -> int:
             parsed.parent_fd, parsed.health, parsed.metrics, parsed.otel or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
             parsed.otel is None,
         )  # fmt: skip
-        uvloop.run(serve(name, options, listening))
-    except (AddressError, SettingError) as error:
-        print(f"{name.program}: {error}", file=sys.stderr)
-        return EXIT_USAGE
+        (uvloop or asyncio).run(serve(name, options, listening))
+    except (AddressError, SettingError, MissingExtraError) as error:
+        return _refuse(name, error)
     except Exception:
         get_logger(__name__).exception("failed")
         return EXIT_FAILED
     return 0
+
+
+def _refuse(name: Servable, why: Exception) -> int:
+    print(f"{name.program}: {why}", file=sys.stderr)
+    return EXIT_USAGE
 
 
 if __name__ == "__main__":

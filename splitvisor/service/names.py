@@ -14,8 +14,10 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from splitvisor.process.extras import require
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -57,7 +59,7 @@ class Servable(Protocol):
         """How it was called, for its help and its errors."""
 
     def load(self) -> ServiceModule:
-        """Its module, or what stands for one."""
+        """Its module, or what stands for one. Raises MissingExtraError."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class ServiceName:
     package: str
     """The Python package, which is also its name in logs, offers and errors."""
     summary: str
+    extra: str = field(default="run", kw_only=True)
+    """What must be installed to run it."""
 
     @property
     def program(self) -> str:
@@ -91,7 +95,8 @@ class ServiceName:
         return f"splitvisor service {self.command}"
 
     def load(self) -> ServiceModule:
-        """Import it."""
+        """Import it. Raises MissingExtraError."""
+        require(self.extra)
         return cast(ServiceModule, importlib.import_module(f"{self.package}.service"))
 
 
@@ -105,7 +110,9 @@ SERVICE_NAMES: tuple[ServiceName, ...] = (
 
 ALL_SERVICE_NAMES: tuple[ServiceName, ...] = (
     *SERVICE_NAMES,
-    ServiceName("gateway", "gateway_service", "the web page: consoles, status and device trees of any number of VMs"),
+    ServiceName(
+        "gateway", "gateway_service", "the web page: consoles, status and device trees of any number of VMs", extra="gateway"
+    ),
     ServiceName("fault", "splitvisor.faults", "a proxy before a back end that makes faults happen"),
 )
 """Those, what people reach them through, and what tests put between them."""

@@ -24,6 +24,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from splitvisor.net.addresses import Address, AddressError, parse_address
+from splitvisor.process.extras import require
 from splitvisor.process.logging import get_logger
 from splitvisor.service.names import Servable, Started
 
@@ -96,7 +97,12 @@ class Listening:
 
 
 async def serve(name: Servable, options: Any, listening: Listening) -> None:
-    """Run a service until SIGTERM, SIGINT or the end of its parent. Raises SettingError and what its start raises."""
+    """Run a service until SIGTERM, SIGINT or the end of its parent.
+
+    Raises SettingError, MissingExtraError and what its start raises.
+    """
+    if listening.metrics is not None:
+        require("metrics")  # before anything starts
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

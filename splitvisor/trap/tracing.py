@@ -16,6 +16,7 @@ from splitvisor import __version__
 from splitvisor.backend import Hypercall, RtasCall
 from splitvisor.net.addresses import AddressError, check_address
 from splitvisor.observe.call_times import ResultClass
+from splitvisor.process.extras import MissingExtraError, require
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap.handler_times import Ended
 
@@ -154,12 +155,14 @@ def start_tracing(service: str, endpoint: str) -> Tracing:
         except AddressError:
             raise TracingError(f"--otel {endpoint}: plaintext is for loopback only; give https://{parts.netloc}") from None
     try:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
-        raise TracingError(f"--otel needs the extra: pip install 'splitvisor[otel]' ({error})") from None
+        require("otel")
+    except MissingExtraError as error:
+        raise TracingError(f"--otel: {error}") from None
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     resource = Resource.create({"service.name": service, "service.version": __version__})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint=endpoint, insecure=parts.scheme == "http", timeout=EXPORT_SECONDS)

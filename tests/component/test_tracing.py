@@ -141,6 +141,6 @@ def test_an_endpoint_is_a_url_that_may_be_spoken_to(endpoint: str) -> None:
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc", None)
     with pytest.raises(TracingError, match=r"pip install 'splitvisor\[otel\]'"):
         start_tracing("test", "http://127.0.0.1:4317")
