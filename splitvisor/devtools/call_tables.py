@@ -96,16 +96,30 @@ def rtas_rows(local: Iterable[LocalHypercall | LocalRtas]) -> list[Row]:
     ]
     for owner, session in SESSIONS:
         rows += [
-            Row(call.name, TOKENS.get(call.name), owner, call.support, call.section, call.note)
+            Row(call.name, TOKENS.get(call.name), owner, call.support, call.section, _note(call))
             for call in session.calls
             if isinstance(call, RtasCall)
         ]
     return sorted(rows, key=lambda row: row.name)
 
 
-def _note(call: Hypercall) -> str:
-    posted = f"posted, {call.posted.credit_bytes >> 10} KiB credit" if call.posted is not None else ""
-    return "; ".join(filter(None, (posted, call.note)))
+def _note(call: Hypercall | RtasCall) -> str:
+    posted = call.posted if isinstance(call, Hypercall) else None
+    credit = f"posted, {posted.credit_bytes >> 10} KiB credit" if posted is not None else ""
+    return "; ".join(filter(None, (credit, _owners(call), call.note)))
+
+
+def _owners(call: Hypercall | RtasCall) -> str:
+    """How a call selects its owner; empty: it has one."""
+    key = call.key
+    if key is None:
+        return ""
+    if key.word is not None:
+        return "an owner for each key, in guest memory"
+    first = key.argument if key.argument_pair is None else key.argument_pair
+    numbers = [first] if key.argument_pair is None else [first, first + 1]
+    names = [f"r{4 + each}" if isinstance(call, Hypercall) else f"argument {each + 1}" for each in numbers]
+    return f"an owner for each key in {' and '.join(names)}"
 
 
 def pages() -> dict[str, str]:

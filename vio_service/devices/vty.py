@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
-from splitvisor.backend import Call, Hypercall, Posted, Result, RtasCall, Vm
+from splitvisor.backend import Call, Hypercall, Key, Posted, Result, RtasCall, Vm
 from splitvisor.backend.state import parse_state
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
@@ -96,7 +96,7 @@ def _find(session: BusSession, unit_address: int) -> Vty | None:
     return next(iter(session.all(Vty)), None) if vty is None and unit_address == 0 else vty
 
 
-def _posted_addresses(session: BusSession) -> Sequence[int]:
+def _addresses(session: BusSession) -> Sequence[int]:
     addresses = [vty.unit_address for vty in session.all(Vty)]
     return [0, *addresses] if addresses and 0 not in addresses else addresses
 
@@ -142,11 +142,12 @@ CALLS = (
             key_argument=0,
             size_argument=1,
             max_size=BLOCK_BYTES,
-            key_values=_posted_addresses,
+            key_values=_addresses,
         ),
         unavailable_result=H.BUSY,
+        key=Key(_addresses),
     ),
-    Hypercall(Hcall.H_GET_TERM_CHAR, get_term_char, arguments=1, section="LoPAPR 16.2"),
+    Hypercall(Hcall.H_GET_TERM_CHAR, get_term_char, arguments=1, section="LoPAPR 16.2", key=Key(_addresses)),
     # SLOF's early output does not count its arguments right; other platforms accept any number.
     RtasCall("display-character", display_character, section="LoPAPR 7.3.2", arguments=None, returns=None),
 )
