@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
 
 from hcall_service import platform_state
 from hcall_service.platform_hcalls import PLATFORM_CALLS
@@ -22,7 +21,7 @@ class PlatformSession(RtasSession):
         tree_updates: takes the trees of its firmware.
     """
 
-    calls: ClassVar[tuple[Hypercall | RtasCall, ...]] = (*RTAS_CALLS, *PLATFORM_CALLS, *UPDATE_DT_CALLS)
+    calls: tuple[Hypercall | RtasCall, ...] = (*RTAS_CALLS, *PLATFORM_CALLS, *UPDATE_DT_CALLS)
 
     def __init__(self, vm: Vm, identity: IdentityLookup, tree_updates: TreeUpdates) -> None:
         super().__init__(vm, identity)

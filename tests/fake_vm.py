@@ -37,6 +37,7 @@ class FakeVm(Vm):
         self.incarnation = 1
         self.vcpus = vcpus
         self.devices = devices
+        self.slots = range(64)
         self.ram = BytesMemory(size)
         self.memory = self.ram
         self.interrupts: list[int] = []

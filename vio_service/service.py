@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
+from splitvisor.backend.vio.platform import Platform
+from splitvisor.backend.vio.server import VioBusServicer
 from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2_grpc, vio_bus_pb2_grpc
 from splitvisor.service.names import Started
 from splitvisor.service.serve import SettingError
 from splitvisor.trap.server import TrapServicer
-from vio_service.bus.server import VioBusServicer
-from vio_service.bus.session import VioSession
 from vio_service.console.console import BACKLOG_BYTES, REPLAY_BYTES
-from vio_service.console.metrics import console_samples
+from vio_service.console.directory import consoles_of
 from vio_service.console.server import ConsoleServicer
-from vio_service.console.session import ConsoleSettings
 from vio_service.console.transcript import FILE_BYTES, KEPT_FILES, TranscriptDirectory
-from vio_service.hotplug.platform import Platform
+from vio_service.console.vm_consoles import ConsoleSettings
+from vio_service.devices.vty.metrics import console_samples
+from vio_service.session import NAME, vio_session
 
 if TYPE_CHECKING:
     from vio_service.console.telnet import TelnetListener
@@ -77,7 +78,7 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
         lock = transcripts.lock()
     consoles = ConsoleSettings(options.replay_bytes, transcripts)
     platform = Platform(options.device_tree) if options.device_tree else None
-    traps = TrapServicer("vio_service", lambda vm: VioSession(vm, platform, consoles))
+    traps = TrapServicer(NAME, lambda vm: vio_session(vm, platform, consoles))
     trap_pb2_grpc.add_TrapServiceServicer_to_server(traps, server)
     console_pb2_grpc.add_ConsoleServiceServicer_to_server(ConsoleServicer(traps, transcripts), server)
     vio_bus_pb2_grpc.add_VioBusServiceServicer_to_server(VioBusServicer(traps), server)
@@ -85,10 +86,8 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
     telnet = await _start_telnet(traps, options) if options.telnet or options.telnet_anywhere or options.telnet_consoles else None
 
     async def stop() -> None:
-        for session in traps.sessions().values():
-            if isinstance(session, VioSession):
-                for console in session.consoles():
-                    console.end(console_pb2.CONSOLE_END_REASON_SHUTDOWN, "vio_service shuts down")
+        for console in consoles_of(traps):
+            console.end(console_pb2.CONSOLE_END_REASON_SHUTDOWN, "vio_service shuts down")
         if telnet is not None:
             await telnet.close()
         await traps.close()

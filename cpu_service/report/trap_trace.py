@@ -248,8 +248,7 @@ class TrapTrace:
     def _rtas_owner(self, known: RegisteredRtas, arguments: Sequence[int]) -> str:
         owner = known.owner
         if isinstance(owner, SharedCall):
-            selected = owner.select(self._ram, arguments)
-            return "" if selected is None else selected.owner
+            return ", ".join(each.owner for each in owner.select(self._ram, arguments))
         return owner.owner if isinstance(owner, RemoteCall) else LOCAL
 
     def _words(self, address: int, count: int) -> Sequence[int]:

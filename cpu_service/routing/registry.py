@@ -130,7 +130,7 @@ class Registry:
     def hypercall_owner(self, token: int, ram: GuestRam, arguments: Sequence[int]) -> RemoteCall | None:
         """Return the back end's call that a hypercall with these arguments is."""
         known = self.remote.get(token)
-        return known.select(ram, arguments) if isinstance(known, SharedCall) else known
+        return next(iter(known.select(ram, arguments)), None) if isinstance(known, SharedCall) else known
 
     def rtas_calls(self) -> Sequence[RegisteredRtas]:
         """Every RTAS call by token."""
@@ -241,6 +241,10 @@ def _check_selector(route: pb.Route, where: str) -> None:
         case "word":
             fits = selector.word.operand < len(route.operands)
             fits = fits and 4 * selector.word.index + 4 <= route.operands[selector.word.operand].size
+        case "everybody" if not route.HasField("posted"):
+            fits = True
+        case "everybody":
+            raise RegistryError(f"{where}: a call of everybody cannot be posted")
         case _:
             raise RegistryError(f"{where}: its selector does not say where the key stands")
     if not fits:

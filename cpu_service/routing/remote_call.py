@@ -151,16 +151,23 @@ class SharedCall:
         """Let the next call find its owner in another table; from any thread."""
         self._table = table
 
-    def select(self, ram: GuestRam, arguments: Sequence[int]) -> RemoteCall | None:
-        """Return the owner of a call with these arguments; None when their key is nobody's, or not there."""
-        if self._kind == "argument":
-            return self._table.find(arguments[self._at] & WORD_MASK) if self._at < len(arguments) else None
-        if self._kind == "argument_pair":
-            if self._at + 1 >= len(arguments):
-                return None
-            return self._table.find((arguments[self._at] & WORD_MASK) << 32 | arguments[self._at + 1] & WORD_MASK)
-        word = self._first.word(ram, arguments, self.selector.word.operand, self.selector.word.index)
-        return None if word is None else self._table.find(word)
+    def select(self, ram: GuestRam, arguments: Sequence[int]) -> Sequence[RemoteCall]:
+        """Return whose a call with these arguments is: one owner's, everybody's, or nobody's."""
+        at = self._at
+        key: int | None
+        match self._kind:
+            case "argument":
+                key = arguments[at] & WORD_MASK if at < len(arguments) else None
+            case "argument_pair" if at + 1 < len(arguments):
+                key = (arguments[at] & WORD_MASK) << 32 | arguments[at + 1] & WORD_MASK
+            case "argument_pair":
+                key = None
+            case "word":
+                key = self._first.word(ram, arguments, self.selector.word.operand, self.selector.word.index)
+            case _:
+                return self.calls
+        owner = None if key is None else self._table.find(key)
+        return () if owner is None else (owner,)
 
 
 def _decoded(spec: pb.OperandSpec) -> _Operand:

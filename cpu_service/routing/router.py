@@ -156,24 +156,34 @@ class TrapRouter:
             return H.FUNCTION
         self.counts[token] += 1
         gpr = self._scheduler.current.gpr
-        arguments = gpr[4 : 4 + call.arguments]
-        if isinstance(call, SharedCall):
-            owner = call.select(self._ram, arguments)
-            if owner is None:
-                call.without_owner += 1
-                return call.no_owner
-            owner.made += 1
-            call = owner
-        if call.is_posted(arguments):
-            return self._post(call, arguments)
-        reply = self._ask(call, arguments, 0)
-        if reply is None:
-            return call.unavailable
-        for number, value in enumerate(reply.outputs[:9]):
+        result, outputs = self._remote(call, gpr[4 : 4 + call.arguments])
+        for number, value in enumerate(outputs[:9]):
             gpr[4 + number] = value
-        return reply.result
+        return result
 
     # Back ends.
+
+    def _remote(self, call: RemoteCall | SharedCall, arguments: Sequence[int]) -> tuple[int, Sequence[int]]:
+        """Make a hypercall of one back end, or of those that its arguments select. Returns r3, and r4 and up."""
+        if isinstance(call, RemoteCall):
+            return self._owned(call, arguments)
+        answer: tuple[int, Sequence[int]] = (call.no_owner, ())
+        owners = call.select(self._ram, arguments)
+        for owner in owners:
+            owner.made += 1
+            answer = self._owned(owner, arguments[: owner.arguments])
+            if answer[0] != H.SUCCESS:
+                break
+        call.without_owner += not owners
+        return answer
+
+    def _owned(self, call: RemoteCall, arguments: Sequence[int]) -> tuple[int, Sequence[int]]:
+        if call.is_posted(arguments):
+            return self._post(call, arguments), ()
+        if call.link in self._waiting_for:  # It waits for us: neither would ever answer.
+            return H.RESOURCE, ()
+        reply = self._ask(call, arguments, 0)
+        return (call.unavailable, ()) if reply is None else (reply.result, reply.outputs)
 
     def _post(self, call: RemoteCall, arguments: Sequence[int]) -> int:
         """Make a posted call. Returns r3: H_BUSY while its owner gives no credit."""
@@ -231,18 +241,8 @@ class TrapRouter:
         known = self._registry.remote.get(invoke.token)
         if known is None or len(invoke.arguments) < known.arguments:
             return pb.InvokeResult(id=invoke.id, result=H.FUNCTION)
-        call = self._registry.hypercall_owner(invoke.token, self._ram, invoke.arguments)
-        if call is None:
-            return pb.InvokeResult(id=invoke.id, result=known.no_owner if isinstance(known, SharedCall) else H.FUNCTION)
-        if call.link in self._waiting_for:  # It waits for us: neither would ever answer.
-            return pb.InvokeResult(id=invoke.id, result=H.RESOURCE)
-        arguments = list(invoke.arguments[: call.arguments])
-        if call.is_posted(arguments):
-            return pb.InvokeResult(id=invoke.id, result=self._post(call, arguments))
-        reply = self._ask(call, arguments, 0)
-        if reply is None:
-            return pb.InvokeResult(id=invoke.id, result=call.unavailable)
-        return pb.InvokeResult(id=invoke.id, result=reply.result, outputs=reply.outputs)
+        result, outputs = self._remote(known, invoke.arguments[: known.arguments])
+        return pb.InvokeResult(id=invoke.id, result=result, outputs=outputs)
 
     def _invoke_posted(self, invoke: pb.Invoke) -> None:
         """The same without an answer; waits for credit, so that nothing is lost while the owner is slow."""
@@ -288,13 +288,19 @@ class TrapRouter:
             if len(arguments) != owner.arguments or nret < owner.returns:
                 return (RtasStatus.PARAMETER_ERROR,)
             return owner.handler(self._scheduler.current, arguments, nret)
-        if isinstance(owner, SharedCall):
-            selected = owner.select(self._ram, arguments)
-            if selected is None:
-                owner.without_owner += 1
-                return (owner.no_owner,)
-            selected.made += 1
-            owner = selected
+        if isinstance(owner, RemoteCall):
+            return self._owned_rtas(owner, arguments, nret)
+        returns: Sequence[int] | None = (owner.no_owner,)
+        owners = owner.select(self._ram, arguments)
+        for each in owners:
+            each.made += 1
+            returns = self._owned_rtas(each, arguments, nret)
+            if returns is None or (returns and returns[0] != RtasStatus.SUCCESS):
+                break
+        owner.without_owner += not owners
+        return returns
+
+    def _owned_rtas(self, owner: RemoteCall, arguments: Sequence[int], nret: int) -> Sequence[int] | None:
         if owner.name in owner.link.mirrors and self._mirrored(owner, arguments, nret):
             return (RtasStatus.SUCCESS, arguments[2])
         reply = self._ask(owner, arguments, nret)

@@ -146,6 +146,8 @@ class Hypercall:
     name: str = ""
     key: Key | None = None
     """None: this back end owns the call whatever its arguments."""
+    everybody: bool = False
+    """Every back end that declares the call so gets it, one after the other, until one refuses; nobody owns it alone."""
 
     @property
     def call_name(self) -> str:
@@ -175,6 +177,8 @@ class RtasCall:
     mirrored: Mirrored | None = None
     key: Key | None = None
     """None: this back end owns the call whatever its arguments."""
+    everybody: bool = False
+    """Every back end that declares the call so gets it, one after the other, until one refuses; nobody owns it alone."""
 
     @property
     def call_name(self) -> str:

@@ -19,26 +19,44 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class NoOptions:
+    """Settings of a back end's devices come with each VM."""
+
+
 class Backend:
     """A back end: what serves a kind of session to any number of VMs.
 
-    Raises ValueError for a name that is not 1 to 63 of a-z, 0-9, '-' and '_', a letter first.
+    Args:
+        name: 1 to 63 of a-z, 0-9, '-' and '_', a letter first. It stands in logs and errors, and `splitvisor run --backend
+            NAME=ADDRESS` calls it so.
+        factory: makes the session of a VM; a Session class, most often. A ValueError that it raises refuses the VM and says why.
+
+    Raises ValueError for a name that is none.
     """
 
-    name: str
-    """In logs and errors, and as `splitvisor run --backend NAME=ADDRESS` calls it."""
-    factory: Callable[[Vm], Session]
-    """Makes the session of a VM; a Session class, most often. A ValueError that it raises refuses the VM and says why."""
+    SERVICES: tuple[str, ...] = ("splitvisor.trap.v1.TrapService",)
+    """Full names of the gRPC services that start() adds."""
+    Options: type[Any] = NoOptions
+    """What the command line may set."""
 
-    def __post_init__(self) -> None:
-        if not BACKEND_NAME.fullmatch(self.name):
-            raise ValueError(f"{self.name!r} is no name of a back end; give 1 to 63 of a-z, 0-9, '-' and '_', a letter first")
+    def __init__(self, name: str, factory: Callable[[Vm], Session]) -> None:
+        if not BACKEND_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a back end; give 1 to 63 of a-z, 0-9, '-' and '_', a letter first")
+        self.name, self.factory = name, factory
 
     def servicer(self) -> TrapServicer:
         """Return the gRPC servicer of TrapService, for programs that have a server of their own; they must close() it."""
         from splitvisor.trap.server import TrapServicer  # gRPC is slow to load, and a module that only declares does not need it
 
         return TrapServicer(self.name, self.factory)
+
+    async def start(self, server: grpc.aio.Server, options: Any) -> Callable[[], Awaitable[None]]:
+        """Add the servicers to a server that has not started; the result ends the sessions. options: an Options."""
+        from splitvisor.rpc import trap_pb2_grpc
+
+        servicer = self.servicer()
+        trap_pb2_grpc.add_TrapServiceServicer_to_server(servicer, server)
+        return servicer.close
 
     def serve(self, arguments: Sequence[str] | None = None) -> NoReturn:
         """Be a service until SIGTERM or SIGINT, then exit: 0, 2 bad usage, 4 it could not start.
@@ -52,29 +70,6 @@ class Backend:
         from splitvisor.service.main import run
 
         sys.exit(run(BackendService(self), sys.argv[1:] if arguments is None else arguments))
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """Settings of a back end's devices come with each VM."""
-
-
-class BackendModule:
-    """What a service package's module would have."""
-
-    SERVICES: tuple[str, ...] = ("splitvisor.trap.v1.TrapService",)
-    Options: type[Any] = NoOptions
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-
-    async def start(self, server: grpc.aio.Server, _options: Any) -> Callable[[], Awaitable[None]]:
-        """Add the servicer; the result ends the sessions."""
-        from splitvisor.rpc import trap_pb2_grpc
-
-        servicer = self._backend.servicer()
-        trap_pb2_grpc.add_TrapServiceServicer_to_server(servicer, server)
-        return servicer.close
 
 
 @dataclass(frozen=True)
@@ -103,6 +98,6 @@ class BackendService:
         """The script that serves it."""
         return Path(sys.argv[0]).name
 
-    def load(self) -> BackendModule:
+    def load(self) -> Backend:
         """What stands for its module."""
-        return BackendModule(self.backend)
+        return self.backend

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 from splitvisor.backend.calls import Hypercall, RtasCall
 from splitvisor.backend.guest_memory import GuestMemory
@@ -47,10 +46,8 @@ class Vm(ABC):
 class Session:
     """One VM's state at one back end. Made at the VM's first attach, kept over reconnects."""
 
-    calls: ClassVar[tuple[Hypercall | RtasCall, ...]] = ()
-    """Every call that this back end owns."""
-    uncommitted = False
-    """True: commit() is due before the calls handled so far are acknowledged or answered."""
+    calls: tuple[Hypercall | RtasCall, ...] = ()
+    """Every call that this back end owns, or has a share of; the same for the session's life."""
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
@@ -62,6 +59,11 @@ class Session:
     def inventory(self) -> Sequence[pb.DeviceSpec]:
         """The devices: what Vm.devices must be for a session that takes this one's place, should this process end."""
         return self.vm.devices
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether commit() is due before the calls handled so far are acknowledged or answered."""
+        return False
 
     def commit(self) -> None:
         """Make lasting what calls did, and `uncommitted` False; once for all calls of a batch."""

@@ -164,7 +164,13 @@ class _Guest(asyncio.Protocol):
     async def attach(self) -> None:
         """Introduce the VM, and reset its devices."""
         devices = [pb.DeviceSpec(kind="vty", unit_address=UNIT_ADDRESS)]
-        self._send(pb.AttachRequest(hello=pb.Hello(vm=self._name, incarnation=1, vcpus=1, ram_bytes=1 << 28, devices=devices)))
+        self._send(
+            pb.AttachRequest(
+                hello=pb.Hello(
+                    vm=self._name, incarnation=1, vcpus=1, ram_bytes=1 << 28, devices=devices, slots=pb.SlotRange(count=64)
+                )
+            )
+        )
         async with asyncio.timeout(ANSWER_SECONDS):
             offer = (await self._read()).offer
             tokens = {route.token: index for index, route in enumerate(offer.routes) if route.kind == pb.CALL_KIND_HYPERCALL}

@@ -18,20 +18,20 @@ from cpu_service.machine.board import Board
 from hcall_service.session import PlatformSession
 from of_client_service.client_services import SERVICES as CLIENT_SERVICES
 from of_client_service.session import ClientInterfaceSession
-from splitvisor.backend import Hypercall, RtasCall, Session, Support
+from splitvisor.backend import Hypercall, RtasCall, Support
 from splitvisor.devtools.qemu_calls import OTHER_SERVICES, QEMU_HYPERCALLS, QEMU_RTAS, VOF_SERVICES
 from splitvisor.observe.metrics import METRICS
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import TOKENS
 from splitvisor.rpc import machine_pb2, trap_pb2
-from vio_service.bus.session import VioSession
+from vio_service.session import CALLS as VIO_CALLS
 
 LOCAL = "cpu_service"
 
-SESSIONS: tuple[tuple[str, type[Session]], ...] = (
-    ("hcall_service", PlatformSession),
-    ("vio_service", VioSession),
-    ("of_client_service", ClientInterfaceSession),
+OWNERS: tuple[tuple[str, Sequence[Hypercall | RtasCall]], ...] = (
+    ("hcall_service", PlatformSession.calls),
+    ("vio_service", VIO_CALLS),
+    ("of_client_service", ClientInterfaceSession.calls),
 )
 
 _GENERATED = "Made by `./dev docs` from the tables in the code; a test compares. Do not edit."
@@ -78,10 +78,10 @@ def hypercall_rows(local: Iterable[LocalHypercall | LocalRtas]) -> list[Row]:
         for call in local
         if isinstance(call, LocalHypercall)
     ]
-    for owner, session in SESSIONS:
+    for owner, calls in OWNERS:
         rows += [
             Row(call.call_name, call.token, owner, call.support, call.section, _note(call))
-            for call in session.calls
+            for call in calls
             if isinstance(call, Hypercall)
         ]
     return sorted(rows, key=lambda row: row.token or 0)
@@ -94,10 +94,10 @@ def rtas_rows(local: Iterable[LocalHypercall | LocalRtas]) -> list[Row]:
         for call in local
         if isinstance(call, LocalRtas)
     ]
-    for owner, session in SESSIONS:
+    for owner, calls in OWNERS:
         rows += [
             Row(call.name, TOKENS.get(call.name), owner, call.support, call.section, _note(call))
-            for call in session.calls
+            for call in calls
             if isinstance(call, RtasCall)
         ]
     return sorted(rows, key=lambda row: row.name)

@@ -198,16 +198,18 @@ class Route(_message.Message):
     def __init__(self, kind: _Optional[_Union[CallKind, str]] = ..., token: _Optional[int] = ..., name: _Optional[str] = ..., arguments: _Optional[int] = ..., operands: _Optional[_Iterable[_Union[OperandSpec, _Mapping]]] = ..., posted: _Optional[_Union[PostedPolicy, _Mapping]] = ..., unavailable_result: _Optional[int] = ..., selector: _Optional[_Union[Selector, _Mapping]] = ..., keys: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ...) -> None: ...
 
 class Selector(_message.Message):
-    __slots__ = ("argument", "argument_pair", "word", "no_owner_result")
+    __slots__ = ("argument", "argument_pair", "word", "everybody", "no_owner_result")
     ARGUMENT_FIELD_NUMBER: _ClassVar[int]
     ARGUMENT_PAIR_FIELD_NUMBER: _ClassVar[int]
     WORD_FIELD_NUMBER: _ClassVar[int]
+    EVERYBODY_FIELD_NUMBER: _ClassVar[int]
     NO_OWNER_RESULT_FIELD_NUMBER: _ClassVar[int]
     argument: int
     argument_pair: int
     word: OperandWord
+    everybody: bool
     no_owner_result: int
-    def __init__(self, argument: _Optional[int] = ..., argument_pair: _Optional[int] = ..., word: _Optional[_Union[OperandWord, _Mapping]] = ..., no_owner_result: _Optional[int] = ...) -> None: ...
+    def __init__(self, argument: _Optional[int] = ..., argument_pair: _Optional[int] = ..., word: _Optional[_Union[OperandWord, _Mapping]] = ..., everybody: _Optional[bool] = ..., no_owner_result: _Optional[int] = ...) -> None: ...
 
 class KeyRange(_message.Message):
     __slots__ = ("first", "last")

@@ -23,7 +23,9 @@ def route_message(call: Hypercall | RtasCall, session: Session) -> pb.Route:
         operands=[_operand_message(operand) for operand in call.operands],
         unavailable_result=call.unavailable_result,
     )
-    if call.key is not None:
+    if call.everybody:
+        route.selector.everybody = True
+    elif call.key is not None:
         route.selector.CopyFrom(_selector_message(call.key, call.failure(parameter=True)))
         route.keys.extend(_key_ranges(call.key, session))
     if isinstance(call, RtasCall):
@@ -48,7 +50,8 @@ def route_message(call: Hypercall | RtasCall, session: Session) -> pb.Route:
 def _selector_message(key: Key, refusal: Result) -> pb.Selector:
     """The wire form of a key; refusal: what a bad argument gets, and so does a key that nobody owns."""
     refused = refusal.returns[0] if refusal.returns else refusal.result
-    selector = pb.Selector(no_owner_result=refused if key.no_owner_result is None else key.no_owner_result)
+    result = refused if key.no_owner_result is None else key.no_owner_result
+    selector = pb.Selector(no_owner_result=result)
     if key.word is not None:
         selector.word.operand, selector.word.index = key.word
     elif key.argument_pair is not None:

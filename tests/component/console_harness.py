@@ -19,8 +19,8 @@ from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2, trap_pb2_grp
 from splitvisor.service.serve import SERVER_OPTIONS
 from splitvisor.trap.server import TrapServicer
 from vio_service import service
-from vio_service.bus.session import VioSession
 from vio_service.console.server import ConsoleServicer
+from vio_service.session import vio_session
 
 RAM_BYTES = 1 << 20
 VTY = 0x71000000
@@ -66,7 +66,7 @@ class BareServer:
 
     def __init__(self, directory: Path) -> None:
         self.address = f"unix:{directory}/vio.sock"
-        self.traps = TrapServicer("vio_service", VioSession)
+        self.traps = TrapServicer("vio_service", vio_session)
         self._server = grpc.aio.server()
         trap_pb2_grpc.add_TrapServiceServicer_to_server(self.traps, self._server)
         console_pb2_grpc.add_ConsoleServiceServicer_to_server(ConsoleServicer(self.traps), self._server)
@@ -103,6 +103,7 @@ class Guest:
             ram_bytes=RAM_BYTES,
             devices=[trap_pb2.DeviceSpec(kind="vty") for _ in range(vtys)] + [trap_pb2.DeviceSpec(kind="nvram")],
             positions=[trap_pb2.VcpuPosition(sequence=sequence)] if sequence else [],
+            slots=trap_pb2.SlotRange(count=64),
         )
         self.interrupts: asyncio.Queue[int] = asyncio.Queue()
         self.ram = bytearray(RAM_BYTES)

@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 from hcall_service import service as hcall
+from splitvisor.backend.vio.platform import Platform
 from splitvisor.papr.rtas import TOKENS
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import (
@@ -30,7 +31,6 @@ from splitvisor.rpc import (
 from splitvisor.tree import fdt
 from tests.component.console_harness import DEADLINE, RAM_BYTES, Guest
 from vio_service import service as vio
-from vio_service.hotplug.platform import Platform
 
 ADDRESS = 0x7100_0002
 SLOT = 0x3000_0002
@@ -349,7 +349,7 @@ def test_what_cannot_be_added_or_removed_is_refused_with_the_reason() -> None:
             assert await refused(vm.add("disk")) == ("INVALID_ARGUMENT", "there is no kind of device 'disk'; known: nvram, vty")
             assert (await refused(vm.add("nvram", bytes="1")))[0] == "INVALID_ARGUMENT"
             code, text = await refused(vm.add(address=0x1000))
-            assert (code, "slots are 0x71000000 to 0x7100003f" in text) == ("INVALID_ARGUMENT", True)
+            assert (code, "its slots: 0x71000000 to 0x7100003f" in text) == ("INVALID_ARGUMENT", True)
             assert (await refused(vm.add(address=0x7100_0000)))[0] == "ALREADY_EXISTS"
             assert (await refused(vm.remove(0x7100_0033)))[0] == "NOT_FOUND"
             request = vio_bus_pb2.AddDeviceRequest(vm="other")

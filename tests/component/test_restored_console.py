@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from splitvisor.backend.vio import VioSession
 from splitvisor.rpc import trap_pb2 as pb
 from tests.component.console_harness import BareServer, Guest, Viewer, run_bare
-from vio_service.bus.session import VioSession
 
 TYPED = b"printenv boot-command\r"
 SAID = b"0 > setenv boot-command x   ok\r\n"
@@ -106,7 +106,7 @@ def test_input_waits_until_the_machine_runs() -> None:
             assert await guest.read(len(b"before ")) == b"before ", "what was in the state is there"
             session = server.traps.sessions()["vm"]
             assert isinstance(session, VioSession)
-            [console] = session.consoles()
+            [console] = session.host.all()
             assert (console.is_frozen, console.waiting_input) == (True, 0)
             guest.resume()
             assert await guest.read(len(TYPED)) == TYPED

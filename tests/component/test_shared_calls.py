@@ -53,7 +53,7 @@ class DeviceSession(RecordingSession):
     def by_address_posted(self) -> Sequence[int]:
         return [each for each in self.owned if isinstance(each, int)]
 
-    calls: ClassVar[tuple[Hypercall | RtasCall, ...]] = (
+    calls: tuple[Hypercall | RtasCall, ...] = (
         Hypercall(H_WHO, who, arguments=2, section="tests", name="H_WHO", key=Key(by_address, no_owner_result=H.NOT_FOUND)),
         Hypercall(
             H_SAY, say, arguments=3, section="tests", name="H_SAY", key=Key(by_address),
@@ -82,7 +82,7 @@ class TerminalSession(RecordingSession):
         super().__init__(vm)
         self.terminals = [1]
 
-    calls: ClassVar[tuple[Hypercall | RtasCall, ...]] = (
+    calls: tuple[Hypercall | RtasCall, ...] = (
         Hypercall(
             H_SAY, RecordingSession.append, arguments=3, section="tests", name="H_SAY",
             posted=Posted(CREDIT, key_argument=0, size_argument=1, max_size=MAX_SIZE, key_values=lambda it: it.terminals),

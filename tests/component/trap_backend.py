@@ -13,7 +13,7 @@ import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -127,7 +127,7 @@ class RecordingSession(Session):
         return RtasStatus.SUCCESS
 
     posted = Posted(CREDIT, key_argument=0, size_argument=1, max_size=MAX_SIZE, key_values=lambda _session: (UNIT,))
-    calls: ClassVar[tuple[Hypercall | RtasCall, ...]] = (
+    calls: tuple[Hypercall | RtasCall, ...] = (
         Hypercall(H_ADD, add, arguments=1, section="tests", name="H_ADD"),
         Hypercall(H_LOG, append, arguments=3, section="tests", name="H_LOG", posted=posted),
         Hypercall(H_LOG_HELD, append_held, arguments=3, section="tests", name="H_LOG_HELD", posted=posted),

@@ -58,7 +58,9 @@ class TrapTalk:
     def __init__(self, channel: grpc.aio.Channel, mutator: Mutator, vm: str, state: bytes | None = None) -> None:
         self._stub: Any = trap_pb2_grpc.TrapServiceStub(channel)
         self._mutator, self._source, self._state = mutator, mutator.source, state
-        self._hello = pb.Hello(vm=vm, incarnation=next(_ids), vcpus=VCPUS, ram_bytes=RAM_BYTES, devices=_DEVICES)
+        self._hello = pb.Hello(
+            vm=vm, incarnation=next(_ids), vcpus=VCPUS, ram_bytes=RAM_BYTES, devices=_DEVICES, slots=pb.SlotRange(count=64)
+        )
         self._sequence = 0
         self._outgoing: asyncio.Queue[pb.AttachRequest | None] = asyncio.Queue()
         self.offer = pb.Offer()

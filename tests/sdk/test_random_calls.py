@@ -20,7 +20,7 @@ from splitvisor.backend import RtasCall
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.testing import SCRIPTED, ScriptedGuest, StartMachine
-from vio_service.bus.session import VioSession
+from vio_service.session import CALLS as VIO_CALLS
 
 pytest_plugins = ["splitvisor.testing"]
 
@@ -46,7 +46,7 @@ END = frozenset(
     )
 )
 """These end the machine, or what is tested."""
-RTAS = [call.name for session in (PlatformSession, VioSession) for call in session.calls if isinstance(call, RtasCall)]
+RTAS = [call.name for calls in (PlatformSession.calls, VIO_CALLS) for call in calls if isinstance(call, RtasCall)]
 BLOCKS, BLOCK_BYTES = 1024, 64
 FREE_RAM = 16 << 20
 """The guest itself is below. What it overwrites of the firmware does not matter to it: it takes no interrupts."""

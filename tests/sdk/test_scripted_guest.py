@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import grpc
 import pytest
@@ -58,7 +57,7 @@ class ProbeSession(Session):
         self.closed = True
 
     posted = Posted(4096, key_argument=0, size_argument=1, max_size=16, key_values=lambda _session: (UNIT,))
-    calls: ClassVar[tuple[Hypercall | RtasCall, ...]] = (
+    calls: tuple[Hypercall | RtasCall, ...] = (
         Hypercall(H_SUM, sum, arguments=9, section="tests", name="H_SUM"),
         Hypercall(H_LOG, log, arguments=3, section="tests", name="H_LOG", posted=posted),
         Hypercall(H_FAIL, fail, arguments=0, section="tests", name="H_FAIL"),

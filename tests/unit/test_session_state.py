@@ -22,19 +22,20 @@ from of_client_service.client_interface import BootRequest
 from of_client_service.session import ClientInterfaceSession
 from splitvisor.backend import Call, Session
 from splitvisor.backend.state import StateError
+from splitvisor.backend.vio import VioDevice, VioSession
+from splitvisor.backend.vio.connector import State
+from splitvisor.backend.vio.dma import DmaWindow
+from splitvisor.papr.vio import FIRST_SLOT_INDEX as INDEX_BASE
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import state_pb2, trap_pb2
 from splitvisor.tree import fdt
 from tests.fake_vm import FakeVm
 from tests.unit.of_machine import RAM_BYTES, Client, sample_tree
-from vio_service.bus.device import VioDevice
-from vio_service.bus.session import VioSession
-from vio_service.bus.tce_table import DmaWindow
-from vio_service.console.session import ConsoleSettings
 from vio_service.console.transcript import TranscriptDirectory
+from vio_service.console.vm_consoles import ConsoleSettings, VmConsoles
 from vio_service.devices.nvram import Nvram
 from vio_service.devices.vty import Vty
-from vio_service.hotplug.connectors import INDEX_BASE, State
+from vio_service.session import vio_session
 
 DEVICES = (trap_pb2.DeviceSpec(kind="vty"), trap_pb2.DeviceSpec(kind="nvram"))
 SLOT = INDEX_BASE + 5
@@ -47,10 +48,10 @@ async def _identity(_vm: str) -> bytes:
 # vio_service
 
 
-def used_bus() -> VioSession:
+def used_bus() -> VioSession[VmConsoles]:
     """A bus after a while: output, input that waits, nvram written, a terminal plugged in, a DMA window with entries."""
-    session = VioSession(FakeVm(devices=DEVICES))
-    [vty], [nvram] = session.all(Vty), session.all(Nvram)
+    session = vio_session(FakeVm(devices=DEVICES))
+    [vty], [nvram] = session.bus.all(Vty), session.bus.all(Nvram)
     vty.console.write(b"output " * 200_000)
     vty.console.push_input(b"typed")
     vty.read_block()
@@ -59,20 +60,20 @@ def used_bus() -> VioSession:
     vty.window = DmaWindow(session.vm.memory)
     vty.window.bypass = True
     vty.window.table.fill(511, 3, 0x1003)
-    connector = session.connectors.find(SLOT)
+    connector = session.bus.connectors.find(SLOT)
     assert connector is not None
     device = Vty(session.vm, connector.unit_address, {})
-    session.plug(connector, device, session.node(device))
+    session.plug(connector, device, session.bus.node(device))
     connector.allocate()
     connector.removal_asked, connector.indicator = True, 2
     return session
 
 
-def fresh_bus(*, moved: bool = True) -> VioSession:
+def fresh_bus(*, moved: bool = True) -> VioSession[VmConsoles]:
     vm = FakeVm(devices=DEVICES)
     vm.moved = moved
-    session = VioSession(vm)
-    for vty in session.all(Vty):
+    session = vio_session(vm)
+    for vty in session.bus.all(Vty):
         vty.window = DmaWindow(vm.memory)
     return session
 
@@ -83,17 +84,17 @@ def test_a_bus_comes_back_with_everything_on_it(monkeypatch: pytest.MonkeyPatch)
     session = fresh_bus()
     asyncio.run(session.restore(state))
     assert asyncio.run(session.save()) == state
-    [console, added], [nvram] = session.consoles(), session.all(Nvram)
+    [console, added], [nvram] = session.host.all(), session.bus.all(Nvram)
     assert console.push_input(b"typed before it runs") == 0
     asyncio.run(session.resumed())
     assert (console.output.end, console.input_received, console.peek_input(99)) == (1_400_000, 16, b"typed later")
     assert nvram.contents[100:104] == b"kept"
     assert added.unit_address == 0x7100_0005
-    connector = session.connectors.find(SLOT)
+    connector = session.bus.connectors.find(SLOT)
     assert connector is not None
     assert (connector.state, connector.removal_asked, connector.indicator) == (State.ALLOCATED, True, 2)
-    assert connector.device is session.devices[connector.unit_address]
-    first = next(iter(session.devices.values()))
+    assert connector.device is session.bus.devices[connector.unit_address]
+    first = next(iter(session.bus.devices.values()))
     assert first.window is not None
     assert [first.window.table[index] for index in (510, 511, 513, 514)] == [0, 0x1003, 0x1003, 0]
     assert session.vm.interrupts == []  # type: ignore[attr-defined]  # FakeVm
@@ -106,12 +107,12 @@ def test_a_console_goes_on_where_it_was_only_when_its_vm_has_moved(monkeypatch: 
     for moved in (True, False):
         session = fresh_bus(moved=moved)
         asyncio.run(session.restore(state))
-        assert (session.consoles()[0].instance == old.consoles()[0].instance) is moved
+        assert (session.host.all()[0].instance == old.host.all()[0].instance) is moved
 
 
 def test_no_input_is_taken_between_save_and_resumed() -> None:
-    session = VioSession(FakeVm(devices=DEVICES))
-    [console] = session.consoles()
+    session = vio_session(FakeVm(devices=DEVICES))
+    [console] = session.host.all()
     asyncio.run(session.save())
     assert console.push_input(b"too early") == 0
     asyncio.run(session.resumed())
@@ -121,8 +122,8 @@ def test_no_input_is_taken_between_save_and_resumed() -> None:
 def test_a_file_of_nvram_gets_what_was_saved(tmp_path: Path) -> None:
     async def store(path: Path) -> bytes:
         spec = trap_pb2.DeviceSpec(kind="nvram", options={"path": str(path)})
-        session = VioSession(FakeVm(devices=(spec,)))
-        session.all(Nvram)[0].store(0, b"saved")
+        session = vio_session(FakeVm(devices=(spec,)))
+        session.bus.all(Nvram)[0].store(0, b"saved")
         state = await session.save()
         await session.close()
         return state
@@ -132,7 +133,7 @@ def test_a_file_of_nvram_gets_what_was_saved(tmp_path: Path) -> None:
     path.write_bytes(bytes(len(path.read_bytes())))
 
     async def restore() -> None:
-        session = VioSession(FakeVm(devices=()))
+        session = vio_session(FakeVm(devices=()))
         await session.restore(state)
         await session.close()
 
@@ -141,8 +142,8 @@ def test_a_file_of_nvram_gets_what_was_saved(tmp_path: Path) -> None:
 
 
 def _vio(change: Callable[[state_pb2.VioState], None]) -> bytes:
-    session = VioSession(FakeVm(devices=DEVICES))
-    session.all(Nvram)[0].store(0, b"saved")
+    session = vio_session(FakeVm(devices=DEVICES))
+    session.bus.all(Nvram)[0].store(0, b"saved")
     state = state_pb2.VioState.FromString(asyncio.run(session.save()))
     change(state)
     return state.SerializeToString()
@@ -179,7 +180,7 @@ def _vty(**fields: Any) -> Callable[[state_pb2.VioState], None]:
     ],
 )
 def test_a_bus_that_does_not_fit_is_refused_by_name(change: Callable[[state_pb2.VioState], None], text: str) -> None:
-    refused(VioSession(FakeVm(devices=DEVICES)), _vio(change), text)
+    refused(vio_session(FakeVm(devices=DEVICES)), _vio(change), text)
 
 
 def refused(session: Session, state: bytes, text: str) -> None:
@@ -322,7 +323,7 @@ def test_rubbish_is_refused_by_every_session(state: bytes) -> None:
     client = Client()
     sessions: list[Session] = [
         _Stateless(FakeVm()),
-        VioSession(FakeVm(devices=DEVICES)),
+        vio_session(FakeVm(devices=DEVICES)),
         PlatformSession(FakeVm(), _identity, TreeUpdates(open_store(":memory:"))),
         ClientInterfaceSession(FakeVm(size=RAM_BYTES), client.store),
     ]
@@ -389,16 +390,16 @@ def test_interrupts_that_cannot_be_are_refused(change: Callable[[state_pb2.Saved
 
 
 def test_transcripts_of_a_restored_bus_have_what_its_consoles_print_from_then_on(tmp_path: Path) -> None:
-    old = VioSession(FakeVm(devices=(*DEVICES, trap_pb2.DeviceSpec(kind="vty"))))
-    for console in old.consoles():
+    old = vio_session(FakeVm(devices=(*DEVICES, trap_pb2.DeviceSpec(kind="vty"))))
+    for console in old.host.all():
         console.write(b"printed before")
     state = asyncio.run(old.save())
     # The second terminal was added while the machine ran: its configuration does not know it.
-    session = VioSession(FakeVm(devices=DEVICES), None, ConsoleSettings(transcripts=TranscriptDirectory(tmp_path)))
+    session = vio_session(FakeVm(devices=DEVICES), None, ConsoleSettings(transcripts=TranscriptDirectory(tmp_path)))
     asyncio.run(session.restore(state))
-    for sequence, console in enumerate(session.consoles(), 1):
-        session.print(Call(vcpu=0, arguments=(), sequence=sequence), console, b"printed later")
+    for sequence, console in enumerate(session.host.all(), 1):
+        session.host.print(Call(vcpu=0, arguments=(), sequence=sequence), console, b"printed later")
     session.commit()
-    assert [console.output.end for console in session.consoles()] == [27, 27]
-    assert [Path(console.transcript).read_bytes() for console in session.consoles()] == [b"printed later"] * 2
+    assert [console.output.end for console in session.host.all()] == [27, 27]
+    assert [Path(console.transcript).read_bytes() for console in session.host.all()] == [b"printed later"] * 2
     asyncio.run(session.replaced())

@@ -12,12 +12,15 @@ import pytest
 
 from splitvisor.backend import Hypercall, Result, RtasCall
 from splitvisor.backend.guest_memory import GuestAddressError
+from splitvisor.backend.vio import BusError, DeviceKind, VioDevice, VioSession
+from splitvisor.backend.vio.session import quiesce, vio_signal
 from splitvisor.papr.codes import H, RtasStatus
+from splitvisor.papr.vio import interrupt_source
 from splitvisor.rpc import trap_pb2
 from tests.fake_vm import FakeVm, make_call
-from vio_service.bus import session as bus
-from vio_service.bus.device import BusError, VioDevice, interrupt_source
-from vio_service.bus.session import VioSession
+from vio_service import session as bus
+from vio_service.console.vm_consoles import VmConsoles
+from vio_service.session import CALLS, vio_session
 
 
 class DmaDevice(VioDevice):
@@ -35,17 +38,17 @@ def spec(kind: str, unit_address: int = 0, **options: str) -> trap_pb2.DeviceSpe
     return trap_pb2.DeviceSpec(kind=kind, unit_address=unit_address, options=options)
 
 
-def make_session(*specs: trap_pb2.DeviceSpec) -> VioSession:
-    return VioSession(FakeVm(devices=specs))
+def make_session(*specs: trap_pb2.DeviceSpec) -> VioSession[VmConsoles]:
+    return vio_session(FakeVm(devices=specs))
 
 
-def addresses(session: VioSession) -> list[tuple[int, str]]:
-    return [(device.unit_address, device.kind) for device in session.devices.values()]
+def addresses(session: VioSession[VmConsoles]) -> list[tuple[int, str]]:
+    return [(device.unit_address, device.kind) for device in session.bus.devices.values()]
 
 
 @pytest.fixture
 def dma_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(bus.DEVICE_KINDS, "dma-test", DmaDevice)
+    monkeypatch.setitem(bus.KINDS, "dma-test", DeviceKind(DmaDevice))
 
 
 def test_serial_devices_get_the_first_free_addresses_whatever_the_order_of_the_configuration() -> None:
@@ -58,8 +61,34 @@ def test_stated_addresses_are_kept_and_skipped_when_others_are_chosen() -> None:
     assert addresses(session) == [(0x30000000, "vty"), (0x71000000, "nvram"), (0x71000001, "vty")]
 
 
-def test_devices_of_another_back_end_are_left_out() -> None:
-    assert addresses(make_session(spec("watchdog"), spec("vty"))) == [(0x71000000, "vty")]
+def test_a_kind_that_is_not_here_is_refused_with_what_to_do() -> None:
+    with pytest.raises(BusError, match=r"no kind of device 'watchdog' \(it has: nvram, vty\); place it at a back end that has"):
+        make_session(spec("watchdog"), spec("vty"))
+
+
+def test_a_back_end_with_other_slots_uses_those() -> None:
+    vm = FakeVm(devices=[spec("vty"), spec("vty"), spec("vty", 0x30000000)])
+    vm.slots = range(60, 62)
+    session = vio_session(vm)
+    assert addresses(session) == [(0x30000000, "vty"), (0x7100003C, "vty"), (0x7100003D, "vty")]
+    assert [connector.index for connector in session.bus.connectors] == [0x3000003C, 0x3000003D]
+    assert session.nodes()[0] == make_session().nodes()[0], "the bus's node is the same from every back end"
+
+
+def test_only_the_back_end_with_the_first_slot_has_the_calls_that_name_no_device() -> None:
+    vm = FakeVm(devices=[spec("vty")])
+    vm.slots = range(60, 64)
+    second = vio_session(vm)
+    missing = {call.call_name for call in make_session().calls} - {call.call_name for call in second.calls}
+    assert missing == {"display-character", "nvram-fetch", "nvram-store"}
+    assert all(call.key is not None or call.everybody for call in second.calls)
+
+
+def test_more_devices_than_slots_are_refused() -> None:
+    vm = FakeVm(devices=[spec("vty")] * 3)
+    vm.slots = range(62, 64)
+    with pytest.raises(BusError, match="3 devices need a slot and vio_service has 2 free; give it more"):
+        vio_session(vm)
 
 
 def test_a_second_device_at_an_address_is_refused_with_both_names() -> None:
@@ -75,7 +104,7 @@ def test_two_devices_that_would_share_an_interrupt_source_are_refused() -> None:
 def test_more_devices_than_interrupt_sources_are_refused() -> None:
     with pytest.raises(BusError, match="room for 256"):
         make_session(*[spec("vty")] * 257)
-    assert len(make_session(*[spec("vty")] * 256).devices) == 256
+    assert len(make_session(*[spec("vty")] * 64).bus.devices) == 64
 
 
 def test_an_unknown_option_is_refused_with_those_that_exist() -> None:
@@ -117,7 +146,7 @@ def test_nodes_start_with_the_bus_and_describe_each_device() -> None:
 
 @pytest.mark.usefixtures("dma_kind")
 def test_a_device_with_a_dma_window_states_it_in_its_node_and_description() -> None:
-    device = make_session(spec("dma-test")).devices[0x71000000]
+    device = make_session(spec("dma-test")).bus.devices[0x71000000]
     properties = {prop.name: prop.value for prop in device.node().properties}
     assert properties["ibm,my-dma-window"] == struct.pack(">5I", 0x71000000, 0, 0, 0, 0x10000000)
     assert device.describe().liobn == 0x71000000
@@ -125,30 +154,30 @@ def test_a_device_with_a_dma_window_states_it_in_its_node_and_description() -> N
 
 def test_signals_of_devices_without_maskable_interrupt_can_only_be_off() -> None:
     session = make_session(spec("vty"))
-    assert make_call(session, bus.vio_signal, 0x71000000, 0)[0] == H.SUCCESS
-    assert make_call(session, bus.vio_signal, 0x71000000, 1)[0] == H.PARAMETER
-    assert make_call(session, bus.vio_signal, 0x71000009, 0)[0] == H.PARAMETER
+    assert make_call(session, vio_signal, 0x71000000, 0)[0] == H.SUCCESS
+    assert make_call(session, vio_signal, 0x71000000, 1)[0] == H.PARAMETER
+    assert make_call(session, vio_signal, 0x71000009, 0)[0] == H.PARAMETER
 
 
 @pytest.mark.usefixtures("dma_kind")
 @pytest.mark.parametrize("how", ["quiesce", "reset"])
 def test_quiesce_and_reset_empty_dma_windows_and_turn_signals_off(how: str) -> None:
     session = make_session(spec("dma-test"))
-    device = session.devices[0x71000000]
+    device = session.bus.devices[0x71000000]
     assert device.window is not None
-    assert make_call(session, bus.vio_signal, 0x71000000, 1)[0] == H.SUCCESS
+    assert make_call(session, vio_signal, 0x71000000, 1)[0] == H.SUCCESS
     device.window.table[5] = 0x1003
     device.window.bypass = True
     if how == "quiesce":
-        assert make_call(session, bus.quiesce)[0] == RtasStatus.SUCCESS
+        assert make_call(session, quiesce)[0] == RtasStatus.SUCCESS
     else:
         asyncio.run(session.reset())
     assert (device.signal_state, device.window.table[5], device.window.bypass) == (0, 0, False)
 
 
 def test_every_call_is_declared_once() -> None:
-    hypercalls = [call.token for call in VioSession.calls if isinstance(call, Hypercall)]
-    rtas_calls = [call.name for call in VioSession.calls if isinstance(call, RtasCall)]
+    hypercalls = [call.token for call in CALLS if isinstance(call, Hypercall)]
+    rtas_calls = [call.name for call in CALLS if isinstance(call, RtasCall)]
     assert len(set(hypercalls)) == len(hypercalls) == 7
     connectors = ["get-sensor-state", "ibm,configure-connector", "ibm,set-tce-bypass"]
     assert sorted(rtas_calls) == ["display-character", *connectors, "nvram-fetch", "nvram-store", "quiesce", "set-indicator"]

@@ -11,60 +11,64 @@ import pytest
 
 from splitvisor.backend import Result
 from splitvisor.backend.guest_memory import GuestAddressError
+from splitvisor.backend.vio import BusError, VioSession
+from splitvisor.backend.vio import connector_calls as connectors
+from splitvisor.backend.vio.connector import Connector, State, slot_properties
+from splitvisor.backend.vio.connector_calls import WORK_AREA_BYTES
+from splitvisor.papr.vio import FIRST_SLOT_INDEX as INDEX_BASE
+from splitvisor.papr.vio import SLOTS
 from splitvisor.rpc import state_pb2, trap_pb2
 from tests.fake_vm import FakeVm, make_call
-from vio_service.bus.device import BusError
-from vio_service.bus.session import VioSession
-from vio_service.hotplug import connectors
-from vio_service.hotplug.connectors import INDEX_BASE, SLOTS, WORK_AREA_BYTES, Connector, State
+from vio_service.console.vm_consoles import VmConsoles
+from vio_service.session import vio_session
 
 AREA = 0x2000
 SLOT = INDEX_BASE + 1
 ADDRESS = 0x7100_0001
 
 
-def make_session() -> VioSession:
+def make_session() -> VioSession[VmConsoles]:
     """A bus with a console, and a terminal plugged into slot 1 that the guest has not taken."""
-    session = VioSession(FakeVm(devices=[trap_pb2.DeviceSpec(kind="vty")]))
-    device = VioSession(FakeVm(devices=[trap_pb2.DeviceSpec(kind="vty", unit_address=ADDRESS)])).devices[ADDRESS]
-    session.plug(slot(session), device, session.node(device))
+    session = vio_session(FakeVm(devices=[trap_pb2.DeviceSpec(kind="vty")]))
+    device = vio_session(FakeVm(devices=[trap_pb2.DeviceSpec(kind="vty", unit_address=ADDRESS)])).bus.devices[ADDRESS]
+    session.plug(slot(session), device, session.bus.node(device))
     return session
 
 
-def slot(session: VioSession, index: int = SLOT) -> Connector:
-    connector = session.connectors.find(index)
+def slot(session: VioSession[VmConsoles], index: int = SLOT) -> Connector:
+    connector = session.bus.connectors.find(index)
     assert connector is not None
     return connector
 
 
-def set_indicator(session: VioSession, kind: int, state: int, index: int = SLOT) -> int:
+def set_indicator(session: VioSession[VmConsoles], kind: int, state: int, index: int = SLOT) -> int:
     answer, _ = make_call(session, connectors.set_indicator, kind, index, state, returns=1)
     assert isinstance(answer, int)
     return answer
 
 
-def sense(session: VioSession, index: int = SLOT, kind: int = 9003) -> list[int]:
+def sense(session: VioSession[VmConsoles], index: int = SLOT, kind: int = 9003) -> list[int]:
     answer, _ = make_call(session, connectors.get_sensor_state, kind, index, returns=2)
     assert isinstance(answer, Result)
     return [int(word) for word in answer.returns]
 
 
-def configure(session: VioSession, area: int = AREA) -> int:
+def configure(session: VioSession[VmConsoles], area: int = AREA) -> int:
     answer, _ = make_call(session, connectors.configure_connector, area, 0, returns=1)
     assert isinstance(answer, int)
     return answer
 
 
-def ram(session: VioSession) -> bytearray:
+def ram(session: VioSession[VmConsoles]) -> bytearray:
     assert isinstance(session.vm, FakeVm)
     return session.vm.ram.data
 
 
-def start_configuring(session: VioSession, index: int = SLOT) -> None:
+def start_configuring(session: VioSession[VmConsoles], index: int = SLOT) -> None:
     ram(session)[AREA : AREA + WORK_AREA_BYTES] = struct.pack(">2I", index, 0).ljust(WORK_AREA_BYTES, b"\xa5")
 
 
-def take(session: VioSession) -> tuple[str, dict[str, bytes]]:
+def take(session: VioSession[VmConsoles]) -> tuple[str, dict[str, bytes]]:
     """Take the device as Linux does; return its node."""
     assert set_indicator(session, 9003, 1) == 0
     assert set_indicator(session, 9001, 1) == 0
@@ -88,7 +92,7 @@ def take(session: VioSession) -> tuple[str, dict[str, bytes]]:
     raise AssertionError("configure-connector has no end")
 
 
-def give(session: VioSession) -> None:
+def give(session: VioSession[VmConsoles]) -> None:
     assert set_indicator(session, 9001, 0) == 0
     assert set_indicator(session, 9003, 0) == 0
 
@@ -115,7 +119,7 @@ def test_a_device_that_was_given_back_unasked_can_be_taken_again() -> None:
     first = take(session)
     give(session)
     assert slot(session).state is State.UNUSABLE
-    assert ADDRESS in session.devices
+    assert ADDRESS in session.bus.devices
     assert take(session) == first
 
 
@@ -124,7 +128,7 @@ def test_a_device_that_was_asked_for_goes_when_it_is_given_back() -> None:
     take(session)
     slot(session).removal_asked = True
     give(session)
-    assert ADDRESS not in session.devices
+    assert ADDRESS not in session.bus.devices
     assert slot(session).device is None
     assert isinstance(session.vm, FakeVm)
     assert session.vm.inventory_changes == 7, "plugged, three steps to take it and two to give it back, unplugged"
@@ -160,7 +164,7 @@ STEPS: list[tuple[int, int] | str] = [(9003, 1), (9001, 1), "configure", (9001, 
 """How a guest takes a device and gives it back."""
 
 
-def do(session: VioSession, step: tuple[int, int] | str) -> None:
+def do(session: VioSession[VmConsoles], step: tuple[int, int] | str) -> None:
     if isinstance(step, tuple):
         assert set_indicator(session, *step) == 0
         return
@@ -180,7 +184,7 @@ def test_a_successor_goes_on_wherever_the_guest_was(made: int, asked: bool) -> N
     for step in STEPS[:made]:
         do(session, step)
     slot(session).removal_asked = asked and made > 2
-    successor = VioSession(FakeVm(devices=session.inventory()))
+    successor = vio_session(FakeVm(devices=session.inventory()))
     assert [slot(successor).save(), slot(successor).device is None] == [slot(session).save(), slot(session).device is None]
     # The call whose answer was lost comes again and changes nothing.
     for step in STEPS[max(0, made - 1) :]:
@@ -197,7 +201,7 @@ def test_a_successor_is_told_no_more_than_it_needs_and_believes_nothing() -> Non
     for remembered in (b"\xff", spec.remembered[:-1], state_pb2.VioConnectorState(index=SLOT, state=9).SerializeToString()):
         devices = [trap_pb2.DeviceSpec(kind="vty", unit_address=ADDRESS, remembered=remembered)]
         with pytest.raises(BusError, match="what is remembered of slot V1-C1 is unusable"):
-            VioSession(FakeVm(devices=devices))
+            vio_session(FakeVm(devices=devices))
 
 
 def test_an_empty_slot_cannot_be_taken_and_an_unknown_index_is_none() -> None:
@@ -269,7 +273,7 @@ def test_waiting_ends_with_the_guests_step_or_in_time() -> None:
 
 
 def test_every_slot_is_described_once() -> None:
-    properties = {entry.name: entry.value for entry in make_session().connectors.properties()}
+    properties = {entry.name: entry.value for entry in slot_properties()}
     indexes = struct.unpack(f">{SLOTS + 1}I", properties["ibm,drc-indexes"])
     assert (indexes[0], len(set(indexes[1:]))) == (SLOTS, SLOTS)
     assert properties["ibm,drc-power-domains"] == struct.pack(">I", SLOTS) + b"\xff" * 4 * SLOTS
@@ -294,12 +298,12 @@ def test_no_order_of_calls_breaks_the_bus() -> None:
                 ram(session)[AREA : AREA + 8] = struct.pack(">2I", index, choose.choice([0, 1, 5, 6, 7, 0xFFFF_FFFF]))
                 status = configure(session)
             case _:
-                if (connector := session.connectors.find(index)) is not None and choose.randrange(50) == 0:
+                if (connector := session.bus.connectors.find(index)) is not None and choose.randrange(50) == 0:
                     connector.removal_asked = connector.device is not None
                 continue
         seen.add(status)
-        for connector in session.connectors:
-            assert connector.device is None or session.devices[connector.unit_address] is connector.device
+        for connector in session.bus.connectors:
+            assert connector.device is None or session.bus.devices[connector.unit_address] is connector.device
             assert connector.device is not None or connector.state is State.UNUSABLE
     assert seen <= {0, 2, 3, -3, -9003}
-    assert session.devices.keys() <= {0x7100_0000, ADDRESS}
+    assert session.bus.devices.keys() <= {0x7100_0000, ADDRESS}

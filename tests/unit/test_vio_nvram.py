@@ -10,29 +10,31 @@ import pytest
 
 from splitvisor.backend import Result
 from splitvisor.backend.guest_memory import GuestAddressError
+from splitvisor.backend.vio import BusError, VioSession
 from splitvisor.papr.codes import RtasStatus
 from splitvisor.rpc import trap_pb2
 from splitvisor.trap.messages import mirror_messages
 from tests.fake_vm import FakeVm, make_call
-from vio_service.bus.device import BusError
-from vio_service.bus.session import VioSession
-from vio_service.devices.nvram import Nvram, nvram_fetch, nvram_store
+from vio_service.console.vm_consoles import VmConsoles
+from vio_service.devices.nvram import Nvram
+from vio_service.devices.nvram.calls import nvram_fetch, nvram_store
+from vio_service.session import vio_session
 
 SIZE = 65536
 
 
-def make_session(**options: str) -> tuple[VioSession, FakeVm]:
+def make_session(**options: str) -> tuple[VioSession[VmConsoles], FakeVm]:
     vm = FakeVm(devices=[trap_pb2.DeviceSpec(kind="nvram", options=options)])
-    return VioSession(vm), vm
+    return vio_session(vm), vm
 
 
-def store(session: VioSession, offset: int, address: int, length: int) -> list[int]:
+def store(session: VioSession[VmConsoles], offset: int, address: int, length: int) -> list[int]:
     result, _ = make_call(session, nvram_store, offset, address, length, returns=2)
     assert isinstance(result, Result)
     return list(result.returns)
 
 
-def fetch(session: VioSession, offset: int, address: int, length: int) -> list[int]:
+def fetch(session: VioSession[VmConsoles], offset: int, address: int, length: int) -> list[int]:
     result, _ = make_call(session, nvram_fetch, offset, address, length, returns=2)
     assert isinstance(result, Result)
     return list(result.returns)
@@ -68,7 +70,7 @@ def test_a_buffer_outside_ram_is_refused_and_changes_nothing() -> None:
 
 
 def test_without_nvram_both_calls_report_the_missing_hardware() -> None:
-    session = VioSession(FakeVm())
+    session = vio_session(FakeVm())
     assert store(session, 0, 0, 1) == [RtasStatus.HARDWARE_ERROR, 0]
     assert fetch(session, 0, 0, 1) == [RtasStatus.HARDWARE_ERROR, 0]
 
@@ -91,7 +93,7 @@ def test_a_store_is_in_the_file_when_it_returns_and_is_there_for_the_next_life(t
 def test_every_later_store_is_in_the_same_file_and_a_closed_device_lets_go_of_it(tmp_path: Path) -> None:
     path = tmp_path / "nvram"
     session, vm = make_session(path=str(path), bytes="8192")
-    [nvram] = session.all(Nvram)
+    [nvram] = session.bus.all(Nvram)
     before = len(list(Path("/proc/self/fd").iterdir()))
     for offset in range(100):
         vm.ram.data[0] = offset + 1
@@ -111,7 +113,7 @@ def test_a_store_changes_what_fetch_is_answered_from() -> None:
     assert call.effects == []
     [mirror] = mirror_messages(session.calls, session)
     assert (mirror.name, mirror.contents[:12]) == ("nvram-fetch", bytes(7) + b"hello")
-    assert mirror_messages(session.calls, VioSession(FakeVm())) == []
+    assert mirror_messages(session.calls, vio_session(FakeVm())) == []
 
 
 def test_a_store_that_cannot_be_written_fails_and_changes_nothing(tmp_path: Path) -> None:

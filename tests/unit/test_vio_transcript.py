@@ -12,17 +12,18 @@ from pathlib import Path
 import pytest
 
 from splitvisor.backend import Call
+from splitvisor.backend.vio import BusError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2
 from splitvisor.service.serve import SettingError
 from tests.fake_vm import FakeVm, make_call
-from vio_service.bus.device import BusError
-from vio_service.bus.session import VioSession
 from vio_service.console.console import Console
-from vio_service.console.session import ConsoleSettings
 from vio_service.console.transcript import TranscriptDirectory
 from vio_service.console.transcript_journal import SLOT_BYTES, Journal
-from vio_service.devices import vty
+from vio_service.console.vm_consoles import ConsoleSettings
+from vio_service.devices.vty import Vty
+from vio_service.devices.vty import calls as vty
+from vio_service.session import vio_session
 
 UNIT = 0x71000000
 
@@ -219,23 +220,23 @@ def test_bad_settings_are_refused(directory: TranscriptDirectory, text: str) -> 
 
 def test_a_terminal_that_is_plugged_in_has_a_transcript_too(directory: TranscriptDirectory) -> None:
     vm = FakeVm(devices=[trap_pb2.DeviceSpec(kind="vty")], name="vm")
-    session = VioSession(vm, None, ConsoleSettings(transcripts=directory))
-    connector = session.connectors.at(UNIT + 1)
+    session = vio_session(vm, None, ConsoleSettings(transcripts=directory))
+    connector = session.bus.connectors.at(UNIT + 1)
     assert connector is not None
-    device = vty.Vty(vm, UNIT + 1, {})
-    session.plug(connector, device, session.node(device))
+    device = Vty(vm, UNIT + 1, {})
+    session.plug(connector, device, session.bus.node(device))
     call = Call(vcpu=0, arguments=(UNIT + 1, 7, int.from_bytes(b"plugged\0"), 0), sequence=1)
     assert vty.put_term_char(session, call) == H.SUCCESS
     assert session.uncommitted
     session.commit()
     assert not session.uncommitted
     session.unplug(connector)
-    session.close_journal()
+    session.host.close()
     assert directory.file("vm", UNIT + 1).read_bytes() == b"plugged"
 
 
 def test_without_transcripts_nothing_is_to_be_committed() -> None:
-    session = VioSession(FakeVm(devices=[trap_pb2.DeviceSpec(kind="vty")]))
+    session = vio_session(FakeVm(devices=[trap_pb2.DeviceSpec(kind="vty")]))
     make_call(session, vty.put_term_char, UNIT, 1, 0x41 << 56, 0)
     assert session.uncommitted is False
-    assert session.consoles()[0].output.end == 1
+    assert session.host.all()[0].output.end == 1

@@ -5,33 +5,36 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Sequence
 
 import pytest
 
 from splitvisor.backend import Call, Hypercall, Result
+from splitvisor.backend.vio import VioSession
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import trap_pb2
 from tests.fake_vm import FakeVm, make_call
-from vio_service.bus.session import VioSession
 from vio_service.console.console import INPUT_BYTES, Console
-from vio_service.devices import vty
+from vio_service.console.vm_consoles import VmConsoles
+from vio_service.devices.vty import calls as vty
+from vio_service.session import vio_session
 
 FIRST = 0x71000000
 
 
-def make_session(count: int = 1) -> tuple[VioSession, FakeVm, list[Console]]:
+def make_session(count: int = 1) -> tuple[VioSession[VmConsoles], FakeVm, Sequence[Console]]:
     vm = FakeVm(devices=[trap_pb2.DeviceSpec(kind="vty")] * count)
-    session = VioSession(vm)
-    return session, vm, session.consoles()
+    session = vio_session(vm)
+    return session, vm, session.host.all()
 
 
-def put(session: VioSession, unit_address: int, text: bytes, length: int | None = None) -> Result | int:
+def put(session: VioSession[VmConsoles], unit_address: int, text: bytes, length: int | None = None) -> Result | int:
     words = struct.unpack(">2Q", text.ljust(16, b"\0"))
     return make_call(session, vty.put_term_char, unit_address, len(text) if length is None else length, *words)[0]
 
 
-def get(session: VioSession, unit_address: int = FIRST) -> bytes:
+def get(session: VioSession[VmConsoles], unit_address: int = FIRST) -> bytes:
     result, _ = make_call(session, vty.get_term_char, unit_address)
     assert isinstance(result, Result)
     assert result.result == H.SUCCESS

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from splitvisor.backend import Session
+from splitvisor.backend.vio import VioSession
 from splitvisor.trap.server import TrapServicer
-from vio_service.bus.session import VioSession
 from vio_service.console.console import Console
+from vio_service.console.vm_consoles import VmConsoles
 
 
 class ConsoleNotFoundError(LookupError):
@@ -17,14 +19,14 @@ def consoles_of(traps: TrapServicer, vm: str = "") -> list[Console]:
     return [
         console
         for name, session in sorted(traps.sessions().items())
-        if isinstance(session, VioSession) and vm in {"", name}
-        for console in session.consoles()
+        if vm in {"", name} and (consoles := _consoles(session)) is not None
+        for console in consoles.all()
     ]
 
 
 def find_console(traps: TrapServicer, vm: str, unit_address: int) -> Console:
     """Return one console; unit address 0 is the VM's first. Raises ConsoleNotFoundError."""
-    if not isinstance(traps.session(vm), VioSession):
+    if _consoles(traps.session(vm)) is None:
         raise ConsoleNotFoundError(f"no VM {vm!r} is attached to this vio_service")
     consoles = consoles_of(traps, vm)
     for console in consoles:
@@ -32,3 +34,7 @@ def find_console(traps: TrapServicer, vm: str, unit_address: int) -> Console:
             return console
     known = ", ".join(f"{console.unit_address:#x}" for console in consoles) or "none"
     raise ConsoleNotFoundError(f"VM {vm!r} has no VTY at {unit_address:#x}; it has: {known}")
+
+
+def _consoles(session: Session | None) -> VmConsoles | None:
+    return session.host if isinstance(session, VioSession) and isinstance(session.host, VmConsoles) else None

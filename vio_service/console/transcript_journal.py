@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from vio_service.bus.device import BusError
+from splitvisor.backend.vio import BusError
 from vio_service.console.console import BACKLOG_BYTES, Console
 from vio_service.console.transcript import TranscriptDirectory, TranscriptFile, is_vm_name, rotated
 

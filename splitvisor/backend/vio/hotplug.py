@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Devices that come to and go from the bus of a running guest. The guest does its part through vio_service.hotplug.connectors."""
+"""Devices that come to and go from the bus of a running guest. The guest does its part through connectors."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from splitvisor.backend.vio.connector import Connector, State
+from splitvisor.backend.vio.device import BusError, cells_property
+from splitvisor.backend.vio.platform import Platform, PlatformError
+from splitvisor.backend.vio.session import VioSession
+from splitvisor.papr.vio import interrupt_source, slot_address
 from splitvisor.rpc import device_tree_pb2, trap_pb2
 from splitvisor.rpc.platform_event_pb2 import HOTPLUG_ACTION_ADD, HOTPLUG_ACTION_REMOVE
-from vio_service.bus.device import AUTOMATIC_ADDRESSES, BusError, cells_property, interrupt_source
-from vio_service.bus.session import DEVICE_KINDS, VioSession
-from vio_service.hotplug.connectors import SLOTS, Connector, State
-from vio_service.hotplug.platform import Platform, PlatformError
-
-LAST_ADDRESS = AUTOMATIC_ADDRESSES + SLOTS - 1
 
 
 class AddressTakenError(BusError):
@@ -25,17 +26,20 @@ class FixedDeviceError(BusError):
     """A device is not in a slot."""
 
 
-def choose_slot(session: VioSession, unit_address: int) -> Connector:
+def choose_slot(session: VioSession[Any], unit_address: int) -> Connector:
     """Return the slot at an address, or for 0 the first free one. Raises BusError and its kin above."""
-    sources = {device.interrupt_source: device for device in session.devices.values()}
+    sources = {device.interrupt_source: device for device in session.bus.devices.values()}
     if not unit_address:
-        for connector in session.connectors:
+        for connector in session.bus.connectors:
             if connector.device is None and interrupt_source(connector.unit_address) not in sources:
                 return connector
-        raise NoSlotError(f"all {SLOTS} slots of the bus are taken; remove a device first")
-    chosen = session.connectors.at(unit_address)
+        taken = len(session.vm.slots)
+        raise NoSlotError(f"all {taken} slots of {session.bus.owner} are taken; remove a device first")
+    chosen = session.bus.connectors.at(unit_address)
     if chosen is None:
-        raise BusError(f"{unit_address:#x} is not a slot; slots are {AUTOMATIC_ADDRESSES:#x} to {LAST_ADDRESS:#x}")
+        slots = session.vm.slots
+        where = f"{slot_address(slots[0]):#x} to {slot_address(slots[-1]):#x}" if slots else "none"
+        raise BusError(f"{unit_address:#x} is not a slot of {session.bus.owner}; its slots: {where}")
     other = chosen.device or sources.get(interrupt_source(unit_address))
     if other is not None:
         raise AddressTakenError(f"{other.kind} at {other.unit_address:#x} has that address or its interrupt source")
@@ -43,21 +47,21 @@ def choose_slot(session: VioSession, unit_address: int) -> Connector:
 
 
 async def add_device(
-    session: VioSession, platform: Platform, spec: trap_pb2.DeviceSpec
+    session: VioSession[Any], platform: Platform, spec: trap_pb2.DeviceSpec
 ) -> tuple[Connector, device_tree_pb2.GetInterruptParentResponse]:
     """Plug a device in and tell the guest. Returns its slot and where its interrupt parent came from.
 
     Raises BusError and its kin above for what cannot be plugged in, PlatformError when the guest cannot be told; nothing is
     plugged in then.
     """
-    if spec.kind not in DEVICE_KINDS:
-        raise BusError(f"there is no kind of device {spec.kind!r}; known: {', '.join(sorted(DEVICE_KINDS))}")
+    if spec.kind not in session.bus.kinds:
+        raise BusError(f"there is no kind of device {spec.kind!r}; known: {', '.join(sorted(session.bus.kinds))}")
     choose_slot(session, spec.unit_address)
     parent = await platform.interrupt_parent(session.vm.name)
     # From here to plug() nothing waits: others may have taken the slot meanwhile, but cannot any more.
     connector = choose_slot(session, spec.unit_address)
-    device = DEVICE_KINDS[spec.kind](session.vm, connector.unit_address, spec.options)
-    node = session.node(device)
+    device = session.bus.kinds[spec.kind].device(session.vm, connector.unit_address, spec.options)
+    node = session.bus.node(device)
     node.properties.append(cells_property("interrupt-parent", parent.phandle))
     session.plug(connector, device, node)
     try:
@@ -69,13 +73,13 @@ async def add_device(
     return connector, parent
 
 
-async def remove_device(session: VioSession, platform: Platform, unit_address: int) -> Connector:
+async def remove_device(session: VioSession[Any], platform: Platform, unit_address: int) -> Connector:
     """Ask the guest to let a device go. Returns its slot, empty already when the guest never had the device.
 
     Raises KeyError when there is no such device, FixedDeviceError, PlatformError.
     """
-    device = session.devices[unit_address]
-    connector = session.connectors.at(unit_address)
+    device = session.bus.devices[unit_address]
+    connector = session.bus.connectors.at(unit_address)
     if connector is None or connector.device is not device:
         raise FixedDeviceError(f"{device.kind} at {unit_address:#x} is not in a slot and stays")
     if connector.state is State.UNUSABLE:

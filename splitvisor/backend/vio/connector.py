@@ -12,39 +12,18 @@ asks them to, or on their own.
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 
 from google.protobuf.message import DecodeError
 
-from splitvisor.backend import Call, Result, RtasCall, Support, Vm
+from splitvisor.backend.vio.device import VioDevice, cells_property
 from splitvisor.papr.codes import RtasStatus
+from splitvisor.papr.vio import FIRST_SLOT_ADDRESS, SLOTS, slot_address, slot_index, slot_name
 from splitvisor.rpc import state_pb2, trap_pb2, vio_bus_pb2
-from vio_service.bus.device import AUTOMATIC_ADDRESSES, BusSession, VioDevice, cells_property, text_property
 
-SLOTS = 64
-"""As many as a machine's configuration may ask for devices; unit addresses from 0x71000000."""
-INDEX_BASE = 0x3000_0000
-"""Type 3 in the top four bits says VIO, as in QEMU; the slot's number is in the others."""
 SLOT_TYPE = "SLOT"
 LIVE_INSERTION_DOMAIN = 0xFFFF_FFFF
-
-ISOLATION_STATE, DR_INDICATOR, ALLOCATION_STATE = 9001, 9002, 9003
-"""Indicators of set-indicator."""
-ENTITY_SENSE = 9003
-"""The sensor of get-sensor-state."""
-SENSE_PRESENT, SENSE_UNUSABLE = 1, 2
-LAST_DR_INDICATOR = 3
-"""Inactive, active, identify, action."""
-
-WORK_AREA_BYTES = 4096
-WORK_AREA_DATA = 64
-"""Names and values start here; what is before it is a header that the guest hands back unchanged."""
-CONFIGURE_DONE, CONFIGURE_NEXT_CHILD, CONFIGURE_NEXT_PROPERTY, CONFIGURE_MORE_MEMORY = 0, 2, 3, 5
-CONFIGURE_CANNOT = -9003
-"""ibm,configure-connector: the connector is not unisolated."""
-_HEADER = struct.Struct(">5I")
 
 
 class State(IntEnum):
@@ -65,9 +44,9 @@ class Connector:
     """
 
     def __init__(self, number: int, changed: Callable[[Connector, State], None]) -> None:
-        self.unit_address = AUTOMATIC_ADDRESSES + number
-        self.index = INDEX_BASE + number
-        self.name = f"V1-C{number}"
+        self.unit_address = slot_address(number)
+        self.index = slot_index(number)
+        self.name = slot_name(number)
         self.device: VioDevice | None = None
         self.node: trap_pb2.TreeNode | None = None
         """What ibm,configure-connector gives."""
@@ -193,23 +172,17 @@ class Connector:
         )
 
 
-_SWITCHES: dict[tuple[int, int], Callable[[Connector], RtasStatus]] = {
-    (ISOLATION_STATE, 0): Connector.isolate,
-    (ISOLATION_STATE, 1): Connector.unisolate,
-    (ALLOCATION_STATE, 0): Connector.free,
-    (ALLOCATION_STATE, 1): Connector.allocate,
-}
-
-
 class Connectors:
-    """All slots of one bus.
+    """The slots of the bus that one back end may fill.
 
     Args:
+        slots: their numbers.
         changed: told of a connector whose state has changed, with the state before.
     """
 
-    def __init__(self, changed: Callable[[Connector, State], None]) -> None:
-        self._by_index = {INDEX_BASE + number: Connector(number, changed) for number in range(SLOTS)}
+    def __init__(self, slots: range, changed: Callable[[Connector, State], None]) -> None:
+        self.slots = slots
+        self._by_index = {slot_index(number): Connector(number, changed) for number in slots}
 
     def __iter__(self) -> Iterator[Connector]:
         return iter(self._by_index.values())
@@ -220,130 +193,22 @@ class Connectors:
 
     def at(self, unit_address: int) -> Connector | None:
         """Return the slot with a unit address."""
-        return self._by_index.get(unit_address - AUTOMATIC_ADDRESSES + INDEX_BASE)
+        return self._by_index.get(slot_index(unit_address - FIRST_SLOT_ADDRESS))
 
-    def properties(self) -> Sequence[trap_pb2.TreeProperty]:
-        """Properties of /vdevice that describe the slots (LoPAPR 13.5.2): each a count, then an entry for each slot."""
-        names = [connector.name for connector in self]
-        return (
-            cells_property("ibm,drc-indexes", SLOTS, *self._by_index),
-            cells_property("ibm,drc-power-domains", SLOTS, *[LIVE_INSERTION_DOMAIN] * SLOTS),
-            _texts_property("ibm,drc-names", names),
-            _texts_property("ibm,drc-types", [SLOT_TYPE] * SLOTS),
-        )
+
+def slot_properties() -> Sequence[trap_pb2.TreeProperty]:
+    """Properties of /vdevice that describe every slot of the bus (LoPAPR 13.5.2): each a count, then an entry for each slot.
+
+    Each back end describes all, whichever it may fill: the node is the same whoever describes it.
+    """
+    return (
+        cells_property("ibm,drc-indexes", SLOTS, *map(slot_index, range(SLOTS))),
+        cells_property("ibm,drc-power-domains", SLOTS, *[LIVE_INSERTION_DOMAIN] * SLOTS),
+        _texts_property("ibm,drc-names", [slot_name(number) for number in range(SLOTS)]),
+        _texts_property("ibm,drc-types", [SLOT_TYPE] * SLOTS),
+    )
 
 
 def _texts_property(name: str, texts: Sequence[str]) -> trap_pb2.TreeProperty:
     value = len(texts).to_bytes(4) + b"".join(text.encode() + b"\0" for text in texts)
     return trap_pb2.TreeProperty(name=name, value=value)
-
-
-class ConnectorSession(BusSession):
-    """A bus with slots; the handlers here get it."""
-
-    def __init__(self, vm: Vm) -> None:
-        super().__init__(vm)
-        self.connectors = Connectors(self.connector_changed)
-
-    def connector_changed(self, connector: Connector, before: State) -> None:
-        """The guest has changed a connector's state; for the bus to override."""
-
-    async def keep_change(self) -> None:
-        """Make lasting what connector_changed() was told, before the guest has its answer; for the bus to override."""
-
-
-def set_indicator(session: ConnectorSession, call: Call) -> int | Awaitable[int]:
-    """set-indicator(type, index, state): isolation, allocation, and a lamp that nobody sees."""
-    kind, index, value = call.arguments
-    connector = session.connectors.find(index)
-    if connector is None:
-        return RtasStatus.PARAMETER_ERROR
-    if kind == DR_INDICATOR and value <= LAST_DR_INDICATOR:
-        connector.indicator = value
-        return RtasStatus.SUCCESS
-    switch = _SWITCHES.get((kind, value))
-    if switch is None:
-        return RtasStatus.PARAMETER_ERROR
-    before = connector.state
-    status = switch(connector)
-    return status if connector.state is before else _kept(session, status)
-
-
-async def _kept(session: ConnectorSession, status: RtasStatus) -> int:
-    await session.keep_change()
-    return status
-
-
-def get_sensor_state(session: ConnectorSession, call: Call) -> Result:
-    """get-sensor-state(type, index) -> status, state: whether a connector has a device that the guest may use."""
-    kind, index = call.arguments
-    connector = session.connectors.find(index)
-    if kind != ENTITY_SENSE or connector is None:
-        return Result(returns=(RtasStatus.PARAMETER_ERROR, 0))
-    sense = SENSE_UNUSABLE if connector.state is State.UNUSABLE else SENSE_PRESENT
-    return Result(returns=(RtasStatus.SUCCESS, sense))
-
-
-async def configure_connector(session: ConnectorSession, call: Call) -> int:
-    """ibm,configure-connector(work area, more memory): give the node of a connector's device, one item a call.
-
-    The guest writes the index and a zero into the area's first two words and then repeats the call until it returns 0. Items are
-    the node's name (2) and each of its properties (3). The second word counts the items given so far: there is nothing to
-    remember here, and a guest that starts anew, or hands in rubbish, is served all the same.
-    """
-    area = call.arguments[0]
-    memory = session.vm.memory
-    memory.check(area, WORK_AREA_BYTES)
-    index, given = await memory.read_words(area, 2)
-    connector = session.connectors.find(index)
-    if connector is None:
-        return RtasStatus.PARAMETER_ERROR
-    if connector.node is None or connector.state not in (State.UNISOLATED, State.CONFIGURED):
-        return CONFIGURE_CANNOT
-    name = connector.node.path.rpartition("/")[2]
-    # A node's name is a property too in Open Firmware (IEEE 1275 3.2.2.1.1), though a flattened tree leaves it out.
-    properties = [text_property("name", name.partition("@")[0]), *connector.node.properties]
-    if given > len(properties):
-        connector.state = State.CONFIGURED
-        await session.keep_change()
-        return CONFIGURE_DONE
-    text, value = (name, b"") if given == 0 else (properties[given - 1].name, properties[given - 1].value)
-    encoded = text.encode() + b"\0"
-    value_offset = WORK_AREA_DATA + len(encoded)
-    if value_offset + len(value) > WORK_AREA_BYTES:
-        return CONFIGURE_MORE_MEMORY
-    header = _HEADER.pack(index, given + 1, WORK_AREA_DATA, len(value), value_offset if given else 0)
-    await memory.write(area, header.ljust(WORK_AREA_DATA, b"\0") + encoded + value)
-    return CONFIGURE_NEXT_PROPERTY if given else CONFIGURE_NEXT_CHILD
-
-
-_SECTION = "LoPAPR 13.5.3"
-
-CALLS = (
-    RtasCall(
-        "set-indicator",
-        set_indicator,
-        _SECTION,
-        arguments=3,
-        returns=1,
-        support=Support.PARTIAL,
-        note="connectors: isolation, allocation and DR indicator",
-    ),
-    RtasCall(
-        "get-sensor-state",
-        get_sensor_state,
-        _SECTION,
-        arguments=2,
-        returns=2,
-        support=Support.PARTIAL,
-        note="connectors: entity sense",
-    ),
-    RtasCall(
-        "ibm,configure-connector",
-        configure_connector,
-        _SECTION,
-        arguments=2,
-        returns=1,
-        note="a node that fits the work area needs no more memory",
-    ),
-)

@@ -1,44 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a device of the VIO bus is, and the map from unit addresses to devices that hypercall handlers look things up in.
+"""What a device of the VIO bus is.
 
-A device class states its device-tree name, type and compatible; VioDevice makes the node from them. Its hypercalls stand in a
-table `CALLS` in its own module, as functions of (session, call).
+A device class states its device-tree name, type and compatible; VioDevice makes the node from them. A DeviceKind puts the
+table of its hypercalls and RTAS calls beside it: functions of (session, call), which find the device with session.bus.find().
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from splitvisor.backend import Session, Vm
+from splitvisor.backend.calls import Hypercall, RtasCall
+from splitvisor.backend.session import Vm
 from splitvisor.backend.state import StateError
+from splitvisor.backend.vio.dma import WINDOW_BYTES, DmaWindow
+from splitvisor.papr.vio import interrupt_source
 from splitvisor.rpc import trap_pb2, vio_bus_pb2
-from vio_service.bus.tce_table import WINDOW_BYTES, DmaWindow
-
-VIO_INTERRUPTS = 0x1100
-"""First of the 256 interrupt sources that belong to the VIO bus."""
-AUTOMATIC_ADDRESSES = 0x7100_0000
-"""Where unit addresses start that the bus chooses itself."""
 
 
 class BusError(ValueError):
     """A machine's devices do not fit on one bus; the text is for whoever wrote the configuration."""
-
-
-def interrupt_source(unit_address: int) -> int:
-    """Return the interrupt source of a unit address.
-
-    PAPR leaves the rule to the platform. This is QEMU's: it gives distinct sources both to addresses that the bus chooses and to
-    those that libvirt hands out in steps of 0x1000.
-    """
-    if unit_address >= AUTOMATIC_ADDRESSES:
-        line = unit_address & 0xFF
-    elif unit_address >= 0x3000_0000:
-        line = 0xF0 | (unit_address >> 12 & 0xF)
-    else:
-        line = unit_address >> 12 & 0xFF
-    return VIO_INTERRUPTS | line
 
 
 def text_property(name: str, text: str) -> trap_pb2.TreeProperty:
@@ -73,6 +56,7 @@ class VioDevice:
     signal_mask: ClassVar[int] = 0
     """Modes that H_VIO_SIGNAL may set; 0 for devices whose interrupt cannot be turned off."""
     has_dma: ClassVar[bool] = False
+    """It reaches guest RAM through a DMA window, whose LIOBN is its unit address."""
 
     def __init__(self, vm: Vm, unit_address: int, options: Mapping[str, str]) -> None:
         unknown = sorted(options.keys() - self.option_names)
@@ -95,6 +79,16 @@ class VioDevice:
         self.signal_state = 0
         if self.window is not None:
             self.window.reset()
+
+    def plugged(self, host: Any) -> None:
+        """The device is on the bus from now on. host: what the back end has behind its devices, as the session got it.
+
+        Raises BusError when the host side has no place for it; then it is not plugged in.
+        """
+
+    def unplugged(self) -> None:
+        """The device has left the bus of a running VM; nobody uses it any more."""
+        self.close()
 
     def attached(self) -> None:
         """cpu_service is there, for the first time or again."""
@@ -157,22 +151,15 @@ class VioDevice:
         )
 
 
-_Device = TypeVar("_Device", bound=VioDevice)
+@dataclass(frozen=True)
+class DeviceKind:
+    """A kind of device that a back end knows."""
+
+    device: type[VioDevice]
+    calls: tuple[Hypercall | RtasCall, ...] = ()
+    """What devices of this kind bring. A call that selects a device has a Key: other back ends can have such devices too."""
 
 
-class BusSession(Session):
-    """A session that knows one VM's devices by unit address; the handlers of every device's table get it."""
-
-    def __init__(self, vm: Vm) -> None:
-        super().__init__(vm)
-        self.devices: dict[int, VioDevice] = {}
-        """By unit address, in ascending order."""
-
-    def find(self, unit_address: int, kind: type[_Device]) -> _Device | None:
-        """Return the device at an address that a guest gave; None when there is none or it is of another kind."""
-        device = self.devices.get(unit_address)
-        return device if isinstance(device, kind) else None
-
-    def all(self, kind: type[_Device]) -> list[_Device]:
-        """Return every device of a kind, lowest address first."""
-        return [device for device in self.devices.values() if isinstance(device, kind)]
+def kinds(*known: DeviceKind) -> dict[str, DeviceKind]:
+    """Return kinds by what a machine's configuration calls them."""
+    return {kind.device.kind: kind for kind in known}

@@ -7,14 +7,14 @@ from typing import Any
 
 import grpc
 
+from splitvisor.backend.vio.connector import Connector, State
+from splitvisor.backend.vio.device import BusError, VioDevice
+from splitvisor.backend.vio.hotplug import AddressTakenError, FixedDeviceError, NoSlotError, add_device, remove_device
+from splitvisor.backend.vio.platform import Platform, PlatformError
+from splitvisor.backend.vio.session import VioSession
 from splitvisor.rpc import vio_bus_pb2 as pb
 from splitvisor.rpc import vio_bus_pb2_grpc
 from splitvisor.trap.server import TrapServicer
-from vio_service.bus.device import BusError, VioDevice
-from vio_service.bus.session import VioSession
-from vio_service.hotplug.connectors import Connector, State
-from vio_service.hotplug.hotplug import AddressTakenError, FixedDeviceError, NoSlotError, add_device, remove_device
-from vio_service.hotplug.platform import Platform, PlatformError
 
 MAX_WAIT_MS = 60_000
 
@@ -44,7 +44,7 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
     async def DescribeBus(self, request: pb.DescribeBusRequest, context: Any) -> pb.DescribeBusResponse:
         """See the contract."""
         session = await self._session(request.vm, context)
-        return pb.DescribeBusResponse(devices=[_describe(session, device) for device in session.devices.values()])
+        return pb.DescribeBusResponse(devices=[_describe(session, device) for device in session.bus.devices.values()])
 
     async def AddDevice(self, request: pb.AddDeviceRequest, context: Any) -> pb.AddDeviceResponse:
         """See the contract."""
@@ -65,7 +65,7 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
         """See the contract."""
         session = await self._session(request.vm, context)
         platform = await _platform(session, context)
-        device = session.devices.get(request.unit_address)
+        device = session.bus.devices.get(request.unit_address)
         if device is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"VM {request.vm!r} has no device at {request.unit_address:#x}")
         try:
@@ -79,17 +79,17 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
         await connector.wait(settled, _seconds(request.wait_ms))
         return pb.RemoveDeviceResponse(removed=connector.device is not device, connector=connector.describe())
 
-    async def _session(self, vm: str, context: Any) -> VioSession:
+    async def _session(self, vm: str, context: Any) -> VioSession[Any]:
         session = self._traps.session(vm)
         if not isinstance(session, VioSession):
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no VM {vm!r} is attached to this vio_service")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no VM {vm!r} is attached to this back end")
             raise AssertionError("abort raises")
         return session
 
 
-async def _platform(session: VioSession, context: Any) -> Platform:
+async def _platform(session: VioSession[Any], context: Any) -> Platform:
     if session.platform is None:
-        text = "this vio_service does not know an hcall_service; start it with --device-tree ADDRESS"
+        text = "this back end does not know an hcall_service; start it with --device-tree ADDRESS"
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
         raise AssertionError("abort raises")
     return session.platform
@@ -99,10 +99,10 @@ def _seconds(wait_ms: int) -> float:
     return min(wait_ms, MAX_WAIT_MS) / 1000
 
 
-def _describe(session: VioSession, device: VioDevice) -> pb.VioDevice:
+def _describe(session: VioSession[Any], device: VioDevice) -> pb.VioDevice:
     description = device.describe()
-    description.node.CopyFrom(session.node(device))
-    connector = session.connectors.at(device.unit_address)
+    description.node.CopyFrom(session.bus.node(device))
+    connector = session.bus.connectors.at(device.unit_address)
     if connector is not None and connector.device is device:
         description.connector.CopyFrom(connector.describe())
     return description

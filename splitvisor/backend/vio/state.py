@@ -3,24 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from splitvisor.backend.state import StateError, parse_state
+from splitvisor.backend.vio.bus import VioBus
+from splitvisor.backend.vio.connector import State
+from splitvisor.backend.vio.device import BusError, VioDevice
+from splitvisor.backend.vio.dma import DmaWindow
 from splitvisor.rpc import state_pb2, trap_pb2
-from vio_service.bus.device import BusError, VioDevice
-from vio_service.bus.tce_table import DmaWindow
-from vio_service.hotplug.connectors import ConnectorSession, State
 
 VERSION = 1
 
 
-def save(session: ConnectorSession) -> bytes:
+def save(bus: VioBus) -> bytes:
     """Return the state of a bus."""
-    connectors = [connector.save() for connector in session.connectors]
+    connectors = [connector.save() for connector in bus.connectors]
     untouched = state_pb2.VioConnectorState(state=State.UNUSABLE)
     state = state_pb2.VioState(
         version=VERSION,
-        devices=[_save_device(device) for device in session.devices.values()],
+        devices=[_save_device(device) for device in bus.devices.values()],
         connectors=[connector for connector in connectors if _without_index(connector) != untouched],
     )
     return state.SerializeToString(deterministic=True)
@@ -42,30 +41,30 @@ def _save_device(device: VioDevice) -> state_pb2.VioDeviceState:
     return state
 
 
-def restore(session: ConnectorSession, data: bytes, kinds: Mapping[str, type[VioDevice]]) -> None:
+def restore(bus: VioBus, data: bytes) -> None:
     """Give a new session's bus a saved state: its devices become those that were saved.
 
     Raises StateError; the session is unfit for use then.
     """
-    state = parse_state(state_pb2.VioState, data, VERSION, "vio_service")
-    configured, session.devices = session.devices, {}
+    state = parse_state(state_pb2.VioState, data, VERSION, bus.owner)
+    configured, bus.devices = bus.devices, {}
     for saved in state.devices:
-        address, kind = saved.spec.unit_address, kinds.get(saved.spec.kind)
+        address, kind = saved.spec.unit_address, bus.kinds.get(saved.spec.kind)
         what = f"{saved.spec.kind} at {address:#x}"
         if kind is None:
-            raise StateError(f"{what}: this vio_service knows no such device; it knows: {', '.join(sorted(kinds))}")
-        if address in session.devices:
+            raise StateError(f"{what}: {bus.owner} knows no such device; it knows: {', '.join(sorted(bus.kinds))}")
+        if address in bus.devices:
             raise StateError(f"{what}: another device has that address")
         try:
             device = configured.pop(address, None)
             if device is None or device.kind != saved.spec.kind or device.options != dict(saved.spec.options):
-                device = kind(session.vm, address, saved.spec.options)
+                device = kind.device(bus.vm, address, saved.spec.options)
             _restore_device(device, saved)
         except (BusError, ValueError) as error:
             raise StateError(f"{what}: {error}") from error
-        session.devices[address] = device
-    session.devices = dict(sorted(session.devices.items()))
-    _restore_connectors(session, state)
+        bus.devices[address] = device
+    bus.devices = dict(sorted(bus.devices.items()))
+    _restore_connectors(bus, state)
 
 
 def _restore_device(device: VioDevice, saved: state_pb2.VioDeviceState) -> None:
@@ -86,14 +85,14 @@ def _restore_window(window: DmaWindow, saved: state_pb2.DmaWindowState) -> None:
         window.table.set_leaf(leaf.number, leaf.entries)
 
 
-def _restore_connectors(session: ConnectorSession, state: state_pb2.VioState) -> None:
+def _restore_connectors(bus: VioBus, state: state_pb2.VioState) -> None:
     saved = {connector.index: connector for connector in state.connectors}
-    for connector in session.connectors:
-        device = session.devices.get(connector.unit_address)
+    for connector in bus.connectors:
+        device = bus.devices.get(connector.unit_address)
         own = saved.pop(connector.index, state_pb2.VioConnectorState(state=State.UNUSABLE))
         try:
             connector.restore(own, device)
         except ValueError as error:
-            raise StateError(f"vio_service: {error}") from error
+            raise StateError(f"{bus.owner}: {error}") from error
     if saved:
-        raise StateError(f"vio_service: it has no slot {min(saved):#x}")
+        raise StateError(f"{bus.owner}: it has no slot {min(saved):#x}")

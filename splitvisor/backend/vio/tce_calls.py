@@ -8,27 +8,29 @@ stay set, as guests know it from QEMU and KVM.
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING, Any
 
-from splitvisor.backend import Call, Hypercall, Operand, Result, RtasCall
+from splitvisor.backend.calls import Call, Hypercall, Key, Operand, Result, RtasCall
 from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK
+from splitvisor.backend.vio.bus import ADDRESS_MASK
+from splitvisor.backend.vio.device import VioDevice
+from splitvisor.backend.vio.dma import PAGE_BYTES, WINDOW_PAGES, DmaWindow
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
-from vio_service.bus.device import BusSession, VioDevice
-from vio_service.bus.tce_table import PAGE_BYTES, WINDOW_PAGES, DmaWindow
+
+if TYPE_CHECKING:
+    from splitvisor.backend.vio.session import VioSession
 
 MAX_INDIRECT = 512
 """TCEs that fit in the one page that H_PUT_TCE_INDIRECT takes."""
 
-_WORD_MASK = 0xFFFF_FFFF
-"""A LIOBN is 32 bits wide; the upper half of its register is ignored, as hypervisors do."""
 
-
-def _window(session: BusSession, liobn: int) -> DmaWindow | None:
-    device = session.find(liobn & _WORD_MASK, VioDevice)
+def _window(session: VioSession[Any], liobn: int) -> DmaWindow | None:
+    device = session.bus.find(liobn & ADDRESS_MASK, VioDevice)
     return None if device is None else device.window
 
 
-def put_tce(session: BusSession, call: Call) -> int:
+def put_tce(session: VioSession[Any], call: Call) -> int:
     """Set one entry: LIOBN, I/O bus address, TCE."""
     liobn, ioba, tce = call.arguments
     window = _window(session, liobn)
@@ -39,7 +41,7 @@ def put_tce(session: BusSession, call: Call) -> int:
     return H.SUCCESS
 
 
-def get_tce(session: BusSession, call: Call) -> Result:
+def get_tce(session: VioSession[Any], call: Call) -> Result:
     """Read one entry: LIOBN, I/O bus address; the TCE goes to r4."""
     liobn, ioba = call.arguments
     window = _window(session, liobn)
@@ -49,7 +51,7 @@ def get_tce(session: BusSession, call: Call) -> Result:
     return Result(outputs=(window.table[index],))
 
 
-def stuff_tce(session: BusSession, call: Call) -> int:
+def stuff_tce(session: VioSession[Any], call: Call) -> int:
     """Set consecutive entries to one value: LIOBN, I/O bus address, TCE, number of entries."""
     liobn, ioba, tce, count = call.arguments
     window = _window(session, liobn)
@@ -61,7 +63,7 @@ def stuff_tce(session: BusSession, call: Call) -> int:
     return H.SUCCESS if count <= room else H.PARAMETER
 
 
-async def put_tce_indirect(session: BusSession, call: Call) -> int:
+async def put_tce_indirect(session: VioSession[Any], call: Call) -> int:
     """Set consecutive entries from a list in memory: LIOBN, I/O bus address, page-aligned list, number of entries."""
     liobn, ioba, address, count = call.arguments
     address &= LOGICAL_ADDRESS_MASK
@@ -76,7 +78,7 @@ async def put_tce_indirect(session: BusSession, call: Call) -> int:
     return H.SUCCESS if count <= room else H.PARAMETER
 
 
-def set_tce_bypass(session: BusSession, call: Call) -> int:
+def set_tce_bypass(session: VioSession[Any], call: Call) -> int:
     """Let a device use guest physical addresses, or stop it: unit address, 1 or 0."""
     unit_address, enable = call.arguments
     window = _window(session, unit_address)
@@ -86,17 +88,24 @@ def set_tce_bypass(session: BusSession, call: Call) -> int:
     return RtasStatus.SUCCESS
 
 
+def _windows(session: VioSession[Any]) -> list[int]:
+    return [address for address, device in session.bus.devices.items() if device.window is not None]
+
+
+_LIOBN = Key(_windows)
+
 CALLS = (
-    Hypercall(Hcall.H_PUT_TCE, put_tce, arguments=3, section="LoPAPR 14.5.4.2"),
-    Hypercall(Hcall.H_GET_TCE, get_tce, arguments=2, section="LoPAPR 14.5.4.2"),
-    Hypercall(Hcall.H_STUFF_TCE, stuff_tce, arguments=4, section="LoPAPR 14.5.4.2"),
+    Hypercall(Hcall.H_PUT_TCE, put_tce, arguments=3, section="LoPAPR 14.5.4.2", key=_LIOBN),
+    Hypercall(Hcall.H_GET_TCE, get_tce, arguments=2, section="LoPAPR 14.5.4.2", key=_LIOBN),
+    Hypercall(Hcall.H_STUFF_TCE, stuff_tce, arguments=4, section="LoPAPR 14.5.4.2", key=_LIOBN),
     Hypercall(
         Hcall.H_PUT_TCE_INDIRECT,
         put_tce_indirect,
         arguments=4,
         section="LoPAPR 14.5.4.2",
         operands=(Operand(PAGE_BYTES, argument=2),),
+        key=_LIOBN,
     ),
     # SLOF makes this call without room for a status.
-    RtasCall("ibm,set-tce-bypass", set_tce_bypass, section="private to QEMU and SLOF", arguments=2, returns=None),
+    RtasCall("ibm,set-tce-bypass", set_tce_bypass, section="private to QEMU and SLOF", arguments=2, returns=None, key=_LIOBN),
 )

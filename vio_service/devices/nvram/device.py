@@ -16,18 +16,15 @@ from pathlib import Path
 
 import structlog
 
-from splitvisor.backend import Call, Mirrored, Result, RtasCall, Vm
-from splitvisor.backend.state import StateError, parse_state
-from splitvisor.papr.codes import RtasStatus
-from splitvisor.rpc import state_pb2, trap_pb2
-from vio_service.bus.device import BusError, BusSession, VioDevice, cells_property
+from splitvisor.backend import StateError, Vm
+from splitvisor.backend.vio import BusError, VioDevice, cells_property
+from splitvisor.rpc import trap_pb2
+from vio_service.devices.nvram import state
 
 DEFAULT_BYTES = 64 << 10
 MIN_BYTES = 8 << 10
 """SLOF's partitions need this much."""
 MAX_BYTES = 1 << 20
-FETCH = "nvram-fetch"
-STATE_VERSION = 1
 
 log = structlog.get_logger()
 
@@ -84,13 +81,11 @@ class Nvram(VioDevice):
 
     def save(self) -> bytes:
         """See VioDevice."""
-        return state_pb2.NvramState(version=STATE_VERSION, contents=self.contents).SerializeToString()
+        return state.save(self.contents)
 
-    def restore(self, state: bytes) -> None:
+    def restore(self, data: bytes) -> None:
         """See VioDevice. A file gets the saved contents."""
-        contents = parse_state(state_pb2.NvramState, state, STATE_VERSION, self.name).contents
-        if len(contents) != len(self.contents):
-            raise StateError(f"{self.name}: {len(contents)} bytes were saved, it has {len(self.contents)}")
+        contents = state.restored(data, self.name, len(self.contents))
         try:
             self.store(0, contents)
         except OSError as error:
@@ -144,57 +139,3 @@ def _sync(descriptor: int) -> None:
         log.error("nvram is not on the disk", reason=error.strerror)
     finally:
         os.close(descriptor)
-
-
-def _nvram_range(session: BusSession, offset: int, length: int) -> tuple[Nvram | None, RtasStatus]:
-    """Find the VM's NVRAM and check a range of it."""
-    nvrams = session.all(Nvram)
-    if not nvrams:
-        return None, RtasStatus.HARDWARE_ERROR
-    if offset + length > len(nvrams[0].contents):
-        return None, RtasStatus.PARAMETER_ERROR
-    return nvrams[0], RtasStatus.SUCCESS
-
-
-async def nvram_fetch(session: BusSession, call: Call) -> Result:
-    """Copy from NVRAM to guest memory: offset, address, length; returns the number of bytes."""
-    offset, address, length = call.arguments
-    nvram, status = _nvram_range(session, offset, length)
-    if nvram is None:
-        return Result(returns=(status, 0))
-    await session.vm.memory.write(address, nvram.contents[offset : offset + length])
-    return Result(returns=(RtasStatus.SUCCESS, length))
-
-
-async def nvram_store(session: BusSession, call: Call) -> Result:
-    """Copy from guest memory to NVRAM: offset, address, length; returns the number of bytes."""
-    offset, address, length = call.arguments
-    nvram, status = _nvram_range(session, offset, length)
-    if nvram is None:
-        return Result(returns=(status, 0))
-    data = await session.vm.memory.read(address, length)
-    try:
-        nvram.store(offset, data)
-    except OSError as error:
-        log.error("nvram not stored", path=str(nvram.path), reason=error.strerror)
-        return Result(returns=(RtasStatus.HARDWARE_ERROR, 0))
-    call.mirror_write(FETCH, offset, data)
-    return Result(returns=(RtasStatus.SUCCESS, length))
-
-
-def _contents(session: BusSession) -> bytes:
-    return next((nvram.contents for nvram in session.all(Nvram)), b"")
-
-
-CALLS = (
-    RtasCall(
-        FETCH,
-        nvram_fetch,
-        section="LoPAPR 7.3.1.1",
-        arguments=3,
-        returns=2,
-        note="answered from a copy: SLOF reads byte by byte, 6,800 times until its prompt",
-        mirrored=Mirrored(_contents),
-    ),
-    RtasCall("nvram-store", nvram_store, section="LoPAPR 7.3.1.2", arguments=3, returns=2),
-)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a VIO device outside vio_service is made of: a device class, a table of its calls, and a bus that does the rest.
+
+The bus gives a device its unit address, node, interrupt source, connector and DMA window, and carries out the calls of the bus
+itself: those that fill windows (by LIOBN), turn signals on and off (by unit address), and take and give devices (by DRC index)::
+
+    class Lamp(VioDevice):
+        kind, node_name, device_type, compatible = "lamp", "lamp", "lamp", "example,lamp"
+        is_lit = False
+
+    def switch(session, call):
+        # H_LAMP(unit address, state)
+        lamp = session.bus.find(call.arguments[0], Lamp)
+        if lamp is None:
+            return H.PARAMETER
+        lamp.is_lit = call.arguments[1] != 0
+        return H.SUCCESS
+
+    CALLS = (Hypercall(0xF110, switch, arguments=2, section="an example", name="H_LAMP", key=by_address(Lamp)),)
+
+    if __name__ == "__main__":
+        VioBackend("lamps", kinds(DeviceKind(Lamp, CALLS))).serve()
+
+A machine's configuration places devices: `[[device]]` with `kind = "lamp"` and `backend = "lamps"`.
+"""
+
+from splitvisor.backend.vio.bus import ADDRESS_MASK, VioBus, by_address
+from splitvisor.backend.vio.connector import Connector, State
+from splitvisor.backend.vio.device import BusError, DeviceKind, VioDevice, cells_property, kinds, text_property
+from splitvisor.backend.vio.dma import PAGE_BYTES, WINDOW_BYTES, DmaError, DmaWindow
+from splitvisor.backend.vio.serve import VioBackend
+from splitvisor.backend.vio.session import BUS_CALLS, HostSide, VioSession
+
+__all__ = [
+    "ADDRESS_MASK",
+    "BUS_CALLS",
+    "PAGE_BYTES",
+    "WINDOW_BYTES",
+    "BusError",
+    "Connector",
+    "DeviceKind",
+    "DmaError",
+    "DmaWindow",
+    "HostSide",
+    "State",
+    "VioBackend",
+    "VioBus",
+    "VioDevice",
+    "VioSession",
+    "by_address",
+    "cells_property",
+    "kinds",
+    "text_property",
+]

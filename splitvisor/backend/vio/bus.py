@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The VIO bus of one VM as one back end has it: devices at unit addresses, some of them in slots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from splitvisor.backend.calls import Key
+from splitvisor.backend.session import Vm
+from splitvisor.backend.vio.connector import Connector, Connectors, State, slot_properties
+from splitvisor.backend.vio.device import BusError, DeviceKind, VioDevice, cells_property, text_property
+from splitvisor.papr.vio import FIRST_SLOT_ADDRESS, MAX_DEVICES, slot_address
+from splitvisor.rpc import trap_pb2
+
+ADDRESS_MASK = 0xFFFF_FFFF
+"""Unit addresses and LIOBNs are 32 bits wide; the upper half of their register is ignored, as hypervisors do."""
+
+_Device = TypeVar("_Device", bound=VioDevice)
+
+
+class VioBus:
+    """The devices and slots of one VM at one back end.
+
+    Args:
+        vm: the VM.
+        kinds: the devices that the back end knows.
+        owner: the back end's name, for messages.
+        changed: told of a connector whose state has changed, with the state before.
+
+    Raises BusError when the devices that the VM asks for do not fit together.
+    """
+
+    def __init__(self, vm: Vm, kinds: Mapping[str, DeviceKind], owner: str, changed: Callable[[Connector, State], None]) -> None:
+        self.vm, self.kinds, self.owner = vm, kinds, owner
+        self.connectors = Connectors(vm.slots, changed)
+        self.devices: dict[int, VioDevice] = {}
+        """By unit address, in ascending order."""
+        sources: dict[int, VioDevice] = {}
+        for address, spec in assign_addresses(vm.devices, kinds, vm.slots, owner):
+            device = kinds[spec.kind].device(vm, address, spec.options)
+            other = sources.setdefault(device.interrupt_source, device)
+            if other is not device:
+                raise BusError(
+                    f"{other.kind} at {other.unit_address:#x} and {device.kind} at {address:#x} would share "
+                    f"interrupt source {device.interrupt_source:#x}; give one another unit address"
+                )
+            self.devices[address] = device
+            connector = self.connectors.at(address)
+            if connector is not None:
+                connector.plug(device, self.node(device))
+                connector.reset()
+                if spec.remembered:
+                    _remember(connector, spec.remembered)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this back end has the first slot: it speaks for the bus where a guest does not say which device it means."""
+        return 0 in self.vm.slots
+
+    def find(self, unit_address: int, kind: type[_Device]) -> _Device | None:
+        """Return the device at an address that a guest gave; None when there is none or it is of another kind."""
+        device = self.devices.get(unit_address)
+        return device if isinstance(device, kind) else None
+
+    def all(self, kind: type[_Device]) -> list[_Device]:
+        """Return every device of a kind, lowest address first."""
+        return [device for device in self.devices.values() if isinstance(device, kind)]
+
+    def nodes(self) -> Sequence[trap_pb2.TreeNode]:
+        """Describe /vdevice, then every device in order of its address."""
+        return (_bus_node(), *(self.node(device) for device in self.devices.values()))
+
+    def node(self, device: VioDevice) -> trap_pb2.TreeNode:
+        """Describe a device for the device tree, with its connector."""
+        node = device.node()
+        connector = self.connectors.at(device.unit_address)
+        if connector is not None:
+            node.properties.append(cells_property("ibm,my-drc-index", connector.index))
+        return node
+
+    def inventory(self) -> Sequence[trap_pb2.DeviceSpec]:
+        """Return every device, and how far the guest has those in slots: what a bus that takes this one's place starts with."""
+        return [
+            trap_pb2.DeviceSpec(
+                kind=device.kind, unit_address=address, options=device.options, remembered=self._remembered(device)
+            )
+            for address, device in self.devices.items()
+        ]
+
+    def _remembered(self, device: VioDevice) -> bytes:
+        connector = self.connectors.at(device.unit_address)
+        return b"" if connector is None or connector.device is not device else connector.remembered(self.node(device))
+
+    def plug(self, connector: Connector, device: VioDevice, node: trap_pb2.TreeNode) -> None:
+        """Put a device into an empty slot; node is what the guest gets when it asks."""
+        self.devices = dict(sorted([*self.devices.items(), (device.unit_address, device)]))
+        connector.plug(device, node)
+
+    def unplug(self, connector: Connector) -> VioDevice:
+        """Take a device out of its slot; the guest has given it back or never had it."""
+        device = self.devices.pop(connector.unit_address)
+        connector.unplug()
+        return device
+
+    def reset_devices(self) -> None:
+        """Bring every device to its power-on state."""
+        for device in self.devices.values():
+            device.reset()
+
+
+def by_address(kind: type[VioDevice], argument: int = 0) -> Key:
+    """Return the key of a call that selects a device of a kind by its unit address.
+
+    Args:
+        kind: the device's class.
+        argument: index of the argument with the unit address: 0 is r4.
+    """
+
+    def addresses(session: Any) -> Sequence[int]:
+        return [device.unit_address for device in session.bus.all(kind)]
+
+    return Key(addresses, argument=argument)
+
+
+def assign_addresses(
+    specs: Sequence[trap_pb2.DeviceSpec], kinds: Mapping[str, DeviceKind], slots: range, owner: str
+) -> list[tuple[int, trap_pb2.DeviceSpec]]:
+    """Give every device its unit address.
+
+    Addresses that the configuration states are taken first; then serial devices, then the others, get the addresses of the first
+    free slots.
+
+    Raises BusError for a kind that is not known, for two devices with one address, and when there are not enough slots.
+    """
+    if len(specs) > MAX_DEVICES:
+        raise BusError(f"{len(specs)} VIO devices, but a bus has room for {MAX_DEVICES}; take some away")
+    stated: dict[int, trap_pb2.DeviceSpec] = {}
+    for spec in specs:
+        if spec.kind not in kinds:
+            known = ", ".join(sorted(kinds))
+            raise BusError(
+                f"{owner} has no kind of device {spec.kind!r} (it has: {known}); place it at a back end that has: backend = NAME"
+            )
+        if spec.unit_address:
+            other = stated.setdefault(spec.unit_address, spec)
+            if other is not spec:
+                raise BusError(
+                    f"{other.kind} and {spec.kind} both have unit address {spec.unit_address:#x}; "
+                    "give one another address, or none to have it chosen"
+                )
+    assigned = list(stated.items())
+    free = [address for address in map(slot_address, slots) if address not in stated]
+    automatic = [spec for spec in specs if not spec.unit_address]
+    if len(automatic) > len(free):
+        raise BusError(
+            f"{len(automatic)} devices need a slot and {owner} has {len(free)} free; give it more (slots = N), or unit addresses "
+            f"below {FIRST_SLOT_ADDRESS:#x}"
+        )
+    automatic.sort(key=lambda spec: not kinds[spec.kind].device.serial)
+    assigned.extend(zip(free, automatic, strict=False))
+    return sorted(assigned, key=lambda pair: pair[0])
+
+
+def _bus_node() -> trap_pb2.TreeNode:
+    """The same from every back end, so that the tree has it once."""
+    return trap_pb2.TreeNode(
+        path="/vdevice",
+        properties=[
+            text_property("device_type", "vdevice"),
+            text_property("compatible", "IBM,vdevice"),
+            cells_property("#address-cells", 1),
+            cells_property("#size-cells", 0),
+            cells_property("#interrupt-cells", 2),
+            trap_pb2.TreeProperty(name="interrupt-controller"),
+            *slot_properties(),
+        ],
+    )
+
+
+def _remember(connector: Connector, remembered: bytes) -> None:
+    try:
+        connector.remember(remembered)
+    except ValueError as error:
+        raise BusError(f"what is remembered of slot {connector.name} is unusable: {error}") from error

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A session with a VIO bus: it has the bus, the platform that the bus needs, and whatever the back end has behind its devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from splitvisor.backend.calls import Call, Hypercall, Key, RtasCall
+from splitvisor.backend.session import Session, Vm
+from splitvisor.backend.state import StateError
+from splitvisor.backend.vio import connector_calls, tce_calls
+from splitvisor.backend.vio import state as bus_state
+from splitvisor.backend.vio.bus import ADDRESS_MASK, VioBus
+from splitvisor.backend.vio.connector import Connector, State
+from splitvisor.backend.vio.device import BusError, DeviceKind, VioDevice
+from splitvisor.backend.vio.platform import Platform
+from splitvisor.papr.codes import H, RtasStatus
+from splitvisor.papr.hcall import Hcall
+from splitvisor.rpc import trap_pb2
+
+
+class HostSide:
+    """What one VM's devices have behind them on the host: consoles, disks, networks. A back end without such needs no other."""
+
+    @property
+    def uncommitted(self) -> bool:
+        """See Session.uncommitted."""
+        return False
+
+    def commit(self) -> None:
+        """See Session.commit()."""
+
+    def close(self) -> None:
+        """The VM has ended, or another session has it."""
+
+
+Host = TypeVar("Host", bound=HostSide)
+
+
+class VioSession(Session, Generic[Host]):
+    """One VM's VIO bus at one back end.
+
+    Args:
+        vm: the VM.
+        kinds: the devices that the back end knows, by what a machine's configuration calls them.
+        host: what devices are plugged into.
+        owner: the back end's name, for messages.
+        platform: has the VM's stored tree, which follows the bus; None: devices do not come and go.
+        more: calls beside those of the bus and of the kinds.
+
+    Raises BusError when the devices that the VM asks for do not fit together, or the host side has no place for one.
+    """
+
+    def __init__(
+        self,
+        vm: Vm,
+        kinds: Mapping[str, DeviceKind],
+        host: Host,
+        owner: str,
+        platform: Platform | None = None,
+        more: Sequence[Hypercall | RtasCall] = (),
+    ) -> None:
+        super().__init__(vm)
+        self.host, self.platform = host, platform
+        self.calls = (*(call for kind in kinds.values() for call in kind.calls), *BUS_CALLS, *more)
+        try:
+            self.bus = VioBus(vm, kinds, owner, self._connector_changed)
+            for device in self.bus.devices.values():
+                device.plugged(host)
+        except BusError:
+            host.close()
+            raise
+
+    @property
+    def uncommitted(self) -> bool:
+        """See Session."""
+        return self.host.uncommitted
+
+    def commit(self) -> None:
+        """See Session."""
+        self.host.commit()
+
+    def nodes(self) -> Sequence[trap_pb2.TreeNode]:
+        """See Session."""
+        return self.bus.nodes()
+
+    def inventory(self) -> Sequence[trap_pb2.DeviceSpec]:
+        """See Session."""
+        return self.bus.inventory()
+
+    def plug(self, connector: Connector, device: VioDevice, node: trap_pb2.TreeNode) -> None:
+        """Put a device into an empty slot; node is what the guest gets when it asks. Raises BusError: the host has no place."""
+        device.plugged(self.host)
+        self.bus.plug(connector, device, node)
+        self.vm.inventory_changed()
+
+    def unplug(self, connector: Connector) -> None:
+        """Take a device out of its slot; the guest has given it back or never had it."""
+        self.bus.unplug(connector).unplugged()
+        self.vm.inventory_changed()
+
+    def _connector_changed(self, connector: Connector, before: State) -> None:
+        """The stored tree follows what the guest has; a device goes when the guest gives it back as it was asked to."""
+        if State.CONFIGURED in (before, connector.state) and self.platform is not None and connector.node is not None:
+            if connector.state is State.CONFIGURED:
+                self.platform.add_node(self.vm.name, connector.node)
+            else:
+                self.platform.remove_node(self.vm.name, connector.node.path)
+        if connector.state is State.UNUSABLE and connector.removal_asked:
+            self.unplug(connector)
+
+    async def keep_change(self) -> None:
+        """Make a connector's change lasting before the guest has its answer: the stored tree first.
+
+        Should this process end before the rest, the guest's call is made again to a slot as it was before, and changes nothing in
+        a tree that has followed already.
+        """
+        if self.platform is not None:
+            await self.platform.written()
+        self.vm.inventory_changed()
+
+    async def reset(self) -> None:
+        """See Session."""
+        self.bus.reset_devices()
+        before = self.inventory()
+        for connector in self.bus.connectors:
+            connector.reset()
+        if self.inventory() != before:
+            self.vm.inventory_changed()
+
+    async def attached(self) -> None:
+        """See Session."""
+        for device in self.bus.devices.values():
+            device.attached()
+
+    async def save(self) -> bytes:
+        """See Session. The stored tree has every change of the bus before: it is saved after this."""
+        if self.platform is not None:
+            await self.platform.written()
+        return bus_state.save(self.bus)
+
+    async def resumed(self) -> None:
+        """See Session."""
+        for device in self.bus.devices.values():
+            device.resumed()
+
+    async def restore(self, state: bytes) -> None:
+        """See Session."""
+        configured = list(self.bus.devices.values())
+        bus_state.restore(self.bus, state)
+        restored = list(self.bus.devices.values())
+        for device in configured:
+            if device not in restored:
+                device.unplugged()
+        try:
+            for device in restored:
+                if device not in configured:
+                    device.plugged(self.host)
+        except BusError as error:
+            raise StateError(f"{self.bus.owner}: {error}") from error
+
+    async def replaced(self) -> None:
+        """See Session."""
+        for device in self.bus.devices.values():
+            device.replaced()
+        self.host.close()
+
+    async def close(self) -> None:
+        """See Session."""
+        for device in self.bus.devices.values():
+            device.close()
+        self.host.close()
+
+
+def vio_signal(session: VioSession[Any], call: Call) -> int:
+    """Turn a device's interrupt on (1) or off (0): unit address, mode."""
+    unit_address, mode = call.arguments
+    device = session.bus.find(unit_address & ADDRESS_MASK, VioDevice)
+    if device is None or mode & ~device.signal_mask:
+        return H.PARAMETER
+    device.signal_state = mode
+    return H.SUCCESS
+
+
+def quiesce(session: VioSession[Any], call: Call) -> int:
+    """Stop all I/O before the guest takes over from its firmware: DMA windows are emptied, signals turned off."""
+    session.bus.reset_devices()
+    return RtasStatus.SUCCESS
+
+
+def _addresses(session: VioSession[Any]) -> Sequence[int]:
+    return list(session.bus.devices)
+
+
+BUS_CALLS: tuple[Hypercall | RtasCall, ...] = (
+    *tce_calls.CALLS,
+    *connector_calls.CALLS,
+    Hypercall(Hcall.H_VIO_SIGNAL, vio_signal, arguments=2, section="LoPAPR 17.2.1", key=Key(_addresses, argument=0)),
+    # SLOF makes this call without room for a status.
+    RtasCall(
+        "quiesce",
+        quiesce,
+        section="private to QEMU and SLOF",
+        arguments=0,
+        returns=None,
+        everybody=True,
+        note="every back end with devices of the bus",
+    ),
+)
+"""The calls of the bus itself, whatever devices it has."""

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Numbers of the VIO bus: slots, unit addresses, connectors and interrupt sources (LoPAPR 13.5, 17.2)."""
+
+from __future__ import annotations
+
+SLOTS = 64
+"""Of a machine's VIO bus, over all its back ends."""
+FIRST_SLOT_ADDRESS = 0x7100_0000
+"""Unit address of slot 0; addresses that a bus chooses itself start there."""
+FIRST_SLOT_INDEX = 0x3000_0000
+"""DRC index of slot 0. Type 3 in the top four bits says VIO, as in QEMU; the slot's number is in the others."""
+FIRST_INTERRUPT = 0x1100
+"""First of the 256 interrupt sources that belong to the VIO bus."""
+MAX_DEVICES = 256
+"""A bus has that many interrupt sources."""
+
+
+def slot_address(slot: int) -> int:
+    """Return the unit address of a slot."""
+    return FIRST_SLOT_ADDRESS + slot
+
+
+def slot_index(slot: int) -> int:
+    """Return the DRC index of a slot's connector."""
+    return FIRST_SLOT_INDEX + slot
+
+
+def slot_name(slot: int) -> str:
+    """Return the location code of a slot's connector."""
+    return f"V1-C{slot}"
+
+
+def interrupt_source(unit_address: int) -> int:
+    """Return the interrupt source of a unit address.
+
+    PAPR leaves the rule to the platform. This is QEMU's: it gives distinct sources both to addresses that the bus chooses and to
+    those that libvirt hands out in steps of 0x1000.
+    """
+    if unit_address >= FIRST_SLOT_ADDRESS:
+        line = unit_address & 0xFF
+    elif unit_address >= 0x3000_0000:
+        line = 0xF0 | (unit_address >> 12 & 0xF)
+    else:
+        line = unit_address >> 12 & 0xFF
+    return FIRST_INTERRUPT | line
