@@ -18,12 +18,20 @@ from splitvisor.run.exit_status import ExitStatus
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,23}")
 """A Python module, a part of a node's name, which has 31 characters at most, and a back end's name at once."""
 _FILES = {"{name}.py": "device.py", "test_{name}.py": "test_device.py", "README.md": "README.md"}
-"""What is written, by its template."""
+"""What is written, and the template of each file."""
+_VIO_FILES = {
+    "{name}.py": "vio_device.py",
+    "test_{name}.py": "test_vio_device.py",
+    "README.md": "vio_README.md",
+    "machine.toml": "vio_machine.toml",
+}
+"""The same for a device of the VIO bus."""
 
 
 def new_device(
     name: Annotated[str, typer.Argument(metavar="NAME", help="a-z, 0-9 and _, a letter first")],
     *,
+    vio: Annotated[bool, typer.Option("--vio", help="A device of the VIO bus: node, slot, interrupt and DMA are there")] = False,
     directory: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where the directory NAME is made")] = Path(),
 ) -> None:
     """Write the skeleton of a device: a back end of about 40 lines, its tests and a README, in a new directory NAME."""
@@ -39,14 +47,14 @@ def new_device(
         "name": name,
         "upper": name.upper(),
         "title": " ".join(words).capitalize(),
-        "camel": "".join(word.capitalize() for word in words) + "Session",
+        "camel": "".join(word.capitalize() for word in words) + ("Device" if vio else "Session"),
     }
     try:
         target.mkdir()
     except OSError as error:
         _fail(f"{target}: {error.strerror}; give a --directory that can be written to")
     templates = resources.files("splitvisor.cli") / "templates"
-    for file, template in _FILES.items():
+    for file, template in (_VIO_FILES if vio else _FILES).items():
         text = Template(templates.joinpath(f"{template}.template").read_text()).substitute(values)
         (target / file.format(name=name)).write_text(text)
     typer.echo(f"{target}: run its tests with `cd {target} && python -m pytest`; README.md tells the rest")

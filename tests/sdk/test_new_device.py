@@ -26,22 +26,24 @@ def run(module: str, *arguments: str, directory: Path) -> subprocess.CompletedPr
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=TESTS_S, check=False)
 
 
-def test_what_it_writes_passes_its_own_tests(tmp_path: Path) -> None:
-    status, said, _ = new_device("door_bell", "--directory", tmp_path)
+@pytest.mark.parametrize(("flags", "more", "tests"), [((), set(), 5), (("--vio",), {"machine.toml"}, 6)], ids=["plain", "vio"])
+def test_what_it_writes_passes_its_own_tests(tmp_path: Path, flags: tuple[str, ...], more: set[str], tests: int) -> None:
+    status, said, _ = new_device("door_bell", "--directory", tmp_path, *flags)
     assert status == 0
     device = tmp_path / "door_bell"
-    assert {file.name for file in device.iterdir()} == {"door_bell.py", "test_door_bell.py", "README.md"}
+    assert {file.name for file in device.iterdir()} == {"door_bell.py", "test_door_bell.py", "README.md"} | more
     assert f"cd {device} && python -m pytest" in said
     text = "".join(file.read_text() for file in device.iterdir())
     assert "$" not in text, "something was not filled in"
     done = run("pytest", "-q", "-W", "error", "-p", "no:cacheprovider", directory=device)
     assert done.returncode == 0, done.stdout
-    assert "5 passed" in done.stdout
+    assert f"{tests} passed" in done.stdout
 
 
+@pytest.mark.parametrize("flags", [(), ("--vio",)], ids=["plain", "vio"])
 @pytest.mark.parametrize("name", ["a", "x" * 24])
-def test_what_it_writes_is_in_good_style_whatever_the_name(tmp_path: Path, name: str) -> None:
-    assert new_device(name, "--directory", tmp_path)[0] == 0
+def test_what_it_writes_is_in_good_style_whatever_the_name(tmp_path: Path, name: str, flags: tuple[str, ...]) -> None:
+    assert new_device(name, "--directory", tmp_path, *flags)[0] == 0
     config = ROOT / "pyproject.toml"
     checked = run("ruff", "check", "--config", str(config), "--ignore", "D103,I001", "--no-cache", ".", directory=tmp_path / name)
     assert checked.returncode == 0, checked.stdout
