@@ -25,9 +25,11 @@ from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, ROOT, Guests
 
 ARTIFACTS = ROOT / "build/test-artifacts"
+PICTURES = os.environ.get("SPLITVISOR_PICTURES")
+"""Where `./dev pictures` keeps the screenshots, for the documentation."""
 STEP_SECONDS = 30.0
 PROMPT = "guest# "
-NAME = f"web-{os.getpid()}"
+NAME = "debian" if PICTURES else f"web-{os.getpid()}"
 """This user may have more VMs, and they are on the page too."""
 
 _T = TypeVar("_T")
@@ -84,11 +86,12 @@ class Page:
         self.driver.find_element(By.CSS_SELECTOR, ".xterm-helper-textarea").send_keys(text)
 
     def picture(self, name: str) -> None:
-        """Keep a screenshot, and tell where."""
-        ARTIFACTS.mkdir(parents=True, exist_ok=True)
-        path = ARTIFACTS / f"web-{name}.png"
+        """Keep a screenshot, and print its path."""
+        directory = Path(PICTURES) if PICTURES and name != "failed" else ARTIFACTS
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / f"web-{name}.png"
         self.driver.save_screenshot(str(path))
-        self._show(f"screenshot: {path.relative_to(ROOT)}")
+        self._show(f"screenshot: {path}")
 
     def errors(self) -> list[Any]:
         """Return what the browser has complained about, such as scripts that fail and what the policy forbids."""
