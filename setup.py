@@ -39,6 +39,12 @@ def check_page() -> None:
         raise FileError(f"{VENDOR} does not have what {LOCK} lists; run ./dev web first, which needs npm")
 
 
+def set_modes(tree: Path) -> None:
+    """Let no file have a mode of its own: the checkout's would get into the wheel."""
+    for path in tree.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
 class BuildPy(build_py):
     """Adds the contracts, for back ends in other languages, and sees that the web page is whole."""
 
@@ -51,8 +57,7 @@ class BuildPy(build_py):
                 target = Path(self.build_lib, "splitvisor", proto.relative_to(ROOT))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(proto, target)
-            for path in Path(self.build_lib).rglob("*"):
-                path.chmod(0o755 if path.is_dir() else 0o644)
+            set_modes(Path(self.build_lib))
 
 
 class MachineCode(Distribution):
@@ -69,6 +74,11 @@ class BdistWheel(bdist_wheel):
     def get_tag(self) -> tuple[str, str, str]:
         """Return Python, ABI and platform."""
         return "py3", "none", PLATFORM
+
+    def write_wheelfile(self, wheelfile_base: Any, *arguments: Any) -> None:
+        """Write the file of tags, the last of those that describe the wheel."""
+        super().write_wheelfile(wheelfile_base, *arguments)
+        set_modes(Path(wheelfile_base))
 
 
 class Sdist(sdist):
