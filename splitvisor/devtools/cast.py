@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Records a real run in a terminal and draws it as an animated SVG: `./dev cast`.
 
-A shell runs on a pseudo-terminal. The script types into it as a person would, and keeps the output with its times. pyte interprets
-the output; each change of the screen becomes a frame. The drawing needs no scripts and no fonts from elsewhere, and has its own dark
-background, so it looks the same on a light and on a dark page. Readers who prefer less motion get the last frame.
+A shell runs on a pseudo-terminal. The script types into it as a person would, and keeps the output with its times. pyte
+interprets the output; each change of the screen becomes a frame. The drawing needs no scripts and no fonts from elsewhere, and
+has its own dark background, so it looks the same on a light and on a dark page. Readers who prefer less motion get the last
+frame.
 """
 
 from __future__ import annotations
@@ -214,8 +215,8 @@ def draw(frames: Sequence[Frame], title: str) -> str:
     last = -(len(frames) - 1) * film_height
     label = escape(title, {'"': "&quot;"})
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        + f'role="img" aria-label="{label}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"',
+        f' role="img" aria-label="{label}">',
         "<style>",
         f"text{{font:14px ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;fill:{FOREGROUND};white-space:pre}}",
         f".b{{font-weight:bold}}.film{{animation:play {length:.2f}s step-end infinite}}",
