@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from splitvisor.cli.control import USAGE, fail
-from splitvisor.service.names import SERVICE_NAMES, ServiceName
+from splitvisor.service.names import SERVICE_NAMES
 
 COMMAND = "replay"
 
@@ -21,7 +21,7 @@ def replay(
         str | None,
         typer.Option(
             metavar="NAME[@ADDRESS]",
-            help="Drive this back end, vio_service for example, and compare; without an address, a fresh process of it",
+            help="Drive this back end of the recording, such as vio_service, and compare; no address: a fresh process of it",
         ),
     ] = None,
     stand_in: Annotated[
@@ -45,19 +45,15 @@ def replay(
         name, separator, address = against.partition("@")
         if listen is not None or (separator and not address):
             fail(COMMAND, "--against takes NAME or NAME@ADDRESS, and no --listen", USAGE)
-        replay_against(file, back_end(name), address or None, trees)
+        replay_against(file, link_name(name), address or None, trees)
     else:
         from splitvisor.cli.replay_as import replay_as  # see above
 
         if trees is not None:
             fail(COMMAND, "--trees goes with --against", USAGE)
-        replay_as(file, back_end(stand_in or ""), listen)
+        replay_as(file, link_name(stand_in or ""), listen)
 
 
-def back_end(text: str) -> ServiceName:
-    """Return the back end that a text names. Ends the program when there is none."""
-    names = [name for name in SERVICE_NAMES if name.command != "cpu"]
-    found = next((name for name in names if text in (name.command, name.package)), None)
-    if found is None:
-        fail(COMMAND, f"{text!r} is not a back end; give {', '.join(name.package for name in names)}", USAGE)
-    return found
+def link_name(text: str) -> str:
+    """Return a recording's name of a back end; one of Splitvisor's own may be given in short."""
+    return next((name.package for name in SERVICE_NAMES if text == name.command), text)

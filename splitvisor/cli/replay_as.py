@@ -16,7 +16,7 @@ from splitvisor.recording import RecordingError
 from splitvisor.recording.conversation import Recording
 from splitvisor.recording.file import RecordingReader
 from splitvisor.recording.stand_in import Script, StandIn
-from splitvisor.service.names import ServiceModule, ServiceName
+from splitvisor.service.names import SERVICE_NAMES, ServiceModule, ServiceName
 from splitvisor.service.runtime_directory import make_socket_directory
 from splitvisor.service.serve import Listening, serve
 
@@ -34,21 +34,22 @@ class _StandInName(ServiceName):
         return self.stand_in
 
 
-def replay_as(path: Path, name: ServiceName, listen: str | None) -> None:
+def replay_as(path: Path, link: str, listen: str | None) -> None:
     """Stand in for a back end; ends the program with 1 when a guest left the recording."""
     try:
         with path.open("rb") as file:
             reader = RecordingReader(file, str(path))
             recording = Recording(reader, str(path))
-            if name.package not in recording.start.backends:
-                fail(COMMAND, f"{path} has no {name.package}; it has {', '.join(recording.start.backends)}", USAGE)
-            script = Script(recording, name.package, lambda line: typer.echo(line, err=True))
+            if link not in recording.start.backends:
+                fail(COMMAND, f"{path} has no {link}; it has {', '.join(recording.start.backends)}", USAGE)
+            script = Script(recording, link, lambda line: typer.echo(line, err=True))
         if recording.note(reader.cut):
             typer.echo(f"note: {recording.note(reader.cut)}", err=True)
-        configure(LogLevel.WARNING, name.package)
-        address = listen or f"unix:{make_socket_directory()}/{name.command}.sock"
-        typer.echo(f"{name.package} of {path} at {address}; ^C or SIGTERM stops it", err=True)
-        stand_in = _StandInName(name.command, name.package, name.summary, StandIn(script))
+        configure(LogLevel.WARNING, link)
+        own = next((name for name in SERVICE_NAMES if name.package == link), ServiceName(link, link, "a back end of a recording"))
+        address = listen or f"unix:{make_socket_directory()}/{own.command}.sock"
+        typer.echo(f"{link} of {path} at {address}; ^C or SIGTERM stops it", err=True)
+        stand_in = _StandInName(own.command, own.package, own.summary, StandIn(script))
         uvloop.run(serve(stand_in, None, Listening([address])))
     except OSError as error:
         fail(COMMAND, f"{path}: {error.strerror or error}", USAGE)

@@ -84,6 +84,14 @@ def route_key(route: pb.Route) -> tuple[int, str]:
     return route.kind, route.name
 
 
+def without_keys(route: pb.Route) -> pb.Route:
+    """Return a route without the keys that its back end owned."""
+    copy = pb.Route()
+    copy.CopyFrom(route)
+    copy.ClearField("keys")
+    return copy
+
+
 def unequal(recorded: Sequence[Any], live: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
     """Pairs that are not equal; None where one has fewer."""
     for index in range(max(len(recorded), len(live))):

@@ -16,7 +16,8 @@ from splitvisor.recording import RecordingError
 from splitvisor.rpc import recording_pb2 as rpb
 from splitvisor.rpc import trap_pb2 as pb
 
-MAX_LINKS = 16
+MAX_LINKS = 32
+"""As many back ends as a machine may have."""
 MAX_UNANSWERED = 4096
 """Requests of one link that wait for their answers; more than credit and vCPUs allow in any machine."""
 MAX_ASKED = 65536

@@ -32,11 +32,12 @@ from splitvisor.recording.comparison import (
     route_key,
     unequal,
     without_id,
+    without_keys,
 )
 from splitvisor.recording.conversation import Event, Introduction, Recording, Seed, Step
 from splitvisor.recording.memory import CallMemory
 from splitvisor.recording.rules import TREE_PROPERTIES, masked_reply, rules_for
-from splitvisor.recording.text import asked_text, call_text, reply_text, typed_bytes
+from splitvisor.recording.text import asked_text, call_text, keys_text, reply_text, typed_bytes
 from splitvisor.recording.trees import RecordedTrees
 from splitvisor.recording.typist import END_OF_STREAM, Typist, TypistError
 from splitvisor.rpc import device_tree_pb2 as dt
@@ -131,7 +132,7 @@ class _Replayer:
             case Seed():
                 await self._seed(item.tree)
             case Event():
-                self._recorded.add(item.message)
+                self._recorded.add(self._translate_keys(item.message))
             case Step():
                 await self._step(item)
 
@@ -189,8 +190,11 @@ class _Replayer:
                 self._differ("calls", f"it owns {route.name}", "it does not")
                 continue
             self._routes[place] = live
-            if route != self._live_offer.routes[live]:
-                self._differ(route.name, line(route), line(self._live_offer.routes[live]))
+            now = self._live_offer.routes[live]
+            if list(route.keys) != list(now.keys):
+                self._differ(f"{route.name}: keys", keys_text(route.keys), keys_text(now.keys))
+            if without_keys(route) != without_keys(now):
+                self._differ(route.name, line(route), line(now))
         for _, name in places:
             self._differ("calls", f"it does not own {name}", "it does")
         for what in ("nodes", "mirrors"):
@@ -246,6 +250,16 @@ class _Replayer:
         await self._answer(step, live)
         if step.request.HasField("trap"):
             self._compare_replies(names[0], step, live)
+
+    def _translate_keys(self, message: pb.AttachResponse) -> pb.AttachResponse:
+        """The message with the live offer's places of routes."""
+        if not message.inventory.keys:
+            return message
+        live = pb.AttachResponse()
+        live.CopyFrom(message)
+        for keys in live.inventory.keys:
+            keys.route = self._routes.get(keys.route, keys.route)
+        return live
 
     def _translate(self, request: pb.AttachRequest) -> pb.AttachRequest:
         """The request with the live offer's places of routes, without calls that it does not have."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from splitvisor.backend import Call, Hypercall, Mirrored, Operand, Posted, Result, RtasCall, Session, Vm
+from splitvisor.backend import Call, Hypercall, Key, Keys, Mirrored, Operand, Posted, Result, RtasCall, Session, Vm
 from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.recording import RecordingError
@@ -146,6 +146,12 @@ class StandInSession(Session):
     def __init__(self, vm: Vm, script: Script, output: Output) -> None:
         super().__init__(vm)
         self._script, self._output = script, output
+        offer = script.introduction.offer
+        self._inventory = pb.Inventory(nodes=offer.nodes, devices=vm.devices)
+        self._keys = {
+            number: pb.RouteKeys(keys=route.keys, posted_keys=route.posted.key_values)
+            for number, route in enumerate(offer.routes)
+        }
         hello = script.introduction.hello
         if (vm.vcpus, vm.memory.size) != (hello.vcpus, hello.ram_bytes):
             recorded = f"{hello.vcpus} vCPUs and {hello.ram_bytes >> 20} MiB"
@@ -153,7 +159,19 @@ class StandInSession(Session):
 
     def nodes(self) -> Sequence[pb.TreeNode]:
         """See Session."""
-        return self._script.introduction.offer.nodes
+        return self._inventory.nodes
+
+    def inventory(self) -> Sequence[pb.DeviceSpec]:
+        """See Session."""
+        return self._inventory.devices
+
+    def keys(self, number: int) -> Keys:
+        """Return the keys of one of the recorded routes, as they are by now."""
+        return [range(each.first, each.last + 1) for each in self._keys[number].keys]
+
+    def posted_keys(self, number: int) -> Sequence[int]:
+        """Return the same of those that may be posted."""
+        return self._keys[number].posted_keys
 
     async def reset(self) -> None:
         """See Session."""
@@ -204,6 +222,10 @@ class StandInSession(Session):
                 self.vm.interrupt(event.interrupt.source)
             elif event.HasField("action"):
                 self.vm.machine_action(event.action.kind, event.action.reason)
+            elif event.HasField("inventory"):
+                self._inventory = event.inventory
+                self._keys.update((each.route, each) for each in event.inventory.keys if each.route in self._keys)
+                self.vm.inventory_changed()
 
 
 async def _operands(vm: Vm, route: pb.Route, call: Call) -> Sequence[bytes]:
@@ -233,10 +255,10 @@ async def _block(vm: Vm, address: int, size: int, *, string: bool) -> bytes:
 def _declare(script: Script) -> Sequence[Hypercall | RtasCall]:
     """The recorded offer's routes as a session declares them."""
     mirrors = {mirror.name: mirror.contents for mirror in script.introduction.offer.mirrors}
-    return [_declaration(route, mirrors.get(route.name)) for route in script.introduction.offer.routes]
+    return [_declaration(number, route, mirrors.get(route.name)) for number, route in enumerate(script.introduction.offer.routes)]
 
 
-def _declaration(route: pb.Route, mirror: bytes | None) -> Hypercall | RtasCall:
+def _declaration(number: int, route: pb.Route, mirror: bytes | None) -> Hypercall | RtasCall:
     def handler(session: StandInSession, call: Call) -> Awaitable[Result]:
         return session.answer(route, call)
 
@@ -246,18 +268,30 @@ def _declaration(route: pb.Route, mirror: bytes | None) -> Hypercall | RtasCall:
         else Operand(spec.size, argument=spec.argument, string=spec.string)
         for spec in route.operands
     )
+    key = _key(number, route.selector) if route.HasField("selector") else None
     if route.kind == pb.CALL_KIND_RTAS:
         mirrored = None if mirror is None else Mirrored(lambda _session: mirror)
         return RtasCall(route.name, handler, "", None, None, operands=operands, unavailable_result=route.unavailable_result,
-                        mirrored=mirrored)  # fmt: skip
-    policy, keys = route.posted, tuple(route.posted.key_values)
+                        mirrored=mirrored, key=key)  # fmt: skip
+    policy = route.posted
     posted = Posted(
-        policy.credit_bytes, policy.key_argument, policy.size_argument, policy.max_size, key_values=lambda _session: keys
-    )
+        policy.credit_bytes, policy.key_argument, policy.size_argument, policy.max_size,
+        key_values=lambda session: session.posted_keys(number),
+    )  # fmt: skip
     return Hypercall(
         route.token, handler, route.arguments, "", operands=operands, posted=posted if route.HasField("posted") else None,
-        unavailable_result=route.unavailable_result, name=route.name,
+        unavailable_result=route.unavailable_result, name=route.name, key=key,
     )  # fmt: skip
+
+
+def _key(number: int, selector: pb.Selector) -> Key:
+    place: dict[str, Any] = {"argument": selector.argument}
+    match selector.WhichOneof("key"):
+        case "argument_pair":
+            place = {"argument_pair": selector.argument_pair}
+        case "word":
+            place = {"word": (selector.word.operand, selector.word.index)}
+    return Key(lambda session: session.keys(number), no_owner_result=selector.no_owner_result, **place)
 
 
 class StandIn:
@@ -280,7 +314,8 @@ class StandIn:
         """Add the servicers. Returns what stops them."""
         output = Output()
         kind = type("RecordedSession", (StandInSession,), {"calls": _declare(self._script)})
-        traps = TrapServicer(self._script.backend, lambda vm: kind(vm, self._script, output))
+        # The name of the program, by which cpu_service knows who has the trees; its link may have had another.
+        traps = TrapServicer(self._script.introduction.offer.backend, lambda vm: kind(vm, self._script, output))
         trap_pb2_grpc.add_TrapServiceServicer_to_server(traps, server)
         if self._has_console:
             console_pb2_grpc.add_ConsoleServiceServicer_to_server(StandInConsoles(output), server)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import hcall_name
@@ -13,6 +13,7 @@ from splitvisor.rpc import trap_pb2 as pb
 
 SHOWN_BYTES = 16
 """Of each block of memory."""
+SHOWN_KEYS = 8
 SHOWN_TEXT = 64
 
 _TERMINAL_BLOCK = struct.Struct(">QQ")
@@ -124,7 +125,15 @@ _DECODERS: dict[str, Callable[[pb.Trap], str | None]] = {"H_PUT_TERM_CHAR": _put
 
 def _inventory_text(inventory: pb.Inventory) -> str:
     kinds = ", ".join(f"{device.kind}@{device.unit_address:x}" for device in inventory.devices)
-    return f"has now {_escaped(kinds) or 'no devices'}"
+    keys = [each for keys in inventory.keys for each in keys.keys]
+    return f"has now {_escaped(kinds) or 'no devices'}{f'; owns {keys_text(keys)}' if keys else ''}"
+
+
+def keys_text(ranges: Iterable[pb.KeyRange]) -> str:
+    """Describe keys of shared calls, each once."""
+    keys = sorted({(each.first, each.last) for each in ranges})
+    shown = ", ".join(f"{first:#x}" if first == last else f"{first:#x} to {last:#x}" for first, last in keys[:SHOWN_KEYS])
+    return f"keys {shown}{', ...' if len(keys) > SHOWN_KEYS else ''}" if keys else "no keys"
 
 
 _MESSAGES: dict[str, Callable[[pb.AttachResponse], str]] = {

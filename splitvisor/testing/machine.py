@@ -14,6 +14,7 @@ import grpc
 from splitvisor import firmware
 from splitvisor.backend import Backend, Session
 from splitvisor.machine.config import MIB, BackendAddress, MachineConfig
+from splitvisor.machine.snapshot_transfer import restore_requests, write_snapshot
 from splitvisor.net.channels import open_channel
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
@@ -134,6 +135,19 @@ class RunningMachine:
         while self.status().resets == before:
             assert time.monotonic() < deadline, "the machine does not reset"
             pause.wait(STATE_POLL_S)
+
+    def save_and_restore(self) -> None:
+        """Save it, end it, and restore it in the same services: new sessions go on with what the old ones saved.
+
+        Raises grpc.RpcError when a session cannot be saved or does not take its state.
+        """
+        path = self.services.directory / f"{self.name}.snapshot"
+        try:
+            write_snapshot(self._stub.SaveMachine(pb.SaveMachineRequest(stop=True), timeout=START_S), path)
+            self._guest = None
+            list(self._stub.RestoreMachine(restore_requests(self.name, path, {}), timeout=START_S))
+        finally:
+            path.unlink(missing_ok=True)
 
     def pause(self) -> None:
         """Stop the vCPU."""

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from cpu_service.engine.engine import MSR_ME, MSR_PR, MSR_SF, Engine
 from cpu_service.hypercalls.declarations import LocalHypercall
 from cpu_service.hypercalls.hash_page_table import MIN_SHIFT
 from cpu_service.link.backend_link import BackendLink
+from cpu_service.link.contract import MessageTap
 from cpu_service.machine.ram import GuestRam
 from cpu_service.routing.router import TrapRouter
 from cpu_service.vcpus.scheduler import VcpuScheduler
@@ -37,7 +39,7 @@ from tests.component.trap_client import DEADLINE_S, MASK, RAM_BYTES, Events, wai
 class Routed:
     """A router over real links; hypercalls are made by setting registers."""
 
-    def __init__(self, *backends: ThreadBackend) -> None:
+    def __init__(self, *backends: ThreadBackend, taps: Sequence[MessageTap] = ()) -> None:
         self.events = Events()
         ram = mmap.mmap(-1, RAM_BYTES)
         self.ram = GuestRam(ram)
@@ -47,9 +49,9 @@ class Routed:
         registry = self.registry = self.events.registry
         registry.add_local([LocalHypercall(Hcall.H_CEDE, lambda _vcpu: H.SUCCESS, "tests")])
         self.links = []
-        for backend in backends:
+        for backend, tap in zip_longest(backends, taps):
             hello = pb.Hello(vm="vm", incarnation=1, vcpus=1, ram_bytes=RAM_BYTES)
-            link = BackendLink(backend.address, backend.address, hello, self.ram, self.events)
+            link = BackendLink(backend.address, backend.address, hello, self.ram, self.events, tap=tap)
             link.begin()
             link.wait_attached(DEADLINE_S)
             registry.add_offer(link)

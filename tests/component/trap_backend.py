@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -185,15 +185,20 @@ class ThreadBackend:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(DEADLINE_S)
 
     async def _start(self) -> None:
-        self.servicer = TrapServicer(self._name, self._kind)
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
-        trap_pb2_grpc.add_TrapServiceServicer_to_server(self.servicer, self._server)
+        self._stop = await self.add_servicers(self._server)
         self._server.add_insecure_port(self.target)
         if self._certificate is not None:
             files = TlsFiles(*(self._certificate / name for name in ("cert.pem", "key.pem", "ca.pem")))
             self.tls_address = f"tls:127.0.0.1:{self._server.add_secure_port('127.0.0.1:0', server_credentials(files))}"
         await self._server.start()
         self._proxy = await asyncio.start_unix_server(self._accept, self.address.removeprefix("unix:"))
+
+    async def add_servicers(self, server: grpc.aio.Server) -> Callable[[], Awaitable[None]]:
+        """Say what is served; returns what ends it."""
+        self.servicer = TrapServicer(self._name, self._kind)
+        trap_pb2_grpc.add_TrapServiceServicer_to_server(self.servicer, server)
+        return self.servicer.close
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
@@ -233,7 +238,7 @@ class ThreadBackend:
             for writer in self._connections:
                 writer.transport.abort()
             await self._server.stop(0)
-            await self.servicer.close()
+            await self._stop()
 
         self.run(stop())
         self.loop.call_soon_threadsafe(self.loop.stop)

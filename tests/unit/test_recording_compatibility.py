@@ -64,7 +64,7 @@ def test_bad_usage_is_one_line(tmp_path: Path) -> None:
         (("record", "show", "--link", "nobody", str(DEMO)), 2, "no back end 'nobody'"),
         (("record", "stats", str(cut)), 2, "no whole record of how it began"),
         (("replay", str(DEMO)), 2, "give --against NAME or --as NAME"),
-        (("replay", str(DEMO), "--against", "cpu"), 2, "'cpu' is not a back end"),
+        (("replay", str(DEMO), "--against", "cpu"), 2, "has no cpu_service; it has"),
         (("replay", str(DEMO), "--against", "vio@"), 2, "NAME@ADDRESS"),
         (("replay", __file__, "--against", "vio"), 2, "is not a recording"),
     ):
