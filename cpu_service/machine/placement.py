@@ -5,13 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from splitvisor.papr.vio import SLOTS
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.service.names import VIO_SERVICE
 
-VIO_SERVICE = "vio_service"
-"""Has the devices that are placed nowhere, and the slots that nobody else has."""
-SLOTS = 64
-"""Of a machine's VIO bus."""
 FURTHER_SLOTS = 4
 """Of each further back end, unless the machine's configuration says how many, or all would take more than half."""
 OWN_SERVICES = frozenset({"hcall_service", "of_client_service", VIO_SERVICE})

@@ -15,11 +15,11 @@ import typer
 
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
 from splitvisor.cli.vio_backends import VioBackend, ask_all, ask_one, further_backends, vio_backends
-from splitvisor.machine.config import VIO_SERVICE
 from splitvisor.machine.connect import CONNECT_VARIABLE
 from splitvisor.net.addresses import AddressError
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.run.running_vms import running_vms
+from splitvisor.service.names import VIO_SERVICE
 
 if TYPE_CHECKING:
     from splitvisor.rpc import console_pb2

@@ -14,9 +14,9 @@ from typing import Any
 import typer
 
 from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
-from splitvisor.machine.config import VIO_SERVICE, ConfigError
+from splitvisor.machine.config import ConfigError
 from splitvisor.run.running_vms import NoSuchVmError, service_address
-from splitvisor.service.names import SERVICE_NAMES
+from splitvisor.service.names import SERVICE_NAMES, VIO_SERVICE
 
 OTHERS_SECONDS = 2.0
 """How long cpu_service, or a back end besides vio_service, may take: without it there is still an answer."""

@@ -10,7 +10,7 @@ import typer
 
 from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
 from splitvisor.cli.vio_backends import VioBackend, ask_all, vio_backends
-from splitvisor.machine.config import VIO_SERVICE
+from splitvisor.service.names import VIO_SERVICE
 
 vm = typer.Typer(help="Start, stop and change VMs.", no_args_is_help=True)
 

@@ -41,8 +41,9 @@ from pathlib import Path
 from typing import Any
 
 from splitvisor.net.addresses import AddressError, check_address
+from splitvisor.papr.vio import SLOTS
 from splitvisor.rpc import machine_pb2, trap_pb2
-from splitvisor.service.names import BACKEND_NAME, SERVICE_NAMES
+from splitvisor.service.names import BACKEND_NAME, SERVICE_NAMES, VIO_SERVICE
 
 MIB = 1 << 20
 MEMORY_MIN = 256 * MIB
@@ -56,10 +57,6 @@ APPEND_BYTES = 2047
 """Linux's COMMAND_LINE_SIZE on powerpc is 2048, its NUL included."""
 BACKENDS_MAX = 16
 """Back ends besides the services of Splitvisor."""
-SLOTS_MAX = 64
-"""Of a machine's VIO bus."""
-VIO_SERVICE = "vio_service"
-"""The back end of the devices that are placed nowhere."""
 NAME_PATTERN = re.compile(r"[a-z0-9-]{1,63}")
 UNIT_ADDRESSES = range(0x3000_0000, 0x8000_0000)
 """PAPR's virtual devices; QEMU's default addresses start at 0x71000000."""
@@ -305,8 +302,8 @@ def _backend(table: Any, where: str, number: int) -> BackendAddress:
         remedy = 'start it with [[backend]], then name = "..." and address = "..."'
         raise ConfigError(where, here, "is not a name and an address", remedy)
     slots = table.get("slots")
-    if slots is not None and (not isinstance(slots, int) or isinstance(slots, bool) or not 1 <= slots <= SLOTS_MAX):
-        raise ConfigError(where, f"{here}.slots", f"{slots!r} is no number of slots", f"give 1 to {SLOTS_MAX}, or leave it out")
+    if slots is not None and (not isinstance(slots, int) or isinstance(slots, bool) or not 1 <= slots <= SLOTS):
+        raise ConfigError(where, f"{here}.slots", f"{slots!r} is no number of slots", f"give 1 to {SLOTS}, or leave it out")
     return BackendAddress(table["name"], table["address"], slots or 0)
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from splitvisor.machine.config import VIO_SERVICE, MachineConfig
+from splitvisor.machine.config import MachineConfig
 from splitvisor.net.channels import explain, open_aio_channel
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
 from splitvisor.run.exit_status import ExitStatus
-from splitvisor.service.names import SERVICE_NAMES
+from splitvisor.service.names import SERVICE_NAMES, VIO_SERVICE
 from splitvisor.terminal.session import TerminalEnd, TerminalError, TerminalResult, attach_terminal
 
 if TYPE_CHECKING:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BACKEND_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 """What a back end may be called."""
+VIO_SERVICE = "vio_service"
+"""Has the devices that are placed nowhere, and the slots of the VIO bus that nobody else has."""
 
 
 class ServiceModule(Protocol):
@@ -103,7 +105,7 @@ class ServiceName:
 SERVICE_NAMES: tuple[ServiceName, ...] = (
     ServiceName("cpu", "cpu_service", "vCPUs, RAM, page table, interrupts; the machine's control"),
     ServiceName("hcall", "hcall_service", "RTAS, platform hypercalls, the device tree's store"),
-    ServiceName("vio", "vio_service", "the VIO bus: terminals, nvram, DMA windows; consoles"),
+    ServiceName("vio", VIO_SERVICE, "the VIO bus: terminals, nvram, DMA windows; consoles"),
     ServiceName("of-client", "of_client_service", "Open Firmware's client interface"),
 )
 """What a VM runs on."""

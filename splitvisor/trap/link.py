@@ -15,6 +15,7 @@ import structlog
 
 from splitvisor.backend import Call, Hypercall, Result, RtasCall, Session, Vm
 from splitvisor.backend.guest_memory import RamFile
+from splitvisor.papr.vio import SLOTS
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap.acknowledgements import Acknowledgements, Owed
 from splitvisor.trap.connection import ContractError, Stream, check_gap
@@ -35,8 +36,6 @@ MAX_PENDING_EVENTS = 1024
 """Interrupt sources and actions that wait for cpu_service to come back."""
 REPEATED_PULSE_S = 5.0
 """Interrupts this young are pulsed again at the next attach: the lost connection may have been dead when they were sent."""
-MAX_SLOTS = 64
-"""Of a VM's VIO bus."""
 BACKLOG_BYTES = 16 << 20
 """Requests that wait for the one in hand; cpu_service keeps far below: a trap a vCPU, and posted calls as far as credit goes."""
 REQUEST_DEADLINE_S = 60.0
@@ -55,7 +54,7 @@ class VmLink(Vm):
         self.incarnation = hello.incarnation
         self.vcpus = hello.vcpus
         self.devices = list(hello.devices)
-        self.slots = range(hello.slots.first, hello.slots.first + min(hello.slots.count, MAX_SLOTS))
+        self.slots = range(hello.slots.first, hello.slots.first + min(hello.slots.count, SLOTS))
         self.moved = hello.moved
         self.restoring = hello.restore
         """The session waits for the state that it starts with; nobody else sees it before."""

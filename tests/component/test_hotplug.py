@@ -346,7 +346,10 @@ def test_a_reset_ends_waiting_and_keeps_added_devices() -> None:
 def test_what_cannot_be_added_or_removed_is_refused_with_the_reason() -> None:
     async def run() -> None:
         async with machine() as vm:
-            assert await refused(vm.add("disk")) == ("INVALID_ARGUMENT", "there is no kind of device 'disk'; known: nvram, vty")
+            assert await refused(vm.add("disk")) == (
+                "INVALID_ARGUMENT",
+                "vio_service has no kind of device 'disk'; it has: nvram, vty",
+            )
             assert (await refused(vm.add("nvram", bytes="1")))[0] == "INVALID_ARGUMENT"
             code, text = await refused(vm.add(address=0x1000))
             assert (code, "its slots: 0x71000000 to 0x7100003f" in text) == ("INVALID_ARGUMENT", True)

@@ -6,17 +6,21 @@ from __future__ import annotations
 import json
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from examples.cpp.conftest import built  # noqa: F401
+from splitvisor.cli.app import make_app
 from splitvisor.testing import BackendProgram, RunningProgram
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, STEP_SECONDS, Console, Guests
-from tests.guests.test_debian_hotplug import on_the_bus
+from tests.guests.test_debian_hotplug import initrd, on_the_bus, start_handler  # noqa: F401
 from tests.services import Service
 
 PROMPT = "guest# "
@@ -29,11 +33,11 @@ TERMINALS = {0x7100_0000: "hvc0", SECOND: "hvc1", FOREIGN: "hvc2"}
 TICKS = 30
 
 
-def machine_file(directory: Path, **backends: str) -> Path:
-    """A machine with a terminal and an NVRAM at vio_service, and a terminal at each of these back ends (name, address)."""
+def machine_file(directory: Path, *backends: tuple[str, str, str]) -> Path:
+    """A machine with a terminal and an NVRAM at vio_service, and a device at each of these (name, address, kind)."""
     text = '[[device]]\nkind = "vty"\n[[device]]\nkind = "nvram"\n'
-    for name, address in backends.items():
-        text += f'[[device]]\nkind = "vty"\nbackend = "{name}"\n[[backend]]\nname = "{name}"\naddress = "{address}"\n'
+    for name, address, kind in backends:
+        text += f'[[device]]\nkind = "{kind}"\nbackend = "{name}"\n[[backend]]\nname = "{name}"\naddress = "{address}"\n'
     path = directory / "machine.toml"
     path.write_text(text)
     return path
@@ -120,7 +124,7 @@ def reconnects(console: Console) -> dict[str, int]:
 def test_three_processes_have_a_terminal_each_and_a_crash_of_one_is_nothing_to_the_others(
     run: Run, guests: Guests, short_path: Path, second: Service, foreign: RunningProgram
 ) -> None:
-    machine = machine_file(short_path, second=second.address, vty_cpp=foreign.address)
+    machine = machine_file(short_path, ("second", second.address, "vty"), ("vty_cpp", foreign.address, "vty"))
     console = run("--name", VM, "--machine", str(machine), "--kernel", str(guests.kernel), "--initrd", str(guests.shell), *APPEND)
     console.expect(PROMPT, BOOT_SECONDS)
     assert on_the_bus(console) == ["71000000", "71000001", f"{FOREIGN:x}", f"{SECOND:x}"]
@@ -174,3 +178,104 @@ def test_three_processes_have_a_terminal_each_and_a_crash_of_one_is_nothing_to_t
     at_foreign.close()
     console.type("poweroff\n")
     assert console.wait() == 0
+
+
+def lamp(directory: Path, hcall: Service) -> RunningProgram:
+    """The device that `new-device --vio` writes, served by a process of its own."""
+    written = CliRunner().invoke(make_app(), ["new-device", "lamp", "--vio", "--directory", str(directory)])
+    assert written.exit_code == 0, written.output
+    command = [sys.executable, str(directory / "lamp/lamp.py"), "--device-tree", hcall.address]
+    return RunningProgram(BackendProgram("lamp", command), directory)
+
+
+def test_devices_come_and_go_at_other_back_ends_too(run: Run, guests: Guests, initrd: Path, short_path: Path) -> None:  # noqa: F811
+    second_path = short_path / "second"
+    second_path.mkdir()
+    with ExitStack() as stack:
+        hcall = Service("hcall", short_path, "--store", str(short_path / "trees.sqlite"))
+        stack.callback(hcall.end)
+        second = Service("vio", second_path, "--device-tree", hcall.address)
+        stack.callback(second.end)
+        lamps = lamp(short_path, hcall)
+        stack.callback(lamps.stop)
+        console = run(
+            "--name", VM, "--connect", f"hcall={hcall.address}", "--backend", f"second={second.address},lamp={lamps.address}",
+            "--kernel", str(guests.kernel), "--initrd", str(initrd), *APPEND,
+        )  # fmt: skip
+        console.expect(PROMPT, BOOT_SECONDS)
+        start_handler(console)
+        assert on_the_bus(console) == ["71000000", "71000001"]
+
+        added = console.splitvisor("vm", "device-add", VM, "vty", "--backend", "second")
+        assert (added.returncode, added.stdout.split()[:3]) == (0, [f"{SECOND:#x}", "vty", "second"]), added
+        console.expect("dlpar: added 3000003c")
+        added = console.splitvisor("vm", "device-add", VM, "lamp", "--backend", "lamp")
+        assert (added.returncode, added.stdout.split()[:3]) == (0, [f"{FOREIGN:#x}", "lamp", "lamp"]), added
+        console.expect("dlpar: added 30000038")
+        assert on_the_bus(console) == ["71000000", "71000001", f"{FOREIGN:x}", f"{SECOND:x}"]
+        console.type(f"cat /proc/device-tree/vdevice/lamp@{FOREIGN:x}/compatible; echo\n")
+        console.expect("example,lamp")
+        console.type(ask("hvc1"))
+        answered = console.splitvisor(
+            "console", "expect", VM, "hvc1: it is new", "--unit", hex(SECOND), "--send", r"new\r", "--timeout", "20"
+        )
+        assert answered.returncode == 0, answered.stderr
+
+        # A crash of either is none of the guest's business: what it has is what there is.
+        for each in (second, lamps):
+            each.kill()
+            each.start()
+        listed = console.splitvisor("vm", "devices", VM).stdout.splitlines()
+        assert [line.split()[2] for line in listed] == ["vio_service", "vio_service", "lamp", "second"]
+        assert all("configured" in line for line in listed)
+
+        wrong = console.splitvisor("vm", "device-add", VM, "disk", "--backend", "lamp")
+        assert (wrong.returncode, "lamp has no kind of device 'disk'; it has: lamp" in wrong.stderr) == (1, True), wrong
+        nobody = console.splitvisor("vm", "device-add", VM, "vty", "--backend", "disks")
+        assert (nobody.returncode, nobody.stderr) == (
+            2, f"splitvisor vm device-add: --backend: VM {VM!r} has no back end 'disks'; known: vio_service, second, lamp\n"
+        )  # fmt: skip
+
+        for address in (FOREIGN, SECOND):
+            removed = console.splitvisor("vm", "device-remove", VM, hex(address))
+            assert (removed.returncode, removed.stdout) == (0, f"{address:#x} is gone\n"), removed
+        assert on_the_bus(console) == ["71000000", "71000001"]
+        console.type("poweroff\n")
+        assert console.wait() == 0
+
+
+def test_a_machine_of_several_processes_is_saved_and_goes_on_in_fresh_ones(run: Run, guests: Guests, short_path: Path) -> None:
+    second_path = short_path / "second"
+    second_path.mkdir()
+    snapshot = short_path / "many.snapshot"
+    with ExitStack() as stack:
+        hcall = Service("hcall", short_path, "--store", str(short_path / "trees.sqlite"))
+        stack.callback(hcall.end)
+        second = Service("vio", second_path)
+        stack.callback(second.end)
+        lamps = lamp(short_path, hcall)
+        stack.callback(lamps.stop)
+        machine = machine_file(short_path, ("second", second.address, "vty"), ("lamp", lamps.address, "lamp"))
+        images = ("--kernel", str(guests.kernel), "--initrd", str(guests.shell), *APPEND)
+        console = run("--name", VM, "--machine", str(machine), *images)
+        console.expect(PROMPT, BOOT_SECONDS)
+        console.type(tick("hvc1"))
+        read = ("console", "expect", VM, "--unit", hex(SECOND), "--timeout", "20", "--regex")
+        assert console.splitvisor(*read, f"hvc1 tick {TICKS}").returncode == 0
+        devices = console.splitvisor("vm", "devices", VM).stdout
+        saved = console.splitvisor("vm", "save", VM, str(snapshot), "--stop")
+        assert saved.returncode == 0, saved.stderr
+        assert console.wait() == 0
+        console.close()
+        for each in (second, lamps):
+            each.kill()
+            each.start()
+        restored = run("--from", str(snapshot))
+        restored.type("echo restored $((40 + 2))\n")
+        restored.expect(r"^restored 42\r?$", BOOT_SECONDS)
+        assert restored.splitvisor("vm", "devices", VM).stdout == devices
+        log = restored.splitvisor("console", "log", VM, "--unit", hex(SECOND)).stdout
+        assert restored.splitvisor(*read, f"hvc1 tick {last_tick('hvc1', log) + TICKS}").returncode == 0
+        assert whole("hvc1", restored.splitvisor("console", "log", VM, "--unit", hex(SECOND)).stdout) > 2 * TICKS
+        restored.type("poweroff\n")
+        assert restored.wait() == 0

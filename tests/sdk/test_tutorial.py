@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import splitvisor.backend
+import splitvisor.backend.vio
 import splitvisor.testing
 from splitvisor.testing.guest import ScriptedGuest
 from tests.guests.harness import ROOT
@@ -55,6 +56,10 @@ def test_every_name_in_the_tables_exists() -> None:
     fixtures, methods = PAGE[PAGE.index("## splitvisor.testing") : PAGE.index("## In another")].split("The guest is a program")
     for name in re.findall(r"^\| `(\w+)", fixtures, re.MULTILINE):
         assert hasattr(splitvisor.testing, name), name
+    kit = PAGE[PAGE.index("| In `splitvisor.backend.vio`") : PAGE.index("## splitvisor.backend")]
+    for row in re.findall(r"^\| (`.*?) \|", kit, re.MULTILINE):
+        for name in re.findall(r"`(\w+)", row):
+            assert hasattr(splitvisor.backend.vio, name), name
     found = re.findall(r"`guest\.(\w+)\(", methods)
     assert found
     for name in found:

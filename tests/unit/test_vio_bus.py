@@ -75,6 +75,14 @@ def test_a_back_end_with_other_slots_uses_those() -> None:
     assert session.nodes()[0] == make_session().nodes()[0], "the bus's node is the same from every back end"
 
 
+@pytest.mark.parametrize(("slots", "own"), [(range(60, 64), "0x7100003c to 0x7100003f"), (range(0), "none")])
+def test_a_slot_of_another_back_end_is_refused(slots: range, own: str) -> None:
+    vm = FakeVm(devices=[spec("vty", 0x71000005)])
+    vm.slots = slots
+    with pytest.raises(BusError, match=f"0x71000005, a slot of another back end; vio_service has {own}: give it one of those"):
+        vio_session(vm)
+
+
 def test_only_the_back_end_with_the_first_slot_has_the_calls_that_name_no_device() -> None:
     vm = FakeVm(devices=[spec("vty")])
     vm.slots = range(60, 64)

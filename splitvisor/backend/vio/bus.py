@@ -10,11 +10,13 @@ from splitvisor.backend.calls import Key
 from splitvisor.backend.session import Vm
 from splitvisor.backend.vio.connector import Connector, Connectors, State, slot_properties
 from splitvisor.backend.vio.device import BusError, DeviceKind, VioDevice, cells_property, text_property
-from splitvisor.papr.vio import FIRST_SLOT_ADDRESS, MAX_DEVICES, slot_address
+from splitvisor.papr.vio import FIRST_SLOT_ADDRESS, MAX_DEVICES, SLOTS, slot_address
 from splitvisor.rpc import trap_pb2
 
 ADDRESS_MASK = 0xFFFF_FFFF
 """Unit addresses and LIOBNs are 32 bits wide; the upper half of their register is ignored, as hypervisors do."""
+
+_ALL_SLOTS = range(FIRST_SLOT_ADDRESS, slot_address(SLOTS))
 
 _Device = TypeVar("_Device", bound=VioDevice)
 
@@ -131,7 +133,8 @@ def assign_addresses(
     Addresses that the configuration states are taken first; then serial devices, then the others, get the addresses of the first
     free slots.
 
-    Raises BusError for a kind that is not known, for two devices with one address, and when there are not enough slots.
+    Raises BusError for a kind that is not known, for two devices with one address, for an address that is a slot of another back
+    end's, and when there are not enough slots.
     """
     if len(specs) > MAX_DEVICES:
         raise BusError(f"{len(specs)} VIO devices, but a bus has room for {MAX_DEVICES}; take some away")
@@ -143,6 +146,12 @@ def assign_addresses(
                 f"{owner} has no kind of device {spec.kind!r} (it has: {known}); place it at a back end that has: backend = NAME"
             )
         if spec.unit_address:
+            if spec.unit_address in _ALL_SLOTS and spec.unit_address - FIRST_SLOT_ADDRESS not in slots:
+                own = f"{slot_address(slots.start):#x} to {slot_address(slots.stop - 1):#x}" if slots else "none"
+                raise BusError(
+                    f"{spec.kind} has unit address {spec.unit_address:#x}, a slot of another back end; "
+                    f"{owner} has {own}: give it one of those, or none to have it chosen"
+                )
             other = stated.setdefault(spec.unit_address, spec)
             if other is not spec:
                 raise BusError(

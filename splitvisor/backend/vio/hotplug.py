@@ -55,7 +55,8 @@ async def add_device(
     plugged in then.
     """
     if spec.kind not in session.bus.kinds:
-        raise BusError(f"there is no kind of device {spec.kind!r}; known: {', '.join(sorted(session.bus.kinds))}")
+        known = ", ".join(sorted(session.bus.kinds))
+        raise BusError(f"{session.bus.owner} has no kind of device {spec.kind!r}; it has: {known}")
     choose_slot(session, spec.unit_address)
     parent = await platform.interrupt_parent(session.vm.name)
     # From here to plug() nothing waits: others may have taken the slot meanwhile, but cannot any more.
