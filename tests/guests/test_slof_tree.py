@@ -19,7 +19,9 @@ def test_slofs_tree_is_stored_and_its_interrupt_controller_is_the_parent(
     run: Run, guests: Guests, memory: tuple[str, ...]
 ) -> None:
     slof = str(resolve("firmware", "slof"))
-    console = run("--name", "slof", "--firmware", slof, "--kernel", str(guests.kernel), *memory)
+    # It has no root file system: told to wait for one, the kernel lives for as long as the commands below take.
+    waiting = ("--append", "root=/dev/sda rootwait")
+    console = run("--name", "slof", "--firmware", slof, "--kernel", str(guests.kernel), *waiting, *memory)
     console.expect("Quiescing Open Firmware", BOOT_SECONDS)
     console.expect("Booting Linux")
     with grpc.insecure_channel(console.service("hcall")) as channel:
