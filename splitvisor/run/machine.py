@@ -71,6 +71,7 @@ async def run_machine(
     async with open_aio_channel(addresses["cpu"]) as channel:
         stub = machine_pb2_grpc.MachineServiceStub(channel)
         started = asyncio.Event()
+        refused = False
         ended = asyncio.create_task(_watch(stub, started, request.progress))
         # Before the machine: it may say all it has to say, and end, before an attach after its start came through.
         terminal = asyncio.create_task(
@@ -83,6 +84,7 @@ async def run_machine(
             try:
                 await _first(asyncio.ensure_future(_start(stub, request, backends)), failures)
             except grpc.aio.AioRpcError as error:
+                refused = error.code() in _START_ERRORS
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     await _raise_failure(failures)
                 return Outcome(_START_ERRORS.get(error.code(), ExitStatus.SERVICE_FAILED), explain(error, addresses["cpu"]))
@@ -101,7 +103,8 @@ async def run_machine(
         finally:
             await _cancel(ended, terminal)
             # With a service gone an orderly end is out of reach: its calls wait for it.
-            if not any(failure.done() for failure in failures):
+            # And what runs at a cpu_service that refused to start this machine is another one.
+            if not refused and not any(failure.done() for failure in failures):
                 with suppress(grpc.aio.AioRpcError):
                     await stub.StopMachine(pb.StopMachineRequest(), timeout=CONTROL_SECONDS)
 

@@ -48,6 +48,25 @@ def test_services_outlive_a_run_and_serve_the_next(run: Run, short_path: Path) -
             console.close()
 
 
+def test_a_run_that_is_refused_leaves_the_machine_alone_that_runs_there(run: Run, short_path: Path) -> None:
+    with ExitStack() as stack:
+        hcall = stack.enter_context(service("hcall", short_path, "--store", str(short_path / "trees.sqlite")))
+        vio = stack.enter_context(service("vio", short_path))
+        of_client = stack.enter_context(service("of-client", short_path, "--device-tree", hcall))
+        cpu = stack.enter_context(service("cpu", short_path, "--ram-dir", str(short_path)))
+        connect = ("--connect", f"cpu={cpu},hcall={hcall}", "--connect", f"vio={vio},of-client={of_client}")
+        first = run("--name", "first", *connect)
+        first.expect("Type help for the commands")
+        first.expect("> ")
+        second = run("--name", "second", *connect)
+        assert second.wait() == 2
+        first.type("ls /vdevice\r")
+        first.expect("vty@71000000")
+        first.type("off\r")
+        assert first.wait() == 0
+        first.close()
+
+
 def test_a_back_end_that_is_not_there_is_named_and_status_4(run: Run, short_path: Path) -> None:
     missing = f"unix:{short_path}/nobody.sock"
     console = run("--connect", f"vio={missing}")
