@@ -171,17 +171,17 @@ class TrapRouter:
         owners = call.select(self._ram, arguments)
         for owner in owners:
             owner.made += 1
-            answer = self._owned(owner, arguments[: owner.arguments])
+            answer = self._owned(owner, arguments)
             if answer[0] != H.SUCCESS:
                 break
         call.without_owner += not owners
         return answer
 
     def _owned(self, call: RemoteCall, arguments: Sequence[int]) -> tuple[int, Sequence[int]]:
-        if call.is_posted(arguments):
-            return self._post(call, arguments), ()
         if call.link in self._waiting_for:  # It waits for us: neither would ever answer.
             return H.RESOURCE, ()
+        if call.is_posted(arguments):
+            return self._post(call, arguments), ()
         reply = self._ask(call, arguments, 0)
         return (call.unavailable, ()) if reply is None else (reply.result, reply.outputs)
 

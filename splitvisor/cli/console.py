@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
-from splitvisor.cli.vio_backends import VioBackend, ask_all, ask_one, further_backends, vio_backends
+from splitvisor.cli.vio_backends import BusBackend, ask_all, ask_one, further_backends, vio_backends
 from splitvisor.machine.connect import CONNECT_VARIABLE
 from splitvisor.net.addresses import AddressError
 from splitvisor.run.exit_status import ExitStatus
@@ -188,12 +188,12 @@ def expect(
 # What they share.
 
 
-def _all_vms(command: str) -> list[tuple[str, Sequence[VioBackend]]]:
+def _all_vms(command: str) -> list[tuple[str, Sequence[BusBackend]]]:
     """Where to ask for consoles when nothing is named, and for which VM's: all of the environment's, or those of all runs."""
     if os.environ.get(CONNECT_VARIABLE):
         return [("", vio_backends(command, "", None))]
-    runs: list[tuple[str, Sequence[VioBackend]]] = [
-        (run.name, (VioBackend(VIO_SERVICE, run.services["vio"]), *further_backends(command, run.name, run.services["cpu"])))
+    runs: list[tuple[str, Sequence[BusBackend]]] = [
+        (run.name, (BusBackend(VIO_SERVICE, run.services["vio"]), *further_backends(command, run.name, run.services["cpu"])))
         for run in running_vms()
     ]
     return runs or fail(command, "no VM is running; give --vio ADDRESS for services started by hand", USAGE)

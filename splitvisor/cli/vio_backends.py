@@ -26,7 +26,7 @@ Ask = Callable[[Any, float], Any]
 
 
 @dataclass(frozen=True)
-class VioBackend:
+class BusBackend:
     """A back end that may have devices of the VIO bus."""
 
     name: str
@@ -34,7 +34,7 @@ class VioBackend:
     address: str
 
 
-def vio_backends(command: str, vm: str, vio: str | None) -> Sequence[VioBackend]:
+def vio_backends(command: str, vm: str, vio: str | None) -> Sequence[BusBackend]:
     """Return a VM's back ends that may have VIO devices, vio_service first; what cannot be found ends the program.
 
     Args:
@@ -43,9 +43,9 @@ def vio_backends(command: str, vm: str, vio: str | None) -> Sequence[VioBackend]
         vio: the only one, when its address was given.
     """
     if vio is not None:
-        return (VioBackend("", vio),)
+        return (BusBackend("", vio),)
     try:
-        own = VioBackend(VIO_SERVICE, service_address(vm, "vio"))
+        own = BusBackend(VIO_SERVICE, service_address(vm, "vio"))
     except (NoSuchVmError, ConfigError) as error:
         fail(command, str(error), USAGE)
     try:
@@ -55,7 +55,7 @@ def vio_backends(command: str, vm: str, vio: str | None) -> Sequence[VioBackend]
     return (own, *further_backends(command, vm, cpu))
 
 
-def further_backends(command: str, vm: str, cpu: str) -> Sequence[VioBackend]:
+def further_backends(command: str, vm: str, cpu: str) -> Sequence[BusBackend]:
     """Return the back ends that a machine has besides Splitvisor's services. A cpu_service that does not answer is one line.
 
     Args:
@@ -78,13 +78,13 @@ def further_backends(command: str, vm: str, cpu: str) -> Sequence[VioBackend]:
         typer.echo(f"splitvisor {command}: back ends besides vio_service are left out: cpu_service: {why}", err=True)
         return ()
     own = {name.package for name in SERVICE_NAMES}
-    others = [VioBackend(each.name, each.address) for each in status.backends if each.name not in own]
+    others = [BusBackend(each.name, each.address) for each in status.backends if each.name not in own]
     return others if vm in ("", status.vm) else ()
 
 
 def ask_all(
-    command: str, vm: str, backends: Sequence[VioBackend], stub: Callable[[Any], Any], ask: Ask
-) -> Iterator[tuple[VioBackend, Any]]:
+    command: str, vm: str, backends: Sequence[BusBackend], stub: Callable[[Any], Any], ask: Ask
+) -> Iterator[tuple[BusBackend, Any]]:
     """Yield what each back end answers that serves the service; the program ends when the first does not answer.
 
     Args:
@@ -105,7 +105,7 @@ def ask_all(
             yield backend, answer
 
 
-def ask_one(backend: VioBackend, stub: Callable[[Any], Any], ask: Ask) -> Any:
+def ask_one(backend: BusBackend, stub: Callable[[Any], Any], ask: Ask) -> Any:
     """Return what a back end answers; a text when it cannot; None when it does not serve this at all."""
     import grpc
 

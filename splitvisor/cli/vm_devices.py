@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
-from splitvisor.cli.vio_backends import VioBackend, ask_all, vio_backends
+from splitvisor.cli.vio_backends import BusBackend, ask_all, vio_backends
 from splitvisor.service.names import VIO_SERVICE
 
 vm = typer.Typer(help="Start, stop and change VMs.", no_args_is_help=True)
@@ -85,7 +85,7 @@ def device_remove(
     typer.echo(f"{request.unit_address:#x} is gone")
 
 
-def _devices(command: str, vm: str, backends: Sequence[VioBackend]) -> Sequence[tuple[VioBackend, Any]]:
+def _devices(command: str, vm: str, backends: Sequence[BusBackend]) -> Sequence[tuple[BusBackend, Any]]:
     """Return the devices of these back ends, by unit address."""
     from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # slow to load
 
@@ -97,7 +97,7 @@ def _devices(command: str, vm: str, backends: Sequence[VioBackend]) -> Sequence[
     return sorted(found, key=lambda each: int(each[1].unit_address))
 
 
-def _named(command: str, vm: str, vio: str | None, name: str) -> VioBackend:
+def _named(command: str, vm: str, vio: str | None, name: str) -> BusBackend:
     backends = vio_backends(command, vm, vio)
     found = next((backend for backend in backends if backend.name in ("", name)), None)
     if found is None:
@@ -106,7 +106,7 @@ def _named(command: str, vm: str, vio: str | None, name: str) -> VioBackend:
     return found
 
 
-def _owner(command: str, vm: str, vio: str | None, unit_address: int) -> VioBackend:
+def _owner(command: str, vm: str, vio: str | None, unit_address: int) -> BusBackend:
     """Return the back end that has a device; vio_service, which then says so, when none has."""
     backends = vio_backends(command, vm, vio)
     if len(backends) == 1:

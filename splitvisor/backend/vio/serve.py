@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from splitvisor.backend.serve import Backend
-from splitvisor.backend.session import Vm
+from splitvisor.backend.session import Session, Vm
 from splitvisor.backend.vio.device import DeviceKind
+from splitvisor.backend.vio.platform import Platform
 from splitvisor.backend.vio.session import HostSide, VioSession
 
 if TYPE_CHECKING:
@@ -47,17 +48,19 @@ class VioBackend(Backend):
         self, name: str, kinds: Mapping[str, DeviceKind], host: Callable[[Vm], HostSide] = lambda _vm: HostSide()
     ) -> None:
         self._kinds, self._host = kinds, host
-        super().__init__(name, lambda vm: VioSession(vm, kinds, host(vm), name))
+        super().__init__(name, self._session)
+
+    def _session(self, vm: Vm, platform: Platform | None = None) -> Session:
+        return VioSession(vm, self._kinds, self._host(vm), self.name, platform)
 
     async def start(self, server: grpc.aio.Server, options: Any) -> Callable[[], Awaitable[None]]:
         """Add the servicers; the result ends the sessions."""
-        from splitvisor.backend.vio.platform import Platform
         from splitvisor.backend.vio.server import VioBusServicer
         from splitvisor.rpc import trap_pb2_grpc, vio_bus_pb2_grpc
         from splitvisor.trap.server import TrapServicer
 
         platform = Platform(options.device_tree) if options.device_tree else None
-        traps = TrapServicer(self.name, lambda vm: VioSession(vm, self._kinds, self._host(vm), self.name, platform))
+        traps = TrapServicer(self.name, lambda vm: self._session(vm, platform))
         trap_pb2_grpc.add_TrapServiceServicer_to_server(traps, server)
         vio_bus_pb2_grpc.add_VioBusServiceServicer_to_server(VioBusServicer(traps), server)
 
