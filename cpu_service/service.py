@@ -20,20 +20,21 @@ from cpu_service.link.connection import LinkConnection
 from cpu_service.link.contract import BackendUnavailableError
 from cpu_service.machine.machine import FINAL_STATES, Machine
 from cpu_service.machine.placement import PlacementError, check_devices, vio_slots
+from cpu_service.observe.trap_trace import TooManyWatchersError, Watcher, WatchError
 from cpu_service.report.metrics import machine_samples
 from cpu_service.report.status import backend_status, machine_status
-from cpu_service.report.trap_trace import TooManyWatchersError, Watcher, WatchError
 from cpu_service.routing.registry import RegistryError
 from splitvisor.access.own_vm import OwnVm
-from splitvisor.backend.guest_memory import remove_abandoned
 from splitvisor.machine.snapshot_file import SnapshotError
-from splitvisor.net.addresses import AddressError, check_address
+from splitvisor.net.addresses import AddressError
+from splitvisor.net.tls_files import check_address
 from splitvisor.observe.metrics import Source
 from splitvisor.recording import RecordingError
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
-from splitvisor.service.names import Started
+from splitvisor.service.interface import Started
 from splitvisor.service.runtime_directory import private_directory, ram_parents
+from splitvisor.trap.ram_file import remove_abandoned
 
 if TYPE_CHECKING:
     from cpu_service.snapshot.load import SnapshotLoader

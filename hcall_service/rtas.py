@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from hcall_service.platform_events import PlatformEvents
 from splitvisor.backend import Call, Operand, Result, RtasCall, Session, Support, Vm
-from splitvisor.backend.guest_memory import GuestAddressError, GuestMemory
+from splitvisor.declarations.guest_memory import GuestAddressError, GuestMemory
 from splitvisor.papr.codes import RtasStatus
 from splitvisor.rpc import trap_pb2 as pb
 

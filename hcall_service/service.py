@@ -16,7 +16,7 @@ from hcall_service.session import PlatformSession
 from hcall_service.store_wait import DEFAULT_WAIT_SECONDS, open_store_patiently
 from hcall_service.update_dt import TreeUpdates
 from splitvisor.rpc import device_tree_pb2_grpc, platform_event_pb2_grpc, trap_pb2_grpc
-from splitvisor.service.names import Started
+from splitvisor.service.interface import Started
 from splitvisor.trap.server import TrapServicer
 
 BACKEND = "hcall_service"

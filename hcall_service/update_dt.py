@@ -16,7 +16,7 @@ import structlog
 
 from hcall_service.device_tree_store import Store, StoreError, UnknownRevisionError
 from splitvisor.backend import Call, Hypercall, Vm
-from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError, GuestMemory
+from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError, GuestMemory
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import device_tree_pb2 as pb

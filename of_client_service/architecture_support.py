@@ -21,7 +21,7 @@ import structlog
 from of_client_service.client_interface import ClientInterface
 from of_client_service.tree_store import TreeStoreError
 from splitvisor.backend import Vm
-from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK
+from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK
 from splitvisor.papr.codes import H
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.tree import fdt

@@ -9,7 +9,7 @@ from of_client_service.claims import Claims
 from of_client_service.client_interface import BootRequest, ClientInterface
 from of_client_service.device_tree import MAX_GROWTH, DeviceTree
 from of_client_service.instances import Instance, Instances
-from splitvisor.backend.state import StateError, parse_state
+from splitvisor.declarations.state import StateError, parse_state
 from splitvisor.rpc import state_pb2 as pb
 from splitvisor.tree import fdt
 

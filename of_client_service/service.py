@@ -11,7 +11,7 @@ import grpc
 from of_client_service.session import ClientInterfaceSession
 from of_client_service.tree_store import RemoteTreeStore
 from splitvisor.rpc import trap_pb2_grpc
-from splitvisor.service.names import Started
+from splitvisor.service.interface import Started
 from splitvisor.trap.server import TrapServicer
 
 BACKEND = "of_client_service"

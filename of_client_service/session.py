@@ -20,8 +20,8 @@ from of_client_service.client_services import CLIENT_SERVICES
 from of_client_service.device_tree import TreeFullError
 from of_client_service.tree_store import TreeStore, TreeStoreError
 from splitvisor.backend import Call, Hypercall, Operand, Session, Vm
-from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
-from splitvisor.backend.state import StateError
+from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
+from splitvisor.declarations.state import StateError
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import trap_pb2 as pb

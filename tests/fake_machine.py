@@ -8,8 +8,8 @@ import mmap
 from collections.abc import Callable, MutableSequence, Sequence
 from typing import cast
 
+from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import LocalCall, LocalHypercall, LocalRtas
-from cpu_service.machine.ram import GuestRam
 from cpu_service.vcpus.vcpu import RunState, Vcpu
 
 

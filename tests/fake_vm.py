@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from splitvisor.backend import Call, Handler, Result, Vm
-from splitvisor.backend.guest_memory import GuestMemory
+from splitvisor.declarations.guest_memory import GuestMemory
 from splitvisor.rpc import trap_pb2 as pb
 
 Invocation = Callable[[int, Sequence[int]], tuple[int, Sequence[int]]]

@@ -14,7 +14,7 @@ import grpc.aio
 from splitvisor.backend.vio.platform import Platform
 from splitvisor.backend.vio.server import VioBusServicer
 from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2_grpc, vio_bus_pb2_grpc
-from splitvisor.service.names import Started
+from splitvisor.service.interface import Started
 from splitvisor.service.serve import SettingError
 from splitvisor.trap.server import TrapServicer
 from vio_service.console.console import BACKLOG_BYTES, REPLAY_BYTES

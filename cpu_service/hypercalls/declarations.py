@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cpu_service.vcpus.vcpu import Vcpu
-from splitvisor.backend import Support
+from splitvisor.declarations.calls import Support
 from splitvisor.papr.hcall import hcall_name
 
 HypercallHandler = Callable[[Vcpu], int]

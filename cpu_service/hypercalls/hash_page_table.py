@@ -15,7 +15,7 @@ from typing import Final
 
 from cpu_service.hypercalls.declarations import LocalHypercall
 from cpu_service.vcpus.vcpu import Ram, Vcpu
-from splitvisor.backend import Support
+from splitvisor.declarations.calls import Support
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 

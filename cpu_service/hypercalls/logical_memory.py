@@ -10,7 +10,7 @@ from typing import Final
 
 from cpu_service.hypercalls.declarations import LocalHypercall
 from cpu_service.vcpus.vcpu import Ram, Vcpu
-from splitvisor.backend.guest_memory import GuestAddressError
+from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 

@@ -8,7 +8,7 @@ from typing import Final
 from cpu_service.hypercalls.declarations import LocalHypercall
 from cpu_service.hypercalls.virtual_processor_area import VirtualProcessorAreas
 from cpu_service.vcpus.vcpu import MSR_EE, SPR_LPCR, SPR_SPRG0, RunState, Scheduler, Vcpu
-from splitvisor.backend import Support
+from splitvisor.declarations.calls import Support
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 

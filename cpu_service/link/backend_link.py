@@ -12,7 +12,7 @@ import structlog
 
 from cpu_service.link.connection import LinkConnection
 from cpu_service.link.contract import BackendUnavailableError
-from splitvisor.backend.state import StateCollector, StateError
+from splitvisor.declarations.state import StateCollector, StateError
 from splitvisor.rpc import trap_pb2 as pb
 
 PROBE_TIMEOUT_S = 3.0

@@ -7,9 +7,9 @@ import threading
 
 import structlog
 
+from cpu_service.engine.ram import GuestRam
 from cpu_service.link.contract import BackendUnavailableError, LinkEvents
-from cpu_service.machine.ram import GuestRam
-from splitvisor.backend.guest_memory import GuestAddressError
+from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.rpc import trap_pb2 as pb
 
 MAX_HELD = 4096

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import grpc
 import structlog
 
+from cpu_service.engine.ram import GuestRam
 from cpu_service.link.backend_requests import BackendActs
 from cpu_service.link.contract import (
     REFUSALS,
@@ -30,8 +31,7 @@ from cpu_service.link.contract import (
 )
 from cpu_service.link.ledger import CallLedger
 from cpu_service.link.wire import TrapWire, WireEndedError
-from cpu_service.machine.ram import GuestRam
-from splitvisor.backend.state import parts
+from splitvisor.declarations.state import parts
 from splitvisor.net.addresses import parse_address
 from splitvisor.net.tls_client import ClientContext
 from splitvisor.net.tls_files import tls_files

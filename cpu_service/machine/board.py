@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from cpu_service.engine.engine import Engine
+from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.hash_page_table import HashPageTable, table_shift
 from cpu_service.hypercalls.logical_memory import LogicalMemory
 from cpu_service.hypercalls.processor import ProcessorHypercalls
@@ -26,19 +27,18 @@ from cpu_service.link.backend_link import BackendLink
 from cpu_service.link.connection import LinkConnection
 from cpu_service.link.contract import BackendUnavailableError, MessageTap
 from cpu_service.machine.placement import placed_at, vio_slots
-from cpu_service.machine.ram import GuestRam
-from cpu_service.report.trap_trace import TrapTrace
+from cpu_service.observe.trap_trace import TrapTrace
 from cpu_service.routing.registry import Registry, RegistryError
 from cpu_service.routing.router import TrapRouter
 from cpu_service.vcpus.scheduler import VcpuScheduler
 from cpu_service.vcpus.timebase import Timebase
-from splitvisor.backend.guest_memory import RAM_SUFFIX, RamFile
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import state_pb2 as spb
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.ram_file import RAM_SUFFIX, RamFile
 
 if TYPE_CHECKING:
-    from cpu_service.report.recorder import Recorder
+    from cpu_service.observe.recorder import Recorder
 
 ATTACH_TIMEOUT_S = 8.0
 """How long a back end may take to be there at the machine's start."""
@@ -237,6 +237,6 @@ class Board:
 def _recorder(config: mpb.MachineConfig) -> Recorder | None:
     if not config.record_file:
         return None
-    from cpu_service.report.recorder import Recorder  # few machines are recorded
+    from cpu_service.observe.recorder import Recorder  # few machines are recorded
 
     return Recorder(Path(config.record_file), config)

@@ -20,10 +20,10 @@ import structlog
 from cpu_service.engine.engine import GuestFaultError
 from cpu_service.link.connection import LinkConnection
 from cpu_service.link.contract import BackendRefusedError, BackendUnavailableError
-from cpu_service.machine.board import Board
+from cpu_service.machine.board import Board, BoardOrigin
 from cpu_service.machine.boot import BootPlan, load_guest
+from cpu_service.machine.crash_report import crash_report
 from cpu_service.machine.placement import PlacementError
-from cpu_service.report.crash_report import crash_report
 from cpu_service.routing.registry import RegistryError
 from cpu_service.routing.router import CallCount
 from splitvisor.machine.snapshot_file import SnapshotError
@@ -31,7 +31,6 @@ from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
 
 if TYPE_CHECKING:
-    from cpu_service.snapshot.load import SnapshotLoader
     from splitvisor.trap.tracing import Tracing
 
 FINAL_STATES = frozenset(
@@ -71,6 +70,23 @@ class MachineObserver(Protocol):
         """A step of starting up."""
 
 
+class SavedMachine(Protocol):
+    """What a machine is restored from. Each method raises SnapshotError when what was saved does not fit."""
+
+    @property
+    def resets(self) -> int:
+        """How often the machine was reset."""
+
+    def origin(self) -> BoardOrigin:
+        """What the board is made with."""
+
+    def fill(self, board: Board) -> None:
+        """Restore memory, vCPUs and interrupt controllers of a new board; on the vCPU thread."""
+
+    def check_calls(self, board: Board) -> None:
+        """Check that every call that the guest knows has an owner in an attached board."""
+
+
 class Machine:
     """A machine and its life.
 
@@ -79,7 +95,7 @@ class Machine:
         runtime_dir: where the file of guest RAM is made.
         observer: told of events.
         tracing: records each call that goes to a back end.
-        loader: what it is restored from; None: it starts as configured.
+        saved: what it is restored from; None: it starts as configured.
     """
 
     def __init__(
@@ -88,7 +104,7 @@ class Machine:
         runtime_dir: Path,
         observer: MachineObserver,
         tracing: Tracing | None = None,
-        loader: SnapshotLoader | None = None,
+        saved: SavedMachine | None = None,
     ) -> None:
         self.config = config
         self.state = mpb.MACHINE_STATE_STARTING
@@ -103,7 +119,7 @@ class Machine:
         self._ended = threading.Event()
         self._action: pb.MachineAction | None = None
         self._stop_asked = False
-        self._loader = loader
+        self._saved = saved
         self._ready = threading.Event()
         self._go = threading.Event()
         self._visit: Callable[[], None] | None = None
@@ -258,8 +274,8 @@ class Machine:
 
     def _build(self) -> str:
         """Put everything in place; return what it is that will run."""
-        if self._loader is not None:
-            return self._restore(self._loader)
+        if self._saved is not None:
+            return self._restore(self._saved)
         self._observer.progress("attaching back ends")
         self.board = Board(self.config, self._runtime_dir, self)
         self.board.attach()
@@ -273,17 +289,17 @@ class Machine:
         if self._tracing is not None and self.board is not None and self.board.router is not None:
             self.board.router.spans = self._tracing.remote_calls(self.config.name)
 
-    def _restore(self, loader: SnapshotLoader) -> str:
+    def _restore(self, saved: SavedMachine) -> str:
         """The same from a snapshot. The guest's time goes on when it may run."""
         self._observer.progress("loading the snapshot")
-        self.board = Board(self.config, self._runtime_dir, self, loader.origin())
+        self.board = Board(self.config, self._runtime_dir, self, saved.origin())
         with self.board.scheduler.standing_still():
-            loader.fill(self.board)
+            saved.fill(self.board)
             self._observer.progress("attaching back ends")
             self.board.attach()
             self._trace_calls()
-            loader.check_calls(self.board)
-            self.resets = loader.machine.resets
+            saved.check_calls(self.board)
+            self.resets = saved.resets
             self._ready.set()
             if not self._go.wait(GO_TIMEOUT_S):
                 self._stop_asked = True

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a machine shows of itself: status, metrics, crash reports, watched calls, recordings."""
+"""What a machine shows of itself to operators: status and metrics."""

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import LocalHypercall, LocalRtas
 from cpu_service.link.backend_link import BackendLink
 from cpu_service.link.connection import LinkConnection
-from cpu_service.machine.ram import GuestRam
 from cpu_service.routing.key_table import KeyRange, KeyTable, OverlapError
 from cpu_service.routing.remote_call import WORD_MASK, RemoteCall, SharedCall, key_ranges
 from splitvisor.papr.hcall import Hcall

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from cpu_service.engine.ram import GuestRam
 from cpu_service.link.backend_link import BackendLink
-from cpu_service.machine.ram import GuestRam
 from cpu_service.routing.key_table import KeyRange, KeyTable
-from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK
+from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import trap_pb2 as pb
 

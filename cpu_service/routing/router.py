@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from cpu_service.engine.engine import MSR_PR
+from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import LocalRtas
 from cpu_service.link.backend_link import BackendLink
-from cpu_service.machine.ram import GuestRam
 from cpu_service.routing.registry import LOCAL, RegisteredRtas, Registry
 from cpu_service.routing.remote_call import RemoteCall, SharedCall
 from cpu_service.vcpus.scheduler import VcpuScheduler
-from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
+from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.observe.call_times import CallTimes, ResultClass, hypercall_class, rtas_class
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall, hcall_name

@@ -78,6 +78,11 @@ class SnapshotLoader:
             raise SnapshotError(f"the snapshot has not the state of every back end: {missing}")
         return found
 
+    @property
+    def resets(self) -> int:
+        """How often the machine was reset."""
+        return self.machine.resets
+
     def origin(self) -> BoardOrigin:
         """What the board is made with."""
         return BoardOrigin(

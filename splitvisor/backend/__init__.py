@@ -21,12 +21,24 @@ A handler is a function of (session, call), plain or `async` (it must be async t
 int alone: the value for r3, or the status of an RTAS call. Handlers of one VM never overlap.
 """
 
-from splitvisor.backend.calls import Call, Handler, Hypercall, Key, Keys, Mirrored, Operand, Posted, Result, RtasCall, Support
-from splitvisor.backend.guest_memory import GuestAddressError, GuestMemory
-from splitvisor.backend.nodes import PropertyValue, tree_node
 from splitvisor.backend.serve import Backend
-from splitvisor.backend.session import Session, Vm
-from splitvisor.backend.state import StateError
+from splitvisor.declarations.calls import (
+    Call,
+    Handler,
+    Hypercall,
+    Key,
+    Keys,
+    Mirrored,
+    Operand,
+    Posted,
+    Result,
+    RtasCall,
+    Support,
+)
+from splitvisor.declarations.guest_memory import GuestAddressError, GuestMemory
+from splitvisor.declarations.nodes import PropertyValue, tree_node
+from splitvisor.declarations.session import Session, Vm
+from splitvisor.declarations.state import StateError
 
 __all__ = [
     "Backend",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from splitvisor.backend.session import Session, Vm
+from splitvisor.declarations.session import Session, Vm
 from splitvisor.service.names import BACKEND_NAME
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Backend:
 
 @dataclass(frozen=True)
 class BackendService:
-    """Runs a back end the way a service is run; see splitvisor/service/names.py."""
+    """Runs a back end the way a service is run; see splitvisor/service/interface.py."""
 
     backend: Backend
 

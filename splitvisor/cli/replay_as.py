@@ -16,7 +16,8 @@ from splitvisor.recording import RecordingError
 from splitvisor.recording.conversation import Recording
 from splitvisor.recording.file import RecordingReader
 from splitvisor.recording.stand_in import Script, StandIn
-from splitvisor.service.names import SERVICE_NAMES, ServiceModule, ServiceName
+from splitvisor.service.interface import ServiceModule
+from splitvisor.service.names import SERVICE_NAMES, ServiceName
 from splitvisor.service.runtime_directory import make_socket_directory
 from splitvisor.service.serve import Listening, serve
 

@@ -18,6 +18,7 @@ from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, r
 from splitvisor.machine.connect import parse_backends, parse_connect
 from splitvisor.run import launcher
 from splitvisor.run.exit_status import ExitStatus
+from splitvisor.run.request import Progress, RunRequest
 
 if TYPE_CHECKING:
     from splitvisor.faults.run import FaultPlan
@@ -112,7 +113,7 @@ def run(
         if transcripts is not None and "vio" in targets:
             remedy = "give --transcripts to that `splitvisor service vio`"
             raise ConfigError("splitvisor run", "--transcripts", "the vio_service of --connect runs already", remedy)
-        request = launcher.RunRequest(
+        request = RunRequest(
             config=config,
             snapshot=snapshot,
             connect=targets,
@@ -178,7 +179,7 @@ def _faults(path: Path, config: MachineConfig, connect: Mapping[str, str]) -> Fa
     return plan
 
 
-def _progress_line() -> launcher.Progress:
+def _progress_line() -> Progress:
     """Return what shows one changing line on stderr, and takes it away when there is nothing more to show."""
 
     shown = False

@@ -13,7 +13,8 @@ import typer
 from splitvisor.cli.control import FAILED, USAGE, fail, service_stub
 from splitvisor.machine.config import ConfigError
 from splitvisor.machine.connect import parse_connect
-from splitvisor.net.addresses import AddressError, check_address
+from splitvisor.net.addresses import AddressError
+from splitvisor.net.tls_files import check_address
 from splitvisor.service.names import SERVICE_NAMES
 
 TRANSFER_SECONDS = 300.0

@@ -40,7 +40,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from splitvisor.net.addresses import AddressError, check_address
+from splitvisor.net.addresses import AddressError
+from splitvisor.net.tls_files import check_address
 from splitvisor.papr.vio import SLOTS
 from splitvisor.rpc import machine_pb2, trap_pb2
 from splitvisor.service.names import BACKEND_NAME, SERVICE_NAMES, VIO_SERVICE

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from splitvisor.machine.config import BackendAddress, ConfigError
-from splitvisor.net.addresses import AddressError, check_address
+from splitvisor.net.addresses import AddressError
+from splitvisor.net.tls_files import check_address
 from splitvisor.service.names import SERVICE_NAMES
 
 CONNECT_VARIABLE = "SPLITVISOR_CONNECT"

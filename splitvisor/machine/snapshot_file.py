@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
 
-from splitvisor.backend.state import MAX_STATE_BYTES
+from splitvisor.declarations.state import MAX_STATE_BYTES
 from splitvisor.rpc import state_pb2 as pb
 
 MAGIC: Final = b"SVISORSN"

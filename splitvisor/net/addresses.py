@@ -55,18 +55,6 @@ def parse_address(text: str) -> Address:
     return Address(text, target, target != text or not _is_loopback(host.removeprefix("[").removesuffix("]")))
 
 
-def check_address(text: str) -> str:
-    """Return an address when it may be spoken to: on this host, or beyond it when this process has a usable certificate.
-
-    Raises AddressError for everything else: whoever is on the way could read and change guest memory.
-    """
-    if parse_address(text).tls:
-        from splitvisor.net.tls_files import tls_files  # most processes have no use for it
-
-        tls_files(text).load()
-    return text
-
-
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True

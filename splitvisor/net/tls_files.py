@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from splitvisor.net.addresses import AddressError
+from splitvisor.net.addresses import AddressError, parse_address
 
 if TYPE_CHECKING:
     from splitvisor.access.identity import Identity
@@ -64,6 +64,16 @@ class TlsFiles:
         except CertificateError as error:
             raise TlsError(str(error)) from error
         return Credentials(certificate, key, authority, identity)
+
+
+def check_address(text: str) -> str:
+    """Return an address when it may be used: on this host, or beyond it when this process has a usable certificate.
+
+    Raises AddressError for everything else: on the way, anybody could read and change guest memory.
+    """
+    if parse_address(text).tls:
+        tls_files(text).load()
+    return text
 
 
 def variable(name: str) -> str:

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from splitvisor.backend import Call, Hypercall, Key, Keys, Mirrored, Operand, Posted, Result, RtasCall, Session, Vm
-from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
+from splitvisor.declarations.calls import Call, Hypercall, Key, Keys, Mirrored, Operand, Posted, Result, RtasCall
+from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
+from splitvisor.declarations.session import Session, Vm
 from splitvisor.papr.codes import H
 from splitvisor.recording import RecordingError
 from splitvisor.recording.conversation import Event, Introduction, Recording, Seed, Step

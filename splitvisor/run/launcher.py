@@ -13,65 +13,21 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
-from splitvisor.machine.config import MachineConfig
 from splitvisor.run.exit_status import ExitStatus
+from splitvisor.run.request import Outcome, RunRequest, RunResult
 from splitvisor.service.fork_server import fork_server
 from splitvisor.service.names import SERVICE_NAMES
 from splitvisor.service.processes import ServiceCommand, ServiceFailedError, ServiceProcess, stop_all
 from splitvisor.service.runtime_directory import private_directory, ram_parents, socket_parents
 
-if TYPE_CHECKING:
-    from splitvisor.faults.run import FaultPlan
-    from splitvisor.run.machine import Outcome
-
-Progress = Callable[[str], None]
 SHOWN_LINES = 20
 """Log lines of a failed service that are shown."""
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What `splitvisor run` was asked for."""
-
-    config: MachineConfig
-    snapshot: Path | None = None
-    """What the machine goes on from; config has its name and size then."""
-    connect: Mapping[str, str] = field(default_factory=dict)
-    """Services that run already: gRPC target by flag name."""
-    log_level: str = "info"
-    log_file: Path | None = None
-    """Gets the services' logs."""
-    log_to_stderr: bool = False
-    exit_on: bytes | None = None
-    timeout: float | None = None
-    """Seconds."""
-    report: Path | None = None
-    """Gets a JSON account of the run."""
-    store: str | None = None
-    """Where hcall_service keeps device trees; None: where they go with the run."""
-    transcripts: Path | None = None
-    """Where vio_service keeps what the consoles say; None: nowhere."""
-    record: Path | None = None
-    """Gets a recording of the machine."""
-    faults: FaultPlan | None = None
-    """What goes wrong between cpu_service and its back ends; None: nothing."""
-    progress: Progress = lambda _step: None
-    """Told what is being done; an empty text when the guest runs."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended."""
-
-    status: ExitStatus
-    message: str = ""
-    """For people; empty when there is nothing to say."""
 
 
 async def run(request: RunRequest) -> RunResult:

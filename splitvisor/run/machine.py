@@ -7,7 +7,6 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -18,12 +17,12 @@ from splitvisor.net.channels import explain, open_aio_channel
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
 from splitvisor.run.exit_status import ExitStatus
+from splitvisor.run.request import Outcome, RunRequest
 from splitvisor.service.names import SERVICE_NAMES, VIO_SERVICE
 from splitvisor.terminal.session import TerminalEnd, TerminalError, TerminalResult, attach_terminal
 
 if TYPE_CHECKING:
     from splitvisor.rpc.machine_pb2_grpc import MachineServiceAsyncStub as _Stub
-    from splitvisor.run.launcher import RunRequest
 
 START_SECONDS = 60.0
 LAST_OUTPUT_SECONDS = 5.0
@@ -43,16 +42,6 @@ _START_ERRORS: Mapping[grpc.StatusCode, ExitStatus] = {
     grpc.StatusCode.INVALID_ARGUMENT: ExitStatus.USAGE,
     grpc.StatusCode.FAILED_PRECONDITION: ExitStatus.USAGE,
 }
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How the machine ended."""
-
-    status: ExitStatus
-    message: str = ""
-    statistics: Mapping[str, Any] = field(default_factory=dict)
-    """Calls and waiting, for reports."""
 
 
 async def run_machine(

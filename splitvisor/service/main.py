@@ -27,7 +27,8 @@ from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_flags import add_tls_flags, use_tls_flags
 from splitvisor.process.extras import MissingExtraError
 from splitvisor.process.logging import LogLevel, configure, get_logger
-from splitvisor.service.names import ALL_SERVICE_NAMES, Servable
+from splitvisor.service.interface import Servable
+from splitvisor.service.names import ALL_SERVICE_NAMES
 from splitvisor.service.serve import Listening, SettingError, serve
 
 EXIT_USAGE = 2

@@ -26,7 +26,7 @@ from grpc_reflection.v1alpha import reflection
 from splitvisor.net.addresses import Address, AddressError, parse_address
 from splitvisor.process.extras import require
 from splitvisor.process.logging import get_logger
-from splitvisor.service.names import Servable, Started
+from splitvisor.service.interface import Servable, Started
 
 if TYPE_CHECKING:
     from splitvisor.access.authorization import Authorization

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 
 from splitvisor.backend import Call, Hypercall, Result, RtasCall, Session, Vm
-from splitvisor.backend.guest_memory import GuestAddressError
+from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.testing.loop import DEADLINE_S
 
 

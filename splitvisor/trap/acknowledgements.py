@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
-from splitvisor.backend import Hypercall, RtasCall
+from splitvisor.declarations.calls import Hypercall, RtasCall
 from splitvisor.rpc import trap_pb2 as pb
 
 IDLE_S = 0.001

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from splitvisor.backend import Hypercall, Result, RtasCall
+from splitvisor.declarations.calls import Hypercall, Result, RtasCall
 from splitvisor.observe.call_times import CallTimes, ResultClass, hypercall_class, rtas_class
 from splitvisor.observe.metrics import HANDLER, MAX_VMS, Sample
 from splitvisor.rpc import trap_pb2 as pb

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 
-from splitvisor.backend import Call, Hypercall, Result, RtasCall, Session
+from splitvisor.declarations.calls import Call, Hypercall, Result, RtasCall
+from splitvisor.declarations.session import Session
 from splitvisor.observe.call_times import ResultClass
 from splitvisor.process.logging import trap_in_hand
 from splitvisor.rpc import trap_pb2 as pb

@@ -13,8 +13,8 @@ from typing import Any
 
 import structlog
 
-from splitvisor.backend import Call, Hypercall, Result, RtasCall, Session, Vm
-from splitvisor.backend.guest_memory import RamFile
+from splitvisor.declarations.calls import Call, Hypercall, Result, RtasCall
+from splitvisor.declarations.session import Session, Vm
 from splitvisor.papr.vio import SLOTS
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap.acknowledgements import Acknowledgements, Owed
@@ -31,6 +31,7 @@ from splitvisor.trap.messages import (
     route_message,
     saved_states,
 )
+from splitvisor.trap.ram_file import RamFile
 
 MAX_PENDING_EVENTS = 1024
 """Interrupt sources and actions that wait for cpu_service to come back."""

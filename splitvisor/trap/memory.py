@@ -8,8 +8,9 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from splitvisor.backend.guest_memory import GuestAddressError, GuestMemory, RamFile
+from splitvisor.declarations.guest_memory import GuestAddressError, GuestMemory
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.ram_file import RamFile
 
 CHUNK_BYTES = 1 << 20
 """The largest memory_read and memory_write of the contract."""

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import structlog
 
-from splitvisor.backend import Call, Hypercall, Key, Operand, Result, RtasCall, Session
-from splitvisor.backend.guest_memory import GuestAddressError
-from splitvisor.backend.state import StateCollector, StateError, parts
+from splitvisor.declarations.calls import Call, Hypercall, Key, Operand, Result, RtasCall
+from splitvisor.declarations.guest_memory import GuestAddressError
+from splitvisor.declarations.session import Session
+from splitvisor.declarations.state import StateCollector, StateError, parts
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap.connection import ContractError
 

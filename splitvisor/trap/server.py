@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 import grpc
 import structlog
 
-from splitvisor.backend import Session
-from splitvisor.backend.state import StateCollector, StateError
+from splitvisor.declarations.session import Session
+from splitvisor.declarations.state import StateCollector, StateError
 from splitvisor.observe.metrics import ATTACHED_VMS, Sample, Source
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from splitvisor import __version__
-from splitvisor.backend import Hypercall, RtasCall
-from splitvisor.net.addresses import AddressError, check_address
+from splitvisor.declarations.calls import Hypercall, RtasCall
+from splitvisor.net.addresses import AddressError
+from splitvisor.net.tls_files import check_address
 from splitvisor.observe.call_times import ResultClass
 from splitvisor.process.extras import MissingExtraError, require
 from splitvisor.rpc import trap_pb2 as pb

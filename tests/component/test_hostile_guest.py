@@ -24,7 +24,7 @@ from cpu_service.engine.engine import MSR_ME, MSR_SF
 from cpu_service.link.connection import LinkConnection
 from cpu_service.machine.board import MIB, Board
 from cpu_service.machine.boot import load_guest
-from cpu_service.report.crash_report import crash_report
+from cpu_service.machine.crash_report import crash_report
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import TOKENS

@@ -19,12 +19,12 @@ import pytest
 from hcall_service import service as hcall_service
 from of_client_service.service import Options, start
 from of_client_service.tree_store import RemoteTreeStore, TreeStoreError
-from splitvisor.backend.guest_memory import RamFile
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2_grpc
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.ram_file import RamFile
 from splitvisor.tree import fdt
 from tests.unit.of_machine import ARRAY, BUFFER, RAM_BYTES, STRINGS, cells, sample_tree
 

@@ -11,7 +11,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from cpu_service.report.recorder import Recorder
+from cpu_service.observe.recorder import Recorder
 from splitvisor.backend import Vm
 from splitvisor.papr.codes import H
 from splitvisor.recording.comparison import Difference, Outcome

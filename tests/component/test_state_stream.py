@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cpu_service.engine.ram import GuestRam
 from cpu_service.link.contract import BackendRefusedError, BackendUnavailableError
-from cpu_service.machine.ram import GuestRam
-from splitvisor.backend.guest_memory import RamFile
 from splitvisor.papr.codes import H
+from splitvisor.trap.ram_file import RamFile
 from tests.component.trap_backend import DEADLINE_S, H_ADD, H_LOG_HELD, ThreadBackend
 from tests.component.trap_client import RAM_BYTES, Client, wait_until
 

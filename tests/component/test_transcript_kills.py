@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from cpu_service.engine.ram import GuestRam
 from cpu_service.link.backend_link import BackendLink
-from cpu_service.machine.ram import GuestRam
 from splitvisor.papr.codes import H
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import trap_pb2

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from cpu_service.engine.engine import MSR_ME, MSR_PR, MSR_SF, Engine
+from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import LocalHypercall
 from cpu_service.hypercalls.hash_page_table import MIN_SHIFT
 from cpu_service.link.backend_link import BackendLink
 from cpu_service.link.contract import MessageTap
-from cpu_service.machine.ram import GuestRam
 from cpu_service.routing.router import TrapRouter
 from cpu_service.vcpus.scheduler import VcpuScheduler
 from cpu_service.vcpus.timebase import Timebase

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cpu_service.machine.ram import GuestRam
-from splitvisor.backend.guest_memory import RamFile
+from cpu_service.engine.ram import GuestRam
 from splitvisor.papr.codes import H
+from splitvisor.trap.ram_file import RamFile
 from tests.component.trap_backend import (
     CREDIT,
     H_ADD,

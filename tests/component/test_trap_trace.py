@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cpu_service.report.trap_trace import BUFFERED, MAX_WATCHERS, Seen, TooManyWatchersError, TrapTrace, Watcher, WatchError
+from cpu_service.observe.trap_trace import BUFFERED, MAX_WATCHERS, Seen, TooManyWatchersError, TrapTrace, Watcher, WatchError
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import FIRST_FREE_TOKEN

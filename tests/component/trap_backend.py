@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 
 from splitvisor.backend import Call, Hypercall, Mirrored, Posted, Result, RtasCall, Session, Vm
-from splitvisor.backend.state import StateError
+from splitvisor.declarations.state import StateError
 from splitvisor.net.tls_files import TlsFiles
 from splitvisor.net.tls_server import server_credentials
 from splitvisor.papr.codes import H, RtasStatus

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from cpu_service.engine.ram import GuestRam
 from cpu_service.link.backend_link import BackendLink
 from cpu_service.link.connection import LinkConnection
 from cpu_service.link.contract import BackendUnavailableError, MessageTap
-from cpu_service.machine.ram import GuestRam
 from cpu_service.routing.registry import Registry, RegistryError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from splitvisor.backend import Backend, Call, Hypercall, Key, Operand, Result, RtasCall, Session, Vm, tree_node
-from splitvisor.backend.state import StateError
+from splitvisor.declarations.state import StateError
 from splitvisor.machine.config import Device, MachineConfig
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import trap_pb2 as pb

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from splitvisor.backend import Backend, Call, Hypercall, Posted, Result, RtasCall, Session, Vm
-from splitvisor.backend.guest_memory import GuestAddressError
+from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import machine_pb2

@@ -13,13 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from cpu_service.engine.engine import MSR_ME, PENDING_DECREMENTER, PENDING_EXTERNAL, Engine
+from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.xics import Xics
 from cpu_service.images.loader import LoadedImage, load_program
-from cpu_service.machine.ram import GuestRam
 from of_client_service.session import ClientInterfaceSession
 from splitvisor import firmware
 from splitvisor.backend import Call
-from splitvisor.backend.guest_memory import GuestMemory
+from splitvisor.declarations.guest_memory import GuestMemory
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import device_tree_pb2 as dt

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.backend.guest_memory import GuestAddressError, RamFile, remove_abandoned
+from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap.memory import CHUNK_BYTES, REPLY_WRITE_BYTES, MappedMemory, StreamMemory
+from splitvisor.trap.ram_file import RamFile, remove_abandoned
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SIZE = 8 << 20
@@ -176,7 +177,7 @@ def test_a_killed_makers_ram_is_removed_and_a_living_ones_is_not(tmp_path: Path)
 
     code = (
         "import sys, pathlib\n"
-        "from splitvisor.backend.guest_memory import RamFile\n"
+        "from splitvisor.trap.ram_file import RamFile\n"
         "file = RamFile.create(pathlib.Path(sys.argv[1]), 65536)\n"
         "print(file.path, flush=True)\n"
         "sys.stdin.read()\n"

@@ -26,8 +26,8 @@ from cpu_service.engine.engine import (
     Engine,
     GuestFaultError,
 )
+from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.hash_page_table import MIN_SHIFT, HashPageTable
-from cpu_service.machine.ram import GuestRam
 from cpu_service.vcpus.timebase import Timebase, decrementer_deadline
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall

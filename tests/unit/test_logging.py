@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from splitvisor.backend import Call, Hypercall, Session
-from splitvisor.backend.guest_memory import GuestAddressError
+from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.process.logging import LogLevel, bind, clear, configure, trap_in_hand
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap.acknowledgements import Acknowledgements

@@ -19,7 +19,7 @@ from of_client_service.architecture_support import (
     parse,
 )
 from splitvisor.backend import Call
-from splitvisor.backend.guest_memory import GuestAddressError
+from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.tree import fdt

@@ -12,7 +12,7 @@ from hcall_service.platform_events import HOTPLUG_EVENTS, MAX_EVENTS, PlatformEv
 from hcall_service.rtas import RTAS_CALLS
 from hcall_service.tree_builder import HOTPLUG_SOURCE
 from splitvisor.backend import Call
-from splitvisor.backend.guest_memory import GuestAddressError
+from splitvisor.declarations.guest_memory import GuestAddressError
 from tests.fake_vm import FakeVm, make_call
 from tests.unit.test_rtas_calls import make_session, memory_of
 

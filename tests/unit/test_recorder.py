@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cpu_service.report.recorder import PENDING_BYTES, Recorder
+from cpu_service.observe.recorder import PENDING_BYTES, Recorder
 from cpu_service.routing.router import CallCount
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import LocalHypercall, LocalRtas
 from cpu_service.link.backend_link import BackendLink
 from cpu_service.link.connection import LinkConnection
-from cpu_service.machine.ram import GuestRam
 from cpu_service.routing.registry import MAX_OPERAND_BYTES, Registry, RegistryError
 from cpu_service.routing.remote_call import RemoteCall
 from splitvisor.papr.codes import H

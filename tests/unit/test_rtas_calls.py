@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hcall_service.rtas import RTAS_CALLS, RtasSession
 from splitvisor.backend import Call, Result, RtasCall
-from splitvisor.backend.guest_memory import GuestAddressError
+from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.papr.rtas import TOKENS
 from splitvisor.rpc import trap_pb2 as pb
 from tests.fake_vm import FakeVm, make_call

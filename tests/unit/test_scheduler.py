@@ -14,8 +14,8 @@ import pytest
 
 from cpu_service.engine import layout
 from cpu_service.engine.engine import MSR_ME, MSR_SF, TIMEBASE_HZ, Engine, GuestFaultError
+from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.hash_page_table import MIN_SHIFT
-from cpu_service.machine.ram import GuestRam
 from cpu_service.vcpus.scheduler import VcpuContext, VcpuScheduler
 from cpu_service.vcpus.timebase import Timebase
 from cpu_service.vcpus.vcpu import RunState

@@ -21,10 +21,10 @@ from hcall_service.update_dt import TreeUpdates
 from of_client_service.client_interface import BootRequest
 from of_client_service.session import ClientInterfaceSession
 from splitvisor.backend import Call, Session
-from splitvisor.backend.state import StateError
 from splitvisor.backend.vio import VioDevice, VioSession
 from splitvisor.backend.vio.connector import State
 from splitvisor.backend.vio.dma import DmaWindow
+from splitvisor.declarations.state import StateError
 from splitvisor.papr.vio import FIRST_SLOT_INDEX as INDEX_BASE
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import state_pb2, trap_pb2

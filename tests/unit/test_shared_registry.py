@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import LocalHypercall
 from cpu_service.link.backend_link import BackendLink
-from cpu_service.machine.ram import GuestRam
 from cpu_service.routing.registry import MAX_KEY_RANGES, Registry, RegistryError
 from cpu_service.routing.remote_call import SharedCall
 from splitvisor.papr.codes import H, RtasStatus

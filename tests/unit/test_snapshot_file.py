@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpu_service.snapshot.memory import CHUNK, PAGE, Unpacker, packed
-from splitvisor.backend.state import MAX_STATE_BYTES, StateCollector, StateError, parse_state, parts
+from splitvisor.declarations.state import MAX_STATE_BYTES, StateCollector, StateError, parse_state, parts
 from splitvisor.machine.snapshot_file import Kind, SectionWriter, SnapshotError, parse_machine, read_sections
 from splitvisor.rpc import state_pb2
 

@@ -11,9 +11,9 @@ from contextlib import suppress
 import pytest
 
 from splitvisor.backend import Hypercall, Result, RtasCall
-from splitvisor.backend.guest_memory import GuestAddressError
 from splitvisor.backend.vio import BusError, DeviceKind, VioDevice, VioSession
 from splitvisor.backend.vio.session import quiesce, vio_signal
+from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.vio import interrupt_source
 from splitvisor.rpc import trap_pb2

@@ -10,11 +10,11 @@ import struct
 import pytest
 
 from splitvisor.backend import Result
-from splitvisor.backend.guest_memory import GuestAddressError
 from splitvisor.backend.vio import BusError, VioSession
 from splitvisor.backend.vio import connector_calls as connectors
 from splitvisor.backend.vio.connector import Connector, State, slot_properties
 from splitvisor.backend.vio.connector_calls import WORK_AREA_BYTES
+from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.papr.vio import FIRST_SLOT_INDEX as INDEX_BASE
 from splitvisor.papr.vio import SLOTS
 from splitvisor.rpc import state_pb2, trap_pb2

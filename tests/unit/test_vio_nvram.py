@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from splitvisor.backend import Result
-from splitvisor.backend.guest_memory import GuestAddressError
 from splitvisor.backend.vio import BusError, VioSession
+from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.papr.codes import RtasStatus
 from splitvisor.rpc import trap_pb2
 from splitvisor.trap.messages import mirror_messages

@@ -9,10 +9,10 @@ import struct
 import pytest
 
 from splitvisor.backend import Handler, Result
-from splitvisor.backend.guest_memory import GuestAddressError
 from splitvisor.backend.vio import DeviceKind, VioDevice, VioSession
 from splitvisor.backend.vio import tce_calls as tce
 from splitvisor.backend.vio.dma import TCE_READ, TCE_WRITE, WINDOW_BYTES, WINDOW_PAGES, DmaError, DmaWindow
+from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import trap_pb2
 from tests.fake_vm import FakeVm, make_call

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from splitvisor.backend.calls import Key
-from splitvisor.backend.session import Vm
 from splitvisor.backend.vio.connector import Connector, Connectors, State, slot_properties
 from splitvisor.backend.vio.device import BusError, DeviceKind, VioDevice, cells_property, text_property
+from splitvisor.declarations.calls import Key
+from splitvisor.declarations.session import Vm
 from splitvisor.papr.vio import FIRST_SLOT_ADDRESS, MAX_DEVICES, SLOTS, slot_address
 from splitvisor.rpc import trap_pb2
 
@@ -192,3 +192,13 @@ def _remember(connector: Connector, remembered: bytes) -> None:
         connector.remember(remembered)
     except ValueError as error:
         raise BusError(f"what is remembered of slot {connector.name} is unusable: {error}") from error
+
+
+class OnBus(Protocol):
+    """A session as the bus's own calls see it."""
+
+    vm: Vm
+    bus: VioBus
+
+    async def keep_change(self) -> None:
+        """Make a connector's change lasting before the guest has its answer."""

@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
 
-from splitvisor.backend.calls import Call, Key, Keys, Operand, Result, RtasCall, Support
+from splitvisor.backend.vio.bus import OnBus
 from splitvisor.backend.vio.connector import Connector, State
 from splitvisor.backend.vio.device import text_property
+from splitvisor.declarations.calls import Call, Key, Keys, Operand, Result, RtasCall, Support
 from splitvisor.papr.codes import RtasStatus
 from splitvisor.papr.vio import slot_index
-
-if TYPE_CHECKING:
-    from splitvisor.backend.vio.session import VioSession
 
 ISOLATION_STATE, DR_INDICATOR, ALLOCATION_STATE = 9001, 9002, 9003
 """Indicators of set-indicator."""
@@ -40,7 +37,7 @@ _SWITCHES: dict[tuple[int, int], Callable[[Connector], RtasStatus]] = {
 }
 
 
-def set_indicator(session: VioSession[Any], call: Call) -> int | Awaitable[int]:
+def set_indicator(session: OnBus, call: Call) -> int | Awaitable[int]:
     """set-indicator(type, index, state): isolation, allocation, and a lamp that nobody sees."""
     kind, index, value = call.arguments
     connector = session.bus.connectors.find(index)
@@ -57,12 +54,12 @@ def set_indicator(session: VioSession[Any], call: Call) -> int | Awaitable[int]:
     return status if connector.state is before else _kept(session, status)
 
 
-async def _kept(session: VioSession[Any], status: RtasStatus) -> int:
+async def _kept(session: OnBus, status: RtasStatus) -> int:
     await session.keep_change()
     return status
 
 
-def get_sensor_state(session: VioSession[Any], call: Call) -> Result:
+def get_sensor_state(session: OnBus, call: Call) -> Result:
     """get-sensor-state(type, index) -> status, state: whether a connector has a device that the guest may use."""
     kind, index = call.arguments
     connector = session.bus.connectors.find(index)
@@ -72,7 +69,7 @@ def get_sensor_state(session: VioSession[Any], call: Call) -> Result:
     return Result(returns=(RtasStatus.SUCCESS, sense))
 
 
-async def configure_connector(session: VioSession[Any], call: Call) -> int:
+async def configure_connector(session: OnBus, call: Call) -> int:
     """ibm,configure-connector(work area, more memory): give the node of a connector's device, one item a call.
 
     The guest writes the index and a zero into the area's first two words and then repeats the call until it returns 0. Items are
@@ -108,7 +105,7 @@ async def configure_connector(session: VioSession[Any], call: Call) -> int:
 _SECTION = "LoPAPR 13.5.3"
 
 
-def _indexes(session: VioSession[Any]) -> Keys:
+def _indexes(session: OnBus) -> Keys:
     slots = session.bus.connectors.slots
     return [range(slot_index(slots.start), slot_index(slots.stop))]
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from splitvisor.backend.calls import Hypercall, RtasCall
-from splitvisor.backend.session import Vm
-from splitvisor.backend.state import StateError
 from splitvisor.backend.vio.dma import WINDOW_BYTES, DmaWindow
+from splitvisor.declarations.calls import Hypercall, RtasCall
+from splitvisor.declarations.session import Vm
+from splitvisor.declarations.state import StateError
 from splitvisor.papr.vio import interrupt_source
 from splitvisor.rpc import trap_pb2, vio_bus_pb2
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 
-from splitvisor.backend.guest_memory import GuestAddressError, GuestMemory
+from splitvisor.declarations.guest_memory import GuestAddressError, GuestMemory
 
 PAGE_BYTES = 4096
 WINDOW_BYTES = 0x1000_0000

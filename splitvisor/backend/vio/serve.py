@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from splitvisor.backend.serve import Backend
-from splitvisor.backend.session import Session, Vm
 from splitvisor.backend.vio.device import DeviceKind
 from splitvisor.backend.vio.platform import Platform
 from splitvisor.backend.vio.session import HostSide, VioSession
+from splitvisor.declarations.session import Session, Vm
 
 if TYPE_CHECKING:
     import grpc.aio

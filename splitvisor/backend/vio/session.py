@@ -6,15 +6,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from splitvisor.backend.calls import Call, Hypercall, Key, RtasCall
-from splitvisor.backend.session import Session, Vm
-from splitvisor.backend.state import StateError
 from splitvisor.backend.vio import connector_calls, tce_calls
 from splitvisor.backend.vio import state as bus_state
 from splitvisor.backend.vio.bus import ADDRESS_MASK, VioBus
 from splitvisor.backend.vio.connector import Connector, State
 from splitvisor.backend.vio.device import BusError, DeviceKind, VioDevice
 from splitvisor.backend.vio.platform import Platform
+from splitvisor.declarations.calls import Call, Hypercall, Key, RtasCall
+from splitvisor.declarations.session import Session, Vm
+from splitvisor.declarations.state import StateError
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import trap_pb2

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from splitvisor.backend.state import StateError, parse_state
 from splitvisor.backend.vio.bus import VioBus
 from splitvisor.backend.vio.connector import State
 from splitvisor.backend.vio.device import BusError, VioDevice
 from splitvisor.backend.vio.dma import DmaWindow
+from splitvisor.declarations.state import StateError, parse_state
 from splitvisor.rpc import state_pb2, trap_pb2
 
 VERSION = 1

@@ -8,29 +8,25 @@ stay set, as guests know it from QEMU and KVM.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
 
-from splitvisor.backend.calls import Call, Hypercall, Key, Operand, Result, RtasCall
-from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK
-from splitvisor.backend.vio.bus import ADDRESS_MASK
+from splitvisor.backend.vio.bus import ADDRESS_MASK, OnBus
 from splitvisor.backend.vio.device import VioDevice
 from splitvisor.backend.vio.dma import PAGE_BYTES, WINDOW_PAGES, DmaWindow
+from splitvisor.declarations.calls import Call, Hypercall, Key, Operand, Result, RtasCall
+from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
-
-if TYPE_CHECKING:
-    from splitvisor.backend.vio.session import VioSession
 
 MAX_INDIRECT = 512
 """TCEs that fit in the one page that H_PUT_TCE_INDIRECT takes."""
 
 
-def _window(session: VioSession[Any], liobn: int) -> DmaWindow | None:
+def _window(session: OnBus, liobn: int) -> DmaWindow | None:
     device = session.bus.find(liobn & ADDRESS_MASK, VioDevice)
     return None if device is None else device.window
 
 
-def put_tce(session: VioSession[Any], call: Call) -> int:
+def put_tce(session: OnBus, call: Call) -> int:
     """Set one entry: LIOBN, I/O bus address, TCE."""
     liobn, ioba, tce = call.arguments
     window = _window(session, liobn)
@@ -41,7 +37,7 @@ def put_tce(session: VioSession[Any], call: Call) -> int:
     return H.SUCCESS
 
 
-def get_tce(session: VioSession[Any], call: Call) -> Result:
+def get_tce(session: OnBus, call: Call) -> Result:
     """Read one entry: LIOBN, I/O bus address; the TCE goes to r4."""
     liobn, ioba = call.arguments
     window = _window(session, liobn)
@@ -51,7 +47,7 @@ def get_tce(session: VioSession[Any], call: Call) -> Result:
     return Result(outputs=(window.table[index],))
 
 
-def stuff_tce(session: VioSession[Any], call: Call) -> int:
+def stuff_tce(session: OnBus, call: Call) -> int:
     """Set consecutive entries to one value: LIOBN, I/O bus address, TCE, number of entries."""
     liobn, ioba, tce, count = call.arguments
     window = _window(session, liobn)
@@ -63,7 +59,7 @@ def stuff_tce(session: VioSession[Any], call: Call) -> int:
     return H.SUCCESS if count <= room else H.PARAMETER
 
 
-async def put_tce_indirect(session: VioSession[Any], call: Call) -> int:
+async def put_tce_indirect(session: OnBus, call: Call) -> int:
     """Set consecutive entries from a list in memory: LIOBN, I/O bus address, page-aligned list, number of entries."""
     liobn, ioba, address, count = call.arguments
     address &= LOGICAL_ADDRESS_MASK
@@ -78,7 +74,7 @@ async def put_tce_indirect(session: VioSession[Any], call: Call) -> int:
     return H.SUCCESS if count <= room else H.PARAMETER
 
 
-def set_tce_bypass(session: VioSession[Any], call: Call) -> int:
+def set_tce_bypass(session: OnBus, call: Call) -> int:
     """Let a device use guest physical addresses, or stop it: unit address, 1 or 0."""
     unit_address, enable = call.arguments
     window = _window(session, unit_address)
@@ -88,7 +84,7 @@ def set_tce_bypass(session: VioSession[Any], call: Call) -> int:
     return RtasStatus.SUCCESS
 
 
-def _windows(session: VioSession[Any]) -> list[int]:
+def _windows(session: OnBus) -> list[int]:
     return [address for address, device in session.bus.devices.items() if device.window is not None]
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from splitvisor.backend.state import StateError, parse_state
+from splitvisor.declarations.state import StateError, parse_state
 from splitvisor.rpc import state_pb2
 
 VERSION = 1

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from splitvisor.backend.state import parse_state
+from splitvisor.declarations.state import parse_state
 from splitvisor.rpc import state_pb2
 from vio_service.console.console import STATE_VERSION, Console
 

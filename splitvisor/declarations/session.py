@@ -6,9 +6,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from splitvisor.backend.calls import Hypercall, RtasCall
-from splitvisor.backend.guest_memory import GuestMemory
-from splitvisor.backend.state import StateError
+from splitvisor.declarations.calls import Hypercall, RtasCall
+from splitvisor.declarations.guest_memory import GuestMemory
+from splitvisor.declarations.state import StateError
 from splitvisor.rpc import trap_pb2 as pb
 
 

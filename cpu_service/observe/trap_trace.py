@@ -17,11 +17,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from cpu_service.engine.engine import Engine
-from cpu_service.machine.ram import GuestRam
+from cpu_service.engine.ram import GuestRam
 from cpu_service.routing.registry import LOCAL, RegisteredRtas, Registry
 from cpu_service.routing.remote_call import RemoteCall, SharedCall
 from cpu_service.vcpus.scheduler import VcpuScheduler
-from splitvisor.backend.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
+from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.papr.arguments import HYPERCALLS, string_arguments
 from splitvisor.papr.hcall import Hcall, hcall_name
 from splitvisor.rpc import machine_pb2 as pb

@@ -6,7 +6,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 
-from splitvisor.backend.guest_memory import GuestAddressError
+from splitvisor.declarations.guest_memory import GuestAddressError
 
 _ZEROES = bytes(1 << 20)
 

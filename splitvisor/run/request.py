@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What `splitvisor run` is asked for, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from splitvisor.machine.config import MachineConfig
+from splitvisor.run.exit_status import ExitStatus
+
+if TYPE_CHECKING:
+    from splitvisor.faults.run import FaultPlan
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `splitvisor run` was asked for."""
+
+    config: MachineConfig
+    snapshot: Path | None = None
+    """What the machine goes on from; config has its name and size then."""
+    connect: Mapping[str, str] = field(default_factory=dict)
+    """Services that run already: gRPC target by flag name."""
+    log_level: str = "info"
+    log_file: Path | None = None
+    """Gets the services' logs."""
+    log_to_stderr: bool = False
+    exit_on: bytes | None = None
+    timeout: float | None = None
+    """Seconds."""
+    report: Path | None = None
+    """Gets a JSON account of the run."""
+    store: str | None = None
+    """Where hcall_service keeps device trees; None: where they go with the run."""
+    transcripts: Path | None = None
+    """Where vio_service keeps what the consoles say; None: nowhere."""
+    record: Path | None = None
+    """Gets a recording of the machine."""
+    faults: FaultPlan | None = None
+    """What goes wrong between cpu_service and its back ends; None: nothing."""
+    progress: Progress = lambda _step: None
+    """Told what is being done; an empty text when the guest runs."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended."""
+
+    status: ExitStatus
+    message: str = ""
+    """For people; empty when there is nothing to say."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the machine ended."""
+
+    status: ExitStatus
+    message: str = ""
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    """Calls and waiting, for reports."""
