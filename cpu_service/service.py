@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,11 +18,12 @@ from cpu_service.images.loader import LoaderError
 from cpu_service.link.connection import LinkConnection
 from cpu_service.link.contract import BackendUnavailableError
 from cpu_service.machine.machine import FINAL_STATES, Machine
-from cpu_service.machine.placement import PlacementError, check_devices, vio_slots
+from cpu_service.machine.placement import OWN_SERVICES, PlacementError, check_devices, vio_slots
 from cpu_service.observe.trap_trace import TooManyWatchersError, Watcher, WatchError
 from cpu_service.report.metrics import machine_samples
 from cpu_service.report.status import backend_status, machine_status
 from cpu_service.routing.registry import RegistryError
+from splitvisor import limits
 from splitvisor.access.own_vm import OwnVm
 from splitvisor.machine.snapshot_file import SnapshotError
 from splitvisor.net.addresses import AddressError
@@ -46,8 +46,9 @@ WATCH_BATCH = 256
 """Calls in one response of WatchTraps."""
 WATCH_PAUSE_S = 0.01
 """Between two responses to one watcher."""
+MAX_BACKENDS = len(OWN_SERVICES) + limits.MAX_FURTHER_BACKENDS
 
-_NAME = re.compile(r"[a-z0-9-]{1,63}")
+_MIB_MIN, _MIB_MAX, _MIB_STEP = (size // limits.MIB for size in (limits.MEMORY_MIN, limits.MEMORY_MAX, limits.MEMORY_STEP))
 
 log = structlog.get_logger()
 
@@ -299,13 +300,16 @@ def _wrong(config: pb.MachineConfig) -> str:
     """What is wrong with a configuration, in one line that names the key; empty when nothing is."""
     names = [backend.name for backend in config.backends]
     checks = (
-        (not _NAME.fullmatch(config.name), "name: give 1 to 63 characters of a-z, 0-9 and '-'"),
-        (not 256 <= config.memory_mib <= 16384 or config.memory_mib % 16 != 0, "memory_mib: give 256 to 16384, a multiple of 16"),
-        (not 1 <= config.vcpus <= 8, "vcpus: give 1 to 8"),
-        (len(config.append.encode()) > 2047, "append: give at most 2047 bytes"),
+        (not limits.is_vm_name(config.name), f"name: give {limits.VM_NAME_RULE}"),
+        (
+            not _MIB_MIN <= config.memory_mib <= _MIB_MAX or config.memory_mib % _MIB_STEP != 0,
+            f"memory_mib: give {_MIB_MIN} to {_MIB_MAX}, a multiple of {_MIB_STEP}",
+        ),
+        (not 1 <= config.vcpus <= limits.MAX_VCPUS, f"vcpus: give 1 to {limits.MAX_VCPUS}"),
+        (len(config.append.encode()) > limits.BOOTARGS_BYTES, f"append: give at most {limits.BOOTARGS_BYTES} bytes"),
         (not names or len(set(names)) != len(names), "backends: give each back end a name of its own"),
-        (len(names) > 32, "backends: give at most 32"),
-        (len(config.devices) > 64, "devices: give at most 64"),
+        (len(names) > MAX_BACKENDS, f"backends: give at most {MAX_BACKENDS}"),
+        (len(config.devices) > limits.MAX_DEVICES, f"devices: give at most {limits.MAX_DEVICES}"),
     )
     for backend in config.backends:
         try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from splitvisor.net.addresses import is_loopback, parse_host_port
 from splitvisor.service.serve import SettingError
 
 
@@ -28,7 +29,7 @@ class HttpAddress:
     @property
     def is_local(self) -> bool:
         """True: nobody else is on the way."""
-        return not self.host or ipaddress.ip_address(self.host).is_loopback
+        return not self.host or is_loopback(self.host)
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,14 @@ def parse_address(text: str) -> HttpAddress:
     """Return the address that `unix:/path`, `IP:port` or `localhost:port` means. Raises SettingError."""
     if text.startswith("unix:/"):
         return HttpAddress("", 0, text.removeprefix("unix:"))
-    host, separator, port = text.rpartition(":")
-    host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
+    host, port = parse_host_port(text) or ("", 0)
+    if host == "localhost":
+        host = "127.0.0.1"
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        separator = ""
-    if not separator or not port.isdecimal() or int(port) > 0xFFFF:
-        raise SettingError(f"--listen-http {text}: not an address; give IP:PORT, localhost:PORT or unix:/path")
-    return HttpAddress(host, int(port))
+        raise SettingError(f"--listen-http {text}: not an address; give IP:PORT, localhost:PORT or unix:/path") from None
+    return HttpAddress(host, port)
 
 
 def check_reach(address: HttpAddress, url: str, *, tls: bool) -> None:
@@ -74,7 +74,7 @@ def check_reach(address: HttpAddress, url: str, *, tls: bool) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
             raise SettingError(f"--url {url}: not the address of a site; give http://HOST:PORT or https://HOST:PORT")
-        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise SettingError(f"--url {url}: browsers would send tokens in plaintext; give https://, or a loopback address")
     elif not (address.is_local or tls):
         remedy = "give --http-tls-cert and --http-tls-key, or --url when something in front of it is what browsers see"
@@ -104,13 +104,6 @@ def make_site(address: HttpAddress, port: int, url: str, certificate_names: froz
     hosts = {f"{name}:{port}".lower() for name in names} | ({name.lower() for name in names} if port == usual else set())
     shown = min(certificate_names, default=bracketed)
     return Site(f"{scheme}://{shown}:{port}", frozenset(hosts), frozenset(f"{scheme}://{host}" for host in hosts))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Certificate:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import grpc.aio
 
+from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.channels import open_aio_channel
 from splitvisor.run.running_vms import running_vms
@@ -23,7 +24,7 @@ CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5000),
     ("grpc.http2.ping_timeout_ms", 5000),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
     # Windows stay at 64 KiB instead of growing to megabytes: what a slow browser has not taken waits at the console's log.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from hcall_service.device_tree_store import HeadMovedError, Revision, Store, Sto
 from hcall_service.tree_builder import TreeBuildError, build_tree
 from hcall_service.tree_changes import change_head
 from hcall_service.tree_lookup import NodeNotFoundError, TreeLookup
+from splitvisor.limits import VM_NAME_RULE, is_vm_name
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2
 from splitvisor.tree import fdt
@@ -27,7 +27,6 @@ WATCH_SECONDS = 1.0
 SEED_BYTES = 32
 """Random bytes for /chosen/rng-seed."""
 
-_VM_NAME = re.compile(r"[a-z0-9-]{1,63}")
 _T = TypeVar("_T")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -189,8 +188,8 @@ async def _abort(context: _Context, code: grpc.StatusCode, error: Exception) -> 
 
 
 async def _check_vm(name: str, context: _Context) -> None:
-    if not _VM_NAME.fullmatch(name):
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"VM name {name!r}: 1 to 63 characters of a-z, 0-9 and '-'")
+    if not is_vm_name(name):
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"VM name {name!r}: give {VM_NAME_RULE}")
 
 
 def _to_message(revision: Revision) -> pb.TreeRevision:

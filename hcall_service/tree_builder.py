@@ -8,24 +8,22 @@ ibm,hypertas-functions appears when every hypercall that it stands for has an ow
 
 from __future__ import annotations
 
-import struct
 import uuid
 from collections.abc import Iterable
 
+from splitvisor.limits import BOOTARGS_BYTES, MAX_VCPUS
 from splitvisor.papr.hcall import Hcall
+from splitvisor.papr.processor import PVR_POWER8, TIMEBASE_HZ
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import trap_pb2
 from splitvisor.tree import fdt
+from splitvisor.tree.cells import cells, double_cells, strings
 from splitvisor.tree.fdt import Node, Tree
 
-MAX_VCPUS = 8
-MAX_BOOTARGS = 2047
 MAX_BACKEND_NODES = 1024
 MAX_BACKEND_BYTES = 1 << 20
 """Of all values that back ends describe together."""
 
-PVR_POWER8 = 0x004D_0200
-TIMEBASE_HZ = 512_000_000
 CLOCK_HZ = 1_000_000_000
 CACHE_LINE_BYTES = 128
 CACHE_BYTES = 32 << 10
@@ -115,19 +113,6 @@ def build_tree(request: pb.BuildTreeRequest, random_seed: bytes) -> Tree:
     return Tree(root, reservations=images)
 
 
-def _cells(*words: int) -> bytes:
-    return struct.pack(f">{len(words)}I", *words)
-
-
-def _doubles(*values: int) -> bytes:
-    """Numbers of two cells."""
-    return struct.pack(f">{len(values)}Q", *values)
-
-
-def _text(*strings: str) -> bytes:
-    return b"".join(string.encode() + b"\0" for string in strings)
-
-
 def _check(request: pb.BuildTreeRequest) -> None:
     if not 1 <= request.vcpus <= MAX_VCPUS:
         raise TreeBuildError(f"vcpus: {request.vcpus}, must be 1 to {MAX_VCPUS}")
@@ -135,8 +120,8 @@ def _check(request: pb.BuildTreeRequest) -> None:
         raise TreeBuildError(f"ram_bytes: {request.ram_bytes}, must be a multiple of 4096")
     if not 18 <= request.hash_table_shift <= 46:
         raise TreeBuildError(f"hash_table_shift: {request.hash_table_shift}, must be 18 to 46")
-    if len(request.bootargs.encode()) > MAX_BOOTARGS or "\0" in request.bootargs:
-        raise TreeBuildError(f"bootargs: at most {MAX_BOOTARGS} bytes, without NUL")
+    if len(request.bootargs.encode()) > BOOTARGS_BYTES or "\0" in request.bootargs:
+        raise TreeBuildError(f"bootargs: at most {BOOTARGS_BYTES} bytes, without NUL")
     if len(request.uuid) not in (0, 16):
         raise TreeBuildError(f"uuid: {len(request.uuid)} bytes, must be 16")
     for name, block in (("kernel", request.kernel), ("initrd", request.initrd)):
@@ -146,42 +131,42 @@ def _check(request: pb.BuildTreeRequest) -> None:
 
 def _root(request: pb.BuildTreeRequest) -> Node:
     properties = {
-        "device_type": _text("chrp"),
-        "model": _text("IBM pSeries (emulated by Splitvisor)"),
-        "compatible": _text("qemu,pseries"),
-        "#address-cells": _cells(2),
-        "#size-cells": _cells(2),
+        "device_type": strings("chrp"),
+        "model": strings("IBM pSeries (emulated by Splitvisor)"),
+        "compatible": strings("qemu,pseries"),
+        "#address-cells": cells(2),
+        "#size-cells": cells(2),
         # drmgr looks for slots only below a root that has a connector itself. Nothing is ever plugged into this one.
-        "ibm,drc-indexes": _cells(1, ROOT_CONNECTOR),
-        "ibm,drc-power-domains": _cells(1, 0xFFFF_FFFF),
-        "ibm,drc-names": _cells(1) + _text("PHB 0"),
-        "ibm,drc-types": _cells(1) + _text("PHB"),
-        "ibm,partition-name": _text(request.vm),
+        "ibm,drc-indexes": cells(1, ROOT_CONNECTOR),
+        "ibm,drc-power-domains": cells(1, 0xFFFF_FFFF),
+        "ibm,drc-names": cells(1) + strings("PHB 0"),
+        "ibm,drc-types": cells(1) + strings("PHB"),
+        "ibm,partition-name": strings(request.vm),
         # SLOF gives the controller a phandle of its own in place of ours, but only when something refers to it.
-        "interrupt-parent": _cells(PHANDLE_XICS),
+        "interrupt-parent": cells(PHANDLE_XICS),
     }
     if request.uuid:
         identity = str(uuid.UUID(bytes=request.uuid))
-        properties |= {"vm,uuid": _text(identity), "system-id": _text(identity)}
+        properties |= {"vm,uuid": strings(identity), "system-id": strings(identity)}
     return Node("", properties)
 
 
 def _rtas(request: pb.BuildTreeRequest, hypercalls: frozenset[int]) -> Node:
     properties = {
-        "ibm,hypertas-functions": _text(*_function_sets(FUNCTION_SETS, hypercalls)),
-        "qemu,hypertas-functions": _text(*_function_sets(QEMU_FUNCTION_SETS, hypercalls)),
-        "ibm,associativity-reference-points": _cells(4, 4, 2),
-        "ibm,max-associativity-domains": _cells(4, 0, 0, 0, 1),
+        "ibm,hypertas-functions": strings(*_function_sets(FUNCTION_SETS, hypercalls)),
+        "qemu,hypertas-functions": strings(*_function_sets(QEMU_FUNCTION_SETS, hypercalls)),
+        "ibm,associativity-reference-points": cells(4, 4, 2),
+        "ibm,max-associativity-domains": cells(4, 0, 0, 0, 1),
         # The blob, an error log, and 16 bytes of saved state for each vCPU behind it.
-        "rtas-size": _cells(RTAS_BLOB_BYTES + RTAS_ERROR_LOG_BYTES + 16 * request.vcpus + 8),
-        "rtas-error-log-max": _cells(RTAS_ERROR_LOG_BYTES),
-        "rtas-event-scan-rate": _cells(1),
+        "rtas-size": cells(RTAS_BLOB_BYTES + RTAS_ERROR_LOG_BYTES + 16 * request.vcpus + 8),
+        "rtas-error-log-max": cells(RTAS_ERROR_LOG_BYTES),
+        "rtas-event-scan-rate": cells(1),
     }
     calls: dict[str, bytes] = {}
     for call in request.rtas_calls:
         if call.name in calls or call.name in properties:
             raise TreeBuildError(f"rtas_calls: {call.name!r} stands twice in /rtas")
-        calls[call.name] = _cells(call.token)
+        calls[call.name] = cells(call.token)
     if "ibm,os-term" in calls:
         properties["ibm,extended-os-term"] = b""
     return Node("rtas", properties | calls)
@@ -194,75 +179,75 @@ def _function_sets(table: dict[str, tuple[Hcall, ...]], hypercalls: frozenset[in
 def _event_sources() -> Node:
     properties = {
         "interrupt-controller": b"",
-        "#interrupt-cells": _cells(2),
-        "interrupt-ranges": _cells(EPOW_SOURCE, 1, HOTPLUG_SOURCE, 1),
+        "#interrupt-cells": cells(2),
+        "interrupt-ranges": cells(EPOW_SOURCE, 1, HOTPLUG_SOURCE, 1),
     }
     sources = (("epow-events", EPOW_SOURCE), ("hot-plug-events", HOTPLUG_SOURCE))
-    return Node("event-sources", properties, [Node(name, {"interrupts": _cells(source, 0)}) for name, source in sources])
+    return Node("event-sources", properties, [Node(name, {"interrupts": cells(source, 0)}) for name, source in sources])
 
 
 def _cpus(request: pb.BuildTreeRequest) -> Node:
     cpus = [_cpu(index, request.hash_table_shift) for index in range(request.vcpus)]
-    return Node("cpus", {"#address-cells": _cells(1), "#size-cells": _cells(0)}, cpus)
+    return Node("cpus", {"#address-cells": cells(1), "#size-cells": cells(0)}, cpus)
 
 
 def _cpu(index: int, hash_table_shift: int) -> Node:
     properties = {
-        "reg": _cells(index),
-        "device_type": _text("cpu"),
-        "cpu-version": _cells(PVR_POWER8),
-        "d-cache-block-size": _cells(CACHE_LINE_BYTES),
-        "d-cache-line-size": _cells(CACHE_LINE_BYTES),
-        "i-cache-block-size": _cells(CACHE_LINE_BYTES),
-        "i-cache-line-size": _cells(CACHE_LINE_BYTES),
-        "d-cache-size": _cells(CACHE_BYTES),
-        "i-cache-size": _cells(CACHE_BYTES),
-        "timebase-frequency": _cells(TIMEBASE_HZ),
-        "clock-frequency": _cells(CLOCK_HZ),
-        "slb-size": _cells(SLB_ENTRIES),
-        "ibm,slb-size": _cells(SLB_ENTRIES),
-        "status": _text("okay"),
+        "reg": cells(index),
+        "device_type": strings("cpu"),
+        "cpu-version": cells(PVR_POWER8),
+        "d-cache-block-size": cells(CACHE_LINE_BYTES),
+        "d-cache-line-size": cells(CACHE_LINE_BYTES),
+        "i-cache-block-size": cells(CACHE_LINE_BYTES),
+        "i-cache-line-size": cells(CACHE_LINE_BYTES),
+        "d-cache-size": cells(CACHE_BYTES),
+        "i-cache-size": cells(CACHE_BYTES),
+        "timebase-frequency": cells(TIMEBASE_HZ),
+        "clock-frequency": cells(CLOCK_HZ),
+        "slb-size": cells(SLB_ENTRIES),
+        "ibm,slb-size": cells(SLB_ENTRIES),
+        "status": strings("okay"),
         "64-bit": b"",
-        "ibm,purr": _cells(1),
-        "ibm,spurr": _cells(1),
-        "ibm,processor-segment-sizes": _cells(*SEGMENT_SIZES),
-        "ibm,segment-page-sizes": _cells(*SEGMENT_PAGE_SIZES),
-        "ibm,vmx": _cells(2),
-        "ibm,dfp": _cells(1),
+        "ibm,purr": cells(1),
+        "ibm,spurr": cells(1),
+        "ibm,processor-segment-sizes": cells(*SEGMENT_SIZES),
+        "ibm,segment-page-sizes": cells(*SEGMENT_PAGE_SIZES),
+        "ibm,vmx": cells(2),
+        "ibm,dfp": cells(1),
         "ibm,pa-features": PA_FEATURES,
-        "ibm,chip-id": _cells(0),
-        "ibm,pft-size": _cells(0, hash_table_shift),
-        "ibm,ppc-interrupt-server#s": _cells(index),
-        "ibm,ppc-interrupt-gserver#s": _cells(index, 0),
+        "ibm,chip-id": cells(0),
+        "ibm,pft-size": cells(0, hash_table_shift),
+        "ibm,ppc-interrupt-server#s": cells(index),
+        "ibm,ppc-interrupt-gserver#s": cells(index, 0),
     }
     return Node(f"PowerPC,POWER8@{index:x}", properties)
 
 
 def _memory(ram_bytes: int) -> Node:
     properties = {
-        "device_type": _text("memory"),
-        "reg": _doubles(0, ram_bytes),
-        "ibm,associativity": _cells(4, 0, 0, 0, 0),
+        "device_type": strings("memory"),
+        "reg": double_cells(0, ram_bytes),
+        "ibm,associativity": cells(4, 0, 0, 0, 0),
     }
     return Node("memory@0", properties)
 
 
 def _interrupt_controller(vcpus: int) -> Node:
     properties = {
-        "device_type": _text("PowerPC-External-Interrupt-Presentation"),
-        "compatible": _text("IBM,ppc-xicp"),
+        "device_type": strings("PowerPC-External-Interrupt-Presentation"),
+        "compatible": strings("IBM,ppc-xicp"),
         "interrupt-controller": b"",
-        "ibm,interrupt-server-ranges": _cells(0, vcpus),
-        "#interrupt-cells": _cells(2),
-        "linux,phandle": _cells(PHANDLE_XICS),
-        "phandle": _cells(PHANDLE_XICS),
+        "ibm,interrupt-server-ranges": cells(0, vcpus),
+        "#interrupt-cells": cells(2),
+        "linux,phandle": cells(PHANDLE_XICS),
+        "phandle": cells(PHANDLE_XICS),
     }
     return Node("interrupt-controller", properties)
 
 
 def _platform_facilities() -> Node:
-    random = Node("ibm,random-v1", {"device_type": _text("ibm,random-v1"), "compatible": _text("ibm,random")})
-    properties = {"device_type": _text("ibm,platform-facilities"), "#address-cells": _cells(1), "#size-cells": _cells(0)}
+    random = Node("ibm,random-v1", {"device_type": strings("ibm,random-v1"), "compatible": strings("ibm,random")})
+    properties = {"device_type": strings("ibm,platform-facilities"), "#address-cells": cells(1), "#size-cells": cells(0)}
     return Node("ibm,platform-facilities", properties, [random])
 
 
@@ -294,19 +279,19 @@ def add_nodes(root: Node, nodes: Iterable[trap_pb2.TreeNode]) -> None:
 
 
 def _chosen(request: pb.BuildTreeRequest, root: Node, random_seed: bytes) -> dict[str, bytes]:
-    properties = {"bootargs": _text(request.bootargs)}
+    properties = {"bootargs": strings(request.bootargs)}
     if request.initrd.length:
         end = request.initrd.address + request.initrd.length
-        properties |= {"linux,initrd-start": _doubles(request.initrd.address), "linux,initrd-end": _doubles(end)}
+        properties |= {"linux,initrd-start": double_cells(request.initrd.address), "linux,initrd-end": double_cells(end)}
     if request.kernel.length:
-        properties["qemu,boot-kernel"] = _doubles(request.kernel.address, request.kernel.length)
+        properties["qemu,boot-kernel"] = double_cells(request.kernel.address, request.kernel.length)
         if request.kernel_little_endian:
             properties["qemu,boot-kernel-le"] = b""
     console = _first_console(root)
     if console is not None:
-        properties |= {"linux,stdout-path": _text(console), "stdout-path": _text(console)}
+        properties |= {"linux,stdout-path": strings(console), "stdout-path": strings(console)}
     return properties | {
-        "linux,pci-probe-only": _cells(0),
+        "linux,pci-probe-only": cells(0),
         "ibm,arch-vec-5-platform-support": VECTOR_5_SUPPORT,
         "rng-seed": random_seed,
     }

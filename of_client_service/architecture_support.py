@@ -23,6 +23,7 @@ from of_client_service.tree_store import TreeStoreError
 from splitvisor.backend import Vm
 from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK
 from splitvisor.papr.codes import H
+from splitvisor.papr.processor import PVR_POWER8
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.tree import fdt
 
@@ -30,9 +31,8 @@ MAX_BLOCK_BYTES = 8192
 """Linux's block has 300 bytes."""
 MAX_PAIRS = 512
 
-POWER8_PVR = 0x004D_0200
 ARCHITECTURE_2_07 = 0x0F00_0004
-PROCESSORS = (ARCHITECTURE_2_07, POWER8_PVR)
+PROCESSORS = (ARCHITECTURE_2_07, PVR_POWER8)
 """What this platform can be, the preferred first: the architecture level lets a guest move to another kind of CPU."""
 
 FORM1_AFFINITY = (5, 0x80)

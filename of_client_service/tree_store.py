@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.channels import explain, open_aio_channel
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc
@@ -55,7 +56,7 @@ class RemoteTreeStore:
     def __init__(self, target: str, deadline: float = DEADLINE_S) -> None:
         self._target = target
         self._deadline = deadline
-        self._channel = open_aio_channel(target, [("grpc.max_receive_message_length", 4 << 20)])
+        self._channel = open_aio_channel(target, [("grpc.max_receive_message_length", MESSAGE_BYTES)])
         self._stub: Any = device_tree_pb2_grpc.DeviceTreeServiceStub(self._channel)
 
     async def head(self, vm: str) -> StoredTree:

@@ -33,12 +33,11 @@ from cpu_service.engine import layout
 from cpu_service.engine.fast_path import HOOK, RUN, FastPath, load_code
 from cpu_service.engine.state import CpuState, SavedState
 from splitvisor.papr.hcall import Hcall
+from splitvisor.papr.processor import PVR_POWER8, TIMEBASE_HZ
 
 HASH_TABLE_BASE = 1 << 36
 """Physical address of the hash page table: above the largest RAM, so that no guest page can name it by accident."""
 PAGE_TABLE_ENTRY_BYTES = 16
-TIMEBASE_HZ = 512_000_000
-PVR_POWER8 = 0x004D_0200
 MSR_SF, MSR_ME = 1 << 63, 1 << 12
 MSR_PR, MSR_IR, MSR_DR, MSR_LE = 1 << 14, 1 << 5, 1 << 4, 1
 PENDING_EXTERNAL, PENDING_DECREMENTER = 1 << 3, 1 << 8

@@ -16,8 +16,8 @@ import grpc
 from hpack import Decoder, HPACKError
 
 from splitvisor import __version__
+from splitvisor.limits import MESSAGE_BYTES
 
-MESSAGE_BYTES = 4 << 20
 """The largest message in either direction; the contract of the trap stream promises it."""
 WINDOW_BYTES = 8 << 20
 """What the peer may send before it hears that this side has taken it."""

@@ -46,8 +46,11 @@ def vio_slots(backends: Sequence[mpb.BackendAddress]) -> Mapping[str, pb.SlotRan
             slots[backend.name] = pb.SlotRange()
             continue
         count = backend.vio_slots or min(FURTHER_SLOTS, SLOTS // 2 // further)
-        if count > end:
-            raise PlacementError(f"backends: {backend.name}: {count} VIO slots are too many; {end} of {SLOTS} are left")
+        if count > end - 1:
+            raise PlacementError(
+                f"backends: {backend.name}: {count} VIO slots are too many; {end - 1} of {SLOTS} are left beside one "
+                f"of {VIO_SERVICE}"
+            )
         end -= count
         slots[backend.name] = pb.SlotRange(first=end, count=count)
     if VIO_SERVICE in slots:

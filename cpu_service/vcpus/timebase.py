@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import time
 
-from cpu_service.engine.engine import TIMEBASE_HZ, Engine
+from cpu_service.engine.engine import Engine
+from splitvisor.papr.processor import TIMEBASE_HZ
 
 NS_PER_S = 1_000_000_000
 

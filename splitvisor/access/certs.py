@@ -12,7 +12,6 @@ import ipaddress
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from splitvisor.access.identity import SCHEME, Identity, IdentityError, parse_identity
+from splitvisor.process.files import replaced_file
 
 CA_CERTIFICATE, CA_KEY = "ca.pem", "ca-key.pem"
 CERTIFICATE, KEY = "cert.pem", "key.pem"
@@ -289,13 +289,5 @@ def _read(path: Path) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     """Put a file with data in path's place, in one step, readable by this user only."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with replaced_file(path) as file:
+        file.write(data)

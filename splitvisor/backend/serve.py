@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from splitvisor.declarations.session import Session, Vm
-from splitvisor.service.names import BACKEND_NAME
+from splitvisor.service.names import BACKEND_NAME, BACKEND_NAME_RULE
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -41,7 +41,7 @@ class Backend:
 
     def __init__(self, name: str, factory: Callable[[Vm], Session]) -> None:
         if not BACKEND_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a back end; give 1 to 63 of a-z, 0-9, '-' and '_', a letter first")
+            raise ValueError(f"{name!r} is no name of a back end; give {BACKEND_NAME_RULE}")
         self.name, self.factory = name, factory
 
     def servicer(self) -> TrapServicer:

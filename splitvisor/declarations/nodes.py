@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.tree.cells import cells, strings
 
 PropertyValue = bytes | str | int | Sequence[int]
 
@@ -30,8 +30,8 @@ def _property_value(value: PropertyValue) -> bytes:
         case bytes():
             return value
         case str():
-            return value.encode() + b"\0"
+            return strings(value)
         case int():
-            return struct.pack(">I", value)
+            return cells(value)
         case _:
-            return struct.pack(f">{len(value)}I", *value)
+            return cells(*value)

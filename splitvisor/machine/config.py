@@ -40,25 +40,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from splitvisor.limits import (
+    BOOTARGS_BYTES,
+    MAX_DEVICES,
+    MAX_FURTHER_BACKENDS,
+    MAX_VCPUS,
+    MEMORY_MAX,
+    MEMORY_MIN,
+    MEMORY_STEP,
+    MIB,
+    VM_NAME_RULE,
+    is_vm_name,
+)
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_files import check_address
 from splitvisor.papr.vio import SLOTS
 from splitvisor.rpc import machine_pb2, trap_pb2
-from splitvisor.service.names import BACKEND_NAME, SERVICE_NAMES, VIO_SERVICE
+from splitvisor.service.names import BACKEND_NAME, BACKEND_NAME_RULE, SERVICE_NAMES, VIO_SERVICE
 
-MIB = 1 << 20
-MEMORY_MIN = 256 * MIB
-MEMORY_MAX = 16384 * MIB
-MEMORY_STEP = 16 * MIB
-"""A logical memory block is 16 MiB at least; the page table's size follows from it."""
-VCPUS_MAX = 8
 VTYS_MAX = 16
-DEVICES_MAX = 64
-APPEND_BYTES = 2047
-"""Linux's COMMAND_LINE_SIZE on powerpc is 2048, its NUL included."""
-BACKENDS_MAX = 16
-"""Back ends besides the services of Splitvisor."""
-NAME_PATTERN = re.compile(r"[a-z0-9-]{1,63}")
 UNIT_ADDRESSES = range(0x3000_0000, 0x8000_0000)
 """PAPR's virtual devices; QEMU's default addresses start at 0x71000000."""
 
@@ -165,21 +165,23 @@ def _size(value: Any, _base: Path) -> int:
             raise _WrongError(f"{value!r} is not a size", "give a number with a unit, such as 512M or 2G")
         size = int(match[1]) * _UNITS[match[2].upper()]
     if not MEMORY_MIN <= size <= MEMORY_MAX:
-        raise _WrongError(f"{value} is out of range", "give 256M to 16G")
+        raise _WrongError(f"{value} is out of range", f"give {MEMORY_MIN // MIB}M to {MEMORY_MAX >> 30}G")
     if size % MEMORY_STEP:
-        raise _WrongError(f"{value} is not a multiple of 16M", f"give {size // MEMORY_STEP * MEMORY_STEP // MIB}M")
+        raise _WrongError(
+            f"{value} is not a multiple of {MEMORY_STEP // MIB}M", f"give {size // MEMORY_STEP * MEMORY_STEP // MIB}M"
+        )
     return size
 
 
 def _vcpus(value: Any, _base: Path) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= VCPUS_MAX:
-        raise _WrongError(f"{value!r} is not a number of vCPUs", f"give 1 to {VCPUS_MAX}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_VCPUS:
+        raise _WrongError(f"{value!r} is not a number of vCPUs", f"give 1 to {MAX_VCPUS}")
     return value
 
 
 def _name(value: Any, _base: Path) -> str:
-    if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):
-        raise _WrongError(f"{value!r} is not a name", "use 1 to 63 characters of a-z, 0-9 and '-'")
+    if not isinstance(value, str) or not is_vm_name(value):
+        raise _WrongError(f"{value!r} is not a name", f"use {VM_NAME_RULE}")
     return value
 
 
@@ -198,8 +200,8 @@ def _file(value: Any, base: Path) -> Path:
 def _append(value: Any, _base: Path) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise _WrongError(f"{value!r} is not a command line", "give a text")
-    if len(value.encode()) > APPEND_BYTES:
-        raise _WrongError(f"is {len(value.encode())} bytes long", f"the kernel takes {APPEND_BYTES}")
+    if len(value.encode()) > BOOTARGS_BYTES:
+        raise _WrongError(f"is {len(value.encode())} bytes long", f"the kernel takes {BOOTARGS_BYTES}")
     return value
 
 
@@ -258,8 +260,8 @@ def _device(table: Any, where: str, number: int) -> Device:
 def _devices(value: Any, where: str) -> tuple[Device, ...]:
     if not isinstance(value, list):
         raise ConfigError(where, "device", "is not a list of tables", "start each device with [[device]]")
-    if len(value) > DEVICES_MAX:
-        raise ConfigError(where, "device", f"{len(value)} devices are too many", f"give at most {DEVICES_MAX}")
+    if len(value) > MAX_DEVICES:
+        raise ConfigError(where, "device", f"{len(value)} devices are too many", f"give at most {MAX_DEVICES}")
     devices = tuple(_device(table, where, number) for number, table in enumerate(value))
     addresses: dict[int, int] = {}
     for number, device in enumerate(devices):
@@ -277,12 +279,12 @@ def _devices(value: Any, where: str) -> tuple[Device, ...]:
 
 def check_backends(backends: Sequence[BackendAddress], where: tuple[str, str]) -> tuple[BackendAddress, ...]:
     """Return back ends that stand at where (file and key, or command and flag), checked. Raises ConfigError."""
-    if len(backends) > BACKENDS_MAX:
-        raise ConfigError(*where, f"{len(backends)} back ends are too many", f"give at most {BACKENDS_MAX}")
+    if len(backends) > MAX_FURTHER_BACKENDS:
+        raise ConfigError(*where, f"{len(backends)} back ends are too many", f"give at most {MAX_FURTHER_BACKENDS}")
     taken = {name.package for name in SERVICE_NAMES}
     for backend in backends:
         if not BACKEND_NAME.fullmatch(backend.name):
-            raise ConfigError(*where, f"{backend.name!r} is no name", "give 1 to 63 of a-z, 0-9, '-' and '_', a letter first")
+            raise ConfigError(*where, f"{backend.name!r} is no name", f"give {BACKEND_NAME_RULE}")
         if backend.name in taken:
             raise ConfigError(*where, f"{backend.name} is there already", "give each back end a name of its own")
         taken.add(backend.name)

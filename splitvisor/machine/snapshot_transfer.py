@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from splitvisor.machine.snapshot_file import SnapshotError
+from splitvisor.process.files import replaced_file
 from splitvisor.rpc import machine_pb2 as pb
 
 PART_BYTES = 1 << 20
@@ -44,18 +42,9 @@ def write_snapshot(responses: Iterable[pb.SaveMachineResponse], path: Path) -> p
 
     Raises OSError, grpc.RpcError, and SnapshotError when the stream ends too early.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            for response in responses:
-                if response.HasField("saved"):
-                    file.flush()
-                    os.fsync(file.fileno())
-                    os.replace(name, path)
-                    return response.saved
-                file.write(response.data)
+    with replaced_file(path) as file:
+        for response in responses:
+            if response.HasField("saved"):
+                return response.saved
+            file.write(response.data)
         raise SnapshotError("cpu_service ended the snapshot before it was complete; try again")
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        raise

@@ -49,13 +49,22 @@ def parse_address(text: str) -> Address:
             raise AddressError(f"{text}: the path is longer than {SOCKET_PATH_BYTES} bytes; use a shorter directory")
         return address
     target = text.removeprefix(TLS_PREFIX)
-    host, separator, port = target.rpartition(":")
-    if not host or not separator or not port.isascii() or not port.isdecimal() or int(port) > 0xFFFF or "/" in host:
+    host, _ = parse_host_port(target) or ("", 0)
+    if not host:
         raise AddressError(f"{text}: not an address; give unix:/path, host:port or tls:host:port")
-    return Address(text, target, target != text or not _is_loopback(host.removeprefix("[").removesuffix("]")))
+    return Address(text, target, target != text or not is_loopback(host))
 
 
-def _is_loopback(host: str) -> bool:
+def parse_host_port(text: str) -> tuple[str, int] | None:
+    """Return host and port of "HOST:PORT" or "[IPV6]:PORT"; None when it is neither. The host may be empty."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not (port.isascii() and port.isdecimal()) or int(port) > 0xFFFF or "/" in host:
+        return None
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nothing that is sent to a host, which is a name or an IP address, leaves this one."""
     if host == "localhost":
         return True
     try:

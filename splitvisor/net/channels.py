@@ -13,13 +13,14 @@ from collections.abc import Sequence
 import grpc
 import grpc.aio
 
+from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.addresses import parse_address
 
 ChannelOptions = Sequence[tuple[str, int]]
 
 SERVICE_OPTIONS: ChannelOptions = (
-    ("grpc.max_send_message_length", 4 << 20),
-    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 1000),
     ("grpc.keepalive_timeout_ms", 1000),
     ("grpc.http2.ping_timeout_ms", 1000),  # Without it a stopped peer is never noticed.

@@ -16,6 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from splitvisor import __version__
+from splitvisor.net.addresses import parse_host_port
 from splitvisor.observe.call_times import BOUNDS, Latency
 from splitvisor.observe.metrics import DROPPED_SAMPLES, INFO, MAX_VMS, Kind, Metric, Sample, Source
 from splitvisor.process.logging import get_logger
@@ -36,10 +37,10 @@ class MetricsAddressError(ValueError):
 
 def split_address(text: str) -> tuple[str, int]:
     """Return host and port of `PORT` (on 127.0.0.1), `HOST:PORT` or `[IPV6]:PORT`. Raises MetricsAddressError."""
-    host, _, port = text.rpartition(":")
-    if not port.isdecimal() or int(port) > 0xFFFF:
+    parsed = parse_host_port(text if ":" in text else f":{text}")
+    if parsed is None:
         raise MetricsAddressError(f"--metrics {text}: not an address; give HOST:PORT, or PORT for loopback")
-    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+    return parsed[0] or "127.0.0.1", parsed[1]
 
 
 class MetricsEndpoint:

@@ -19,6 +19,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.channels import explain, open_aio_channel
 from splitvisor.papr.codes import H
 from splitvisor.recording.comparison import (
@@ -49,7 +50,6 @@ from splitvisor.tree.diff import differences
 
 ANSWER_S = 15.0
 """How long a back end may take for one answer."""
-MESSAGE_BYTES = 4 << 20
 MAX_REPORTED = 100
 """Differences that are described; all are counted."""
 TREE_OWNER = "hcall_service"

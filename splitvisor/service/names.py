@@ -13,6 +13,8 @@ from splitvisor.service.interface import ServiceModule
 
 BACKEND_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 """What a back end may be called."""
+BACKEND_NAME_RULE = "1 to 63 of a-z, 0-9, '-' and '_', a letter first"
+"""The same for messages."""
 VIO_SERVICE = "vio_service"
 """Has the devices that are placed nowhere, and the slots of the VIO bus that nobody else has."""
 

@@ -23,6 +23,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.addresses import Address, AddressError, parse_address
 from splitvisor.process.extras import require
 from splitvisor.process.logging import get_logger
@@ -31,8 +32,6 @@ from splitvisor.service.interface import Servable, Started
 if TYPE_CHECKING:
     from splitvisor.access.authorization import Authorization
 
-MESSAGE_BYTES = 4 << 20
-"""Largest message in either direction; the contracts promise it."""
 STOP_SECONDS = 3.0
 """How long calls under way may go on after a signal."""
 SOCKET_MODE = 0o600

@@ -16,6 +16,7 @@ from enum import Enum
 import grpc
 import grpc.aio
 
+from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.channels import explain, open_aio_channel
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
@@ -37,7 +38,7 @@ CHANNEL_OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 5000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),

@@ -13,7 +13,8 @@ import grpc
 
 from splitvisor import firmware
 from splitvisor.backend import Backend, Session
-from splitvisor.machine.config import MIB, BackendAddress, MachineConfig
+from splitvisor.limits import MIB
+from splitvisor.machine.config import BackendAddress, MachineConfig
 from splitvisor.machine.snapshot_transfer import restore_requests, write_snapshot
 from splitvisor.net.channels import open_channel
 from splitvisor.rpc import machine_pb2 as pb

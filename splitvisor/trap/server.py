@@ -14,6 +14,7 @@ import structlog
 
 from splitvisor.declarations.session import Session
 from splitvisor.declarations.state import StateCollector, StateError
+from splitvisor.limits import MAX_VCPUS, MEMORY_MAX, VM_NAME_RULE, is_vm_name
 from splitvisor.observe.metrics import ATTACHED_VMS, Sample, Source
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
@@ -201,8 +202,10 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
                 return known
             if known is not None and known.incarnation > hello.incarnation:
                 raise ContractError(f"a newer cpu_service is attached for VM {hello.vm!r}; stop it or choose another name")
-            if not hello.vm or not 1 <= hello.vcpus <= 8 or not hello.ram_bytes:
-                raise ValueError("hello needs a VM name, 1 to 8 vCPUs and a RAM size")
+            if not is_vm_name(hello.vm):
+                raise ValueError(f"VM name {hello.vm!r}: give {VM_NAME_RULE}")
+            if not 1 <= hello.vcpus <= MAX_VCPUS or not 0 < hello.ram_bytes <= MEMORY_MAX:
+                raise ValueError(f"a VM has 1 to {MAX_VCPUS} vCPUs and at most {MEMORY_MAX >> 30} GiB of RAM")
             if known is not None:  # What it makes durable is there before its successor looks for it.
                 if known.stream is not None:
                     known.stream.end("a newer cpu_service took over")

@@ -15,6 +15,7 @@ import pytest
 
 from hcall_service import service
 from hcall_service.device_tree_service import MAX_WATCHERS
+from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.papr.codes import H
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2, trap_pb2_grpc
@@ -22,7 +23,7 @@ from splitvisor.tree import fdt
 from tests.real_trees import RAM, UUID, build_request, qemu_blob
 
 DEADLINE_S = 10.0
-LIMITS = [("grpc.max_receive_message_length", 4 << 20), ("grpc.max_send_message_length", 4 << 20)]
+LIMITS = [("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.max_send_message_length", MESSAGE_BYTES)]
 
 OPTIONAL_IN_QEMU = {"pci@800000020000000", "ibm,persistent-memory", "hypervisor"}
 """Nodes of QEMU's tree for devices that this machine does not have."""

@@ -213,7 +213,7 @@ def test_debians_telnet_types_and_shows() -> None:
         (("0.0.0.0:23", "", ""), "no passwords"),
         (("example.org:23", "", ""), "no passwords"),
         (("127.0.0.1:23", "0.0.0.0:23", ""), "exclude each other"),
-        (("127.0.0.1:x", "", ""), "'x' is not a port"),
+        (("127.0.0.1:x", "", ""), "a port of 0 to 65535"),
         (("", "", "vm=7000"), "needs a host"),
         (("127.0.0.1:0", "", "vm:zz=7000"), "give VM=PORT"),
         (("127.0.0.1:0", "", "=7000"), "give VM=PORT"),

@@ -90,7 +90,13 @@ def test_help_tells_its_own_name_and_where_it_listens(short_path: Path) -> None:
 def test_a_hostile_peer_gets_a_status_and_the_service_lives(served: Served) -> None:
     with open_channel(served.address) as channel:
         attach = trap_pb2_grpc.TrapServiceStub(channel).Attach
-        for first in (pb.AttachRequest(), pb.AttachRequest(hello=pb.Hello(vm="x", vcpus=9, ram_bytes=4096))):
+        hellos = (
+            pb.Hello(vm="x", vcpus=9, ram_bytes=4096),
+            pb.Hello(vm="x", vcpus=1),
+            pb.Hello(vm="x", vcpus=1, ram_bytes=1 << 40),
+            pb.Hello(vm="../x", vcpus=1, ram_bytes=4096),
+        )
+        for first in (pb.AttachRequest(), *(pb.AttachRequest(hello=hello) for hello in hellos)):
             with pytest.raises(grpc.RpcError) as raised:
                 list(attach(iter([first]), timeout=STEP_SECONDS))
             assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT

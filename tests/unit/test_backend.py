@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from splitvisor.backend import Backend, Session, tree_node
-from splitvisor.machine.config import BACKENDS_MAX, BackendAddress, ConfigError, MachineConfig, apply_flags, read_machine_file
+from splitvisor.limits import MAX_FURTHER_BACKENDS
+from splitvisor.machine.config import BackendAddress, ConfigError, MachineConfig, apply_flags, read_machine_file
 from splitvisor.machine.connect import parse_backends
 
 
@@ -50,7 +51,7 @@ def test_back_ends_come_from_the_file_and_the_flags_and_stand_after_our_own(tmp_
         (["vio_service=unix:/a"], "vio_service is there already"),
         (["a=unix:relative"], "absolute path"),
         (["a=nonsense"], "not an address"),
-        ([f"b{number}=unix:/b" for number in range(BACKENDS_MAX + 1)], "are too many"),
+        ([f"b{number}=unix:/b" for number in range(MAX_FURTHER_BACKENDS + 1)], "are too many"),
     ],
 )
 def test_a_back_end_that_cannot_be_is_one_line(values: list[str], what: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from splitvisor.machine.config import MIB, BackendAddress, ConfigError, Device, MachineConfig, apply_flags, read_machine_file
+from splitvisor.limits import MIB
+from splitvisor.machine.config import BackendAddress, ConfigError, Device, MachineConfig, apply_flags, read_machine_file
 
 
 def machine_file(directory: Path, text: str) -> Path:

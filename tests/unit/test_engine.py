@@ -21,8 +21,6 @@ from cpu_service.engine.engine import (
     MSR_SF,
     PENDING_DECREMENTER,
     PENDING_EXTERNAL,
-    PVR_POWER8,
-    TIMEBASE_HZ,
     Engine,
     GuestFaultError,
 )
@@ -31,6 +29,7 @@ from cpu_service.hypercalls.hash_page_table import MIN_SHIFT, HashPageTable
 from cpu_service.vcpus.timebase import Timebase, decrementer_deadline
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
+from splitvisor.papr.processor import PVR_POWER8, TIMEBASE_HZ
 from tests import ppc
 from tests.fake_machine import FakeVcpu, hypercall
 

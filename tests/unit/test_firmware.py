@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cpu_service.engine.engine import MSR_ME, MSR_SF, PENDING_EXTERNAL, TIMEBASE_HZ
+from cpu_service.engine.engine import MSR_ME, MSR_SF, PENDING_EXTERNAL
 from splitvisor import firmware
 from splitvisor.firmware import build
 from splitvisor.papr.codes import H
+from splitvisor.papr.processor import TIMEBASE_HZ
 from tests.unit.guest_programs import GuestProgram
 
 CODE = 0x100000

@@ -34,7 +34,6 @@ from cpu_service.link.grpc_stream import (
     GOAWAY,
     HEADERS,
     HEADERS_BYTES,
-    MESSAGE_BYTES,
     OUTPUT_BYTES,
     PADDED,
     PING,
@@ -45,6 +44,7 @@ from cpu_service.link.grpc_stream import (
     WINDOW_UPDATE,
     GrpcCall,
 )
+from splitvisor.limits import MESSAGE_BYTES
 
 PATH = "/package.Service/Method"
 ANSWER = [(":status", "200"), ("content-type", "application/grpc")]

@@ -41,7 +41,7 @@ def test_every_folder_of_the_table_is_there() -> None:
     ("what", "file", "definition"),
     [
         ("the posting of console output", "cpu_service/routing/router.py", "def _post("),
-        ("the TLS rule for plaintext", "splitvisor/net/addresses.py", "def _is_loopback("),
+        ("the TLS rule for plaintext", "splitvisor/net/addresses.py", "def is_loopback("),
         ("H_ENTER", "cpu_service/hypercalls/hash_page_table.py", "Hcall.H_ENTER"),
         ("claim()", "of_client_service/claims.py", "def claim("),
         ("the retention of tree revisions", "hcall_service/device_tree_store/sql_store.py", "retention"),

@@ -10,17 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from of_client_service.architecture_support import (
-    ARCHITECTURE_2_07,
-    MAX_PAIRS,
-    POWER8_PVR,
-    VectorError,
-    agreed_vector_5,
-    parse,
-)
+from of_client_service.architecture_support import ARCHITECTURE_2_07, MAX_PAIRS, VectorError, agreed_vector_5, parse
 from splitvisor.backend import Call
 from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.papr.codes import H
+from splitvisor.papr.processor import PVR_POWER8
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.tree import fdt
 from tests.unit.of_machine import BUFFER, RAM_BYTES, Client, cells
@@ -59,8 +53,8 @@ def negotiate(client: Client, data: bytes, address: int = BUFFER) -> int:
     [
         ((POWER8, LEVEL_2_07), ARCHITECTURE_2_07),
         ((POWER9, LEVEL_3_00, LEVEL_2_07), ARCHITECTURE_2_07),
-        ((POWER8, POWER9), POWER8_PVR),
-        (((0xFFFF_FFFF, POWER8_PVR),), POWER8_PVR),
+        ((POWER8, POWER9), PVR_POWER8),
+        (((0xFFFF_FFFF, PVR_POWER8),), PVR_POWER8),
     ],
 )
 def test_the_processor_that_was_agreed_is_in_every_cpu_node(pairs: tuple[tuple[int, int], ...], version: int) -> None:
@@ -105,7 +99,7 @@ def test_the_agreement_is_stored() -> None:
 def test_a_client_that_cannot_run_here_is_told_and_changes_nothing(data: bytes, code: H) -> None:
     client = Client()
     assert negotiate(client, data) == code
-    assert client.read_property("/cpus/PowerPC,POWER8@0", "cpu-version") == cells(POWER8_PVR)
+    assert client.read_property("/cpus/PowerPC,POWER8@0", "cpu-version") == cells(PVR_POWER8)
     assert len(client.store.revisions) == 1
 
 

@@ -13,13 +13,14 @@ from collections.abc import Callable
 import pytest
 
 from cpu_service.engine import layout
-from cpu_service.engine.engine import MSR_ME, MSR_SF, TIMEBASE_HZ, Engine, GuestFaultError
+from cpu_service.engine.engine import MSR_ME, MSR_SF, Engine, GuestFaultError
 from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.hash_page_table import MIN_SHIFT
 from cpu_service.vcpus.scheduler import VcpuContext, VcpuScheduler
 from cpu_service.vcpus.timebase import Timebase
 from cpu_service.vcpus.vcpu import RunState
 from splitvisor.papr.hcall import Hcall
+from splitvisor.papr.processor import TIMEBASE_HZ
 from tests import ppc
 
 MSR_EE = 1 << 15

@@ -14,12 +14,13 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from splitvisor.limits import is_vm_name
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 from splitvisor.trap.server import TrapServicer
 from vio_service.console.console import INPUT_BYTES, Attachment, Console, ConsoleBusyError
 from vio_service.console.directory import ConsoleNotFoundError, consoles_of, find_console
-from vio_service.console.transcript import TranscriptDirectory, is_vm_name
+from vio_service.console.transcript import TranscriptDirectory
 
 OUTPUT_CHUNK = 64 << 10
 """Bytes of output in one response."""

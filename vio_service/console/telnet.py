@@ -8,7 +8,6 @@ the port may read, and type when nobody else does.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from functools import partial
 
 import structlog
 
+from splitvisor.net.addresses import is_loopback, parse_host_port
 from splitvisor.rpc import console_pb2
 from splitvisor.service.serve import SettingError
 from splitvisor.trap.server import TrapServicer
@@ -70,20 +70,22 @@ def telnet_ports(loopback: str, anywhere: str, consoles: str) -> list[TelnetPort
             raise SettingError("--telnet-consoles needs a host to listen at; add --telnet 127.0.0.1:0")
         return []
     flag, text = ("--telnet", loopback) if loopback else ("--telnet-anywhere", anywhere)
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    host, port = parse_host_port(text) or ("", 0)
     if not host:
-        raise SettingError(f"{flag} {text}: give HOST:PORT")
-    if loopback and not _is_loopback(host):
+        raise SettingError(f"{flag} {text}: give HOST:PORT, a port of 0 to 65535")
+    if loopback and not is_loopback(host):
         remedy = "give 127.0.0.1:PORT, or --telnet-anywhere HOST:PORT"
         raise SettingError(f"{flag} {text}: telnet has no passwords and no encryption; {remedy}")
-    ports = [TelnetPort(host, _port(flag, text, port))]
+    ports = [TelnetPort(host, port)]
     for item in filter(None, consoles.split(",")):
-        name, _, port = item.partition("=")
+        name, _, text = item.partition("=")
         vm, unit = parse_console(name)
         if not vm or unit is None:
             raise SettingError(f"--telnet-consoles {item}: give VM=PORT or VM:UNIT=PORT")
-        ports.append(TelnetPort(host, _port("--telnet-consoles", item, port), vm, unit))
+        console_port = parse_host_port(f":{text}")
+        if console_port is None:
+            raise SettingError(f"--telnet-consoles {item}: {text!r} is not a port; give 0 to 65535")
+        ports.append(TelnetPort(host, console_port[1], vm, unit))
     return ports
 
 
@@ -95,21 +97,6 @@ def parse_console(text: str) -> tuple[str, int | None]:
     except ValueError:
         return vm, None
     return vm, number if 0 <= number < 1 << 32 else None
-
-
-def _port(flag: str, text: str, port: str) -> int:
-    if not (port.isascii() and port.isdecimal()) or int(port) > 0xFFFF:
-        raise SettingError(f"{flag} {text}: {port!r} is not a port; give 0 to 65535")
-    return int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class TelnetListener:

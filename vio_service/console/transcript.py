@@ -26,13 +26,6 @@ MAX_KEPT_FILES = 99
 LOCK_SECONDS = 2.0
 """How long a predecessor that was killed may take to be gone."""
 
-_VM_NAME = re.compile(r"[a-z0-9-]{1,63}")
-
-
-def is_vm_name(name: str) -> bool:
-    """Whether a VM's name is one that the contract allows; no other becomes part of a path."""
-    return _VM_NAME.fullmatch(name) is not None
-
 
 @dataclass(frozen=True)
 class TranscriptDirectory:

@@ -26,8 +26,9 @@ from dataclasses import dataclass
 import structlog
 
 from splitvisor.backend.vio import BusError
+from splitvisor.limits import is_vm_name
 from vio_service.console.console import BACKLOG_BYTES, Console
-from vio_service.console.transcript import TranscriptDirectory, TranscriptFile, is_vm_name, rotated
+from vio_service.console.transcript import TranscriptDirectory, TranscriptFile, rotated
 
 MAX_VCPUS = 8
 SLOT_BYTES = 16 << 10

@@ -21,6 +21,7 @@ from splitvisor.backend.vio.device import VioDevice, cells_property
 from splitvisor.papr.codes import RtasStatus
 from splitvisor.papr.vio import FIRST_SLOT_ADDRESS, SLOTS, slot_address, slot_index, slot_name
 from splitvisor.rpc import state_pb2, trap_pb2, vio_bus_pb2
+from splitvisor.tree.cells import cells, strings
 
 SLOT_TYPE = "SLOT"
 LIVE_INSERTION_DOMAIN = 0xFFFF_FFFF
@@ -210,5 +211,4 @@ def slot_properties() -> Sequence[trap_pb2.TreeProperty]:
 
 
 def _texts_property(name: str, texts: Sequence[str]) -> trap_pb2.TreeProperty:
-    value = len(texts).to_bytes(4) + b"".join(text.encode() + b"\0" for text in texts)
-    return trap_pb2.TreeProperty(name=name, value=value)
+    return trap_pb2.TreeProperty(name=name, value=cells(len(texts)) + strings(*texts))

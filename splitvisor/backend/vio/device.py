@@ -7,7 +7,6 @@ table of its hypercalls and RTAS calls beside it: functions of (session, call), 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,6 +17,7 @@ from splitvisor.declarations.session import Vm
 from splitvisor.declarations.state import StateError
 from splitvisor.papr.vio import interrupt_source
 from splitvisor.rpc import trap_pb2, vio_bus_pb2
+from splitvisor.tree.cells import cells, strings
 
 
 class BusError(ValueError):
@@ -26,12 +26,12 @@ class BusError(ValueError):
 
 def text_property(name: str, text: str) -> trap_pb2.TreeProperty:
     """A device-tree property that holds a string with its NUL."""
-    return trap_pb2.TreeProperty(name=name, value=text.encode() + b"\0")
+    return trap_pb2.TreeProperty(name=name, value=strings(text))
 
 
-def cells_property(name: str, *cells: int) -> trap_pb2.TreeProperty:
+def cells_property(name: str, *words: int) -> trap_pb2.TreeProperty:
     """A device-tree property that holds 32-bit big-endian cells."""
-    return trap_pb2.TreeProperty(name=name, value=struct.pack(f">{len(cells)}I", *cells))
+    return trap_pb2.TreeProperty(name=name, value=cells(*words))
 
 
 class VioDevice:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import structlog
 
 from splitvisor.backend import StateError, Vm
 from splitvisor.backend.vio import BusError, VioDevice, cells_property
+from splitvisor.process.files import replaced_file
 from splitvisor.rpc import trap_pb2
 from vio_service.devices.nvram import state
 
@@ -114,20 +114,15 @@ def _load(path: Path, size: int) -> bytes:
 
 def _create(path: Path, contents: bytes) -> int:
     """Put a file with contents in path's place, in one step, and return its descriptor."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    descriptor = -1
     try:
-        os.pwrite(descriptor, contents, 0)
-        os.fsync(descriptor)
-        os.replace(name, path)
+        with replaced_file(path) as file:
+            file.write(contents)
+            descriptor = os.dup(file.fileno())
     except BaseException:
-        os.close(descriptor)
-        os.unlink(name)
+        if descriptor >= 0:
+            os.close(descriptor)
         raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
     return descriptor
 
 
