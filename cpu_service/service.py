@@ -4,27 +4,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
-import structlog
 
 from cpu_service.engine.layout import UnsupportedEngineError
 from cpu_service.images.loader import LoaderError
-from cpu_service.link.connection import LinkConnection
 from cpu_service.link.contract import BackendUnavailableError
 from cpu_service.machine.machine import FINAL_STATES, Machine
 from cpu_service.machine.placement import OWN_SERVICES, PlacementError, check_devices, vio_slots
 from cpu_service.observe.trap_trace import TooManyWatchersError, Watcher, WatchError
+from cpu_service.report.events import EventReporter, FarBehindError, MachineEvents
 from cpu_service.report.metrics import machine_samples
-from cpu_service.report.status import backend_status, machine_status
+from cpu_service.report.status import machine_status
 from cpu_service.routing.registry import RegistryError
 from splitvisor import limits
-from splitvisor.access.own_vm import OwnVm
 from splitvisor.machine.snapshot_file import SnapshotError
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_files import check_address
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from splitvisor.trap.tracing import Tracing
 
 SERVICES = ("splitvisor.control.v1.MachineService",)
-EVENT_BACKLOG = 1000
 WATCH_BATCH = 256
 """Calls in one response of WatchTraps."""
 WATCH_PAUSE_S = 0.01
@@ -50,9 +48,14 @@ MAX_BACKENDS = len(OWN_SERVICES) + limits.MAX_FURTHER_BACKENDS
 
 _MIB_MIN, _MIB_MAX, _MIB_STEP = (size // limits.MIB for size in (limits.MEMORY_MIN, limits.MEMORY_MAX, limits.MEMORY_STEP))
 
-log = structlog.get_logger()
-
 _Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class _Named(Protocol):
+    """A request about one machine."""
+
+    vm: str
+    incarnation: int
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         self._ram_dir = ram_dir
         self._machine: Machine | None = None
         self._loop = asyncio.get_running_loop()
-        self._watchers: set[asyncio.Queue[pb.WatchEventsResponse | None]] = set()
+        self._events = MachineEvents(self._wake_trap_watchers)
         self._starting = asyncio.Lock()
         self._tracing: Tracing | None = None
         self._trap_watchers: set[asyncio.Event] = set()
@@ -104,8 +107,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, wrong)
         async with self._starting:
             await self._require_none(context)
-            OwnVm.name = request.config.name
-            machine = self._machine = Machine(request.config, self._ram_dir, self, self._tracing)
+            machine = self._make(request.config)
             try:
                 await asyncio.to_thread(machine.start)
             except BackendUnavailableError as error:
@@ -114,33 +116,33 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
             except OSError as error:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"guest RAM: {error}")
-        return pb.StartMachineResponse()
+        return pb.StartMachineResponse(incarnation=machine.incarnation)
 
     async def PauseMachine(self, request: pb.PauseMachineRequest, context: _Context) -> pb.PauseMachineResponse:
         """See the contract."""
-        (await self._require(context)).pause()
+        (await self._require(request, context)).pause()
         return pb.PauseMachineResponse()
 
     async def ResumeMachine(self, request: pb.ResumeMachineRequest, context: _Context) -> pb.ResumeMachineResponse:
         """See the contract."""
-        (await self._require(context)).resume()
+        (await self._require(request, context)).resume()
         return pb.ResumeMachineResponse()
 
     async def ResetMachine(self, request: pb.ResetMachineRequest, context: _Context) -> pb.ResetMachineResponse:
         """See the contract."""
-        (await self._require(context)).reset()
+        (await self._require(request, context)).reset()
         return pb.ResetMachineResponse()
 
     async def StopMachine(self, request: pb.StopMachineRequest, context: _Context) -> pb.StopMachineResponse:
         """See the contract."""
-        await asyncio.to_thread((await self._require(context)).stop)
+        await asyncio.to_thread((await self._require(request, context)).stop)
         return pb.StopMachineResponse()
 
     async def SaveMachine(self, request: pb.SaveMachineRequest, context: _Context) -> AsyncIterator[pb.SaveMachineResponse]:
         """See the contract."""
         from cpu_service.snapshot import service as snapshot_service  # With zstandard; most machines are never saved.
 
-        machine = await self._require(context)
+        machine = await self._require(request, context)
         async for response in snapshot_service.save(machine, request, context):
             yield response
 
@@ -154,9 +156,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
             wrong = _wrong(loader.config)
             if wrong:
                 raise SnapshotError(f"the machine of the snapshot is none: {wrong}")
-            OwnVm.name = loader.config.name
-            self._machine = Machine(loader.config, self._ram_dir, self, self._tracing, loader)
-            return self._machine
+            return self._make(loader.config, loader)
 
         async with self._starting:
             await self._require_none(context)
@@ -167,7 +167,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         """See the contract."""
         from cpu_service.snapshot import service as snapshot_service
 
-        machine = await self._require(context)
+        machine = await self._require(request, context)
         try:
             check_address(request.target)
         except AddressError as error:
@@ -176,32 +176,31 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: _Context) -> pb.GetStatusResponse:
         """See the contract."""
-        return machine_status(self._machine)
+        return machine_status(await self._require(request, context))
+
+    async def ListMachines(self, request: pb.ListMachinesRequest, context: _Context) -> pb.ListMachinesResponse:
+        """See the contract."""
+        found = [] if self._machine is None else [self._machine]
+        machines = [pb.Machine(vm=each.config.name, incarnation=each.incarnation, state=each.state) for each in found]
+        return pb.ListMachinesResponse(machines=machines)
 
     async def WatchEvents(self, request: pb.WatchEventsRequest, context: _Context) -> AsyncIterator[pb.WatchEventsResponse]:
         """See the contract."""
-        events: asyncio.Queue[pb.WatchEventsResponse | None] = asyncio.Queue(EVENT_BACKLOG)
-        self._watchers.add(events)
+        here = self._machine is not None and self._machine.config.name == request.vm
+        machine = await self._require(request, context) if here or request.incarnation else None
         try:
-            machine = self._machine
-            state = pb.StateChanged(state=pb.MACHINE_STATE_NONE)
-            if machine is not None:
-                state = pb.StateChanged(state=machine.state, detail=machine.detail)
-            yield pb.WatchEventsResponse(state=state)
-            while (event := await events.get()) is not None:
-                yield event
-                if event.state.state in FINAL_STATES:
-                    return
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {EVENT_BACKLOG} events behind; watch again")
-        finally:
-            self._watchers.discard(events)
+            async with aclosing(self._events.watch(request.vm, request.incarnation, machine)) as events:
+                async for event in events:
+                    yield event
+        except FarBehindError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
     async def WatchTraps(self, request: pb.WatchTrapsRequest, context: _Context) -> AsyncIterator[pb.WatchTrapsResponse]:
         """See the contract."""
-        machine = await self._require(context)
+        machine = await self._require(request, context)
         trace = machine.board.trace if machine.board is not None else None
         if trace is None or machine.state in FINAL_STATES:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no machine runs here")
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"machine {request.vm!r} has ended")
         assert trace is not None
         arrived = asyncio.Event()
 
@@ -229,6 +228,10 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
             trace.remove(watcher)
             self._trap_watchers.discard(arrived)
 
+    def _wake_trap_watchers(self) -> None:
+        for arrived in self._trap_watchers:
+            arrived.set()
+
     def trace_with(self, tracing: Tracing) -> None:
         """Record the remote calls of machines that are started from now on."""
         self._tracing = tracing
@@ -242,48 +245,30 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         if self._machine is not None:
             await asyncio.to_thread(self._machine.stop)
 
-    async def _require(self, context: _Context) -> Machine:
-        if self._machine is None:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no machine was started here; call StartMachine first")
-        assert self._machine is not None
+    def _make(self, config: pb.MachineConfig, loader: SnapshotLoader | None = None) -> Machine:
+        """Make the machine here, in place of one that has ended."""
+        incarnation = max(time.time_ns(), loader.machine.incarnation + 1 if loader is not None else 0)
+        reporter = EventReporter(config.name, incarnation, self._events)
+        self._machine = Machine(config, incarnation, self._ram_dir, reporter, self._tracing, loader)
         return self._machine
+
+    async def _require(self, request: _Named, context: _Context) -> Machine:
+        """Return the machine that a request names. Aborts the call when it is another one, or another life of it."""
+        machine = self._machine
+        if machine is None or machine.config.name != request.vm:
+            vm = request.vm[: limits.VM_NAME_LENGTH]
+            text = f"no machine {vm!r} here; give the address of its cpu_service, or start it with `splitvisor vm start {vm}`"
+            await context.abort(grpc.StatusCode.NOT_FOUND, text)
+        assert machine is not None
+        if request.incarnation not in (0, machine.incarnation):
+            text = f"machine {request.vm!r} was started again since; `splitvisor vm status {request.vm}` shows what it does now"
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+        return machine
 
     async def _require_none(self, context: _Context) -> None:
         if self._machine is not None and self._machine.state not in FINAL_STATES:
             running = self._machine.config.name
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"machine {running!r} runs here already")
-
-    # MachineObserver, called from the machine's threads.
-
-    def state_changed(self, state: pb.MachineState, detail: str) -> None:
-        """A new state."""
-        log.info("machine", state=pb.MachineState.Name(state).removeprefix("MACHINE_STATE_").lower(), detail=detail)
-        self._tell(pb.WatchEventsResponse(state=pb.StateChanged(state=state, detail=detail)))
-
-    def backend_changed(self, link: LinkConnection) -> None:
-        """A back end went away or came back."""
-        self._tell(pb.WatchEventsResponse(backend=backend_status(link)))
-
-    def progress(self, step: str) -> None:
-        """A step of starting up."""
-        self._tell(pb.WatchEventsResponse(progress=pb.Progress(step=step)))
-
-    def _tell(self, event: pb.WatchEventsResponse) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._publish, event)
-
-    def _publish(self, event: pb.WatchEventsResponse) -> None:
-        if event.state.state in FINAL_STATES:
-            for arrived in self._trap_watchers:
-                arrived.set()
-        for events in list(self._watchers):
-            if events.full():
-                self._watchers.discard(events)
-                while not events.empty():
-                    events.get_nowait()
-                events.put_nowait(None)
-            else:
-                events.put_nowait(event)
 
 
 async def _watched(watcher: Watcher) -> AsyncIterator[pb.WatchTrapsResponse]:

@@ -64,11 +64,10 @@ class StatusBoard:
     async def _machine(self, vm: Vm) -> Json:
         try:
             stub = machine_pb2_grpc.MachineServiceStub(self._channels.channel(vm, "cpu"))
-            status = await stub.GetStatus(machine_pb2.GetStatusRequest(), timeout=_ASK_SECONDS)
+            status = await stub.GetStatus(machine_pb2.GetStatusRequest(vm=vm.name), timeout=_ASK_SECONDS)
         except (grpc.aio.AioRpcError, AddressError) as error:
-            return {**_NO_MACHINE, "state": "unreachable", "detail": f"cpu_service: {_reason(error)}"}
-        if status.vm not in ("", vm.name):
-            return {**_NO_MACHINE, "state": "unreachable", "detail": f"cpu_service runs another VM now, {status.vm!r}"}
+            absent = isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.NOT_FOUND
+            return {**_NO_MACHINE, "state": "none" if absent else "unreachable", "detail": f"cpu_service: {_reason(error)}"}
         return {
             "state": machine_pb2.MachineState.Name(status.state).removeprefix("MACHINE_STATE_").lower().replace("_", "-"),
             "detail": status.detail,

@@ -10,6 +10,8 @@ MIB = 1 << 20
 MESSAGE_BYTES = 4 * MIB
 """Of a gRPC message in either direction; the contracts promise it."""
 
+VM_NAME_LENGTH = 63
+"""Characters, at most."""
 VM_NAME_RULE = "1 to 63 characters of a-z, 0-9 and '-'"
 """Of a VM's name, for messages. Names become parts of paths, of labels and of log lines."""
 MEMORY_MIN = 256 * MIB

@@ -6,7 +6,6 @@ from __future__ import annotations
 import mmap
 import secrets
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -63,7 +62,6 @@ class BoardEvents(Protocol):
 class BoardOrigin:
     """What a restored machine's board has from the saved one."""
 
-    incarnation: int = 0
     moved: bool = False
     """From a cpu_service that has the machine standing still."""
     rtas_tokens: Mapping[str, int] = field(default_factory=dict)
@@ -76,13 +74,19 @@ class Board:
 
     Args:
         config: the machine.
+        incarnation: of it, as its back ends know it.
         runtime_dir: where the file of guest RAM is made.
         events: told what happens.
         origin: what the machine is restored from; None: it starts as configured.
     """
 
     def __init__(
-        self, config: mpb.MachineConfig, runtime_dir: Path, events: BoardEvents, origin: BoardOrigin | None = None
+        self,
+        config: mpb.MachineConfig,
+        incarnation: int,
+        runtime_dir: Path,
+        events: BoardEvents,
+        origin: BoardOrigin | None = None,
     ) -> None:
         self.config = config
         self._events = events
@@ -129,7 +133,7 @@ class Board:
         self._written_lock = threading.Lock()
         hello = pb.Hello(
             vm=config.name,
-            incarnation=max(time.time_ns(), origin.incarnation + 1),
+            incarnation=incarnation,
             vcpus=config.vcpus,
             ram_bytes=size,
             ram_path="" if private else str(self._ram_path),
@@ -137,7 +141,8 @@ class Board:
         )
         self.recorder = _recorder(config)
         """None: this machine is not recorded."""
-        self.incarnation = hello.incarnation
+        self.incarnation = incarnation
+        """Higher than the machine's once it was taken back from another cpu_service."""
         taps = [None if self.recorder is None else self.recorder.tap(index) for index in range(len(config.backends))]
         slots = vio_slots(config.backends)
         self.links = [

@@ -92,6 +92,7 @@ class Machine:
 
     Args:
         config: checked already.
+        incarnation: tells this life of the VM from others, later ones by a higher number.
         runtime_dir: where the file of guest RAM is made.
         observer: told of events.
         tracing: records each call that goes to a back end.
@@ -101,12 +102,13 @@ class Machine:
     def __init__(
         self,
         config: mpb.MachineConfig,
+        incarnation: int,
         runtime_dir: Path,
         observer: MachineObserver,
         tracing: Tracing | None = None,
         saved: SavedMachine | None = None,
     ) -> None:
-        self.config = config
+        self.config, self.incarnation = config, incarnation
         self.state = mpb.MACHINE_STATE_STARTING
         self.detail = ""
         self.resets = 0
@@ -277,7 +279,7 @@ class Machine:
         if self._saved is not None:
             return self._restore(self._saved)
         self._observer.progress("attaching back ends")
-        self.board = Board(self.config, self._runtime_dir, self)
+        self.board = Board(self.config, self.incarnation, self._runtime_dir, self)
         self.board.attach()
         self._trace_calls()
         self._observer.progress("loading the guest")
@@ -292,7 +294,7 @@ class Machine:
     def _restore(self, saved: SavedMachine) -> str:
         """The same from a snapshot. The guest's time goes on when it may run."""
         self._observer.progress("loading the snapshot")
-        self.board = Board(self.config, self._runtime_dir, self, saved.origin())
+        self.board = Board(self.config, self.incarnation, self._runtime_dir, self, saved.origin())
         with self.board.scheduler.standing_still():
             saved.fill(self.board)
             self._observer.progress("attaching back ends")

@@ -29,13 +29,12 @@ _EXCEPTIONS = {
 """By vector (Power ISA, book III, 7.5)."""
 
 
-def machine_status(machine: Machine | None) -> pb.GetStatusResponse:
+def machine_status(machine: Machine) -> pb.GetStatusResponse:
     """Return the answer of GetStatus."""
-    if machine is None:
-        return pb.GetStatusResponse(state=pb.MACHINE_STATE_NONE)
     counts = machine.call_counts()
     status = pb.GetStatusResponse(
         vm=machine.config.name,
+        incarnation=machine.incarnation,
         state=machine.state,
         detail=machine.detail,
         uptime_seconds=machine.uptime_seconds,

@@ -86,7 +86,6 @@ class SnapshotLoader:
     def origin(self) -> BoardOrigin:
         """What the board is made with."""
         return BoardOrigin(
-            incarnation=self.machine.incarnation,
             moved=self._moved,
             rtas_tokens={call.name: call.token for call in self.machine.rtas_calls},
             backends=self._backends,

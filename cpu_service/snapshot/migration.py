@@ -64,7 +64,7 @@ def migrate(board: Board, resets: int, target: str, backends: Mapping[str, str])
             transfer = _Transfer(board.config.name, capture.parts(), backends)
             responses = iter(stub.RestoreMachine(transfer.requests(), timeout=TRANSFER_TIMEOUT_S))
             try:
-                _expect(responses, "ready", target)
+                incarnation = _expect(responses, "ready", target).ready.incarnation
             except (grpc.RpcError, MigrationError) as error:
                 transfer.let(go=False)
                 raise _failed(target, transfer.failure or error) from error
@@ -72,7 +72,7 @@ def migrate(board: Board, resets: int, target: str, backends: Mapping[str, str])
             try:
                 _expect(responses, "running", target)
             except (grpc.RpcError, MigrationError) as error:
-                _find_out(stub, board.config.name, target, error)
+                _find_out(stub, pb.GetStatusRequest(vm=board.config.name, incarnation=incarnation), target, error)
             return Moved(time.monotonic() - began, transfer.sent_bytes)
     except UnknownOwnerError:
         raise
@@ -81,10 +81,11 @@ def migrate(board: Board, resets: int, target: str, backends: Mapping[str, str])
         raise
 
 
-def _expect(responses: Iterator[pb.RestoreMachineResponse], message: str, target: str) -> None:
+def _expect(responses: Iterator[pb.RestoreMachineResponse], message: str, target: str) -> pb.RestoreMachineResponse:
     response = next(responses, pb.RestoreMachineResponse())
     if response.WhichOneof("message") != message:
         raise MigrationError(f"{target} did not answer as a cpu_service does", grpc.StatusCode.ABORTED)
+    return response
 
 
 def _failed(target: str, error: Exception) -> MigrationError:
@@ -95,23 +96,24 @@ def _failed(target: str, error: Exception) -> MigrationError:
     return MigrationError(f"{target}: {error}", grpc.StatusCode.ABORTED)
 
 
-def _find_out(stub: Any, vm: str, target: str, error: Exception) -> None:
+def _find_out(stub: Any, machine: pb.GetStatusRequest, target: str, error: Exception) -> None:
     """The answer to `go` was lost: return when the machine runs there, raise MigrationError when it does not and never will."""
     deadline = time.monotonic() + DECISION_TIMEOUT_S
-    status = pb.GetStatusResponse(state=pb.MACHINE_STATE_STARTING)
-    while status.state == pb.MACHINE_STATE_STARTING:
+    state, reason = pb.MACHINE_STATE_STARTING, ""
+    while state == pb.MACHINE_STATE_STARTING:
         try:
-            status = stub.GetStatus(pb.GetStatusRequest(), timeout=ASK_TIMEOUT_S, wait_for_ready=True)
-        except grpc.RpcError:
-            status = pb.GetStatusResponse(state=pb.MACHINE_STATE_STARTING)
+            status = stub.GetStatus(machine, timeout=ASK_TIMEOUT_S, wait_for_ready=True)
+            state, reason = status.state, status.detail
+        except grpc.RpcError as refused:
+            if refused.code() is grpc.StatusCode.NOT_FOUND:
+                state, reason = pb.MACHINE_STATE_NONE, refused.details() or ""
         if time.monotonic() > deadline:
             raise UnknownOwnerError(
                 f"{target} was lost at the moment of handing over; find out whether it has the machine, then stop or resume it"
             ) from error
         time.sleep(ASK_AGAIN_S)
-    if status.vm != vm or status.state not in _RUNS:
-        reason = status.detail or str(error)
-        raise MigrationError(f"{target} did not let the machine run: {reason}", grpc.StatusCode.ABORTED) from error
+    if state not in _RUNS:
+        raise MigrationError(f"{target} did not let the machine run: {reason or error}", grpc.StatusCode.ABORTED) from error
 
 
 class _Transfer:

@@ -153,7 +153,7 @@ async def restore(
             feeding.result()
         await preparing
         await feeding
-        yield pb.RestoreMachineResponse(ready=pb.RestoreReady(vm=machines[0].config.name))
+        yield pb.RestoreMachineResponse(ready=pb.RestoreReady(vm=machines[0].config.name, incarnation=machines[0].incarnation))
         go = await anext(requests, None)
         if go is None or not go.HasField("go"):
             raise ProtocolError("the restore ended without go; the machine is dropped")

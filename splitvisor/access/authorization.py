@@ -19,7 +19,6 @@ import grpc.aio
 from google.protobuf import descriptor_pool
 
 from splitvisor.access.identity import SCHEME, Identity, IdentityError, Role, parse_identity
-from splitvisor.access.own_vm import OwnVm
 from splitvisor.rpc import access_pb2 as pb
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -38,7 +37,6 @@ class Rule:
     roles: frozenset[Role]
     field: Sequence[str] = ()
     """Names on the way to the request's field with the VM."""
-    own: bool = False
     listed: Sequence[str] = ()
     """Names on the way from the response to its VMs, the repeated field first."""
     restrictions: Mapping[Sequence[str], frozenset[Role]] | None = None
@@ -72,7 +70,6 @@ def _rule(access: pb.Access) -> Rule:
     return Rule(
         roles=_roles(access.roles),
         field=_path(access.field),
-        own=access.own,
         listed=_path(access.listed),
         restrictions={_path(each.field): _roles(each.roles) for each in access.restrictions},
     )
@@ -100,8 +97,6 @@ def check(rule: Rule, identity: Identity, request: Any) -> None:
         raise RefusedError(f"role {identity.role} may not; this is for {', '.join(sorted(allowed)) or 'nobody'}")
     if rule.field:
         check_vm(identity, _value(request, rule.field))
-    elif rule.own and OwnVm.name:
-        check_vm(identity, OwnVm.name)
 
 
 def check_vm(identity: Identity, vm: str) -> None:
@@ -197,13 +192,9 @@ class _Guard:
         """For one that yields its responses."""
 
         async def generate(request: Any, context: _Context) -> AsyncIterator[Any]:
-            identity, request = await self._admit(request, streaming, context)
-            begun = OwnVm.name
+            _, request = await self._admit(request, streaming, context)
             async with aclosing(function(request, context)) as responses:
                 async for response in responses:
-                    if identity is not None and self._rule.own and OwnVm.name != begun:
-                        begun = OwnVm.name
-                        await self._check_own(identity, context)
                     yield response
 
         return generate
@@ -236,12 +227,6 @@ class _Guard:
         except RefusedError as error:
             await self._refuse(grpc.StatusCode.PERMISSION_DENIED, error, context)
         return identity, request
-
-    async def _check_own(self, identity: Identity, context: _Context) -> None:
-        try:
-            check_vm(identity, OwnVm.name)
-        except RefusedError as error:
-            await self._refuse(grpc.StatusCode.PERMISSION_DENIED, error, context)
 
     async def _refuse(self, code: grpc.StatusCode, error: RefusedError, context: _Context) -> NoReturn:
         await context.abort(code, f"{self._path.rpartition('/')[2]}: {error}")

@@ -162,7 +162,7 @@ def measure_traps(count: int) -> TrapFigures:
         )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
             raw.connect(str(directory / "raw.sock"))
-            board = Board(config, directory, _Events())
+            board = Board(config, 1, directory, _Events())
             try:
                 return _Bench(board, raw, count).run()
             finally:

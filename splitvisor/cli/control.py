@@ -62,3 +62,21 @@ def service_stub(
             unreachable = error.code() is grpc.StatusCode.UNAVAILABLE and not error.details()
             text = f"no answer at {target}" if unreachable else explain(error, target)
             fail(command, text, failed)
+
+
+@contextmanager
+def machine_stub(
+    command: str, vm: str, cpu: str | None, *, options: Sequence[tuple[str, int]] = (), failed: int = FAILED
+) -> Iterator[Any]:
+    """Yield a stub for a VM's cpu_service, as service_stub() does. A VM that is not there is wrong usage."""
+    import grpc  # slow to load, and most commands do without
+
+    from splitvisor.rpc import machine_pb2_grpc
+
+    with service_stub(command, vm, "cpu", cpu, machine_pb2_grpc.MachineServiceStub, options=options, failed=failed) as stub:
+        try:
+            yield stub
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                fail(command, error.details() or "no such machine", USAGE)
+            raise

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
+from splitvisor.cli.control import DEADLINE_S, USAGE, fail, machine_stub
 from splitvisor.run.running_vms import NoSuchVmError, service_address
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ def top(
     """
     if not (once or as_json or sys.stdout.isatty()):
         fail("top", "the output is not a terminal; give --once or --json", USAGE)
-    from splitvisor.rpc import console_pb2_grpc, machine_pb2_grpc  # slow to load
+    from splitvisor.rpc import console_pb2_grpc  # slow to load
 
     with (
         suppress(KeyboardInterrupt, BrokenPipeError),
-        service_stub("top", vm, "cpu", cpu, machine_pb2_grpc.MachineServiceStub) as machine,
+        machine_stub("top", vm, cpu) as machine,
         _optional_stub(vio or _vio_of(vm), console_pb2_grpc.ConsoleServiceStub) as consoles,
     ):
         look = _looker(vm, machine, consoles)
@@ -103,11 +103,7 @@ def _looker(vm: str, machine: Any, consoles: Any) -> Callable[[], Look]:
     from splitvisor.rpc import console_pb2, machine_pb2
 
     def look() -> Look:
-        status = machine.GetStatus(machine_pb2.GetStatusRequest(), timeout=DEADLINE_S)
-        if status.state == machine_pb2.MACHINE_STATE_NONE:
-            fail("top", "no machine was started there")
-        if status.vm != vm:
-            fail("top", f"the machine there is {status.vm!r}, not {vm!r}", USAGE)
+        status = machine.GetStatus(machine_pb2.GetStatusRequest(vm=vm), timeout=DEADLINE_S)
         found = ()
         if consoles is not None:
             with suppress(grpc.RpcError):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from splitvisor.cli.control import FAILED, USAGE, fail, service_stub
+from splitvisor.cli.control import FAILED, USAGE, fail, machine_stub
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
 
@@ -40,16 +40,16 @@ def trace(
     import grpc  # slow to load
 
     from splitvisor.observe.trap_text import as_line, as_object
-    from splitvisor.rpc import machine_pb2, machine_pb2_grpc
+    from splitvisor.rpc import machine_pb2
 
     request = machine_pb2.WatchTrapsRequest(
-        calls=call or (), owners=owner or (), vcpus=vcpu or (), failed=failed, slower_than_ns=int(slower * 1e6),
+        vm=vm, calls=call or (), owners=owner or (), vcpus=vcpu or (), failed=failed, slower_than_ns=int(slower * 1e6),
         local=local or "local" in (owner or ()),
     )  # fmt: skip
     write: Callable[[Any], str] = (lambda each: json.dumps(as_object(each))) if as_json else as_line
     missed: Callable[[int], None] = _missed_as_json if as_json else _missed_as_line
     try:
-        with service_stub("trace", vm, "cpu", cpu, machine_pb2_grpc.MachineServiceStub) as machine:
+        with machine_stub("trace", vm, cpu) as machine:
             responses = machine.WatchTraps(request, timeout=seconds)
             watching = False
             try:

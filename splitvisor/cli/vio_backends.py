@@ -56,11 +56,11 @@ def vio_backends(command: str, vm: str, vio: str | None) -> Sequence[BusBackend]
 
 
 def further_backends(command: str, vm: str, cpu: str) -> Sequence[BusBackend]:
-    """Return the back ends that a machine has besides Splitvisor's services. A cpu_service that does not answer is one line.
+    """Return the back ends that a VM has besides Splitvisor's services. A cpu_service that does not answer is one line.
 
     Args:
         command: for messages.
-        vm: the VM that is meant; empty: whichever runs there.
+        vm: the VM that is meant; empty: all that run there.
         cpu: gRPC target of its cpu_service.
     """
     import grpc  # slow to load, and most commands do without
@@ -72,14 +72,18 @@ def further_backends(command: str, vm: str, cpu: str) -> Sequence[BusBackend]:
     try:
         with open_channel(cpu) as channel:
             machine = machine_pb2_grpc.MachineServiceStub(channel)
-            status = machine.GetStatus(machine_pb2.GetStatusRequest(), timeout=OTHERS_SECONDS)
+            there = machine.ListMachines(machine_pb2.ListMachinesRequest(), timeout=OTHERS_SECONDS).machines
+            statuses = [
+                machine.GetStatus(machine_pb2.GetStatusRequest(vm=each.vm), timeout=OTHERS_SECONDS)
+                for each in there
+                if vm in ("", each.vm)
+            ]
     except (grpc.RpcError, AddressError) as error:
         why = explain(error, cpu) if isinstance(error, grpc.RpcError) else str(error)
         typer.echo(f"splitvisor {command}: back ends besides vio_service are left out: cpu_service: {why}", err=True)
         return ()
     own = {name.package for name in SERVICE_NAMES}
-    others = [BusBackend(each.name, each.address) for each in status.backends if each.name not in own]
-    return others if vm in ("", status.vm) else ()
+    return [BusBackend(each.name, each.address) for status in statuses for each in status.backends if each.name not in own]
 
 
 def ask_all(

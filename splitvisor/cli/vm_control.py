@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from splitvisor.cli import machine_options as options
-from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
+from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, machine_stub
 from splitvisor.cli.flags import for_typer
 from splitvisor.cli.vm_status import render_status, state_text, status_fields
 from splitvisor.guests.fetch import resolve
@@ -94,10 +94,9 @@ def start(
         fail(command, f"--connect: no address of {', '.join(missing)}; give {first}=unix:/path or {first}=host:port", USAGE)
     backends = {name.package: targets[name.command] for name in SERVICE_NAMES if name.command != "cpu"}
     with _machine_stub(command, vm, targets["cpu"]) as stub:
-        if not (if_stopped and _runs(stub, vm)):
-            _start(stub, command, config.message(backends))
+        incarnation = (_running(stub, vm) if if_stopped else 0) or _start(stub, command, config.message(backends))
         if wait:
-            raise typer.Exit(_tell_until_end(stub, vm))
+            raise typer.Exit(_tell_until_end(stub, vm, incarnation))
 
 
 def _with_images(config: MachineConfig, images: Mapping[str, str]) -> MachineConfig:
@@ -138,7 +137,7 @@ def status(
 ) -> None:
     """Tell what a VM does: its state, its back ends, its most frequent calls."""
     with _machine_stub("vm status", vm, cpu) as stub:
-        answer = _require_status(stub, "vm status", vm)
+        answer = _status(stub, vm)
     typer.echo(json.dumps(status_fields(answer)) if as_json else render_status(answer, calls))
 
 
@@ -153,65 +152,57 @@ def wait(
     Exit status: 0 it powered off or was stopped, 3 it crashed, 4 a service failed or does not answer, 124 timeout.
     """
     with _machine_stub("vm wait", vm, cpu) as stub:
-        _require_status(stub, "vm wait", vm)
-        raise typer.Exit(_tell_until_end(stub, vm, timeout))
+        raise typer.Exit(_tell_until_end(stub, vm, _status(stub, vm).incarnation, timeout))
 
 
 @contextmanager
 def _machine_stub(command: str, vm: str, cpu: str | None) -> Iterator[Any]:
     """Yield a stub for the cpu_service of a VM; when it cannot be reached the program ends."""
-    from splitvisor.rpc import machine_pb2_grpc  # slow to load
-
     # A cpu_service that is stopped, or whose host is gone, is noticed while its events are awaited.
     keepalive = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 5_000), ("grpc.http2.ping_timeout_ms", 5_000))
     failed = ExitStatus.SERVICE_FAILED if command in {"vm start", "vm wait"} else FAILED
-    stub = machine_pb2_grpc.MachineServiceStub
-    with service_stub(command, vm, "cpu", cpu, stub, options=keepalive, failed=failed) as machine:
+    with machine_stub(command, vm, cpu, options=keepalive, failed=failed) as machine:
         yield machine
-
-
-def _require_status(stub: Any, command: str, vm: str) -> Any:
-    """Return the status of a VM; when its cpu_service has another one or none, the program ends."""
-    from splitvisor.rpc import machine_pb2 as pb  # slow to load
-
-    answer = stub.GetStatus(pb.GetStatusRequest(), timeout=DEADLINE_S)
-    if answer.vm != vm:
-        there = f"has {answer.vm!r}, not {vm!r}" if answer.vm else f"has no VM; splitvisor vm start {vm} starts one"
-        fail(command, f"that cpu_service {there}", USAGE)
-    return answer
 
 
 def _control(action: str, vm: str, cpu: str | None, rpc: str) -> None:
     from splitvisor.rpc import machine_pb2 as pb  # slow to load
 
-    command = f"vm {action}"
-    with _machine_stub(command, vm, cpu) as stub:
-        _require_status(stub, command, vm)
-        getattr(stub, rpc)(getattr(pb, f"{rpc}Request")(), timeout=DEADLINE_S)
+    with _machine_stub(f"vm {action}", vm, cpu) as stub:
+        getattr(stub, rpc)(getattr(pb, f"{rpc}Request")(vm=vm), timeout=DEADLINE_S)
 
 
-def _runs(stub: Any, vm: str) -> bool:
+def _status(stub: Any, vm: str) -> Any:
     from splitvisor.rpc import machine_pb2 as pb  # slow to load
 
-    answer = stub.GetStatus(pb.GetStatusRequest(), timeout=DEADLINE_S)
+    return stub.GetStatus(pb.GetStatusRequest(vm=vm), timeout=DEADLINE_S)
+
+
+def _running(stub: Any, vm: str) -> int:
+    """Return the incarnation of a VM that runs; 0 when it does not."""
+    from splitvisor.rpc import machine_pb2 as pb  # slow to load
+
     alive = (pb.MACHINE_STATE_STARTING, pb.MACHINE_STATE_RUNNING, pb.MACHINE_STATE_PAUSED)
-    return answer.vm == vm and answer.state in alive
+    machines = stub.ListMachines(pb.ListMachinesRequest(), timeout=DEADLINE_S).machines
+    return next((each.incarnation for each in machines if each.vm == vm and each.state in alive), 0)
 
 
-def _start(stub: Any, command: str, config: Any) -> None:
+def _start(stub: Any, command: str, config: Any) -> int:
+    """Start a VM; return its incarnation."""
     import grpc  # slow to load
 
     from splitvisor.rpc import machine_pb2 as pb
 
     try:
-        stub.StartMachine(pb.StartMachineRequest(config=config), timeout=START_S)
+        incarnation: int = stub.StartMachine(pb.StartMachineRequest(config=config), timeout=START_S).incarnation
     except grpc.RpcError as error:
         if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION):
             fail(command, error.details() or "refused", USAGE)
         raise
+    return incarnation
 
 
-def _tell_until_end(stub: Any, vm: str, timeout: float | None = None) -> ExitStatus:
+def _tell_until_end(stub: Any, vm: str, incarnation: int, timeout: float | None = None) -> ExitStatus:
     """Print a line for everything that happens to the VM until it has ended; return the exit status."""
     import grpc  # slow to load
 
@@ -222,12 +213,11 @@ def _tell_until_end(stub: Any, vm: str, timeout: float | None = None) -> ExitSta
         pb.MACHINE_STATE_STOPPED: ExitStatus.POWERED_OFF,
         pb.MACHINE_STATE_CRASHED: ExitStatus.CRASHED,
         pb.MACHINE_STATE_FAILED: ExitStatus.SERVICE_FAILED,
-        pb.MACHINE_STATE_NONE: ExitStatus.SERVICE_FAILED,
     }
     # The VM goes on without its watcher. A container's first process has no default for the signal.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(ExitStatus.TERMINATED)))
     try:
-        for event in stub.WatchEvents(pb.WatchEventsRequest(), timeout=timeout):
+        for event in stub.WatchEvents(pb.WatchEventsRequest(vm=vm, incarnation=incarnation), timeout=timeout):
             if text := _event_text(event):
                 typer.echo(f"{vm}: {text}")
             if event.HasField("state") and event.state.state in ends:

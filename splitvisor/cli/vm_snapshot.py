@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from splitvisor.cli.control import FAILED, USAGE, fail, service_stub
+from splitvisor.cli.control import FAILED, USAGE, fail, machine_stub
 from splitvisor.machine.config import ConfigError
 from splitvisor.machine.connect import parse_connect
 from splitvisor.net.addresses import AddressError
@@ -43,11 +43,11 @@ def save(
     """Save a VM: memory, vCPUs, and the state of every back end. It stands still meanwhile, then goes on."""
     from splitvisor.machine.snapshot_file import SnapshotError
     from splitvisor.machine.snapshot_transfer import write_snapshot
-    from splitvisor.rpc import machine_pb2, machine_pb2_grpc  # slow to load
+    from splitvisor.rpc import machine_pb2  # slow to load
 
-    with service_stub("vm save", vm, "cpu", cpu, machine_pb2_grpc.MachineServiceStub) as stub:
+    with machine_stub("vm save", vm, cpu) as stub:
         try:
-            responses = stub.SaveMachine(machine_pb2.SaveMachineRequest(stop=stop), timeout=TRANSFER_SECONDS)
+            responses = stub.SaveMachine(machine_pb2.SaveMachineRequest(vm=vm, stop=stop), timeout=TRANSFER_SECONDS)
             saved = write_snapshot(responses, file)
         except OSError as error:
             _fail_file("vm save", file, error)
@@ -66,7 +66,6 @@ def restore(
     """Restore a VM on services that run. `splitvisor run --from FILE` does it with services of its own."""
     from splitvisor.machine.snapshot_file import SnapshotError, read_machine
     from splitvisor.machine.snapshot_transfer import restore_requests
-    from splitvisor.rpc import machine_pb2_grpc  # slow to load
 
     backends = _backends("vm restore", connect)
     try:
@@ -76,7 +75,7 @@ def restore(
     except SnapshotError as error:
         fail("vm restore", f"{file}: {error}", USAGE)
     began = time.monotonic()
-    with service_stub("vm restore", vm, "cpu", cpu, machine_pb2_grpc.MachineServiceStub) as stub:
+    with machine_stub("vm restore", vm, cpu) as stub:
         for _ in stub.RestoreMachine(restore_requests(vm, file, backends), timeout=TRANSFER_SECONDS):
             pass
     typer.echo(f"{vm} runs at {cpu}, restored in {time.monotonic() - began:.2f} s")
@@ -90,7 +89,7 @@ def migrate(
     cpu: Cpu = None,
 ) -> None:
     """Move a running VM to another cpu_service, with the same back ends or others. When that fails it goes on where it is."""
-    from splitvisor.rpc import machine_pb2, machine_pb2_grpc  # slow to load
+    from splitvisor.rpc import machine_pb2  # slow to load
 
     try:
         check_address(to)
@@ -99,8 +98,8 @@ def migrate(
     backends = [
         machine_pb2.BackendAddress(name=name, address=address) for name, address in _backends("vm migrate", connect).items()
     ]
-    request = machine_pb2.MigrateMachineRequest(target=to, backends=backends)
-    with service_stub("vm migrate", vm, "cpu", cpu, machine_pb2_grpc.MachineServiceStub) as stub:
+    request = machine_pb2.MigrateMachineRequest(vm=vm, target=to, backends=backends)
+    with machine_stub("vm migrate", vm, cpu) as stub:
         moved = stub.MigrateMachine(request, timeout=TRANSFER_SECONDS)
     typer.echo(f"{vm} runs at {to}; it stood still for {moved.downtime_seconds:.2f} s, {_mebibytes(moved.sent_bytes)} were sent")
 

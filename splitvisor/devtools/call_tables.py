@@ -62,7 +62,7 @@ class _NoEvents:
 def local_calls() -> list[LocalHypercall | LocalRtas]:
     """Return what cpu_service registers itself."""
     with tempfile.TemporaryDirectory() as directory:
-        board = Board(machine_pb2.MachineConfig(name="docs", memory_mib=256, vcpus=1), Path(directory), _NoEvents())
+        board = Board(machine_pb2.MachineConfig(name="docs", memory_mib=256, vcpus=1), 1, Path(directory), _NoEvents())
         try:
             registered = [call.owner for call in board.registry.rtas_calls()]
             return [*board.registry.local.values(), *(call for call in registered if isinstance(call, LocalRtas))]

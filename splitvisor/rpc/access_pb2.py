@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!splitvisor/access/v1/access.proto\x12\x14splitvisor.access.v1\x1a google/protobuf/descriptor.proto\"\xb4\x01\n\x06\x41\x63\x63\x65ss\x12)\n\x05roles\x18\x01 \x03(\x0e\x32\x1a.splitvisor.access.v1.Role\x12\x0f\n\x05\x66ield\x18\x02 \x01(\tH\x00\x12\r\n\x03own\x18\x03 \x01(\x08H\x00\x12\x10\n\x06listed\x18\x04 \x01(\tH\x00\x12\x0e\n\x04none\x18\x05 \x01(\x08H\x00\x12\x37\n\x0crestrictions\x18\x06 \x03(\x0b\x32!.splitvisor.access.v1.RestrictionB\x04\n\x02vm\"G\n\x0bRestriction\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12)\n\x05roles\x18\x02 \x03(\x0e\x32\x1a.splitvisor.access.v1.Role*~\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0c\n\x08ROLE_CPU\x10\x01\x12\x10\n\x0cROLE_BACKEND\x10\x02\x12\x15\n\x11ROLE_CONSOLE_READ\x10\x03\x12\x16\n\x12ROLE_CONSOLE_WRITE\x10\x04\x12\x11\n\rROLE_OPERATOR\x10\x05:N\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x1c.splitvisor.access.v1.Accessb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!splitvisor/access/v1/access.proto\x12\x14splitvisor.access.v1\x1a google/protobuf/descriptor.proto\"\xa5\x01\n\x06\x41\x63\x63\x65ss\x12)\n\x05roles\x18\x01 \x03(\x0e\x32\x1a.splitvisor.access.v1.Role\x12\x0f\n\x05\x66ield\x18\x02 \x01(\tH\x00\x12\x10\n\x06listed\x18\x03 \x01(\tH\x00\x12\x0e\n\x04none\x18\x04 \x01(\x08H\x00\x12\x37\n\x0crestrictions\x18\x05 \x03(\x0b\x32!.splitvisor.access.v1.RestrictionB\x04\n\x02vm\"G\n\x0bRestriction\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12)\n\x05roles\x18\x02 \x03(\x0e\x32\x1a.splitvisor.access.v1.Role*~\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0c\n\x08ROLE_CPU\x10\x01\x12\x10\n\x0cROLE_BACKEND\x10\x02\x12\x15\n\x11ROLE_CONSOLE_READ\x10\x03\x12\x16\n\x12ROLE_CONSOLE_WRITE\x10\x04\x12\x11\n\rROLE_OPERATOR\x10\x05:N\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x1c.splitvisor.access.v1.Accessb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'splitvisor.rpc.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=349
-  _globals['_ROLE']._serialized_end=475
+  _globals['_ROLE']._serialized_start=334
+  _globals['_ROLE']._serialized_end=460
   _globals['_ACCESS']._serialized_start=94
-  _globals['_ACCESS']._serialized_end=274
-  _globals['_RESTRICTION']._serialized_start=276
-  _globals['_RESTRICTION']._serialized_end=347
+  _globals['_ACCESS']._serialized_end=259
+  _globals['_RESTRICTION']._serialized_start=261
+  _globals['_RESTRICTION']._serialized_end=332
 # @@protoc_insertion_point(module_scope)

@@ -26,20 +26,18 @@ ACCESS_FIELD_NUMBER: _ClassVar[int]
 access: _descriptor.FieldDescriptor
 
 class Access(_message.Message):
-    __slots__ = ("roles", "field", "own", "listed", "none", "restrictions")
+    __slots__ = ("roles", "field", "listed", "none", "restrictions")
     ROLES_FIELD_NUMBER: _ClassVar[int]
     FIELD_FIELD_NUMBER: _ClassVar[int]
-    OWN_FIELD_NUMBER: _ClassVar[int]
     LISTED_FIELD_NUMBER: _ClassVar[int]
     NONE_FIELD_NUMBER: _ClassVar[int]
     RESTRICTIONS_FIELD_NUMBER: _ClassVar[int]
     roles: _containers.RepeatedScalarFieldContainer[Role]
     field: str
-    own: bool
     listed: str
     none: bool
     restrictions: _containers.RepeatedCompositeFieldContainer[Restriction]
-    def __init__(self, roles: _Optional[_Iterable[_Union[Role, str]]] = ..., field: _Optional[str] = ..., own: _Optional[bool] = ..., listed: _Optional[str] = ..., none: _Optional[bool] = ..., restrictions: _Optional[_Iterable[_Union[Restriction, _Mapping]]] = ...) -> None: ...
+    def __init__(self, roles: _Optional[_Iterable[_Union[Role, str]]] = ..., field: _Optional[str] = ..., listed: _Optional[str] = ..., none: _Optional[bool] = ..., restrictions: _Optional[_Iterable[_Union[Restriction, _Mapping]]] = ...) -> None: ...
 
 class Restriction(_message.Message):
     __slots__ = ("field", "roles")

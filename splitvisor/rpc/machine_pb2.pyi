@@ -103,46 +103,68 @@ class StartMachineRequest(_message.Message):
     def __init__(self, config: _Optional[_Union[MachineConfig, _Mapping]] = ...) -> None: ...
 
 class StartMachineResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("incarnation",)
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    incarnation: int
+    def __init__(self, incarnation: _Optional[int] = ...) -> None: ...
 
 class PauseMachineRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("vm", "incarnation")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    incarnation: int
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class PauseMachineResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ResumeMachineRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("vm", "incarnation")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    incarnation: int
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class ResumeMachineResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ResetMachineRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("vm", "incarnation")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    incarnation: int
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class ResetMachineResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class StopMachineRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("vm", "incarnation")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    incarnation: int
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class StopMachineResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class SaveMachineRequest(_message.Message):
-    __slots__ = ("stop",)
+    __slots__ = ("vm", "incarnation", "stop")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    incarnation: int
     stop: bool
-    def __init__(self, stop: _Optional[bool] = ...) -> None: ...
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., stop: _Optional[bool] = ...) -> None: ...
 
 class SaveMachineResponse(_message.Message):
     __slots__ = ("data", "saved")
@@ -201,22 +223,28 @@ class RestoreMachineResponse(_message.Message):
     def __init__(self, ready: _Optional[_Union[RestoreReady, _Mapping]] = ..., running: _Optional[_Union[RestoreRunning, _Mapping]] = ...) -> None: ...
 
 class RestoreReady(_message.Message):
-    __slots__ = ("vm",)
+    __slots__ = ("vm", "incarnation")
     VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     vm: str
-    def __init__(self, vm: _Optional[str] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class RestoreRunning(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class MigrateMachineRequest(_message.Message):
-    __slots__ = ("target", "backends")
+    __slots__ = ("vm", "incarnation", "target", "backends")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     BACKENDS_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    incarnation: int
     target: str
     backends: _containers.RepeatedCompositeFieldContainer[BackendAddress]
-    def __init__(self, target: _Optional[str] = ..., backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ...) -> None: ...
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., target: _Optional[str] = ..., backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ...) -> None: ...
 
 class MigrateMachineResponse(_message.Message):
     __slots__ = ("downtime_seconds", "sent_bytes")
@@ -226,13 +254,38 @@ class MigrateMachineResponse(_message.Message):
     sent_bytes: int
     def __init__(self, downtime_seconds: _Optional[float] = ..., sent_bytes: _Optional[int] = ...) -> None: ...
 
-class GetStatusRequest(_message.Message):
+class ListMachinesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class GetStatusResponse(_message.Message):
-    __slots__ = ("vm", "state", "detail", "uptime_seconds", "backends", "calls", "waiting_seconds", "resets", "latency_bounds", "ram_bytes", "activity", "interrupts")
+class ListMachinesResponse(_message.Message):
+    __slots__ = ("machines",)
+    MACHINES_FIELD_NUMBER: _ClassVar[int]
+    machines: _containers.RepeatedCompositeFieldContainer[Machine]
+    def __init__(self, machines: _Optional[_Iterable[_Union[Machine, _Mapping]]] = ...) -> None: ...
+
+class Machine(_message.Message):
+    __slots__ = ("vm", "incarnation", "state")
     VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    incarnation: int
+    state: MachineState
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., state: _Optional[_Union[MachineState, str]] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ("vm", "incarnation")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    incarnation: int
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("vm", "incarnation", "state", "detail", "uptime_seconds", "backends", "calls", "waiting_seconds", "resets", "latency_bounds", "ram_bytes", "activity", "interrupts")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -245,6 +298,7 @@ class GetStatusResponse(_message.Message):
     ACTIVITY_FIELD_NUMBER: _ClassVar[int]
     INTERRUPTS_FIELD_NUMBER: _ClassVar[int]
     vm: str
+    incarnation: int
     state: MachineState
     detail: str
     uptime_seconds: float
@@ -256,7 +310,7 @@ class GetStatusResponse(_message.Message):
     ram_bytes: int
     activity: VcpuActivity
     interrupts: _containers.RepeatedCompositeFieldContainer[InterruptCount]
-    def __init__(self, vm: _Optional[str] = ..., state: _Optional[_Union[MachineState, str]] = ..., detail: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., backends: _Optional[_Iterable[_Union[BackendStatus, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[CallCount, _Mapping]]] = ..., waiting_seconds: _Optional[float] = ..., resets: _Optional[int] = ..., latency_bounds: _Optional[_Iterable[float]] = ..., ram_bytes: _Optional[int] = ..., activity: _Optional[_Union[VcpuActivity, _Mapping]] = ..., interrupts: _Optional[_Iterable[_Union[InterruptCount, _Mapping]]] = ...) -> None: ...
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., state: _Optional[_Union[MachineState, str]] = ..., detail: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., backends: _Optional[_Iterable[_Union[BackendStatus, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[CallCount, _Mapping]]] = ..., waiting_seconds: _Optional[float] = ..., resets: _Optional[int] = ..., latency_bounds: _Optional[_Iterable[float]] = ..., ram_bytes: _Optional[int] = ..., activity: _Optional[_Union[VcpuActivity, _Mapping]] = ..., interrupts: _Optional[_Iterable[_Union[InterruptCount, _Mapping]]] = ...) -> None: ...
 
 class BackendStatus(_message.Message):
     __slots__ = ("name", "address", "attached", "reconnects", "ram_mapped", "posted_calls", "posted_bytes", "credit_stalls")
@@ -333,18 +387,24 @@ class InterruptCount(_message.Message):
     def __init__(self, source: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class WatchEventsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("vm", "incarnation")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    incarnation: int
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class WatchEventsResponse(_message.Message):
-    __slots__ = ("state", "backend", "progress")
+    __slots__ = ("incarnation", "state", "backend", "progress")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    incarnation: int
     state: StateChanged
     backend: BackendStatus
     progress: Progress
-    def __init__(self, state: _Optional[_Union[StateChanged, _Mapping]] = ..., backend: _Optional[_Union[BackendStatus, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
+    def __init__(self, incarnation: _Optional[int] = ..., state: _Optional[_Union[StateChanged, _Mapping]] = ..., backend: _Optional[_Union[BackendStatus, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
 
 class StateChanged(_message.Message):
     __slots__ = ("state", "detail")
@@ -361,20 +421,24 @@ class Progress(_message.Message):
     def __init__(self, step: _Optional[str] = ...) -> None: ...
 
 class WatchTrapsRequest(_message.Message):
-    __slots__ = ("calls", "owners", "vcpus", "failed", "slower_than_ns", "local")
+    __slots__ = ("vm", "incarnation", "calls", "owners", "vcpus", "failed", "slower_than_ns", "local")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     OWNERS_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
     SLOWER_THAN_NS_FIELD_NUMBER: _ClassVar[int]
     LOCAL_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    incarnation: int
     calls: _containers.RepeatedScalarFieldContainer[str]
     owners: _containers.RepeatedScalarFieldContainer[str]
     vcpus: _containers.RepeatedScalarFieldContainer[int]
     failed: bool
     slower_than_ns: int
     local: bool
-    def __init__(self, calls: _Optional[_Iterable[str]] = ..., owners: _Optional[_Iterable[str]] = ..., vcpus: _Optional[_Iterable[int]] = ..., failed: _Optional[bool] = ..., slower_than_ns: _Optional[int] = ..., local: _Optional[bool] = ...) -> None: ...
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., calls: _Optional[_Iterable[str]] = ..., owners: _Optional[_Iterable[str]] = ..., vcpus: _Optional[_Iterable[int]] = ..., failed: _Optional[bool] = ..., slower_than_ns: _Optional[int] = ..., local: _Optional[bool] = ...) -> None: ...
 
 class WatchTrapsResponse(_message.Message):
     __slots__ = ("traps", "missed")

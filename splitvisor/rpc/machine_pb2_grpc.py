@@ -26,7 +26,11 @@ if _version_not_supported:
 
 
 class MachineServiceStub:
-    """Control of the one VM of a cpu_service.
+    """Control of the machines of a cpu_service, which has one at a time.
+
+    Naming. A request names its VM; one that knows which life of it is meant says so with `incarnation`, as StartMachine, GetStatus and
+    ListMachines return it. So a stale address, or a machine that was started since, is refused and nothing is done: NOT_FOUND when the
+    machine here is not that VM, FAILED_PRECONDITION when it is another life of it. 0 stands for whichever life there is.
     """
 
     def __init__(self, channel):
@@ -75,6 +79,11 @@ class MachineServiceStub:
                 request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.MigrateMachineRequest.SerializeToString,
                 response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.MigrateMachineResponse.FromString,
                 _registered_method=True)
+        self.ListMachines = channel.unary_unary(
+                '/splitvisor.control.v1.MachineService/ListMachines',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ListMachinesRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ListMachinesResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/splitvisor.control.v1.MachineService/GetStatus',
                 request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.GetStatusRequest.SerializeToString,
@@ -93,7 +102,11 @@ class MachineServiceStub:
 
 
 class MachineServiceServicer:
-    """Control of the one VM of a cpu_service.
+    """Control of the machines of a cpu_service, which has one at a time.
+
+    Naming. A request names its VM; one that knows which life of it is meant says so with `incarnation`, as StartMachine, GetStatus and
+    ListMachines return it. So a stale address, or a machine that was started since, is refused and nothing is done: NOT_FOUND when the
+    machine here is not that VM, FAILED_PRECONDITION when it is another life of it. 0 stands for whichever life there is.
     """
 
     def StartMachine(self, request, context):
@@ -108,7 +121,7 @@ class MachineServiceServicer:
 
     def PauseMachine(self, request, context):
         """Stops the vCPUs where they are; devices go on. Pausing a paused machine does nothing.
-        Errors, here and below: FAILED_PRECONDITION when there is no machine.
+        Errors, here and below: see Naming.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,16 +182,24 @@ class MachineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListMachines(self, request, context):
+        """Lists the machines of this cpu_service, ended ones included until another is started. Safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
-        """Tells what the machine does. Safe to repeat.
+        """Returns what the machine does. Safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchEvents(self, request, context):
-        """Streams events from now on, the current state first. Ends after a final state (POWERED_OFF, CRASHED, STOPPED, FAILED). A
-        watcher that falls 1,000 events behind is ended with RESOURCE_EXHAUSTED.
+        """Streams a VM's events from now on, the current state first. Without `incarnation`, a VM that has no machine here is waited for: its
+        state is NONE. Ends after a change to a final state (POWERED_OFF, CRASHED, STOPPED, FAILED). A watcher that falls 1,000 events
+        behind is ended with RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,7 +211,7 @@ class MachineServiceServicer:
 
         Limits. 8 watchers; 8,192 calls wait for each.
 
-        Errors. FAILED_PRECONDITION: there is no machine. INVALID_ARGUMENT: more than 32 patterns, or one longer than 64 bytes.
+        Errors. FAILED_PRECONDITION: it has ended. INVALID_ARGUMENT: more than 32 patterns, or one longer than 64 bytes.
         RESOURCE_EXHAUSTED: there are 8 watchers already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -240,6 +261,11 @@ def add_MachineServiceServicer_to_server(servicer, server):
                     request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.MigrateMachineRequest.FromString,
                     response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.MigrateMachineResponse.SerializeToString,
             ),
+            'ListMachines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMachines,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ListMachinesRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ListMachinesResponse.SerializeToString,
+            ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
                     request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.GetStatusRequest.FromString,
@@ -264,7 +290,11 @@ def add_MachineServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MachineService:
-    """Control of the one VM of a cpu_service.
+    """Control of the machines of a cpu_service, which has one at a time.
+
+    Naming. A request names its VM; one that knows which life of it is meant says so with `incarnation`, as StartMachine, GetStatus and
+    ListMachines return it. So a stale address, or a machine that was started since, is refused and nothing is done: NOT_FOUND when the
+    machine here is not that VM, FAILED_PRECONDITION when it is another life of it. 0 stands for whichever life there is.
     """
 
     @staticmethod
@@ -473,6 +503,33 @@ class MachineService:
             '/splitvisor.control.v1.MachineService/MigrateMachine',
             splitvisor_dot_control_dot_v1_dot_machine__pb2.MigrateMachineRequest.SerializeToString,
             splitvisor_dot_control_dot_v1_dot_machine__pb2.MigrateMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMachines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/splitvisor.control.v1.MachineService/ListMachines',
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.ListMachinesRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.ListMachinesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MachineServiceStub:
-    """Control of the one VM of a cpu_service."""
+    """Control of the machines of a cpu_service, which has one at a time.
+
+    Naming. A request names its VM; one that knows which life of it is meant says so with `incarnation`, as StartMachine, GetStatus and
+    ListMachines return it. So a stale address, or a machine that was started since, is refused and nothing is done: NOT_FOUND when the
+    machine here is not that VM, FAILED_PRECONDITION when it is another life of it. 0 stands for whichever life there is.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -41,7 +46,7 @@ class MachineServiceStub:
     """
     PauseMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.PauseMachineRequest, _machine_pb2.PauseMachineResponse]
     """Stops the vCPUs where they are; devices go on. Pausing a paused machine does nothing.
-    Errors, here and below: FAILED_PRECONDITION when there is no machine.
+    Errors, here and below: see Naming.
     """
     ResumeMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.ResumeMachineRequest, _machine_pb2.ResumeMachineResponse]
     """Lets a paused machine go on. Resuming a running machine does nothing."""
@@ -71,11 +76,14 @@ class MachineServiceStub:
     Errors. As SaveMachine and RestoreMachine. UNKNOWN: the connection broke at the moment of handing over; the machine is PAUSED
     here, and the text says how to find out who has it.
     """
+    ListMachines: _grpc.UnaryUnaryMultiCallable[_machine_pb2.ListMachinesRequest, _machine_pb2.ListMachinesResponse]
+    """Lists the machines of this cpu_service, ended ones included until another is started. Safe to repeat."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_machine_pb2.GetStatusRequest, _machine_pb2.GetStatusResponse]
-    """Tells what the machine does. Safe to repeat."""
+    """Returns what the machine does. Safe to repeat."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_machine_pb2.WatchEventsRequest, _machine_pb2.WatchEventsResponse]
-    """Streams events from now on, the current state first. Ends after a final state (POWERED_OFF, CRASHED, STOPPED, FAILED). A
-    watcher that falls 1,000 events behind is ended with RESOURCE_EXHAUSTED.
+    """Streams a VM's events from now on, the current state first. Without `incarnation`, a VM that has no machine here is waited for: its
+    state is NONE. Ends after a change to a final state (POWERED_OFF, CRASHED, STOPPED, FAILED). A watcher that falls 1,000 events
+    behind is ended with RESOURCE_EXHAUSTED.
     """
     WatchTraps: _grpc.UnaryStreamMultiCallable[_machine_pb2.WatchTrapsRequest, _machine_pb2.WatchTrapsResponse]
     """Streams the guest's calls as they return, from now on and in order, until the caller cancels or the machine ends. The guest
@@ -83,13 +91,18 @@ class MachineServiceStub:
 
     Limits. 8 watchers; 8,192 calls wait for each.
 
-    Errors. FAILED_PRECONDITION: there is no machine. INVALID_ARGUMENT: more than 32 patterns, or one longer than 64 bytes.
+    Errors. FAILED_PRECONDITION: it has ended. INVALID_ARGUMENT: more than 32 patterns, or one longer than 64 bytes.
     RESOURCE_EXHAUSTED: there are 8 watchers already.
     """
 
 @_typing.type_check_only
 class MachineServiceAsyncStub(MachineServiceStub):
-    """Control of the one VM of a cpu_service."""
+    """Control of the machines of a cpu_service, which has one at a time.
+
+    Naming. A request names its VM; one that knows which life of it is meant says so with `incarnation`, as StartMachine, GetStatus and
+    ListMachines return it. So a stale address, or a machine that was started since, is refused and nothing is done: NOT_FOUND when the
+    machine here is not that VM, FAILED_PRECONDITION when it is another life of it. 0 stands for whichever life there is.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.StartMachineRequest, _machine_pb2.StartMachineResponse]  # type: ignore[assignment]
@@ -100,7 +113,7 @@ class MachineServiceAsyncStub(MachineServiceStub):
     """
     PauseMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.PauseMachineRequest, _machine_pb2.PauseMachineResponse]  # type: ignore[assignment]
     """Stops the vCPUs where they are; devices go on. Pausing a paused machine does nothing.
-    Errors, here and below: FAILED_PRECONDITION when there is no machine.
+    Errors, here and below: see Naming.
     """
     ResumeMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.ResumeMachineRequest, _machine_pb2.ResumeMachineResponse]  # type: ignore[assignment]
     """Lets a paused machine go on. Resuming a running machine does nothing."""
@@ -130,11 +143,14 @@ class MachineServiceAsyncStub(MachineServiceStub):
     Errors. As SaveMachine and RestoreMachine. UNKNOWN: the connection broke at the moment of handing over; the machine is PAUSED
     here, and the text says how to find out who has it.
     """
+    ListMachines: _aio.UnaryUnaryMultiCallable[_machine_pb2.ListMachinesRequest, _machine_pb2.ListMachinesResponse]  # type: ignore[assignment]
+    """Lists the machines of this cpu_service, ended ones included until another is started. Safe to repeat."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_machine_pb2.GetStatusRequest, _machine_pb2.GetStatusResponse]  # type: ignore[assignment]
-    """Tells what the machine does. Safe to repeat."""
+    """Returns what the machine does. Safe to repeat."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_machine_pb2.WatchEventsRequest, _machine_pb2.WatchEventsResponse]  # type: ignore[assignment]
-    """Streams events from now on, the current state first. Ends after a final state (POWERED_OFF, CRASHED, STOPPED, FAILED). A
-    watcher that falls 1,000 events behind is ended with RESOURCE_EXHAUSTED.
+    """Streams a VM's events from now on, the current state first. Without `incarnation`, a VM that has no machine here is waited for: its
+    state is NONE. Ends after a change to a final state (POWERED_OFF, CRASHED, STOPPED, FAILED). A watcher that falls 1,000 events
+    behind is ended with RESOURCE_EXHAUSTED.
     """
     WatchTraps: _aio.UnaryStreamMultiCallable[_machine_pb2.WatchTrapsRequest, _machine_pb2.WatchTrapsResponse]  # type: ignore[assignment]
     """Streams the guest's calls as they return, from now on and in order, until the caller cancels or the machine ends. The guest
@@ -142,12 +158,17 @@ class MachineServiceAsyncStub(MachineServiceStub):
 
     Limits. 8 watchers; 8,192 calls wait for each.
 
-    Errors. FAILED_PRECONDITION: there is no machine. INVALID_ARGUMENT: more than 32 patterns, or one longer than 64 bytes.
+    Errors. FAILED_PRECONDITION: it has ended. INVALID_ARGUMENT: more than 32 patterns, or one longer than 64 bytes.
     RESOURCE_EXHAUSTED: there are 8 watchers already.
     """
 
 class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Control of the one VM of a cpu_service."""
+    """Control of the machines of a cpu_service, which has one at a time.
+
+    Naming. A request names its VM; one that knows which life of it is meant says so with `incarnation`, as StartMachine, GetStatus and
+    ListMachines return it. So a stale address, or a machine that was started since, is refused and nothing is done: NOT_FOUND when the
+    machine here is not that VM, FAILED_PRECONDITION when it is another life of it. 0 stands for whichever life there is.
+    """
 
     @_abc_1.abstractmethod
     def StartMachine(
@@ -168,7 +189,7 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_machine_pb2.PauseMachineResponse, _abc.Awaitable[_machine_pb2.PauseMachineResponse]]:
         """Stops the vCPUs where they are; devices go on. Pausing a paused machine does nothing.
-        Errors, here and below: FAILED_PRECONDITION when there is no machine.
+        Errors, here and below: see Naming.
         """
 
     @_abc_1.abstractmethod
@@ -236,12 +257,20 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ListMachines(
+        self,
+        request: _machine_pb2.ListMachinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_machine_pb2.ListMachinesResponse, _abc.Awaitable[_machine_pb2.ListMachinesResponse]]:
+        """Lists the machines of this cpu_service, ended ones included until another is started. Safe to repeat."""
+
+    @_abc_1.abstractmethod
     def GetStatus(
         self,
         request: _machine_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_machine_pb2.GetStatusResponse, _abc.Awaitable[_machine_pb2.GetStatusResponse]]:
-        """Tells what the machine does. Safe to repeat."""
+        """Returns what the machine does. Safe to repeat."""
 
     @_abc_1.abstractmethod
     def WatchEvents(
@@ -249,8 +278,9 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _machine_pb2.WatchEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_machine_pb2.WatchEventsResponse], _abc.AsyncIterator[_machine_pb2.WatchEventsResponse]]:
-        """Streams events from now on, the current state first. Ends after a final state (POWERED_OFF, CRASHED, STOPPED, FAILED). A
-        watcher that falls 1,000 events behind is ended with RESOURCE_EXHAUSTED.
+        """Streams a VM's events from now on, the current state first. Without `incarnation`, a VM that has no machine here is waited for: its
+        state is NONE. Ends after a change to a final state (POWERED_OFF, CRASHED, STOPPED, FAILED). A watcher that falls 1,000 events
+        behind is ended with RESOURCE_EXHAUSTED.
         """
 
     @_abc_1.abstractmethod
@@ -264,7 +294,7 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Limits. 8 watchers; 8,192 calls wait for each.
 
-        Errors. FAILED_PRECONDITION: there is no machine. INVALID_ARGUMENT: more than 32 patterns, or one longer than 64 bytes.
+        Errors. FAILED_PRECONDITION: it has ended. INVALID_ARGUMENT: more than 32 patterns, or one longer than 64 bytes.
         RESOURCE_EXHAUSTED: there are 8 watchers already.
         """
 

@@ -7,7 +7,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -23,6 +23,8 @@ from splitvisor.terminal.session import TerminalEnd, TerminalError, TerminalResu
 
 if TYPE_CHECKING:
     from splitvisor.rpc.machine_pb2_grpc import MachineServiceAsyncStub as _Stub
+
+_T = TypeVar("_T")
 
 START_SECONDS = 60.0
 LAST_OUTPUT_SECONDS = 5.0
@@ -59,9 +61,9 @@ async def run_machine(
     backends = {name.package: reached[name.command] for name in SERVICE_NAMES if name.command != "cpu"}
     async with open_aio_channel(addresses["cpu"]) as channel:
         stub = machine_pb2_grpc.MachineServiceStub(channel)
-        started = asyncio.Event()
+        started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         refused = False
-        ended = asyncio.create_task(_watch(stub, started, request.progress))
+        ended = asyncio.create_task(_watch(stub, request.config.name, started, request.progress))
         # Before the machine: it may say all it has to say, and end, before an attach after its start came through.
         terminal = asyncio.create_task(
             attach_terminal(
@@ -71,7 +73,7 @@ async def run_machine(
         )  # fmt: skip
         try:
             try:
-                await _first(asyncio.ensure_future(_start(stub, request, backends)), failures)
+                started.set_result(await _first(asyncio.ensure_future(_start(stub, request, backends)), failures))
             except grpc.aio.AioRpcError as error:
                 refused = error.code() in _START_ERRORS
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
@@ -79,10 +81,9 @@ async def run_machine(
                 return Outcome(_START_ERRORS.get(error.code(), ExitStatus.SERVICE_FAILED), explain(error, addresses["cpu"]))
             except OSError as error:
                 return Outcome(ExitStatus.USAGE, f"{request.snapshot}: {error.strerror}")
-            started.set()
             request.progress("")
             outcome = await _end(ended, terminal, failures, request.exit_on)
-            return Outcome(outcome.status, outcome.message, await _statistics(stub))
+            return Outcome(outcome.status, outcome.message, await _statistics(stub, request.config.name, started.result()))
         except grpc.aio.AioRpcError as error:
             # When its process has ended, that is the better explanation, and known a moment later.
             await _raise_failure(failures)
@@ -94,8 +95,10 @@ async def run_machine(
             # With a service gone an orderly end is out of reach: its calls wait for it.
             # And what runs at a cpu_service that refused to start this machine is another one.
             if not refused and not any(failure.done() for failure in failures):
+                incarnation = started.result() if started.done() else 0
+                stop = pb.StopMachineRequest(vm=request.config.name, incarnation=incarnation)
                 with suppress(grpc.aio.AioRpcError):
-                    await stub.StopMachine(pb.StopMachineRequest(), timeout=CONTROL_SECONDS)
+                    await stub.StopMachine(stop, timeout=CONTROL_SECONDS)
 
 
 def _console_address(config: MachineConfig, vio: str) -> str:
@@ -109,29 +112,33 @@ def _console_address(config: MachineConfig, vio: str) -> str:
 _UNREAD = "nobody reads the console any more, and the text has not come"
 
 
-async def _start(stub: _Stub, request: RunRequest, backends: Mapping[str, str]) -> None:
-    """Start the machine, as configured or from its snapshot. Raises AioRpcError, and OSError for the snapshot."""
+async def _start(stub: _Stub, request: RunRequest, backends: Mapping[str, str]) -> int:
+    """Start the machine, as configured or from its snapshot; return its incarnation.
+
+    Raises AioRpcError, and OSError for the snapshot.
+    """
     if request.snapshot is None:
         config = request.config.message(backends)
         config.record_file = str(request.record.absolute()) if request.record is not None else ""
-        await stub.StartMachine(pb.StartMachineRequest(config=config), timeout=START_SECONDS)
-        return
+        return (await stub.StartMachine(pb.StartMachineRequest(config=config), timeout=START_SECONDS)).incarnation
     from splitvisor.machine.snapshot_transfer import restore_requests  # not needed without a snapshot
 
     own = "cpu" not in request.connect
     requests = restore_requests(request.config.name, request.snapshot, backends, same_host=own)
-    async for _ in stub.RestoreMachine(requests, timeout=START_SECONDS):
-        pass
+    incarnation = 0
+    async for response in stub.RestoreMachine(requests, timeout=START_SECONDS):
+        incarnation = response.ready.incarnation or incarnation
+    return incarnation
 
 
-async def _first(task: asyncio.Future[Any], failures: Sequence[asyncio.Task[Any]]) -> None:
-    """Wait for a task, or raise what ended a service meanwhile."""
+async def _first(task: asyncio.Future[_T], failures: Sequence[asyncio.Task[Any]]) -> _T:
+    """Return the result of a task, or raise what ended a service meanwhile."""
     done, _ = await asyncio.wait({task, *failures}, return_when=asyncio.FIRST_COMPLETED)
     for finished in done:
         if finished is not task:
             task.cancel()
             finished.result()
-    task.result()
+    return task.result()
 
 
 async def _raise_failure(failures: Sequence[asyncio.Task[Any]]) -> None:
@@ -172,19 +179,21 @@ async def _end(
     return Outcome(status, "" if status is ExitStatus.POWERED_OFF else state.detail)
 
 
-async def _watch(stub: _Stub, started: asyncio.Event, progress: Callable[[str], None]) -> pb.StateChanged:
-    """Return the machine's final state. What an earlier machine of the same cpu_service left behind does not count."""
+async def _watch(stub: _Stub, vm: str, started: asyncio.Future[int], progress: Callable[[str], None]) -> pb.StateChanged:
+    """Return the machine's final state. Those of the VM's earlier lives at the same cpu_service do not count."""
+    request = pb.WatchEventsRequest(vm=vm)
     while True:
-        async for event in stub.WatchEvents(pb.WatchEventsRequest()):
-            if event.WhichOneof("event") == "progress" and not started.is_set():
+        async for event in stub.WatchEvents(request):
+            if event.WhichOneof("event") == "progress" and not started.done():
                 progress(event.progress.step)
-            elif event.WhichOneof("event") == "state" and event.state.state in _FINAL and started.is_set():
+            own = started.done() and event.incarnation == started.result()
+            if own and event.WhichOneof("event") == "state" and event.state.state in _FINAL:
                 return event.state
-        await started.wait()
+        request.incarnation = await asyncio.shield(started)
 
 
-async def _statistics(stub: _Stub) -> dict[str, Any]:
-    status = await stub.GetStatus(pb.GetStatusRequest(), timeout=CONTROL_SECONDS)
+async def _statistics(stub: _Stub, vm: str, incarnation: int) -> dict[str, Any]:
+    status = await stub.GetStatus(pb.GetStatusRequest(vm=vm, incarnation=incarnation), timeout=CONTROL_SECONDS)
     return {
         "vm": status.vm,
         "state": pb.MachineState.Name(status.state),

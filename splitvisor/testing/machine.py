@@ -63,6 +63,8 @@ class RunningMachine:
         self.traps = Traps()
         """The calls to those of the back ends that this process serves."""
         self._loop = loop
+        self._incarnation = 0
+        """0: it has not started."""
         self._guest: ScriptedGuest | None = None
         self._script = ServedBackend(SCRIPT, services.directory, loop, Traps())
         self._backends: list[ServedBackend | RunningProgram] = []
@@ -72,7 +74,8 @@ class RunningMachine:
             self._backends = serve(backends, services.directory, loop, self.traps)
             served = (BackendAddress(each.name, each.address) for each in (*self._backends, self._script))
             self.config = replace(config, name=self.name, backends=(*config.backends, *served))
-            self._stub.StartMachine(pb.StartMachineRequest(config=self.config.message(services.backends)), timeout=START_S)
+            start = pb.StartMachineRequest(config=self.config.message(services.backends))
+            self._incarnation = self._stub.StartMachine(start, timeout=START_S).incarnation
         except grpc.RpcError as error:
             self.close()
             raise MachineStartError(error.details() or "no reason given", error.code()) from None
@@ -104,7 +107,7 @@ class RunningMachine:
 
     def status(self) -> pb.GetStatusResponse:
         """Return what the machine does."""
-        return self._stub.GetStatus(pb.GetStatusRequest(), timeout=DEADLINE_S)
+        return self._stub.GetStatus(pb.GetStatusRequest(vm=self.name, incarnation=self._incarnation), timeout=DEADLINE_S)
 
     def calls(self) -> Mapping[str, int]:
         """Return how often each call was made so far, whoever owns it, by name."""
@@ -130,7 +133,7 @@ class RunningMachine:
     def reset(self) -> None:
         """Reset it, as the guest's own reboot would; the guest's next call comes after that, with RAM as it was at the start."""
         before = self.status().resets
-        self._stub.ResetMachine(pb.ResetMachineRequest(), timeout=DEADLINE_S)
+        self._stub.ResetMachine(pb.ResetMachineRequest(vm=self.name, incarnation=self._incarnation), timeout=DEADLINE_S)
         deadline = time.monotonic() + DEADLINE_S
         pause = threading.Event()
         while self.status().resets == before:
@@ -144,27 +147,33 @@ class RunningMachine:
         """
         path = self.services.directory / f"{self.name}.snapshot"
         try:
-            write_snapshot(self._stub.SaveMachine(pb.SaveMachineRequest(stop=True), timeout=START_S), path)
+            write_snapshot(
+                self._stub.SaveMachine(
+                    pb.SaveMachineRequest(vm=self.name, incarnation=self._incarnation, stop=True), timeout=START_S
+                ),
+                path,
+            )
             self._guest = None
-            list(self._stub.RestoreMachine(restore_requests(self.name, path, {}), timeout=START_S))
+            ready, *_ = self._stub.RestoreMachine(restore_requests(self.name, path, {}), timeout=START_S)
+            self._incarnation = ready.ready.incarnation
         finally:
             path.unlink(missing_ok=True)
 
     def pause(self) -> None:
         """Stop the vCPU."""
-        self._stub.PauseMachine(pb.PauseMachineRequest(), timeout=DEADLINE_S)
+        self._stub.PauseMachine(pb.PauseMachineRequest(vm=self.name, incarnation=self._incarnation), timeout=DEADLINE_S)
 
     def resume(self) -> None:
         """Let it go on."""
-        self._stub.ResumeMachine(pb.ResumeMachineRequest(), timeout=DEADLINE_S)
+        self._stub.ResumeMachine(pb.ResumeMachineRequest(vm=self.name, incarnation=self._incarnation), timeout=DEADLINE_S)
 
     def close(self) -> None:
         """End it, and stop the back ends."""
         try:
             if self.services.alive("cpu"):
-                self._stub.StopMachine(pb.StopMachineRequest(), timeout=DEADLINE_S)
+                self._stub.StopMachine(pb.StopMachineRequest(vm=self.name, incarnation=self._incarnation), timeout=DEADLINE_S)
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:  # No machine was ever started there.
+            if error.code() is not grpc.StatusCode.NOT_FOUND:  # It never got that far, or cpu_service was started again.
                 raise
         finally:
             self._channel.close()

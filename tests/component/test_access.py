@@ -9,7 +9,6 @@ import asyncio
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,13 +22,8 @@ import pytest
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from cpu_service.service import MachineServicer
-from splitvisor.access.authorization import OTHER_RULES, Authorization, Rule, rules
+from splitvisor.access.authorization import OTHER_RULES, Rule, rules
 from splitvisor.access.identity import Role
-from splitvisor.access.own_vm import OwnVm
-from splitvisor.net.tls_files import TlsFiles
-from splitvisor.net.tls_server import server_credentials
-from splitvisor.rpc import machine_pb2, machine_pb2_grpc
 from splitvisor.service.names import SERVICE_NAMES, ServiceName
 from tests.certificates import Authority
 from tests.component.test_service import ROOT, own_options
@@ -177,32 +171,3 @@ def test_no_rpc_lets_a_peer_without_a_certificate_in(served: tuple[ServiceName, 
         return wrong
 
     assert asyncio.run(by_nobody()) == []
-
-
-def test_a_stream_about_the_process_s_machine_ends_when_another_s_begins(
-    authority: Authority, short_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario() -> None:
-        servicer = MachineServicer(short_path)
-        server = grpc.aio.server(interceptors=[Authorization(rules(["splitvisor.control.v1.MachineService"]))])
-        machine_pb2_grpc.add_MachineServiceServicer_to_server(servicer, server)
-        server_certificate = authority.directory / "server"
-        files = TlsFiles(*(server_certificate / name for name in ("cert.pem", "key.pem", "ca.pem")))
-        port = server.add_secure_port("127.0.0.1:0", server_credentials(files))
-        await server.start()
-        client = credentials(authority.directory / "some-operator")
-        try:
-            async with grpc.aio.secure_channel(f"127.0.0.1:{port}", client) as channel:
-                watch: Any = machine_pb2_grpc.MachineServiceStub(channel).WatchEvents(machine_pb2.WatchEventsRequest())
-                assert (await watch.read()).state.state == machine_pb2.MACHINE_STATE_NONE
-                monkeypatch.setattr(OwnVm, "name", OURS)
-                servicer.progress("ours")
-                assert (await watch.read()).progress.step == "ours"
-                monkeypatch.setattr(OwnVm, "name", THEIRS)
-                servicer.progress("theirs")
-                with pytest.raises(grpc.aio.AioRpcError, match=f"for VMs {re.escape(PATTERN)}, not for VM '{THEIRS}'"):
-                    await watch.read()
-        finally:
-            await server.stop(0)
-
-    asyncio.run(scenario())

@@ -200,7 +200,7 @@ def test_every_hypercall_with_senseless_arguments_returns(services: list[Service
         backends=[mpb.BackendAddress(name=service.package, address=service.address) for service in services],
     )
     events = IgnoredActions()
-    board = Board(config, directory, events)
+    board = Board(config, 1, directory, events)
     try:
         board.attach()
         board.power_on()

@@ -37,12 +37,18 @@ def config(services: dict[str, Service], **changes: object) -> pb.MachineConfig:
     return pb.MachineConfig(**{**settings, **changes})  # type: ignore[arg-type]  # any field
 
 
-def start(stub: Stub, machine: pb.MachineConfig) -> None:
-    stub.StartMachine(pb.StartMachineRequest(config=machine), timeout=SECONDS)
+def start(stub: Stub, machine: pb.MachineConfig) -> int:
+    incarnation: int = stub.StartMachine(pb.StartMachineRequest(config=machine), timeout=SECONDS).incarnation
+    return incarnation
 
 
 def status(stub: Stub) -> pb.GetStatusResponse:
-    return stub.GetStatus(pb.GetStatusRequest(), timeout=SECONDS)
+    return stub.GetStatus(pb.GetStatusRequest(vm="demo"), timeout=SECONDS)
+
+
+def machines(stub: Stub) -> list[tuple[str, int, int]]:
+    found = stub.ListMachines(pb.ListMachinesRequest(), timeout=SECONDS).machines
+    return [(each.vm, each.incarnation, each.state) for each in found]
 
 
 def calls(stub: Stub) -> int:
@@ -50,34 +56,36 @@ def calls(stub: Stub) -> int:
 
 
 def test_a_machine_runs_pauses_resets_and_stops(stub: Stub, services: dict[str, Service]) -> None:
-    assert status(stub).state == pb.MACHINE_STATE_NONE
-    start(stub, config(services))
+    assert machines(stub) == []
+    incarnation = start(stub, config(services))
     running = status(stub)
-    assert (running.vm, running.state, running.resets) == ("demo", pb.MACHINE_STATE_RUNNING, 1)
+    assert (running.vm, running.incarnation, running.state, running.resets) == ("demo", incarnation, pb.MACHINE_STATE_RUNNING, 1)
+    assert machines(stub) == [("demo", incarnation, pb.MACHINE_STATE_RUNNING)]
     assert {backend.name for backend in running.backends if backend.attached and backend.ram_mapped} == set(BACKENDS.values())
 
-    stub.PauseMachine(pb.PauseMachineRequest(), timeout=SECONDS)
+    stub.PauseMachine(pb.PauseMachineRequest(vm="demo"), timeout=SECONDS)
     assert status(stub).state == pb.MACHINE_STATE_PAUSED
-    stub.ResumeMachine(pb.ResumeMachineRequest(), timeout=SECONDS)
+    stub.ResumeMachine(pb.ResumeMachineRequest(vm="demo"), timeout=SECONDS)
     assert status(stub).state == pb.MACHINE_STATE_RUNNING
 
     before = calls(stub)
-    stub.ResetMachine(pb.ResetMachineRequest(), timeout=SECONDS)
+    stub.ResetMachine(pb.ResetMachineRequest(vm="demo"), timeout=SECONDS)
     deadline = time.monotonic() + SECONDS
     while (status(stub).resets, calls(stub) > before) != (2, True):
         assert time.monotonic() < deadline, "the guest did not start anew"
 
-    stub.StopMachine(pb.StopMachineRequest(), timeout=SECONDS)
+    stub.StopMachine(pb.StopMachineRequest(vm="demo"), timeout=SECONDS)
     assert status(stub).state == pb.MACHINE_STATE_STOPPED
 
 
 def test_a_watcher_hears_of_every_state(stub: Stub, services: dict[str, Service]) -> None:
-    events = stub.WatchEvents(pb.WatchEventsRequest(), timeout=SECONDS)
+    events = stub.WatchEvents(pb.WatchEventsRequest(vm="demo"), timeout=SECONDS)
     first = next(iter(events))
-    assert first.state.state == pb.MACHINE_STATE_NONE
-    start(stub, config(services))
-    stub.StopMachine(pb.StopMachineRequest(), timeout=SECONDS)
+    assert (first.incarnation, first.state.state) == (0, pb.MACHINE_STATE_NONE)
+    incarnation = start(stub, config(services))
+    stub.StopMachine(pb.StopMachineRequest(vm="demo"), timeout=SECONDS)
     heard = list(events)
+    assert {event.incarnation for event in heard} == {incarnation}
     states = [event.state.state for event in heard if event.HasField("state")]
     assert states == [pb.MACHINE_STATE_RUNNING, pb.MACHINE_STATE_STOPPED]
     assert [event.progress.step for event in heard if event.HasField("progress")] == ["attaching back ends", "loading the guest"]
@@ -89,9 +97,9 @@ def test_one_cpu_service_has_one_machine(stub: Stub, services: dict[str, Service
         start(stub, config(services, name="another"))
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "'demo'" in str(refused.value.details())
-    stub.StopMachine(pb.StopMachineRequest(), timeout=SECONDS)
+    stub.StopMachine(pb.StopMachineRequest(vm="demo"), timeout=SECONDS)
     start(stub, config(services, name="another"))
-    assert status(stub).vm == "another"
+    assert [vm for vm, _, _ in machines(stub)] == ["another"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +120,7 @@ def test_a_wrong_configuration_is_refused_by_its_key(
         start(stub, config(services, **changes))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert str(refused.value.details()).startswith(f"{key}:")
-    assert status(stub).state == pb.MACHINE_STATE_NONE
+    assert machines(stub) == []
 
 
 def test_two_back_ends_that_claim_the_same_calls_are_both_named(stub: Stub, services: dict[str, Service]) -> None:
@@ -127,8 +135,56 @@ def test_two_back_ends_that_claim_the_same_calls_are_both_named(stub: Stub, serv
     assert "second" in str(refused.value.details())
 
 
+def every_call(stub: Stub, vm: str, incarnation: int) -> dict[str, grpc.RpcError]:
+    """How each call about a machine is refused."""
+    refused = {}
+    for name in ("Pause", "Resume", "Reset", "Stop", "Save", "Migrate", "GetStatus", "WatchTraps"):
+        rpc = name if name in ("GetStatus", "WatchTraps") else f"{name}Machine"
+        request = getattr(pb, f"{rpc}Request")(vm=vm, incarnation=incarnation)
+        with pytest.raises(grpc.RpcError) as refusal:
+            list(getattr(stub, rpc)(request, timeout=SECONDS))  # Streams are refused by their first response.
+        refused[rpc] = refusal.value
+    return refused
+
+
 def test_control_without_a_machine_says_what_to_do(stub: Stub) -> None:
-    with pytest.raises(grpc.RpcError) as refused:
-        stub.PauseMachine(pb.PauseMachineRequest(), timeout=SECONDS)
-    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "StartMachine" in str(refused.value.details())
+    for refused in every_call(stub, "demo", 0).values():
+        assert refused.code() is grpc.StatusCode.NOT_FOUND
+        assert "`splitvisor vm start demo`" in str(refused.details())
+
+
+def test_a_stale_address_changes_nothing(stub: Stub, services: dict[str, Service]) -> None:
+    """Another VM's machine is at the address now: nothing that was meant for the old one reaches it."""
+    start(stub, config(services, name="another"))
+    [before] = machines(stub)
+    for refused in every_call(stub, "demo", 0).values():
+        assert refused.code() is grpc.StatusCode.NOT_FOUND
+        assert "no machine 'demo' here" in str(refused.details())
+        assert "another" not in str(refused.details())
+    assert machines(stub) == [before]
+    assert before[2] == pb.MACHINE_STATE_RUNNING
+
+
+def test_an_earlier_life_of_a_machine_is_not_the_present_one(stub: Stub, services: dict[str, Service]) -> None:
+    first = start(stub, config(services))
+    stub.StopMachine(pb.StopMachineRequest(vm="demo", incarnation=first), timeout=SECONDS)
+    second = start(stub, config(services))
+    assert second > first
+    for refused in every_call(stub, "demo", first).values():
+        assert refused.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "'demo' was started again" in str(refused.details())
+    with pytest.raises(grpc.RpcError) as watched:
+        list(stub.WatchEvents(pb.WatchEventsRequest(vm="demo", incarnation=first), timeout=SECONDS))
+    assert watched.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert machines(stub) == [("demo", second, pb.MACHINE_STATE_RUNNING)]
+    stub.StopMachine(pb.StopMachineRequest(vm="demo", incarnation=second), timeout=SECONDS)
+    assert status(stub).state == pb.MACHINE_STATE_STOPPED
+
+
+def test_a_watcher_hears_of_its_own_vm_only(stub: Stub, services: dict[str, Service]) -> None:
+    watched = iter(stub.WatchEvents(pb.WatchEventsRequest(vm="demo"), timeout=SECONDS))
+    assert next(watched).state.state == pb.MACHINE_STATE_NONE
+    start(stub, config(services, name="another"))
+    stub.StopMachine(pb.StopMachineRequest(vm="another"), timeout=SECONDS)
+    incarnation = start(stub, config(services))
+    assert next(watched).incarnation == incarnation

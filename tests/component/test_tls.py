@@ -235,7 +235,7 @@ def test_the_health_address_serves_health_only(authority: Authority, short_path:
             check = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
             assert check.status == SERVING
             with pytest.raises(grpc.RpcError) as refused:
-                machine_pb2_grpc.MachineServiceStub(channel).GetStatus(machine_pb2.GetStatusRequest(), timeout=DEADLINE)
+                machine_pb2_grpc.MachineServiceStub(channel).ListMachines(machine_pb2.ListMachinesRequest(), timeout=DEADLINE)
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
     finally:
         service.end()

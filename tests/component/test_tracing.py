@@ -72,7 +72,7 @@ def test_a_call_is_a_span_and_its_handler_another_below_it(collector: Collector,
         with machine_stub(services) as stub:
             start_demo(stub, services)
             wait_until(lambda: collector.spans("vio_service", "H_PUT_TERM_CHAR"), "output was traced")
-            stub.StopMachine(pb.StopMachineRequest(), timeout=SECONDS)
+            stub.StopMachine(pb.StopMachineRequest(vm="demo"), timeout=SECONDS)
     finally:
         for service in services.values():  # What waits is sent at the end.
             service.end()

@@ -115,9 +115,9 @@ class WatchTalk:
         trees: Any = device_tree_pb2_grpc.DeviceTreeServiceStub(channels["hcall"])
         self._mutator, self._vm = mutator, vm
         self._asks: Sequence[tuple[str, Any, Callable[[], Any]]] = (
-            ("WatchTraps", machine.WatchTraps, lambda: self._filled(machine_pb2.WatchTrapsRequest)),
-            ("WatchEvents", machine.WatchEvents, lambda: self._filled(machine_pb2.WatchEventsRequest)),
-            ("SaveMachine", machine.SaveMachine, machine_pb2.SaveMachineRequest),
+            ("WatchTraps", machine.WatchTraps, lambda: self._filled(machine_pb2.WatchTrapsRequest, vm=vm, incarnation=0)),
+            ("WatchEvents", machine.WatchEvents, lambda: self._filled(machine_pb2.WatchEventsRequest, vm=vm, incarnation=0)),
+            ("SaveMachine", machine.SaveMachine, lambda: machine_pb2.SaveMachineRequest(vm=vm)),
             ("ReadTranscript", console.ReadTranscript, lambda: self._filled(cpb.ReadTranscriptRequest, vm=vm, unit_address=0)),
             ("WatchRevisions", trees.WatchRevisions, lambda: device_tree_pb2.WatchRevisionsRequest(vm=vm)),
         )
@@ -213,5 +213,5 @@ class RestoreTalk:
         finally:
             ready.set()
             with suppress(grpc.aio.AioRpcError):
-                await self._stub.StopMachine(machine_pb2.StopMachineRequest(), timeout=ANSWER_S)
+                await self._stub.StopMachine(machine_pb2.StopMachineRequest(vm=self._vm), timeout=ANSWER_S)
         return "OK"

@@ -108,7 +108,7 @@ async def talk_to_a_machine(channels: dict[str, grpc.aio.Channel], account: Acco
         account.add("AttachConsole", terminal.sent, terminal.handled, end)
 
     await asyncio.gather(repeat(max(5, MESSAGES // 1000), watch), repeat(max(10, MESSAGES // 250), type_at))
-    parts = [part.data async for part in stub.SaveMachine(machine_pb2.SaveMachineRequest(stop=True)) if part.data]
+    parts = [part.data async for part in stub.SaveMachine(machine_pb2.SaveMachineRequest(vm=VM, stop=True)) if part.data]
     snapshot = b"".join(parts)
 
     async def restore(mutator: Mutator) -> None:

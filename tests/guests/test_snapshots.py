@@ -206,7 +206,8 @@ class Moving:
     def state(self, service: Service) -> machine_pb2.GetStatusResponse:
         with open_channel(service.address) as channel:
             stub = machine_pb2_grpc.MachineServiceStub(channel)
-            status: machine_pb2.GetStatusResponse = stub.GetStatus(machine_pb2.GetStatusRequest(), timeout=STEP_SECONDS)
+            request = machine_pb2.GetStatusRequest(vm=VM)
+            status: machine_pb2.GetStatusResponse = stub.GetStatus(request, timeout=STEP_SECONDS)
             return status
 
 

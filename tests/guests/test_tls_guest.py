@@ -144,6 +144,7 @@ def status(stack: Stack, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SPLITVISOR_TLS", str(certificate))
     with open_channel(stack.services["cpu"].address) as channel:
         try:
-            return machine_pb2_grpc.MachineServiceStub(channel).GetStatus(pb.GetStatusRequest(), timeout=STEP_SECONDS).vm
+            request = pb.GetStatusRequest(vm="web-1")
+            return machine_pb2_grpc.MachineServiceStub(channel).GetStatus(request, timeout=STEP_SECONDS).vm
         except grpc.RpcError as error:
             return explain(error)

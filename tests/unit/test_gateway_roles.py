@@ -17,13 +17,13 @@ CALLS: list[tuple[Action, str, object]] = [
     (Action.LIST, "ConsoleService/ListConsoles", console_pb2.ListConsolesRequest()),
     (Action.READ_CONSOLE, "ConsoleService/AttachConsole", OPEN),
     (Action.WRITE_CONSOLE, "ConsoleService/AttachConsole", OPEN_TO_TYPE),
-    (Action.SEE_STATUS, "MachineService/GetStatus", machine_pb2.GetStatusRequest()),
+    (Action.SEE_STATUS, "MachineService/GetStatus", machine_pb2.GetStatusRequest(vm="vm")),
     (Action.READ_TREE, "DeviceTreeService/GetTree", device_tree_pb2.GetTreeRequest(vm="vm")),
     (Action.READ_TREE, "DeviceTreeService/ListRevisions", device_tree_pb2.ListRevisionsRequest(vm="vm")),
-    (Action.CONTROL, "MachineService/PauseMachine", machine_pb2.PauseMachineRequest()),
-    (Action.CONTROL, "MachineService/ResumeMachine", machine_pb2.ResumeMachineRequest()),
-    (Action.CONTROL, "MachineService/ResetMachine", machine_pb2.ResetMachineRequest()),
-    (Action.CONTROL, "MachineService/StopMachine", machine_pb2.StopMachineRequest()),
+    (Action.CONTROL, "MachineService/PauseMachine", machine_pb2.PauseMachineRequest(vm="vm")),
+    (Action.CONTROL, "MachineService/ResumeMachine", machine_pb2.ResumeMachineRequest(vm="vm")),
+    (Action.CONTROL, "MachineService/ResetMachine", machine_pb2.ResetMachineRequest(vm="vm")),
+    (Action.CONTROL, "MachineService/StopMachine", machine_pb2.StopMachineRequest(vm="vm")),
 ]
 """Every call that the gateway makes for somebody."""
 
