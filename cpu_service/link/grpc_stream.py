@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One bidirectional gRPC call on an HTTP/2 connection of its own, without input and output: bytes go in, messages come out.
+"""One bidirectional gRPC stream on an HTTP/2 connection of its own, without input and output: bytes go in, messages come out.
 
-It is the client's side of RFC 9113 (HTTP/2) and of gRPC's protocol over it, as far as one call needs them. docs/decisions/007
+It is the client's side of RFC 9113 (HTTP/2) and of gRPC's protocol over it, as far as one stream needs them. docs/decisions/007
 tells why the trap stream does not use gRPC's own client. The peer may be hostile: what it can make this side keep is bounded.
 """
 
@@ -31,7 +31,7 @@ CONTROL_BYTES = 1 << 20
 """Answers to pings and settings that a peer may have waiting; with more, it is taken for one that does not read."""
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_CALL = 1
+_STREAM = 1
 """The number of the only stream."""
 _DEFAULT_WINDOW = 0xFFFF
 _MAX_WINDOW = 0x7FFF_FFFF
@@ -59,8 +59,8 @@ _RESET_CODES: Mapping[int, grpc.StatusCode] = {
 
 
 @dataclass(frozen=True)
-class CallEnd:
-    """How a call ended."""
+class StreamEnd:
+    """How a stream ended."""
 
     code: grpc.StatusCode
     details: str
@@ -70,8 +70,8 @@ class _PeerError(Exception):
     """The peer does not keep the protocol; the message says how."""
 
 
-class GrpcCall:
-    """A call from its first byte to its last. Not safe for threads.
+class GrpcStream:
+    """A stream from its first byte to its last. Not safe for threads.
 
     Args:
         path: "/PACKAGE.SERVICE/METHOD".
@@ -82,8 +82,8 @@ class GrpcCall:
     def __init__(self, path: str, authority: str, *, secure: bool = False) -> None:
         self.output = bytearray()
         """Bytes for the connection; whoever writes them takes them out."""
-        self.end: CallEnd | None = None
-        """Set when the call has ended."""
+        self.end: StreamEnd | None = None
+        """Set when the stream has ended."""
         self.heard = False
         """The peer speaks HTTP/2."""
         self.pong_awaited = False
@@ -100,7 +100,7 @@ class GrpcCall:
         self._decoder = Decoder(max_header_list_size=HEADERS_BYTES)
         self._headers: bytearray | None = None
         """A block of header fields that goes on in the next frame."""
-        self._headers_end_call = False
+        self._headers_end_stream = False
         self._answered = False
         """The peer's first header fields were taken."""
         self._handlers: Mapping[int, Callable[[int, int, bytes], None]] = {
@@ -133,7 +133,7 @@ class GrpcCall:
         self.output += _PREFACE
         self._put(SETTINGS, 0, 0, b"".join(_SETTING.pack(*setting) for setting in settings.items()))
         self._put(WINDOW_UPDATE, 0, 0, _WORD.pack(WINDOW_BYTES - _DEFAULT_WINDOW))
-        self._put(HEADERS, END_HEADERS, _CALL, b"".join(_field(*field) for field in fields.items()))
+        self._put(HEADERS, END_HEADERS, _STREAM, b"".join(_field(*field) for field in fields.items()))
 
     # This side.
 
@@ -149,8 +149,8 @@ class GrpcCall:
         self._cut()
 
     def cancel(self) -> None:
-        """End the call from this side."""
-        self._end_here(CANCEL, CallEnd(grpc.StatusCode.CANCELLED, "cancelled"))
+        """End the stream from this side."""
+        self._end_here(CANCEL, StreamEnd(grpc.StatusCode.CANCELLED, "cancelled"))
 
     def ping(self) -> None:
         """Ask for a sign of life; pong_awaited is True until it has come."""
@@ -175,14 +175,14 @@ class GrpcCall:
             size = min(len(body) - at, self._frame_bytes, self._connection_window, self._stream_window)
             if size <= 0:
                 break
-            self._put(DATA, 0, _CALL, bytes(body[at : at + size]) if at or size < len(body) else body)
+            self._put(DATA, 0, _STREAM, bytes(body[at : at + size]) if at or size < len(body) else body)
             self._connection_window -= size
             self._stream_window -= size
             at += size
         del body[:at]
         if self._finishing and not body and self.end is None:
             self._finishing = False
-            self._put(DATA, END_STREAM, _CALL, b"")
+            self._put(DATA, END_STREAM, _STREAM, b"")
 
     def _put(self, kind: int, flags: int, stream: int, payload: bytes | bytearray) -> None:
         size = len(payload)
@@ -195,11 +195,11 @@ class GrpcCall:
             raise _PeerError("does not read what it asks for")
         self._put(kind, flags, stream, payload)
 
-    def _end_here(self, code: int, end: CallEnd) -> None:
+    def _end_here(self, code: int, end: StreamEnd) -> None:
         if self.end is None:
             self.end = end
             self._body.clear()
-            self._put(RST_STREAM, 0, _CALL, _WORD.pack(code))
+            self._put(RST_STREAM, 0, _STREAM, _WORD.pack(code))
 
     # The peer's side.
 
@@ -224,7 +224,7 @@ class GrpcCall:
                 at += length
                 self._take(kind, flags, stream & _MAX_WINDOW, payload, messages)
         except _PeerError as error:
-            self._end_here(PROTOCOL_ERROR, CallEnd(grpc.StatusCode.INTERNAL, f"the peer {error}"))
+            self._end_here(PROTOCOL_ERROR, StreamEnd(grpc.StatusCode.INTERNAL, f"the peer {error}"))
         del buffer[:at]
         return messages
 
@@ -238,7 +238,7 @@ class GrpcCall:
             handler(flags, stream, payload)
 
     def _take_data(self, flags: int, stream: int, payload: bytes, messages: list[bytes]) -> None:
-        if stream != _CALL or not self._answered:
+        if stream != _STREAM or not self._answered:
             raise _PeerError("sent data without an answer")
         self._receive_window -= len(payload)
         if self._receive_window < 0:
@@ -247,7 +247,7 @@ class GrpcCall:
             more = _WORD.pack(WINDOW_BYTES - self._receive_window)
             self._receive_window = WINDOW_BYTES
             self._put_control(WINDOW_UPDATE, 0, 0, more)
-            self._put_control(WINDOW_UPDATE, 0, _CALL, more)
+            self._put_control(WINDOW_UPDATE, 0, _STREAM, more)
         if flags & PADDED:
             payload = _without_padding(payload)
         message = self._message
@@ -266,21 +266,21 @@ class GrpcCall:
             messages.append(bytes(message[start:at]))
         del message[:at]
         if flags & END_STREAM:
-            raise _PeerError("ended the call without a status")
+            raise _PeerError("ended the stream without a status")
 
     def _take_headers(self, flags: int, stream: int, payload: bytes) -> None:
-        if stream != _CALL:
-            raise _PeerError("answered a call that was not made")
+        if stream != _STREAM:
+            raise _PeerError("answered on a stream that was not opened")
         if flags & PADDED:
             payload = _without_padding(payload)
         if flags & PRIORITY:
             payload = payload[5:]
-        self._headers_end_call = bool(flags & END_STREAM)
+        self._headers_end_stream = bool(flags & END_STREAM)
         self._headers = bytearray()
         self._take_continuation(flags, stream, payload)
 
     def _take_continuation(self, flags: int, stream: int, payload: bytes) -> None:
-        if self._headers is None or stream != _CALL:
+        if self._headers is None or stream != _STREAM:
             raise _PeerError("went on with header fields that it had not begun")
         self._headers += payload
         if len(self._headers) > HEADERS_BYTES:
@@ -300,19 +300,19 @@ class GrpcCall:
             status = fields.get(":status", "")
             if status != "200":
                 raise _PeerError(f"answered with HTTP status {status or 'none'}")
-        if not self._headers_end_call:
+        if not self._headers_end_stream:
             return
         status = fields.get("grpc-status", "")
         if not status.isascii() or not status.isdecimal() or len(status) > 3:
-            raise _PeerError("ended the call without a status")
+            raise _PeerError("ended the stream without a status")
         code = _STATUSES.get(int(status), grpc.StatusCode.UNKNOWN)
-        self.end = CallEnd(code, unquote(fields.get("grpc-message", ""), errors="replace"))
+        self.end = StreamEnd(code, unquote(fields.get("grpc-message", ""), errors="replace"))
 
     def _take_reset(self, _flags: int, stream: int, payload: bytes) -> None:
-        if stream == _CALL:
+        if stream == _STREAM:
             error = _word(payload)
             code = _RESET_CODES.get(error, grpc.StatusCode.INTERNAL)
-            self.end = CallEnd(code, f"the peer reset the stream, HTTP/2 error {error}")
+            self.end = StreamEnd(code, f"the peer reset the stream, HTTP/2 error {error}")
 
     def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
         if stream or len(payload) % _SETTING.size:
@@ -344,13 +344,13 @@ class GrpcCall:
             self._put_control(PING, ACK, 0, payload)
 
     def _take_goaway(self, _flags: int, _stream: int, payload: bytes) -> None:
-        if _word(payload) & _MAX_WINDOW < _CALL:  # Otherwise the call may go on to its end.
+        if _word(payload) & _MAX_WINDOW < _STREAM:  # Otherwise the stream may go on to its end.
             reason = _text(payload[8 : 8 + HEADERS_BYTES])
-            self.end = CallEnd(grpc.StatusCode.UNAVAILABLE, f"the peer takes no calls{': ' if reason else ''}{reason}")
+            self.end = StreamEnd(grpc.StatusCode.UNAVAILABLE, f"the peer takes no calls{': ' if reason else ''}{reason}")
 
     def _take_window_update(self, _flags: int, stream: int, payload: bytes) -> None:
         more = _word(payload) & _MAX_WINDOW
-        if stream == _CALL:
+        if stream == _STREAM:
             self._stream_window += more
         elif not stream:
             self._connection_window += more

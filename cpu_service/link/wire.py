@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One connection of a trap stream: a socket, with TLS where the address says so, and a gRPC call on it.
+"""The socket of one connection to a back end, with TLS where the address says so, and the gRPC stream on it.
 
 Any thread may send. One thread at a time reads: usually the link's, which waits in wait(); a vCPU that waits for an answer takes
 the reading over for as long, so that nobody has to wake it (docs/decisions/007).
@@ -19,7 +19,7 @@ from contextlib import suppress
 import grpc
 from google.protobuf.message import DecodeError
 
-from cpu_service.link.grpc_stream import GrpcCall
+from cpu_service.link.grpc_stream import GrpcStream
 from splitvisor.net.addresses import Address
 from splitvisor.net.channels import explain_failure
 from splitvisor.rpc import trap_pb2 as pb
@@ -40,7 +40,7 @@ TLS_OUTPUT_BYTES = 64 << 10
 
 
 class WireEndedError(Exception):
-    """The connection or the call on it has ended, or there never was one."""
+    """The connection or the stream on it has ended, or there never was one."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(details)
@@ -68,9 +68,9 @@ class TrapWire:
             raise
         self._socket.setblocking(False)
         authority = "localhost" if address.socket_path is not None else address.target
-        self._call = GrpcCall(PATH, authority, secure=context is not None)
+        self._stream = GrpcStream(PATH, authority, secure=context is not None)
         self._lock = threading.Lock()
-        """Of the call, the TLS state and what is sent. Never held for long."""
+        """Of the stream, the TLS state and what is sent. Never held for long."""
         self._unsent: deque[pb.AttachRequest] = deque()
         self._failure: WireEndedError | None = None
         self._closed = self._finishing = False
@@ -140,10 +140,10 @@ class TrapWire:
         """Ask a quiet peer for a sign of life; one that gives none has ended. Returns the seconds until the next look."""
         with self._lock:
             now = time.monotonic()
-            if not self._call.pong_awaited:
+            if not self._stream.pong_awaited:
                 if now < self._heard_at + QUIET_S:
                     return self._heard_at + QUIET_S - now
-                self._call.ping()
+                self._stream.ping()
                 self._flush()
                 self._asked_at = now
                 return PONG_S
@@ -200,18 +200,18 @@ class TrapWire:
             error = failed
         messages: list[bytes] = []
         with self._lock:
-            call = self._call
+            stream = self._stream
             if data:
                 self._heard_at = time.monotonic()
                 try:
-                    messages = call.receive(data if self._tls is None else self._tls.unwrap(data))
+                    messages = stream.receive(data if self._tls is None else self._tls.unwrap(data))
                 except OSError as failed:
                     error = failed
             if error is not None or data == b"":
                 self._fail(error)
             self._flush()
-            if call.end is not None:
-                self.ended = WireEndedError(call.end.code, call.end.details)
+            if stream.end is not None:
+                self.ended = WireEndedError(stream.end.code, stream.end.details)
             else:
                 self.ended = self._failure
         try:
@@ -221,9 +221,9 @@ class TrapWire:
             return []
 
     def close(self) -> None:
-        """End the call if it goes on, and let go of everything; what is done to it afterwards has no effect."""
+        """End the stream if it goes on, and let go of everything; what is done to it afterwards has no effect."""
         with self._lock:
-            self._call.cancel()
+            self._stream.cancel()
             self._flush()
             self._closed = True
             self._fail(None)
@@ -237,24 +237,24 @@ class TrapWire:
     @property
     def _is_blocked(self) -> bool:
         """True: the socket takes no more for now."""
-        return self._failure is None and bool(self._call.output if self._tls is None else self._tls.output)
+        return self._failure is None and bool(self._stream.output if self._tls is None else self._tls.output)
 
     def _flush(self) -> None:
-        call, tls = self._call, self._tls
+        stream, tls = self._stream, self._tls
         while self._failure is None:
-            while self._unsent and call.has_room and call.end is None:
-                call.send(self._unsent.popleft().SerializeToString())
+            while self._unsent and stream.has_room and stream.end is None:
+                stream.send(self._unsent.popleft().SerializeToString())
             if self._finishing and not self._unsent:
                 self._finishing = False
-                call.finish()
+                stream.finish()
             try:
                 if tls is None:
-                    if not call.output:
+                    if not stream.output:
                         return
-                    call.wrote(self._socket.send(call.output))
+                    stream.wrote(self._socket.send(stream.output))
                 else:
-                    if call.output and len(tls.output) < TLS_OUTPUT_BYTES:
-                        call.wrote(tls.wrap(call.output))
+                    if stream.output and len(tls.output) < TLS_OUTPUT_BYTES:
+                        stream.wrote(tls.wrap(stream.output))
                     if not tls.output:
                         return
                     del tls.output[: self._socket.send(tls.output)]
@@ -267,7 +267,7 @@ class TrapWire:
         """The connection has ended; None: the peer has closed it."""
         if self._failure is None:
             reason = "Socket closed" if error is None else _reason(error)
-            details = reason if self._call.heard else explain_failure(reason)
+            details = reason if self._stream.heard else explain_failure(reason)
             self._failure = WireEndedError(grpc.StatusCode.UNAVAILABLE, details)
 
 

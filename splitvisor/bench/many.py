@@ -27,7 +27,7 @@ from typing import Any, cast
 
 import uvloop
 
-from cpu_service.link.grpc_stream import GrpcCall
+from cpu_service.link.grpc_stream import GrpcStream
 from cpu_service.link.wire import PATH
 from splitvisor.bench.boot import BenchError
 from splitvisor.bench.shell import cpu_seconds
@@ -139,7 +139,7 @@ class _Guest(asyncio.Protocol):
     """One trap stream, spoken as cpu_service speaks it: calls are made one after the other, as one vCPU makes them."""
 
     def __init__(self, number: int) -> None:
-        self._call = GrpcCall(PATH, "localhost")
+        self._stream = GrpcStream(PATH, "localhost")
         self._transport: asyncio.WriteTransport | None = None
         self._name = f"guest-{number}"
         self._sequence = 0
@@ -152,13 +152,13 @@ class _Guest(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        self._responses.extend(map(pb.AttachResponse.FromString, self._call.receive(data)))
+        self._responses.extend(map(pb.AttachResponse.FromString, self._stream.receive(data)))
         self._flush()
         self._wake()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._call.cancel()
+        self._stream.cancel()
         self._wake()
 
     async def attach(self) -> None:
@@ -199,10 +199,10 @@ class _Guest(asyncio.Protocol):
     async def detach(self) -> None:
         """End the VM, and wait until the stream has ended."""
         self._send(pb.AttachRequest(detach=pb.Detach(reason="the benchmark is over")))
-        self._call.finish()
+        self._stream.finish()
         self._flush()
         async with asyncio.timeout(ANSWER_SECONDS):
-            while self._call.end is None:
+            while self._stream.end is None:
                 await self._more()
         assert self._transport is not None
         self._transport.close()
@@ -212,19 +212,19 @@ class _Guest(asyncio.Protocol):
         return pb.Trap(vcpu=0, sequence=self._sequence, route=route, arguments=arguments)
 
     def _send(self, request: pb.AttachRequest) -> None:
-        self._call.send(request.SerializeToString())
+        self._stream.send(request.SerializeToString())
         self._flush()
 
     def _flush(self) -> None:
         assert self._transport is not None
-        while self._call.output:
-            self._transport.write(bytes(self._call.output))
-            self._call.wrote(len(self._call.output))
+        while self._stream.output:
+            self._transport.write(bytes(self._stream.output))
+            self._stream.wrote(len(self._stream.output))
 
     async def _read(self) -> pb.AttachResponse:
         while not self._responses:
-            if self._call.end is not None:
-                raise RuntimeError(f"{self._name}: vio_service ended the stream: {self._call.end.details}")
+            if self._stream.end is not None:
+                raise RuntimeError(f"{self._name}: vio_service ended the stream: {self._stream.end.details}")
             await self._more()
         return self._responses.popleft()
 

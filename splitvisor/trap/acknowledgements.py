@@ -25,22 +25,22 @@ CREDIT_PART = 4
 """Of the credit, one part in so many is acknowledged at once when it is used up."""
 
 
-class Owed:
-    """What one VM's posted calls are owed.
+class VmAcknowledgements:
+    """The acknowledgements of one VM that were not sent yet.
 
     Args:
-        service: of all VMs.
+        schedule: of all VMs of the service.
         calls: what the session declares.
         send: takes each acknowledgement, in order.
     """
 
     def __init__(
-        self, service: Acknowledgements, calls: Iterable[Hypercall | RtasCall], send: Callable[[pb.AttachResponse], None]
+        self, schedule: AcknowledgementSchedule, calls: Iterable[Hypercall | RtasCall], send: Callable[[pb.AttachResponse], None]
     ) -> None:
         posted = [call.posted for call in calls if isinstance(call, Hypercall) and call.posted is not None]
         # No call takes more credit than its largest size.
         self._most_calls = min((each.credit_bytes // (CREDIT_PART * max(1, each.max_size)) for each in posted), default=0)
-        self._service, self._send = service, send
+        self._schedule, self._send = schedule, send
         self._sequences: dict[int, int] = {}
         self._calls = 0
         self.since = 0.0
@@ -53,49 +53,49 @@ class Owed:
         self._sequences.update(done)
         self._calls += calls
         if self._calls > self._most_calls:
-            self.say()
+            self.send()
         else:
-            self._service.owe(self)
+            self._schedule.add(self)
 
-    def say(self) -> None:
-        """Acknowledge the last call of each vCPU, and all before it."""
+    def send(self) -> None:
+        """Acknowledge the last call of each vCPU, and all before it, now."""
         sequences, self._sequences = self._sequences, {}
-        self.forget()
+        self.clear()
         for vcpu, sequence in sequences.items():
             self._send(pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=vcpu, sequence=sequence)))
 
-    def forget(self) -> None:
-        """Nothing is owed: it was said in another way, or there is nobody to say it to."""
+    def clear(self) -> None:
+        """Leave out what was not sent: it was said in another way, or there is nobody to send it to."""
         self._sequences = {}
         self._calls = 0
-        self._service.settle(self)
+        self._schedule.remove(self)
 
 
-class Acknowledgements:
-    """Of all VMs of a service: looks while anything is owed whether there is anything else to do."""
+class AcknowledgementSchedule:
+    """When the VMs of a service acknowledge: looks, while any has something to send, whether there is anything else to do."""
 
     def __init__(self) -> None:
         self.requests = 0
         """So far, of every kind and VM."""
         self._seen = 0
-        self._owing: dict[Owed, None] = {}
+        self._waiting: dict[VmAcknowledgements, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def owe(self, owed: Owed) -> None:
-        """This VM's are to be said in a while."""
-        self._owing[owed] = None
+    def add(self, vm: VmAcknowledgements) -> None:
+        """Have a VM send its acknowledgements in a while."""
+        self._waiting[vm] = None
         if self._timer is None:
             self._seen = self.requests
             self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._look)
 
-    def settle(self, owed: Owed) -> None:
-        """This VM's are said."""
-        self._owing.pop(owed, None)
+    def remove(self, vm: VmAcknowledgements) -> None:
+        """A VM has nothing to send any more."""
+        self._waiting.pop(vm, None)
 
     def _look(self) -> None:
         idle, self._seen = self.requests == self._seen, self.requests
         oldest = time.monotonic() - LONGEST_S
-        due = (each for each in self._owing if idle or each.since <= oldest)  # The oldest first.
-        for owed in list(islice(due, VMS_AT_ONCE)):
-            owed.say()
-        self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._look) if self._owing else None
+        due = (each for each in self._waiting if idle or each.since <= oldest)  # The oldest first.
+        for vm in list(islice(due, VMS_AT_ONCE)):
+            vm.send()
+        self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._look) if self._waiting else None

@@ -26,7 +26,7 @@ def check_gap(trap: pb.Trap, position: int) -> None:
         raise ContractError(f"call {trap.sequence} of vCPU {trap.vcpu} after {position}: what is between did not come")
 
 
-class Stream:
+class Connection:
     """One connection. Writes never overlap, as grpc.aio demands."""
 
     def __init__(self, context: TrapContext, task: asyncio.Task[None]) -> None:

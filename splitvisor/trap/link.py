@@ -17,8 +17,8 @@ from splitvisor.declarations.calls import Call, Hypercall, Result, RtasCall
 from splitvisor.declarations.session import Session, Vm
 from splitvisor.papr.vio import SLOTS
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.trap.acknowledgements import Acknowledgements, Owed
-from splitvisor.trap.connection import ContractError, Stream, check_gap
+from splitvisor.trap.acknowledgements import AcknowledgementSchedule, VmAcknowledgements
+from splitvisor.trap.connection import Connection, ContractError, check_gap
 from splitvisor.trap.handler_times import HandlerObserver
 from splitvisor.trap.handlers import ANSWER, Answer, finished, run_handler
 from splitvisor.trap.memory import BackendMemory, MappedMemory, StreamMemory
@@ -50,7 +50,7 @@ log = structlog.get_logger()
 class VmLink(Vm):
     """One VM at this back end, over all its connections."""
 
-    def __init__(self, hello: pb.Hello, factory: SessionFactory, acknowledgements: Acknowledgements) -> None:
+    def __init__(self, hello: pb.Hello, factory: SessionFactory, schedule: AcknowledgementSchedule) -> None:
         self.name = hello.vm
         self.incarnation = hello.incarnation
         self.vcpus = hello.vcpus
@@ -60,7 +60,7 @@ class VmLink(Vm):
         self.restoring = hello.restore
         """The session waits for the state that it starts with; nobody else sees it before."""
         self._restored = asyncio.Lock()
-        self.stream: Stream | None = None
+        self.connection: Connection | None = None
         self._memory = self._map(hello)
         self.memory = self._memory
         self._events: deque[pb.AttachResponse] = deque(maxlen=MAX_PENDING_EVENTS)
@@ -75,8 +75,8 @@ class VmLink(Vm):
         self._backlog_bytes = 0
         self.session = factory(self)
         self.calls = self.session.calls
-        self._acknowledgements = acknowledgements
-        self._owed = Owed(acknowledgements, self.calls, self._acknowledge)
+        self._schedule = schedule
+        self._acknowledgements = VmAcknowledgements(schedule, self.calls, self._acknowledge)
         self.observers: Sequence[HandlerObserver] = ()
         """See each call begin and end."""
         self._is_as_configured = True
@@ -94,11 +94,11 @@ class VmLink(Vm):
 
     def interrupt(self, source: int) -> None:
         """See Vm. Pulses of one source that find cpu_service away are one at its return."""
-        if self.stream is None:
+        if self.connection is None:
             self._pulses[source] = math.inf
             return
         self._pulses[source] = time.monotonic()
-        self.stream.send(interrupt_message(source))
+        self.connection.send(interrupt_message(source))
 
     def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
         """See Vm."""
@@ -107,8 +107,8 @@ class VmLink(Vm):
     def inventory_changed(self) -> None:
         """See Vm."""
         self._is_as_configured = False
-        if self.stream is not None:
-            self.stream.send(self._inventory())
+        if self.connection is not None:
+            self.connection.send(self._inventory())
 
     def _inventory(self) -> pb.AttachResponse:
         session = self.session
@@ -123,10 +123,10 @@ class VmLink(Vm):
         return result.result, result.outputs
 
     def _event(self, message: pb.AttachResponse) -> None:
-        if self.stream is None:
+        if self.connection is None:
             self._events.append(message)
         else:
-            self.stream.send(message)
+            self.connection.send(message)
 
     async def _request_memory(
         self, *, read: pb.MemoryRange | None = None, write: pb.MemoryBlock | None = None
@@ -147,15 +147,15 @@ class VmLink(Vm):
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._requests[number] = (message, future)
         try:
-            if self.stream is not None:
-                self._owed.say()  # What is asked for belongs to the first request that has no answer.
-                self.stream.send(message)
+            if self.connection is not None:
+                self._acknowledgements.send()  # What is asked for belongs to the first request that has no answer.
+                self.connection.send(message)
             async with asyncio.timeout(REQUEST_DEADLINE_S):
                 return await future
         finally:
             self._requests.pop(number, None)
 
-    # What the stream does.
+    # What the connection does.
 
     def offer(self, backend: str) -> pb.Offer:
         """Describe the routes and nodes of this VM."""
@@ -167,14 +167,14 @@ class VmLink(Vm):
             mirrors=mirror_messages(self.calls, self.session),
         )
 
-    def attach(self, stream: Stream, hello: pb.Hello) -> None:
+    def attach(self, connection: Connection, hello: pb.Hello) -> None:
         """Take over a new connection: say again what the lost one may not have delivered."""
-        old, self.stream = self.stream, stream
+        old, self.connection = self.connection, connection
         self._stand_still(hello.restore or hello.stands_still)
         if old is not None:
             old.end("a newer connection took over")
         if not self._is_as_configured:
-            stream.send(self._inventory())
+            connection.send(self._inventory())
         for position in hello.positions:
             sequence, _ = self._replies.get(position.vcpu, (0, None))
             if sequence <= position.sequence:
@@ -183,20 +183,20 @@ class VmLink(Vm):
                 self._positions[position.vcpu] = max(position.sequence, self._positions.get(position.vcpu, 0))
         if self.session.uncommitted:
             self.session.commit()
-        self._owed.forget()
+        self._acknowledgements.clear()
         for vcpu, sequence in self._positions.items():
             # Not a call whose reply is still kept: cpu_service would take it for answered, and say so at the next attach.
             done = sequence - 1 if self._replies.get(vcpu, (-1, None))[0] == sequence else sequence
-            stream.send(pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=vcpu, sequence=done)))
+            connection.send(pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=vcpu, sequence=done)))
         for message, _ in self._requests.values():
-            stream.send(message)
+            connection.send(message)
         while self._events:
-            stream.send(self._events.popleft())
+            connection.send(self._events.popleft())
         now = time.monotonic()
         for source, pulsed in self._pulses.items():
             if pulsed > now - REPEATED_PULSE_S:
                 self._pulses[source] = now
-                stream.send(interrupt_message(source))
+                connection.send(interrupt_message(source))
 
     def answer(self, number: int, result: pb.MemoryResult | pb.InvokeResult) -> None:
         """Deliver the answer to a request of a handler; a second one is ignored. Raises ContractError for one of another kind."""
@@ -210,7 +210,7 @@ class VmLink(Vm):
 
     async def receive(self, request: pb.AttachRequest) -> None:
         """Handle a trap, a posted batch, a reset or a save, after those that came before it."""
-        self._acknowledgements.requests += 1
+        self._schedule.requests += 1
         if self._work is not None:
             size = request.ByteSize()
             if self._backlog_bytes + size > BACKLOG_BYTES:
@@ -220,8 +220,8 @@ class VmLink(Vm):
             return
         work = self._begin(request)
         if isinstance(work, pb.AttachResponse):
-            if self.stream is not None:
-                await self.stream.write(work)
+            if self.connection is not None:
+                await self.connection.write(work)
         elif work is not None:
             self._work = asyncio.get_running_loop().create_task(self._continue(work))
 
@@ -229,18 +229,18 @@ class VmLink(Vm):
         """Finish one request that waits for something, then what came in meanwhile."""
         try:
             response = await work
-            if response is not None and self.stream is not None:
-                await self.stream.write(response)
+            if response is not None and self.connection is not None:
+                await self.connection.write(response)
             while self._backlog:
                 request = self._backlog.popleft()
                 self._backlog_bytes -= request.ByteSize()
                 begun = self._begin(request)
                 response = begun if begun is None or isinstance(begun, pb.AttachResponse) else await begun
-                if response is not None and self.stream is not None:
-                    await self.stream.write(response)
+                if response is not None and self.connection is not None:
+                    await self.connection.write(response)
         except ContractError as error:
-            if self.stream is not None:
-                self.stream.end(str(error))
+            if self.connection is not None:
+                self.connection.end(str(error))
         finally:
             self._work = None
 
@@ -321,7 +321,7 @@ class VmLink(Vm):
             positions[vcpu] = sequence
             if call.effects:
                 self._say_effects(call)
-        self._owed.add(done, count)
+        self._acknowledgements.add(done, count)
         return None
 
     async def _posted_later(
@@ -344,16 +344,16 @@ class VmLink(Vm):
                 self._event(pb.AttachResponse(action=effect.action))
 
     async def acknowledge_all(self) -> None:
-        """Say what posted calls are owed, before the stream ends: a recording of it is whole then."""
-        self._owed.say()
-        if self.stream is not None:
-            await self.stream.sent()
+        """Acknowledge every posted call before the connection ends: a recording of it is whole then."""
+        self._acknowledgements.send()
+        if self.connection is not None:
+            await self.connection.sent()
 
     def _acknowledge(self, message: pb.AttachResponse) -> None:
         if self.session.uncommitted:
             self.session.commit()
-        if self.stream is not None:
-            self.stream.send(message)
+        if self.connection is not None:
+            self.connection.send(message)
 
     async def _reset(self, count: int) -> pb.AttachResponse:
         try:
@@ -367,8 +367,8 @@ class VmLink(Vm):
         self._stand_still()
         saved = pb.SavedState()
         async for saved in saved_states(number, self.session):
-            if not saved.last and self.stream is not None:
-                await self.stream.write(pb.AttachResponse(saved_state=saved))
+            if not saved.last and self.connection is not None:
+                await self.connection.write(pb.AttachResponse(saved_state=saved))
         return pb.AttachResponse(saved_state=saved)
 
     async def _resumed(self) -> None:
@@ -397,7 +397,7 @@ class VmLink(Vm):
         if self._work is not None:
             self._work.cancel()
             await asyncio.gather(self._work, return_exceptions=True)
-        self._owed.forget()
+        self._acknowledgements.clear()
         self._stand_still(False)
         await (self.session.replaced() if replaced else self.session.close())
         if isinstance(self._memory, MappedMemory):

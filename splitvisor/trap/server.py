@@ -18,8 +18,8 @@ from splitvisor.limits import MAX_VCPUS, MEMORY_MAX, VM_NAME_RULE, is_vm_name
 from splitvisor.observe.metrics import ATTACHED_VMS, Sample, Source
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
-from splitvisor.trap.acknowledgements import Acknowledgements
-from splitvisor.trap.connection import ContractError, Stream, TrapContext
+from splitvisor.trap.acknowledgements import AcknowledgementSchedule
+from splitvisor.trap.connection import Connection, ContractError, TrapContext
 from splitvisor.trap.handler_times import HandlerObserver, HandlerTimes
 from splitvisor.trap.link import SessionFactory, VmLink
 
@@ -58,7 +58,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         self._observers: list[HandlerObserver] = []
         self.closed = False
         """No VM comes any more: the service ends."""
-        self._acknowledgements = Acknowledgements()
+        self._schedule = AcknowledgementSchedule()
 
     def observe(self, observer: HandlerObserver) -> None:
         """Let an observer see every call of VMs that attach from now on."""
@@ -70,7 +70,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         self.observe(times)
 
         def samples() -> Iterator[Sample]:
-            yield Sample(ATTACHED_VMS, (), sum(link.stream is not None for link in self._links.values()))
+            yield Sample(ATTACHED_VMS, (), sum(link.connection is not None for link in self._links.values()))
             yield from times.samples()
 
         return samples
@@ -99,8 +99,8 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         await self._tell_changed()
         for name in list(self._links):
             link = self._links.pop(name)
-            if link.stream is not None:
-                link.stream.end(f"{self._backend} shuts down")
+            if link.connection is not None:
+                link.connection.end(f"{self._backend} shuts down")
             await link.close()
 
     async def Attach(  # type: ignore[override]  # the stub knows async generators only; this one writes through its context
@@ -122,11 +122,11 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             await self._restore(link, request_iterator, context)
         task = asyncio.current_task()
         assert task is not None
-        stream = Stream(context, task)
-        await stream.write(pb.AttachResponse(offer=link.offer(self._backend)))
-        link.attach(stream, hello.hello)
+        connection = Connection(context, task)
+        await connection.write(pb.AttachResponse(offer=link.offer(self._backend)))
+        link.attach(connection, hello.hello)
         if self.closed:
-            stream.end(f"{self._backend} shuts down")
+            connection.end(f"{self._backend} shuts down")
         if not restored and not hello.hello.stands_still:
             await link.session.attached()  # Else nothing was lost on the way: what was pulsed before is in the restored state.
         log.info("attached", incarnation=link.incarnation, restored=restored)
@@ -135,12 +135,12 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         except ContractError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except asyncio.CancelledError:
-            if not stream.end_reason:
+            if not connection.end_reason:
                 raise
-            await context.abort(grpc.StatusCode.UNAVAILABLE, stream.end_reason)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, connection.end_reason)
         finally:
-            if link.stream is stream:
-                link.stream = None
+            if link.connection is connection:
+                link.connection = None
 
     async def _serve(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest]) -> None:
         async for request in requests:
@@ -207,19 +207,19 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             if not 1 <= hello.vcpus <= MAX_VCPUS or not 0 < hello.ram_bytes <= MEMORY_MAX:
                 raise ValueError(f"a VM has 1 to {MAX_VCPUS} vCPUs and at most {MEMORY_MAX >> 30} GiB of RAM")
             if known is not None:  # What it makes durable is there before its successor looks for it.
-                if known.stream is not None:
-                    known.stream.end("a newer cpu_service took over")
+                if known.connection is not None:
+                    known.connection.end("a newer cpu_service took over")
                 del self._links[hello.vm]
                 await known.close(replaced=True)
             elif len(self._links) >= MAX_VMS:
                 await self._make_room()
-            link = self._links[hello.vm] = VmLink(hello, self._factory, self._acknowledgements)
+            link = self._links[hello.vm] = VmLink(hello, self._factory, self._schedule)
             link.observers = tuple(self._observers)
         await self._tell_changed()
         return link
 
     async def _make_room(self) -> None:
-        away = next((name for name, link in self._links.items() if link.stream is None), None)
+        away = next((name for name, link in self._links.items() if link.connection is None), None)
         if away is None:
             raise ContractError(f"{self._backend} serves {MAX_VMS} VMs already")
         log.warning("a VM that was away made room for a new one", evicted=away)

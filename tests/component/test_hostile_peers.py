@@ -17,7 +17,7 @@ import pytest
 from cpu_service.link.connection import MAX_UNASKED
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
-from splitvisor.trap.connection import MAX_UNSENT, Stream
+from splitvisor.trap.connection import MAX_UNSENT, Connection
 from splitvisor.trap.link import BACKLOG_BYTES
 from tests.component.trap_backend import H_ADD, H_HELD, H_READ, ROUTES, ThreadBackend
 from tests.component.trap_client import DEADLINE_S, Client, wait_until
@@ -164,12 +164,12 @@ def test_a_cpu_service_that_does_not_read_loses_its_stream() -> None:
     async def scenario() -> None:
         reading = asyncio.create_task(asyncio.Event().wait())
         context: Any = Blocked()
-        stream = Stream(context, reading)  # type: ignore[arg-type]  # any task will do
+        connection = Connection(context, reading)  # type: ignore[arg-type]  # any task will do
         for _ in range(MAX_UNSENT + 1):
-            assert not stream.end_reason
-            stream.send(pb.AttachResponse(interrupt=pb.Interrupt(source=1)))
-        stream.send(pb.AttachResponse())
-        assert "does not read" in stream.end_reason
+            assert not connection.end_reason
+            connection.send(pb.AttachResponse(interrupt=pb.Interrupt(source=1)))
+        connection.send(pb.AttachResponse())
+        assert "does not read" in connection.end_reason
         with pytest.raises(asyncio.CancelledError):
             await reading
 

@@ -80,7 +80,7 @@ def test_interrupt_while_disconnected_arrives_after_the_next_attach_once(client:
     backend.run(pulse())
     wait_until(lambda: client.events.interrupts == [0x1001], "an interrupt arrives")
     backend.drop(refuse=True)
-    wait_until(lambda: vm.stream is None, "the back end sees the end")  # type: ignore[attr-defined]
+    wait_until(lambda: vm.connection is None, "the back end sees the end")  # type: ignore[attr-defined]
     for _ in range(3):
         backend.run(pulse())
     backend.allow()

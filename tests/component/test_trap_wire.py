@@ -123,14 +123,14 @@ def test_a_quiet_peer_is_asked_and_one_that_answered_while_this_process_stood_st
         quiet_since = time.monotonic()
         wait_until(lambda: time.monotonic() > quiet_since + 0.06, "it is quiet for long enough")
         wire.wait(0)
-        assert wire._call.pong_awaited
+        assert wire._stream.pong_awaited
         assert select.select([wire._socket], [], [], DEADLINE_S)[0], "the peer answers"
         asked_at = time.monotonic()
         wait_until(lambda: time.monotonic() > asked_at + 0.06, "nobody looks for as long as a dead peer is given")
         wire.wait(0)
         wire.read()
         assert wire.ended is None
-        assert not wire._call.pong_awaited
+        assert not wire._stream.pong_awaited
     finally:
         wire.close()
 
@@ -295,8 +295,8 @@ def test_the_next_connection_takes_a_new_certificate_and_none_that_is_broken(
 
     async def shut() -> None:
         for link in tls_backend.servicer._links.values():
-            assert link.stream is not None
-            link.stream.end("the test cuts it")
+            assert link.connection is not None
+            link.connection.end("the test cuts it")
 
     tls_backend.run(shut())
     wait_until(lambda: client.link.reconnects == 1, "it attaches again")

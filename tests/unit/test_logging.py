@@ -15,7 +15,7 @@ from splitvisor.backend import Call, Hypercall, Session
 from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.process.logging import LogLevel, bind, clear, configure, trap_in_hand
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.trap.acknowledgements import Acknowledgements
+from splitvisor.trap.acknowledgements import AcknowledgementSchedule
 from splitvisor.trap.link import VmLink
 
 
@@ -50,7 +50,7 @@ def test_a_handlers_failure_is_logged_with_its_trap() -> None:
     configure(LogLevel.INFO, "vio_service", stream)
 
     async def handle() -> None:
-        link = VmLink(pb.Hello(vm="demo", vcpus=2, ram_bytes=0x1000, incarnation=1), _Failing, Acknowledgements())
+        link = VmLink(pb.Hello(vm="demo", vcpus=2, ram_bytes=0x1000, incarnation=1), _Failing, AcknowledgementSchedule())
         await link.receive(pb.AttachRequest(trap=pb.Trap(vcpu=1, sequence=1, route=0, arguments=[0x2000])))
 
     asyncio.run(handle())

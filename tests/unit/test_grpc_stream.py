@@ -42,7 +42,7 @@ from cpu_service.link.grpc_stream import (
     SETTINGS,
     WINDOW_BYTES,
     WINDOW_UPDATE,
-    GrpcCall,
+    GrpcStream,
 )
 from splitvisor.limits import MESSAGE_BYTES
 
@@ -51,7 +51,7 @@ ANSWER = [(":status", "200"), ("content-type", "application/grpc")]
 
 
 class Server:
-    """h2 as the server of one call."""
+    """h2 as the server of one stream."""
 
     def __init__(self, window: int = 65535, frame: int = 16384) -> None:
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
@@ -94,55 +94,55 @@ class Server:
         return any(isinstance(event, kind) for event in self.events)
 
 
-def exchange(call: GrpcCall, server: Server, chunk: int = 1 << 20) -> list[bytes]:
+def exchange(stream: GrpcStream, server: Server, chunk: int = 1 << 20) -> list[bytes]:
     """Carry bytes to and fro, in pieces, until both are silent; return what the client got."""
     messages = []
     while True:
-        sent = bytes(call.output[:chunk])
-        call.wrote(len(sent))
+        sent = bytes(stream.output[:chunk])
+        stream.wrote(len(sent))
         if sent:
             server.receive(sent)
         back = server.h2.data_to_send()
         for start in range(0, len(back), chunk):
-            messages += call.receive(back[start : start + chunk])
+            messages += stream.receive(back[start : start + chunk])
         if not sent and not back:
             return messages
 
 
 def requested(server: Server) -> dict[str, str]:
-    """The header fields of the call."""
+    """The header fields of the stream."""
     [request] = [event for event in server.events if isinstance(event, RequestReceived)]
     return {str(name): str(value) for name, value in request.headers}
 
 
-def opened(**settings: int) -> tuple[GrpcCall, Server]:
-    """A call that the server has answered."""
-    call, server = GrpcCall(PATH, "localhost"), Server(**settings)
-    exchange(call, server)
+def opened(**settings: int) -> tuple[GrpcStream, Server]:
+    """A stream that the server has answered."""
+    stream, server = GrpcStream(PATH, "localhost"), Server(**settings)
+    exchange(stream, server)
     server.h2.send_headers(1, ANSWER)
-    exchange(call, server)
-    return call, server
+    exchange(stream, server)
+    return stream, server
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def test_a_call_is_a_grpc_request() -> None:
-    call, server = GrpcCall(PATH, "host.example:7000", secure=True), Server()
-    exchange(call, server)
+def test_a_stream_opens_as_a_grpc_request() -> None:
+    stream, server = GrpcStream(PATH, "host.example:7000", secure=True), Server()
+    exchange(stream, server)
     fields = requested(server)
     assert fields == {
         ":method": "POST", ":scheme": "https", ":path": PATH, ":authority": "host.example:7000", "te": "trailers",
         "content-type": "application/grpc", "user-agent": fields["user-agent"],
     }  # fmt: skip
     assert fields["user-agent"].startswith("splitvisor/")
-    assert call.heard
+    assert stream.heard
 
 
 def test_a_long_name_is_said_whole() -> None:
-    call, server = GrpcCall(PATH, "h" * 300), Server()
-    exchange(call, server)
+    stream, server = GrpcStream(PATH, "h" * 300), Server()
+    exchange(stream, server)
     assert requested(server)[":authority"] == "h" * 300
 
 
@@ -157,70 +157,70 @@ def test_a_long_name_is_said_whole() -> None:
 def test_messages_arrive_whole_and_in_order_whatever_the_windows(
     there: Sequence[int], back: Sequence[int], window: int, frame_bytes: int, chunk: int
 ) -> None:
-    call, server = opened(window=window, frame=frame_bytes)
+    stream, server = opened(window=window, frame=frame_bytes)
     said = [bytes([number % 251]) * size for number, size in enumerate(there)]
     answered = [bytes([number % 241 + 1]) * size for number, size in enumerate(back)]
     for message in said:
-        call.send(message)
+        stream.send(message)
     for message in answered:
         server.send(message)
-    got = exchange(call, server, chunk)
+    got = exchange(stream, server, chunk)
     assert server.messages() == said
     assert got == answered
-    assert call.has_room
-    assert call.end is None
+    assert stream.has_room
+    assert stream.end is None
 
 
 def test_small_pieces_are_put_together() -> None:
-    call, server = opened()
+    stream, server = opened()
     server.send(b"ab")
     server.send(b"c" * 300)
-    assert exchange(call, server, chunk=1) == [b"ab", b"c" * 300]
+    assert exchange(stream, server, chunk=1) == [b"ab", b"c" * 300]
 
 
 def test_more_than_a_window_comes_in() -> None:
-    call, server = opened()
+    stream, server = opened()
     big = bytes(3 << 20)
     for _ in range(2 * WINDOW_BYTES // len(big) + 1):
         server.send(big)
-    assert len(exchange(call, server)) == 2 * WINDOW_BYTES // len(big) + 1
+    assert len(exchange(stream, server)) == 2 * WINDOW_BYTES // len(big) + 1
 
 
 def test_output_is_bounded_while_the_connection_takes_nothing() -> None:
-    call, _ = opened(window=1 << 30)
+    stream, _ = opened(window=1 << 30)
     for _ in range(8):
-        call.send(bytes(1 << 20))
-    assert len(call.output) < OUTPUT_BYTES + FRAME_BYTES
-    assert not call.has_room
+        stream.send(bytes(1 << 20))
+    assert len(stream.output) < OUTPUT_BYTES + FRAME_BYTES
+    assert not stream.has_room
 
 
 def test_the_end_is_said_after_everything() -> None:
-    call, server = opened(window=1000)
-    call.send(bytes(5000))
-    call.finish()
-    exchange(call, server)
+    stream, server = opened(window=1000)
+    stream.send(bytes(5000))
+    stream.finish()
+    exchange(stream, server)
     assert server.messages() == [bytes(5000)]
     assert server.saw(StreamEnded)
 
 
-def test_a_cancelled_call_is_reset() -> None:
-    call, server = opened()
-    call.cancel()
-    exchange(call, server)
+def test_a_cancelled_stream_is_reset() -> None:
+    stream, server = opened()
+    stream.cancel()
+    exchange(stream, server)
     assert server.saw(StreamReset)
-    assert call.end is not None
-    assert call.end.code is grpc.StatusCode.CANCELLED
+    assert stream.end is not None
+    assert stream.end.code is grpc.StatusCode.CANCELLED
 
 
 def test_pings_go_both_ways() -> None:
-    call, server = opened()
-    call.ping()
-    assert call.pong_awaited
-    exchange(call, server)
-    assert not call.pong_awaited
+    stream, server = opened()
+    stream.ping()
+    assert stream.pong_awaited
+    exchange(stream, server)
+    assert not stream.pong_awaited
     assert server.saw(PingReceived)
     server.h2.ping(b"12345678")
-    exchange(call, server)
+    exchange(stream, server)
     assert [event.ping_data for event in server.events if event.__class__.__name__ == "PingAckReceived"] == [b"12345678"]
 
 
@@ -230,49 +230,49 @@ def test_pings_go_both_ways() -> None:
         ("0", "", grpc.StatusCode.OK, ""),
         ("3", "call 3%3A gr%C3%BC%C3%9Fe", grpc.StatusCode.INVALID_ARGUMENT, "call 3: grüße"),
         ("99", "new", grpc.StatusCode.UNKNOWN, "new"),
-        ("x", "", grpc.StatusCode.INTERNAL, "the peer ended the call without a status"),
+        ("x", "", grpc.StatusCode.INTERNAL, "the peer ended the stream without a status"),
     ],
 )
 def test_the_status_is_told_behind_the_last_message(status: str, message: str, code: grpc.StatusCode, details: str) -> None:
-    call, server = opened()
+    stream, server = opened()
     server.send(b"last")
     server.h2.send_headers(1, [("grpc-status", status), ("grpc-message", message)], end_stream=True)
-    assert exchange(call, server) == [b"last"]
-    assert call.end is not None
-    assert (call.end.code, call.end.details) == (code, details)
+    assert exchange(stream, server) == [b"last"]
+    assert stream.end is not None
+    assert (stream.end.code, stream.end.details) == (code, details)
 
 
 def test_a_refusal_without_an_answer_is_told() -> None:
-    call, server = GrpcCall(PATH, "localhost"), Server()
-    exchange(call, server)
+    stream, server = GrpcStream(PATH, "localhost"), Server()
+    exchange(stream, server)
     server.h2.send_headers(1, [*ANSWER, ("grpc-status", "7"), ("grpc-message", "no")], end_stream=True)
-    exchange(call, server)
-    assert call.end is not None
-    assert (call.end.code, call.end.details) == (grpc.StatusCode.PERMISSION_DENIED, "no")
+    exchange(stream, server)
+    assert stream.end is not None
+    assert (stream.end.code, stream.end.details) == (grpc.StatusCode.PERMISSION_DENIED, "no")
 
 
 def test_long_header_fields_come_in_parts() -> None:
-    call, server = GrpcCall(PATH, "localhost"), Server()
-    exchange(call, server)
+    stream, server = GrpcStream(PATH, "localhost"), Server()
+    exchange(stream, server)
     server.h2.send_headers(1, [*ANSWER, ("x-long", "abcdefgh" * 1000)])
     block = server.h2.data_to_send()
     size = int.from_bytes(block[:3], "big")
     payload = block[9 : 9 + size]
-    call.receive(frame(HEADERS, 0, 1, payload[:100]) + frame(CONTINUATION, END_HEADERS, 1, payload[100:]))
-    assert call.end is None
+    stream.receive(frame(HEADERS, 0, 1, payload[:100]) + frame(CONTINUATION, END_HEADERS, 1, payload[100:]))
+    assert stream.end is None
     server.send(b"x")
-    assert exchange(call, server) == [b"x"]
+    assert exchange(stream, server) == [b"x"]
 
 
 def test_a_server_that_takes_no_calls_is_unavailable_and_one_that_ends_lets_a_call_go_on() -> None:
-    call, server = opened()
+    stream, server = opened()
     server.h2.close_connection(last_stream_id=1)
-    call.receive(server.h2.data_to_send())
-    assert call.end is None
-    call = GrpcCall(PATH, "localhost")
-    call.receive(frame(SETTINGS, 0, 0, b"") + frame(GOAWAY, 0, 0, struct.pack(">II", 0, 11) + b"too_many_pings"))
-    assert call.end is not None
-    assert (call.end.code, call.end.details) == (grpc.StatusCode.UNAVAILABLE, "the peer takes no calls: too_many_pings")
+    stream.receive(server.h2.data_to_send())
+    assert stream.end is None
+    stream = GrpcStream(PATH, "localhost")
+    stream.receive(frame(SETTINGS, 0, 0, b"") + frame(GOAWAY, 0, 0, struct.pack(">II", 0, 11) + b"too_many_pings"))
+    assert stream.end is not None
+    assert (stream.end.code, stream.end.details) == (grpc.StatusCode.UNAVAILABLE, "the peer takes no calls: too_many_pings")
 
 
 @pytest.mark.parametrize(
@@ -280,10 +280,10 @@ def test_a_server_that_takes_no_calls_is_unavailable_and_one_that_ends_lets_a_ca
     [(7, grpc.StatusCode.UNAVAILABLE), (8, grpc.StatusCode.CANCELLED), (2, grpc.StatusCode.INTERNAL)],
 )
 def test_a_reset_says_why(error: int, code: grpc.StatusCode) -> None:
-    call, _ = opened()
-    call.receive(frame(RST_STREAM, 0, 1, struct.pack(">I", error)))
-    assert call.end is not None
-    assert call.end.code is code
+    stream, _ = opened()
+    stream.receive(frame(RST_STREAM, 0, 1, struct.pack(">I", error)))
+    assert stream.end is not None
+    assert stream.end.code is code
 
 
 _SETTINGS = frame(SETTINGS, 0, 0, b"")
@@ -295,7 +295,7 @@ BROKEN = {
     "bytes of header fields": (_SETTINGS, frame(HEADERS, 0, 1, bytes(HEADERS_BYTES + 1))),
     "broken header fields": (_SETTINGS, frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff")),
     "HTTP status 503": (_SETTINGS, frame(HEADERS, END_HEADERS, 1, b"\x08\x03503")),
-    "answered a call that was not made": (_SETTINGS, frame(HEADERS, END_HEADERS, 3, b"")),
+    "answered on a stream that was not opened": (_SETTINGS, frame(HEADERS, END_HEADERS, 3, b"")),
     "went on with header fields": (_SETTINGS, frame(CONTINUATION, END_HEADERS, 1, b"")),
     "broken settings": (frame(SETTINGS, 0, 0, b"12345"),),
     "a window that is too large": (frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 1 << 31)),),
@@ -315,48 +315,48 @@ OPEN_BROKEN = {
 
 
 @pytest.mark.parametrize("complaint", BROKEN)
-def test_a_peer_that_breaks_the_protocol_loses_the_call(complaint: str) -> None:
-    call = GrpcCall(PATH, "localhost")
-    assert call.receive(b"".join(BROKEN[complaint])) == []
-    assert call.end is not None
-    assert call.end.code is grpc.StatusCode.INTERNAL
-    assert complaint in call.end.details
+def test_a_peer_that_breaks_the_protocol_loses_the_stream(complaint: str) -> None:
+    stream = GrpcStream(PATH, "localhost")
+    assert stream.receive(b"".join(BROKEN[complaint])) == []
+    assert stream.end is not None
+    assert stream.end.code is grpc.StatusCode.INTERNAL
+    assert complaint in stream.end.details
 
 
 @pytest.mark.parametrize("complaint", OPEN_BROKEN)
 def test_so_does_one_that_answered_first(complaint: str) -> None:
-    call, _ = opened()
-    call.receive(OPEN_BROKEN[complaint])
-    assert call.end is not None
-    assert complaint in call.end.details
+    stream, _ = opened()
+    stream.receive(OPEN_BROKEN[complaint])
+    assert stream.end is not None
+    assert complaint in stream.end.details
 
 
-def test_a_peer_that_sends_more_than_it_may_loses_the_call() -> None:
-    call, _ = opened()
+def test_a_peer_that_sends_more_than_it_may_loses_the_stream() -> None:
+    stream, _ = opened()
     part = frame(DATA, 0, 1, bytes(FRAME_BYTES))
-    call._receive_window = FRAME_BYTES - 1
-    call.receive(part)
-    assert call.end is not None
-    assert "sent more than it may" in call.end.details
+    stream._receive_window = FRAME_BYTES - 1
+    stream.receive(part)
+    assert stream.end is not None
+    assert "sent more than it may" in stream.end.details
 
 
-def test_a_peer_that_asks_and_does_not_read_loses_the_call() -> None:
-    call, _ = opened()
+def test_a_peer_that_asks_and_does_not_read_loses_the_stream() -> None:
+    stream, _ = opened()
     pings = frame(PING, 0, 0, bytes(8)) * 1000
     for _ in range((OUTPUT_BYTES + CONTROL_BYTES) // len(pings) + 2):
-        call.receive(pings)
-    assert call.end is not None
-    assert "does not read" in call.end.details
-    assert len(call.output) < OUTPUT_BYTES + CONTROL_BYTES + len(pings)
+        stream.receive(pings)
+    assert stream.end is not None
+    assert "does not read" in stream.end.details
+    assert len(stream.output) < OUTPUT_BYTES + CONTROL_BYTES + len(pings)
 
 
 def test_a_server_in_trouble_is_no_trouble_here() -> None:
-    """h2 ends the connection itself when it is asked to do what it must not; the call sees its GOAWAY and what follows."""
-    call, server = opened()
+    """h2 ends the connection itself when it is asked to do what it must not; the stream sees its GOAWAY and what follows."""
+    stream, server = opened()
     server.h2.close_connection(error_code=2, last_stream_id=0)
-    call.receive(server.h2.data_to_send())
-    assert call.end is not None
-    assert call.end.code is grpc.StatusCode.UNAVAILABLE
+    stream.receive(server.h2.data_to_send())
+    assert stream.end is not None
+    assert stream.end.code is grpc.StatusCode.UNAVAILABLE
     assert not server.saw(ConnectionTerminated)
 
 
@@ -368,15 +368,15 @@ _FRAMES = st.builds(
 @settings(max_examples=400, deadline=None)
 @given(answered=st.booleans(), pieces=st.lists(st.one_of(_FRAMES, st.binary(max_size=40)), max_size=12), say=st.binary())
 def test_no_bytes_make_it_fail_or_grow(answered: bool, pieces: Sequence[bytes], say: bytes) -> None:
-    call = opened()[0] if answered else GrpcCall(PATH, "localhost")
+    stream = opened()[0] if answered else GrpcStream(PATH, "localhost")
     if not answered:
-        call.receive(_SETTINGS)
+        stream.receive(_SETTINGS)
     for piece in pieces:
-        call.receive(piece)
-        call.send(say)
-    assert len(call.output) < OUTPUT_BYTES + CONTROL_BYTES
-    if call.end is not None:
-        output = len(call.output)
-        call.send(say)
-        assert call.receive(b"".join(pieces)) == []
-        assert len(call.output) == output
+        stream.receive(piece)
+        stream.send(say)
+    assert len(stream.output) < OUTPUT_BYTES + CONTROL_BYTES
+    if stream.end is not None:
+        output = len(stream.output)
+        stream.send(say)
+        assert stream.receive(b"".join(pieces)) == []
+        assert len(stream.output) == output
