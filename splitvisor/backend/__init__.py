@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a trap back end is made of: a Session per VM and a table of the calls that it owns.
 
-A device in short::
+A device in short:
 
     class Counter(Session):
         def __init__(self, vm: Vm) -> None:

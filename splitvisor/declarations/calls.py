@@ -126,6 +126,7 @@ class Call:
 
 
 Handler = Callable[[Any, Call], "Result | int | Awaitable[Result | int]"]
+"""A function of (session, call). An int alone is the value of r3, or the status of an RTAS call."""
 
 
 @dataclass(frozen=True)

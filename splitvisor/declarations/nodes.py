@@ -9,6 +9,7 @@ from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.tree.cells import cells, strings
 
 PropertyValue = bytes | str | int | Sequence[int]
+"""A property of a node: bytes as they are, text with its NUL, a 32-bit cell, or several cells."""
 
 
 def tree_node(path: str, properties: Mapping[str, PropertyValue]) -> pb.TreeNode:

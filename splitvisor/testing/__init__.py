@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of back ends with pytest: a real machine, the back end under test, and a guest that makes any call from Python.
 
-A test module asks for it with ``pytest_plugins = ["splitvisor.testing"]`` and says what it tests::
+A test module asks for it with ``pytest_plugins = ["splitvisor.testing"]`` and says what it tests:
 
     @pytest.fixture
     def backends():
@@ -16,8 +16,6 @@ Fixtures: `machine`, `guest`, `backend`, `traps`, and `start_machine` for machin
 PYTEST_DONT_REWRITE: test modules import this before pytest does, and its own assertions have their messages.
 """
 
-from splitvisor.testing.guest import HcallResult, ScriptedGuest, ScriptedMemory
-from splitvisor.testing.machine import SCRIPTED, MachineStartError, RunningMachine
 from splitvisor.testing.plugin import (
     StartMachine,
     backend,
@@ -30,9 +28,11 @@ from splitvisor.testing.plugin import (
     start_machine,
     traps,
 )
+from splitvisor.testing.running_machine import SCRIPTED, MachineStartError, RunningMachine
 from splitvisor.testing.script import GuestError
+from splitvisor.testing.scripted_guest import HcallResult, ScriptedGuest, ScriptedMemory
 from splitvisor.testing.served import BackendProgram, RunningProgram, ServedBackend
-from splitvisor.testing.traps import Trap, Traps
+from splitvisor.testing.trap_log import Trap, Traps
 
 __all__ = [
     "SCRIPTED",

@@ -12,12 +12,12 @@ import pytest
 from splitvisor.backend import Backend
 from splitvisor.machine.config import MachineConfig
 from splitvisor.service.runtime_directory import private_directory, socket_parents
-from splitvisor.testing.guest import ScriptedGuest
 from splitvisor.testing.loop import LoopThread
-from splitvisor.testing.machine import SCRIPTED, RunningMachine
+from splitvisor.testing.running_machine import SCRIPTED, RunningMachine
+from splitvisor.testing.scripted_guest import ScriptedGuest
 from splitvisor.testing.served import BackendProgram, RunningProgram, ServedBackend
 from splitvisor.testing.services import Services
-from splitvisor.testing.traps import Traps
+from splitvisor.testing.trap_log import Traps
 
 BackendsUnderTest = Sequence[Backend | BackendProgram]
 

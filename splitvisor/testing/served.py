@@ -20,7 +20,7 @@ from splitvisor.backend import Backend, Session
 from splitvisor.rpc import trap_pb2_grpc
 from splitvisor.service.serve import SERVER_OPTIONS
 from splitvisor.testing.loop import DEADLINE_S, LoopThread
-from splitvisor.testing.traps import Traps, recording
+from splitvisor.testing.trap_log import Traps, recording
 from splitvisor.trap.server import TrapServicer
 
 POLL_S = 0.01

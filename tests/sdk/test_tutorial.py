@@ -12,7 +12,7 @@ from pathlib import Path
 import splitvisor.backend
 import splitvisor.backend.vio
 import splitvisor.testing
-from splitvisor.testing.guest import ScriptedGuest
+from splitvisor.testing.scripted_guest import ScriptedGuest
 from tests.guests.harness import ROOT
 
 PAGE = (ROOT / "docs/backends.md").read_text()

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from splitvisor.declarations.guest_memory import GuestAddressError, GuestMemory
 
 PAGE_BYTES = 4096
+"""Size of an I/O page: what one TCE maps."""
 WINDOW_BYTES = 0x1000_0000
 """Size of a DMA window in bytes; Linux takes what ibm,my-dma-window says."""
 WINDOW_PAGES = WINDOW_BYTES // PAGE_BYTES

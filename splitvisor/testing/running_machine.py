@@ -19,12 +19,12 @@ from splitvisor.machine.snapshot_transfer import restore_requests, write_snapsho
 from splitvisor.net.channels import open_channel
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
-from splitvisor.testing.guest import ScriptedGuest
 from splitvisor.testing.loop import DEADLINE_S, LoopThread
 from splitvisor.testing.script import SCRIPT, ScriptSession
+from splitvisor.testing.scripted_guest import ScriptedGuest
 from splitvisor.testing.served import BackendProgram, RunningProgram, ServedBackend, serve
 from splitvisor.testing.services import Services
-from splitvisor.testing.traps import Traps
+from splitvisor.testing.trap_log import Traps
 
 SCRIPTED = MachineConfig(memory=256 * MIB, kernel=firmware.SCRIPT_GUEST)
 """The machine that tests get: as small as a machine may be, with a terminal, an NVRAM, and the scripted guest."""
