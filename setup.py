@@ -25,6 +25,7 @@ LOCK = Path("gateway_service/web/package-lock.json")
 VENDOR = Path("gateway_service/static/vendor")
 SOURCES = Path("gateway_service/web/sources")
 PROTO = Path("proto")
+MANUAL = Path("man/splitvisor.1")
 PLATFORM = "manylinux_2_17_x86_64"
 """The wheel has x86-64 machine code that stands on no library (cpu_service/engine/fast_path.bin) and calls Linux by ctypes. No C
 library is linked; 2.17 is the oldest that the wheels of its dependencies are built for."""
@@ -32,8 +33,10 @@ library is linked; 2.17 is the oldest that the wheels of its dependencies are bu
 os.umask(0o022)  # Modes get into archives.
 
 
-def check_page() -> None:
-    """Raise FileError unless the web page's part of others is there, of the versions that the lock file names."""
+def check_generated() -> None:
+    """Raise FileError unless the man page is there, and what the web page has of others, in the versions of the lock file."""
+    if not (ROOT / MANUAL).exists():
+        raise FileError(f"{MANUAL} is not there; run ./dev docs first")
     held = ROOT / VENDOR / LOCK.name
     if not held.exists() or held.read_bytes() != (ROOT / LOCK).read_bytes():
         raise FileError(f"{VENDOR} does not have what {LOCK} lists; run ./dev web first, which needs npm")
@@ -50,7 +53,7 @@ class BuildPy(build_py):
 
     def run(self) -> None:
         """Copy the modules and their data."""
-        check_page()
+        check_generated()
         super().run()
         if not self.editable_mode:
             for proto in (ROOT / PROTO).rglob("*.proto"):
@@ -78,7 +81,7 @@ class BdistWheel(bdist_wheel):
     def write_wheelfile(self, wheelfile_base: Any, *arguments: Any) -> None:
         """Write the file of tags, the last of those that describe the wheel."""
         super().write_wheelfile(wheelfile_base, *arguments)
-        set_modes(Path(wheelfile_base))
+        set_modes(Path(wheelfile_base).parent)
 
 
 class Sdist(sdist):
@@ -86,7 +89,7 @@ class Sdist(sdist):
 
     def run(self) -> None:
         """Pack it."""
-        check_page()
+        check_generated()
         if not (ROOT / SOURCES).is_dir():
             raise FileError(f"{SOURCES}, the source code of {VENDOR}, is not there; run ./dev web first, which needs npm")
         super().run()

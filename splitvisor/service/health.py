@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from splitvisor.service.health_probe import CHECK, SERVING_MESSAGE, serves
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
 
 SERVING, NOT_SERVING, USAGE = 0, 1, 2
 """Exit statuses."""
@@ -58,10 +62,24 @@ def main(arguments: Sequence[str]) -> int:
         except TimeoutError:
             return _tell(arguments[0], _LATE.format(TIMEOUT_SECONDS))
     # For everything else, and for what to say.
+    from splitvisor.net.addresses import AddressError
+    from splitvisor.net.tls_flags import use_tls_flags
+
+    parsed = make_parser().parse_args(arguments)
+    use_tls_flags(vars(parsed))
+    try:
+        wrong = check(parsed.address, parsed.timeout)
+    except AddressError as error:
+        print(f"splitvisor health: {error}", file=sys.stderr)
+        return USAGE
+    return _tell(parsed.address, wrong) if wrong else SERVING
+
+
+def make_parser() -> ArgumentParser:
+    """Return what reads the command's flags."""
     import argparse
 
-    from splitvisor.net.addresses import AddressError
-    from splitvisor.net.tls_flags import add_tls_flags, use_tls_flags
+    from splitvisor.net.tls_flags import add_tls_flags
 
     parser = argparse.ArgumentParser(
         prog="splitvisor health",
@@ -73,14 +91,7 @@ def main(arguments: Sequence[str]) -> int:
         "--timeout", type=float, default=TIMEOUT_SECONDS, metavar="S", help=f"how long to wait (default: {TIMEOUT_SECONDS:.0f})"
     )
     add_tls_flags(parser)
-    parsed = parser.parse_args(arguments)
-    use_tls_flags(vars(parsed))
-    try:
-        wrong = check(parsed.address, parsed.timeout)
-    except AddressError as error:
-        print(f"splitvisor health: {error}", file=sys.stderr)
-        return USAGE
-    return _tell(parsed.address, wrong) if wrong else SERVING
+    return parser
 
 
 def _tell(address: str, wrong: str) -> int:

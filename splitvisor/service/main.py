@@ -35,7 +35,8 @@ EXIT_USAGE = 2
 EXIT_FAILED = 4
 
 
-def _parser(name: Servable, options: type[Any]) -> argparse.ArgumentParser:
+def make_parser(name: Servable, options: type[Any]) -> argparse.ArgumentParser:
+    """Return what reads a service's flags: those of every service, and one for each field of its options."""
     parser = argparse.ArgumentParser(
         prog=name.program,
         description=f"Run {name.package}: {name.summary}.",
@@ -167,7 +168,7 @@ def run(name: Servable, arguments: Sequence[str]) -> int:
         options_class = name.load().Options
     except MissingExtraError as error:
         return _refuse(name, error)
-    parsed = _parser(name, options_class).parse_args(arguments)
+    parsed = make_parser(name, options_class).parse_args(arguments)
     configure(parsed.log_level, name.package)
     options = options_class(**{option.name: getattr(parsed, option.name) for option in _fields(options_class)})
     use_tls_flags(vars(parsed))

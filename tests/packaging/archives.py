@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from splitvisor.devtools.manual import manual
 from tests.guests.harness import ROOT
 
 PAGE = Path("gateway_service/static/vendor")
 PAGE_SOURCES = Path("gateway_service/web/sources")
+MANUAL = Path("man/splitvisor.1")
 EPOCH = "1700000000"
 BUILD_SECONDS = 120.0
 
@@ -25,10 +27,12 @@ def tracked_files() -> list[str]:
 
 
 def copy_checkout(target: Path, *, page: bool = True) -> Path:
-    """Copy the tracked files, and what `./dev web` has fetched, to a directory that is not there yet; return it."""
+    """Copy the tracked files, and what `./dev docs` and `./dev web` put there, to a new directory; return it."""
     for name in tracked_files():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target / name)
+    (target / MANUAL).parent.mkdir()
+    (target / MANUAL).write_text(manual())
     for part in (PAGE, PAGE_SOURCES) if page else ():
         shutil.copytree(ROOT / part, target / part)
     return target

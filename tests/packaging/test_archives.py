@@ -13,8 +13,9 @@ from email.parser import BytesParser
 from pathlib import Path
 
 import splitvisor
+from splitvisor.devtools.manual import manual
 from tests.guests.harness import ROOT
-from tests.packaging.archives import PAGE, PAGE_SOURCES, build, copy_checkout, only, tracked_files
+from tests.packaging.archives import MANUAL, PAGE, PAGE_SOURCES, build, copy_checkout, only, tracked_files
 
 PACKAGES = {"splitvisor", "cpu_service", "hcall_service", "vio_service", "of_client_service", "gateway_service"}
 NOT_IN_WHEEL = ("splitvisor/devtools/", "gateway_service/web/")
@@ -45,7 +46,7 @@ def test_the_sdist_has_every_file_and_the_sources_of_the_page(archives: Path) ->
 
 def test_the_wheel_has_the_packages_their_data_and_the_contracts(wheel: Path) -> None:
     found = set(wheel_files(wheel))
-    own = {name for name in found if ".dist-info/" not in name}
+    own = {name for name in found if not re.search(r"\.(dist-info|data)/", name)}
     assert {name.partition("/")[0] for name in own} == PACKAGES
     wanted = {
         name
@@ -56,6 +57,13 @@ def test_the_wheel_has_the_packages_their_data_and_the_contracts(wheel: Path) ->
     wanted |= {f"splitvisor/{name}" for name in tracked_files() if re.fullmatch(r"proto/.*\.proto", name)}
     assert own == wanted
     assert {"splitvisor/py.typed", "splitvisor/firmware/demo.elf", "cpu_service/engine/fast_path.bin"} <= own
+
+
+def test_the_wheel_has_the_man_page(wheel: Path) -> None:
+    """Where installers put it into share/man of the environment."""
+    with zipfile.ZipFile(wheel) as archive:
+        page = archive.read(f"splitvisor-{splitvisor.__version__}.data/data/share/{MANUAL.parent}/man1/{MANUAL.name}")
+    assert page.decode() == manual()
 
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:
@@ -114,8 +122,16 @@ def test_without_the_page_a_build_fails_and_says_what_to_run(tmp_path: Path) -> 
     assert list(tmp_path.glob("*.whl")) == list(tmp_path.glob("*.tar.gz")) == []
 
 
+def test_without_the_man_page_a_build_fails_and_says_what_to_run(tmp_path: Path) -> None:
+    checkout = copy_checkout(tmp_path / "checkout")
+    (checkout / MANUAL).unlink()
+    failed = build(checkout, tmp_path, "--wheel")
+    assert failed.returncode != 0
+    assert f"{MANUAL} is not there; run ./dev docs first" in failed.stdout + failed.stderr
+
+
 def test_a_clean_clone_has_what_a_build_reads() -> None:
-    """Nothing of the build comes from ignored files, but for the page."""
+    """Nothing of the build comes from ignored files, but for the web page and the man page."""
     ignored = subprocess.run(
         ["git", "-C", str(ROOT), "check-ignore", *tracked_files()], capture_output=True, text=True, check=False, timeout=60
     )
