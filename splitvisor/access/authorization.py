@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -23,11 +23,6 @@ from splitvisor.rpc import access_pb2 as pb
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Any
-
-if TYPE_CHECKING:
-    _ServerInterceptor = grpc.aio.ServerInterceptor[Any, Any]
-else:
-    _ServerInterceptor = grpc.aio.ServerInterceptor
 
 
 @dataclass(frozen=True)
@@ -133,7 +128,7 @@ def peer_identity(context: _Context) -> Identity | None:
         raise RefusedError(str(error)) from error
 
 
-class Authorization(_ServerInterceptor):
+class Authorization(grpc.aio.ServerInterceptor):
     """Lets calls through that their rule allows, before anything of the service sees them.
 
     Args:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -47,11 +47,6 @@ SETTLE_S = 5.0
 MAX_SCHEDULES = 256
 """VMs whose faults are remembered over their connections."""
 
-if TYPE_CHECKING:
-    _GenericHandler = grpc.GenericRpcHandler[Any, Any]
-else:
-    _GenericHandler = grpc.GenericRpcHandler  # Generic in the stubs only.
-_EOF: Any = vars(grpc.aio)["EOF"]  # grpc-stubs does not have it.
 Status = tuple[grpc.StatusCode, str]
 log = structlog.get_logger()
 
@@ -83,7 +78,7 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
     return proxy.close
 
 
-class Proxy(_GenericHandler):
+class Proxy(grpc.GenericRpcHandler):
     """Passes calls on to a back end.
 
     Args:
@@ -249,7 +244,7 @@ def _raise_lost(error: BaseException | None) -> None:
 
 
 async def _responses(call: Any) -> AsyncIterator[bytes]:
-    while (data := await call.read()) is not _EOF:
+    while (data := await call.read()) is not grpc.aio.EOF:
         yield data
 
 

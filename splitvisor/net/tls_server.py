@@ -18,7 +18,7 @@ _log = get_logger(__name__)
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     """Return credentials that follow their files. Raises TlsError when the files cannot be used now."""
     first, renewal = _configuration(_load(files)), _Renewal(files)
-    fetch: Any = renewal.fetch  # grpc-stubs does not know that None means "as before".
+    fetch: Any = renewal.fetch  # types-grpcio does not know that None means "as before".
     return grpc.dynamic_ssl_server_credentials(first, fetch, require_client_authentication=True)
 
 

@@ -40,7 +40,7 @@ from splitvisor.recording.memory import CallMemory
 from splitvisor.recording.rules import TREE_PROPERTIES, masked_reply, rules_for
 from splitvisor.recording.text import asked_text, call_text, keys_text, reply_text, typed_bytes
 from splitvisor.recording.trees import RecordedTrees
-from splitvisor.recording.typist import END_OF_STREAM, Typist, TypistError
+from splitvisor.recording.typist import Typist, TypistError
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2_grpc
 from splitvisor.rpc import recording_pb2 as rpb
@@ -343,7 +343,7 @@ class _Replayer:
         """The next message; None at the end of the stream."""
         async with asyncio.timeout(ANSWER_S):
             response = await self._call.read()
-        return None if response is END_OF_STREAM else response
+        return None if response is grpc.aio.EOF else response
 
     # Comparing.
 

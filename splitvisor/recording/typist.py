@@ -16,7 +16,6 @@ from splitvisor.rpc import console_pb2_grpc
 
 DEADLINE_S = 10.0
 CLIENT_NAME = "splitvisor replay"
-END_OF_STREAM: Any = vars(grpc.aio)["EOF"]  # grpc-stubs does not have it.
 
 
 class TypistError(Exception):
@@ -65,7 +64,7 @@ class _Writer:
     async def open(self, vm: str, unit_address: int) -> None:
         opening = pb.ConsoleOpen(vm=vm, unit_address=unit_address, writer=True, force=True, client_name=CLIENT_NAME)
         await self._call.write(pb.AttachConsoleRequest(open=opening))
-        if (await self._call.read()) is END_OF_STREAM:
+        if (await self._call.read()) is grpc.aio.EOF:
             raise EOFError
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
@@ -80,7 +79,7 @@ class _Writer:
     async def _read(self) -> None:
         """Count what was taken; output is of no interest."""
         try:
-            while (response := await self._call.read()) is not END_OF_STREAM:
+            while (response := await self._call.read()) is not grpc.aio.EOF:
                 async with self._changed:
                     self._taken += response.input_accepted
                     self._changed.notify_all()

@@ -63,7 +63,6 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 _Stop = Callable[[], Awaitable[None]]
-_health_aio: Any = vars(health)["aio"]  # grpc-stubs does not have it.
 _log = get_logger(__name__)
 
 
@@ -222,7 +221,7 @@ def _authorization(services: Sequence[str]) -> Authorization:
 
 
 async def _make_health(services: Sequence[str]) -> Any:
-    servicer = _health_aio.HealthServicer()
+    servicer = health.aio.HealthServicer()
     for service in ("", *services):
         await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
     return servicer

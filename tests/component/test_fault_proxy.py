@@ -119,8 +119,11 @@ def test_a_reply_that_is_lost_again_and_again_comes_at_last(backend: ThreadBacke
 def test_another_rpcs_error_is_the_back_ends_own(backend: ThreadBackend, directory: Path) -> None:
     proxy = ThreadProxy(backend.target, directory, [])
     try:
-        with grpc.insecure_channel(proxy.address) as channel, pytest.raises(grpc.RpcError) as raised:
-            channel.unary_unary("/splitvisor.control.v1.ConsoleService/ListConsoles", None, None)(b"", timeout=DEADLINE_S)
+        with grpc.insecure_channel(proxy.address) as channel:
+            listing: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+            listing = channel.unary_unary("/splitvisor.control.v1.ConsoleService/ListConsoles", None, None)
+            with pytest.raises(grpc.RpcError) as raised:
+                listing(b"", timeout=DEADLINE_S)
         assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
     finally:
         proxy.close()

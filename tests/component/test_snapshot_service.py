@@ -293,7 +293,7 @@ class Thief:
         self.ready = ready
         self.took = threading.Event()
 
-    def handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def handlers(self) -> grpc.GenericRpcHandler:
         """The two rpcs that a move needs."""
         restore = grpc.stream_stream_rpc_method_handler(
             self.restore, pb.RestoreMachineRequest.FromString, pb.RestoreMachineResponse.SerializeToString
@@ -301,7 +301,7 @@ class Thief:
         status = grpc.unary_unary_rpc_method_handler(
             self.status, pb.GetStatusRequest.FromString, pb.GetStatusResponse.SerializeToString
         )
-        rpcs = {"RestoreMachine": restore, "GetStatus": status}
+        rpcs: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"RestoreMachine": restore, "GetStatus": status}
         return grpc.method_handlers_generic_handler("splitvisor.control.v1.MachineService", rpcs)
 
     def restore(self, request_iterator: Iterator[Any], context: Any) -> Iterator[pb.RestoreMachineResponse]:

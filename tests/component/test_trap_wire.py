@@ -193,7 +193,8 @@ def test_a_message_that_is_none_ends_the_stream(directory: Path) -> None:
     from concurrent import futures
 
     server = grpc.server(futures.ThreadPoolExecutor(2))
-    handler = grpc.stream_stream_rpc_method_handler(attach)  # Without serializers: bytes as they are.
+    # Without serializers: bytes as they are.
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(attach)
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("splitvisor.trap.v1.TrapService", {"Attach": handler}),)
     )
