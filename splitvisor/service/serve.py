@@ -2,7 +2,7 @@
 """Runs a service, one of the four or somebody else's back end: a gRPC server with health checking and reflection that stops
 cleanly.
 
-What a service is: splitvisor/service/names.py.
+What a service is: splitvisor/service/interface.py.
 """
 
 from __future__ import annotations
