@@ -20,12 +20,6 @@ class ContractError(Exception):
     """cpu_service broke the contract of the stream; ends the stream with INVALID_ARGUMENT."""
 
 
-def check_gap(trap: pb.Trap, position: int) -> None:
-    """Refuse a call when one before it is missing, which would never take effect: this one moves the position past it."""
-    if trap.sequence - trap.skipped > position + 1:
-        raise ContractError(f"call {trap.sequence} of vCPU {trap.vcpu} after {position}: what is between did not come")
-
-
 class Connection:
     """One connection. Writes never overlap, as grpc.aio demands."""
 

@@ -24,6 +24,14 @@ class BackendMemory(GuestMemory):
     frozen: asyncio.Event | None = None
     """Set while the VM is being saved: what a device writes on its own waits for the event."""
 
+    def stand_still(self, still: bool) -> None:
+        """Let what devices write on their own wait, or go on."""
+        if still and self.frozen is None:
+            self.frozen = asyncio.Event()
+        elif not still and self.frozen is not None:
+            self.frozen.set()
+            self.frozen = None
+
     def begin_call(self, operands: Sequence[pb.MemoryBlock]) -> None:
         """A call starts; operands are the memory that came with it."""
 

@@ -13,7 +13,7 @@ import grpc
 import structlog
 
 from splitvisor.declarations.session import Session
-from splitvisor.declarations.state import StateCollector, StateError
+from splitvisor.declarations.state import StateError
 from splitvisor.limits import MAX_VCPUS, MEMORY_MAX, VM_NAME_RULE, is_vm_name
 from splitvisor.observe.metrics import ATTACHED_VMS, Sample, Source
 from splitvisor.rpc import trap_pb2 as pb
@@ -22,6 +22,7 @@ from splitvisor.trap.acknowledgements import AcknowledgementSchedule
 from splitvisor.trap.connection import Connection, ContractError, TrapContext
 from splitvisor.trap.handler_times import HandlerObserver, HandlerTimes
 from splitvisor.trap.link import SessionFactory, VmLink
+from splitvisor.trap.session_state import received_state
 
 MAX_VMS = 256
 """VMs that one back end keeps; the one that was away longest makes room for a new one."""
@@ -139,8 +140,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
                 raise
             await context.abort(grpc.StatusCode.UNAVAILABLE, connection.end_reason)
         finally:
-            if link.connection is connection:
-                link.connection = None
+            link.detach(connection)
 
     async def _serve(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest]) -> None:
         async for request in requests:
@@ -162,7 +162,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
     async def _restore(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest], context: TrapContext) -> None:
         """Take the state that follows a hello, or end the stream."""
         try:
-            await link.restore(await self._state(requests))
+            await link.restore(await received_state(requests, self._backend))
         except ContractError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except StateError as error:
@@ -173,16 +173,6 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             await self._drop(link)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{self._backend}: its state cannot be restored: {error}")
         await self._tell_changed()
-
-    async def _state(self, requests: AsyncIterator[pb.AttachRequest]) -> bytes:
-        collector = StateCollector(self._backend)
-        async for request in requests:
-            if not request.HasField("restore_state"):
-                raise ContractError("restore_state follows a hello with `restore`")
-            collector.add(request.restore_state.data)
-            if request.restore_state.last:
-                return collector.state()
-        raise ContractError("the state to restore does not end")
 
     async def _tell_changed(self) -> None:
         async with self._changed:
@@ -213,8 +203,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
                 await known.close(replaced=True)
             elif len(self._links) >= MAX_VMS:
                 await self._make_room()
-            link = self._links[hello.vm] = VmLink(hello, self._factory, self._schedule)
-            link.observers = tuple(self._observers)
+            link = self._links[hello.vm] = VmLink(hello, self._factory, self._schedule, tuple(self._observers))
         await self._tell_changed()
         return link
 

@@ -18,7 +18,7 @@ from cpu_service.link.connection import MAX_UNASKED
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
 from splitvisor.trap.connection import MAX_UNSENT, Connection
-from splitvisor.trap.link import BACKLOG_BYTES
+from splitvisor.trap.request_queue import BACKLOG_BYTES
 from tests.component.trap_backend import H_ADD, H_HELD, H_READ, ROUTES, ThreadBackend
 from tests.component.trap_client import DEADLINE_S, Client, wait_until
 

@@ -13,7 +13,7 @@ from splitvisor.backend.vio import BusError, VioSession
 from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.papr.codes import RtasStatus
 from splitvisor.rpc import trap_pb2
-from splitvisor.trap.messages import mirror_messages
+from splitvisor.trap.offer import mirror_messages
 from tests.fake_vm import FakeVm, make_call
 from vio_service.console.vm_consoles import VmConsoles
 from vio_service.devices.nvram import Nvram

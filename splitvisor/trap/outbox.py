@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a VM's session says to cpu_service: on the connection that there is, or kept for the next if nobody asks for it again."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+
+from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.connection import Connection
+
+MAX_PENDING_EVENTS = 1024
+"""Interrupt sources and actions that wait for cpu_service to come back."""
+REPEATED_PULSE_S = 5.0
+"""Interrupts this young are pulsed again at the next attach: the lost connection may have been dead when they were sent."""
+
+
+class Outbox:
+    """The way out of one VM's link."""
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        """None while cpu_service is away."""
+        self._events: deque[pb.AttachResponse] = deque(maxlen=MAX_PENDING_EVENTS)
+        self._pulses: dict[int, float] = {}
+        """When each source was pulsed last; infinity: while cpu_service was away, so it does not know."""
+
+    def send(self, message: pb.AttachResponse) -> None:
+        """Send a message. While cpu_service is away it has no effect: an attach says or asks for it again."""
+        if self.connection is not None:
+            self.connection.send(message)
+
+    def send_event(self, message: pb.AttachResponse) -> None:
+        """Send what nobody asks for again: while cpu_service is away, keep it."""
+        if self.connection is None:
+            self._events.append(message)
+        else:
+            self.connection.send(message)
+
+    def pulse(self, source: int) -> None:
+        """Pulse an interrupt source. Pulses of one source that find cpu_service away are one at its return."""
+        if self.connection is None:
+            self._pulses[source] = math.inf
+            return
+        self._pulses[source] = time.monotonic()
+        self.connection.send(_pulse(source))
+
+    def send_effects(self, effects: list[pb.Effect]) -> None:
+        """Send the interrupts and machine actions of a posted trap; a call of another owner has nobody to wait for its credit."""
+        for effect in effects:
+            if effect.HasField("interrupt"):
+                self.pulse(effect.interrupt.source)
+            elif effect.HasField("action"):
+                self.send_event(pb.AttachResponse(action=effect.action))
+
+    def send_kept(self) -> None:
+        """Send events that were kept, and pulses that the last connection may have lost."""
+        while self._events:
+            self.send(self._events.popleft())
+        now = time.monotonic()
+        for source, pulsed in self._pulses.items():
+            if pulsed > now - REPEATED_PULSE_S:
+                self._pulses[source] = now
+                self.send(_pulse(source))
+
+
+def _pulse(source: int) -> pb.AttachResponse:
+    return pb.AttachResponse(interrupt=pb.Interrupt(source=source))
