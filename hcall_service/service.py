@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from hcall_service.device_tree_service import DeviceTreeServicer
 from hcall_service.device_tree_store import DEFAULT_RETENTION
-from hcall_service.platform_events import PlatformEventServicer
+from hcall_service.device_tree_store.wait import DEFAULT_WAIT_SECONDS, open_store_patiently
+from hcall_service.platform.events import PlatformEventServicer
 from hcall_service.session import PlatformSession
-from hcall_service.store_wait import DEFAULT_WAIT_SECONDS, open_store_patiently
-from hcall_service.update_dt import TreeUpdates
+from hcall_service.trees.service import DeviceTreeServicer
+from hcall_service.trees.update_dt import TreeUpdates
 from splitvisor.rpc import device_tree_pb2_grpc, platform_event_pb2_grpc, trap_pb2_grpc
 from splitvisor.service.interface import Started
 from splitvisor.trap.server import TrapServicer

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 
-from hcall_service import platform_state
-from hcall_service.platform_hcalls import PLATFORM_CALLS
-from hcall_service.rtas import RTAS_CALLS, IdentityLookup, RtasSession
-from hcall_service.update_dt import UPDATE_DT_CALLS, TreeUpdates
+from hcall_service import session_state
+from hcall_service.platform.hypercalls import PLATFORM_CALLS
+from hcall_service.platform.rtas import RTAS_CALLS, IdentityLookup, RtasSession
+from hcall_service.trees.update_dt import UPDATE_DT_CALLS, TreeUpdates
 from splitvisor.backend import Hypercall, RtasCall, Vm
 
 
@@ -29,8 +29,8 @@ class PlatformSession(RtasSession):
 
     async def save(self) -> bytes:
         """See Session: RTAS, and the VM's trees."""
-        return await asyncio.to_thread(platform_state.save, self, self.tree_updates.store)
+        return await asyncio.to_thread(session_state.save, self, self.tree_updates.store)
 
     async def restore(self, state: bytes) -> None:
         """See Session."""
-        await asyncio.to_thread(platform_state.restore, self, self.tree_updates.store, state)
+        await asyncio.to_thread(session_state.restore, self, self.tree_updates.store, state)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hcall_service.tree_builder import build_tree
+from hcall_service.trees.builder import build_tree
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import TOKENS
 from splitvisor.rpc import device_tree_pb2 as pb

@@ -15,7 +15,7 @@ import typer
 
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
 from splitvisor.cli.vio_backends import BusBackend, ask_all, ask_one, further_backends, vio_backends
-from splitvisor.machine.connect import CONNECT_VARIABLE
+from splitvisor.machine.service_addresses import CONNECT_VARIABLE
 from splitvisor.net.addresses import AddressError
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.run.running_vms import running_vms

@@ -17,7 +17,7 @@ import typer
 from splitvisor.cli import dt_output as output
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
 from splitvisor.cli.dt_parent import parent
-from splitvisor.machine.connect import CONNECT_VARIABLE
+from splitvisor.machine.service_addresses import CONNECT_VARIABLE
 from splitvisor.run.running_vms import running_vms
 from splitvisor.tree import fdt
 from splitvisor.tree.check import findings

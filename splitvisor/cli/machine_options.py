@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from splitvisor.cli.flags import Flag
-from splitvisor.machine.connect import CONNECT_VARIABLE
+from splitvisor.machine.service_addresses import CONNECT_VARIABLE
 
 GUEST = "Guest"
 MACHINE = "Machine"

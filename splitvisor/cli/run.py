@@ -15,7 +15,7 @@ import uvloop
 from splitvisor.cli import machine_options as options
 from splitvisor.cli.flags import Flag
 from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, read_machine_file
-from splitvisor.machine.connect import parse_backends, parse_connect
+from splitvisor.machine.service_addresses import parse_backends, parse_connect
 from splitvisor.run import launcher
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.run.request import Progress, RunRequest

@@ -19,7 +19,7 @@ from splitvisor.cli.flags import for_typer
 from splitvisor.cli.vm_status import render_status, state_text, status_fields
 from splitvisor.guests.fetch import resolve
 from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, read_machine_file, with_nvram_file
-from splitvisor.machine.connect import parse_backends, parse_connect
+from splitvisor.machine.service_addresses import parse_backends, parse_connect
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.service.names import SERVICE_NAMES
 

@@ -12,7 +12,7 @@ import typer
 
 from splitvisor.cli.control import FAILED, USAGE, fail, machine_stub
 from splitvisor.machine.config import ConfigError
-from splitvisor.machine.connect import parse_connect
+from splitvisor.machine.service_addresses import parse_connect
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_files import check_address
 from splitvisor.service.names import SERVICE_NAMES

@@ -19,7 +19,7 @@ from typer.main import get_command
 
 import splitvisor
 from splitvisor.cli.app import make_app
-from splitvisor.machine.connect import CONNECT_VARIABLE
+from splitvisor.machine.service_addresses import CONNECT_VARIABLE
 from splitvisor.net.tls_flags import FLAGS, flag
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.service import health

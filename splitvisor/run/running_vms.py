@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from splitvisor.machine.connect import CONNECT_VARIABLE, parse_connect
+from splitvisor.machine.service_addresses import CONNECT_VARIABLE, parse_connect
 from splitvisor.service.runtime_directory import PREFIX, socket_parents
 
 RUN_FILE = "run.json"

@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from hcall_service import service
-from hcall_service.device_tree_service import MAX_WATCHERS
+from hcall_service.trees.service import MAX_WATCHERS
 from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.papr.codes import H
 from splitvisor.rpc import device_tree_pb2 as pb

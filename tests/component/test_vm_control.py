@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from splitvisor.cli.app import make_app
-from splitvisor.machine.connect import CONNECT_VARIABLE
+from splitvisor.machine.service_addresses import CONNECT_VARIABLE
 from splitvisor.service.health import main as health
 from tests.guests.harness import ROOT, STEP_SECONDS
 from tests.services import Service

@@ -11,7 +11,7 @@ import pytest
 from splitvisor.backend import Backend, Session, tree_node
 from splitvisor.limits import MAX_FURTHER_BACKENDS
 from splitvisor.machine.config import BackendAddress, ConfigError, MachineConfig, apply_flags, read_machine_file
-from splitvisor.machine.connect import parse_backends
+from splitvisor.machine.service_addresses import parse_backends
 
 
 @pytest.mark.parametrize("name", ["", "Echo", "9lives", "a b", "a/b", "x" * 64])

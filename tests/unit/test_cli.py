@@ -14,7 +14,7 @@ import pytest
 from splitvisor.guests.cpio import Entry, archive
 from splitvisor.guests.fetch import FORMAT, INDEX, cached_guests, resolve
 from splitvisor.machine.config import ConfigError
-from splitvisor.machine.connect import parse_connect
+from splitvisor.machine.service_addresses import parse_connect
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_files import check_address
 from splitvisor.service.runtime_directory import private_directory

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from splitvisor.cli import flags
 from splitvisor.cli.run import LogLevel, run
-from splitvisor.machine.connect import CONNECT_VARIABLE
+from splitvisor.machine.service_addresses import CONNECT_VARIABLE
 
 PLAIN: list[tuple[list[str], dict[str, Any]]] = [
     ([], {}),

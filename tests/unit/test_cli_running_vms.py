@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from splitvisor.cli.app import make_app
 from splitvisor.cli.dt_parent import parent
-from splitvisor.machine.connect import CONNECT_VARIABLE
+from splitvisor.machine.service_addresses import CONNECT_VARIABLE
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc
 from splitvisor.run import running_vms as module
 from splitvisor.run.running_vms import NoSuchVmError, running_vms, service_address

@@ -3,7 +3,7 @@
 
 import pytest
 
-from hcall_service.platform_hcalls import PLATFORM_CALLS
+from hcall_service.platform.hypercalls import PLATFORM_CALLS
 from splitvisor.backend import Hypercall, Result, Session
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 LAYOUT = README.partition("## Layout")[2].partition("\n## ")[0]
-ROOMS = ("cpu_service", "vio_service", "splitvisor")
+ROOMS = ("cpu_service", "hcall_service", "vio_service", "splitvisor")
 """Folders whose own folders are all listed."""
 
 

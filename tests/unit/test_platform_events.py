@@ -7,10 +7,10 @@ import struct
 
 import pytest
 
-from hcall_service.event_log import Action, Resource, hotplug_entry
-from hcall_service.platform_events import HOTPLUG_EVENTS, MAX_EVENTS, PlatformEvent
-from hcall_service.rtas import RTAS_CALLS
-from hcall_service.tree_builder import HOTPLUG_SOURCE
+from hcall_service.platform.event_log import Action, Resource, hotplug_entry
+from hcall_service.platform.events import HOTPLUG_EVENTS, MAX_EVENTS, PlatformEvent
+from hcall_service.platform.rtas import RTAS_CALLS
+from hcall_service.trees.builder import HOTPLUG_SOURCE
 from splitvisor.backend import Call
 from splitvisor.declarations.guest_memory import GuestAddressError
 from tests.fake_vm import FakeVm, make_call

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hcall_service.rtas import RTAS_CALLS, RtasSession
+from hcall_service.platform.rtas import RTAS_CALLS, RtasSession
 from splitvisor.backend import Call, Result, RtasCall
 from splitvisor.declarations.guest_memory import GuestAddressError
 from splitvisor.papr.rtas import TOKENS

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from cpu_service.hypercalls.xics import FIRST_SOURCE, Xics
 from hcall_service.device_tree_store import open_store
-from hcall_service.platform_events import HOTPLUG_EVENTS, PlatformEvent
+from hcall_service.platform.events import HOTPLUG_EVENTS, PlatformEvent
 from hcall_service.session import PlatformSession
-from hcall_service.tree_builder import HOTPLUG_SOURCE
-from hcall_service.update_dt import TreeUpdates
+from hcall_service.trees.builder import HOTPLUG_SOURCE
+from hcall_service.trees.update_dt import TreeUpdates
 from of_client_service.client_interface import BootRequest
 from of_client_service.session import ClientInterfaceSession
 from splitvisor.backend import Call, Session

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from hcall_service import tree_builder
-from hcall_service.tree_builder import FUNCTION_SETS, TreeBuildError, build_tree
+from hcall_service.trees import builder as tree_builder
+from hcall_service.trees.builder import FUNCTION_SETS, TreeBuildError, build_tree
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc.trap_pb2 import MemoryRange, TreeNode, TreeProperty

@@ -9,9 +9,9 @@ from typing import cast
 import pytest
 
 from hcall_service.device_tree_store import HeadMovedError, Store, UnknownRevisionError, open_store
-from hcall_service.tree_builder import TreeBuildError
-from hcall_service.tree_changes import ATTEMPTS, change_head
-from hcall_service.tree_lookup import NodeNotFoundError, TreeLookup
+from hcall_service.trees.builder import TreeBuildError
+from hcall_service.trees.changes import ATTEMPTS, change_head
+from hcall_service.trees.lookup import NodeNotFoundError, TreeLookup
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import trap_pb2
 from splitvisor.tree import fdt

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from hcall_service.device_tree_store import Store, StoreError, open_store
-from hcall_service.update_dt import HEADER_BYTES, PIECE_BYTES, TreeUpdates
+from hcall_service.trees.update_dt import HEADER_BYTES, PIECE_BYTES, TreeUpdates
 from splitvisor.papr.codes import H
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.tree import fdt

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from hcall_service.device_tree_store import Revision, Store, StoreError, UnknownRevisionError
-from hcall_service.platform_events import HOTPLUG_EVENTS, MAX_EVENTS, PlatformEvent
-from hcall_service.rtas import RtasSession
-from hcall_service.tree_builder import HOTPLUG_SOURCE
+from hcall_service.platform.events import HOTPLUG_EVENTS, MAX_EVENTS, PlatformEvent
+from hcall_service.platform.rtas import RtasSession
+from hcall_service.trees.builder import HOTPLUG_SOURCE
 from splitvisor.declarations.state import StateError, parse_state
 from splitvisor.rpc import device_tree_pb2, state_pb2
 from splitvisor.tree import fdt

@@ -13,9 +13,9 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 
 from hcall_service.device_tree_store import HeadMovedError, Revision, Store, StoreError, UnknownRevisionError
-from hcall_service.tree_builder import TreeBuildError, build_tree
-from hcall_service.tree_changes import change_head
-from hcall_service.tree_lookup import NodeNotFoundError, TreeLookup
+from hcall_service.trees.builder import TreeBuildError, build_tree
+from hcall_service.trees.changes import change_head
+from hcall_service.trees.lookup import NodeNotFoundError, TreeLookup
 from splitvisor.limits import VM_NAME_RULE, is_vm_name
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2

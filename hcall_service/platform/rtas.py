@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from hcall_service.platform_events import PlatformEvents
+from hcall_service.platform.events import PlatformEvents
 from splitvisor.backend import Call, Operand, Result, RtasCall, Session, Support, Vm
 from splitvisor.declarations.guest_memory import GuestAddressError, GuestMemory
 from splitvisor.papr.codes import RtasStatus

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hcall_service.device_tree_store import Store, UnknownRevisionError
-from hcall_service.tree_builder import PHANDLE_XICS
+from hcall_service.trees.builder import PHANDLE_XICS
 from splitvisor.tree import fdt
 from splitvisor.tree.fdt import Node, Tree
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import grpc
 
-from hcall_service.event_log import Action, Resource, hotplug_entry
-from hcall_service.tree_builder import HOTPLUG_SOURCE
+from hcall_service.platform.event_log import Action, Resource, hotplug_entry
+from hcall_service.trees.builder import HOTPLUG_SOURCE
 from splitvisor.backend import Vm
 from splitvisor.rpc import platform_event_pb2 as pb
 from splitvisor.rpc import platform_event_pb2_grpc

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hcall_service.device_tree_store import HeadMovedError, Store
-from hcall_service.tree_builder import add_nodes
+from hcall_service.trees.builder import add_nodes
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import trap_pb2
 from splitvisor.tree import fdt
