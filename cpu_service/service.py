@@ -15,7 +15,7 @@ import grpc
 
 from cpu_service.engine.layout import UnsupportedEngineError
 from cpu_service.images.loader import LoaderError
-from cpu_service.link.contract import BackendUnavailableError
+from cpu_service.link.errors import BackendUnavailableError
 from cpu_service.machine.machine import FINAL_STATES, Machine
 from cpu_service.machine.placement import OWN_SERVICES, PlacementError, check_devices, vio_slots
 from cpu_service.observe.trap_trace import TooManyWatchersError, Watcher, WatchError

@@ -1,31 +1,113 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What cpu_service says to one back end: calls that wait, posted calls with credit, resets, saves."""
+"""A VM's link to one back end, over all its connections: calls that wait, posted calls, resets, and what the back end sends."""
 
 from __future__ import annotations
 
 import queue
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import structlog
 
-from cpu_service.link.connection import LinkConnection
-from cpu_service.link.contract import BackendUnavailableError
-from splitvisor.declarations.state import StateCollector, StateError
+from cpu_service.engine.ram import GuestRam
+from cpu_service.link.answers import Answers
+from cpu_service.link.attachment import Attachment
+from cpu_service.link.connection import MessageTap
+from cpu_service.link.errors import BackendUnavailableError
+from cpu_service.link.events import HeldEvents, LinkEvents
+from cpu_service.link.introduction import Introduction
+from cpu_service.link.ledger import CallLedger
+from cpu_service.link.memory_answers import MemoryAnswers
+from cpu_service.link.offer import BackendOffer
+from cpu_service.link.outbox import Outbox, PostedCounts
+from cpu_service.link.state_transfer import StateTransfer
 from splitvisor.rpc import trap_pb2 as pb
-
-PROBE_TIMEOUT_S = 3.0
-LOOK_S = 0.05
-"""How often a save looks whether the back end is still there."""
 
 log = structlog.get_logger()
 
 
-class BackendLink(LinkConnection):
-    """The calls of one VM to one back end; see LinkConnection for its arguments."""
+class BackendLink:
+    """The calls of one VM to one back end.
 
-    # The vCPU's side.
+    Args:
+        name: the back end's name in the configuration.
+        address: its gRPC target.
+        hello: the introduction, without positions.
+        ram: guest RAM, for the back end's memory requests.
+        events: told of what the back end does on its own.
+        state: what the back end's session starts with; None: as at power-on.
+        tap: shown every message, for recording.
+
+    Raises AddressError when the address must not be spoken to, or not without a certificate.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        hello: pb.Hello,
+        ram: GuestRam,
+        events: LinkEvents,
+        state: bytes | None = None,
+        tap: MessageTap | None = None,
+    ) -> None:
+        self.name, self.address = name, address
+        self.offer = BackendOffer(hello.devices, lambda: events.keys_changed(self))
+        self._ledger = CallLedger()
+        self._outbox = Outbox(Introduction(hello, state), self.offer, self._ledger)
+        self._attachment = Attachment(
+            name, address, self._outbox, self.offer, self._take, lambda: events.connection_changed(self), tap
+        )
+        self._answers = Answers()
+        self._memory = MemoryAnswers(name, ram, events.memory_written)
+        self._events = HeldEvents(events)
+        self.state = StateTransfer(name, address, self._outbox, self._answers, self._attachment, self._events)
+        """Saves the back end's session."""
+
+    @property
+    def attached(self) -> bool:
+        """Whether there is a connection."""
+        return self._outbox.attached
+
+    @property
+    def reconnects(self) -> int:
+        """Connections after the first."""
+        return self._attachment.reconnects
+
+    @property
+    def posted(self) -> PostedCounts:
+        """Calls that no vCPU waited for."""
+        return self._outbox.posted
+
+    @property
+    def failure(self) -> str:
+        """Why there is no connection, or the last one ended."""
+        return self._attachment.failure
+
+    def begin(self) -> None:
+        """Start to connect."""
+        self._attachment.begin()
+
+    def wait_attached(self, timeout: float) -> BackendOffer:
+        """Wait for the first connection and return what the back end offers.
+
+        Raises BackendUnavailableError after timeout seconds, or at once when the back end refuses, and BackendRefusedError when
+        it does not take the state that it is to restore.
+        """
+        self._attachment.wait(timeout)
+        return self.offer
+
+    def close(self, reason: str) -> None:
+        """Detach, let what was sent arrive, and end the link's thread; waits at most two seconds."""
+        self._attachment.close(reason)
+
+    def abandon(self) -> None:
+        """Let a call that waits, and all that follow, return None at once: the machine stops. From any thread."""
+        self._answers.abandon()
+        if (connection := self._outbox.connection) is not None:
+            connection.interrupt()
+
+    # The vCPU's thread.
 
     def call(
         self,
@@ -42,7 +124,7 @@ class BackendLink(LinkConnection):
 
         Args:
             route: index into the offer.
-            vcpu: who calls.
+            vcpu: whose call it is.
             arguments: registers from r4, or RTAS argument words.
             returns: RTAS: room for return words.
             operands: the memory that the route asks for.
@@ -52,7 +134,8 @@ class BackendLink(LinkConnection):
         """
         request = pb.AttachRequest()
         trap = request.trap  # In its place: half the time of making a trap and then a request with it.
-        trap.vcpu, trap.sequence, trap.route = vcpu, self._ledger.next(vcpu), route
+        sequence = self._ledger.next(vcpu)
+        trap.vcpu, trap.sequence, trap.route = vcpu, sequence, route
         trap.arguments.extend(arguments)
         if returns:
             trap.returns = returns
@@ -62,41 +145,29 @@ class BackendLink(LinkConnection):
             trap.traceparent = traceparent
         if skipped := self._ledger.skipped(vcpu):
             trap.skipped = skipped
-        with self._lock:
-            self._queue_batch()
-            self._outstanding = request
-            self._send(request)
+        self._outbox.ask(request)
         deadline = time.monotonic() + timeout
         invoked = pb.InvokeResult()
         try:
-            while not self._abandoned:
+            while not self._answers.abandoned:
                 response = self._answer(deadline)
                 if response.HasField("invoke"):
                     if response.invoke.id != invoked.id:  # The same again: its answer was lost with a connection.
                         invoked = invoke(response.invoke)
-                    with self._lock:
-                        self._send(pb.AttachRequest(invoke_result=invoked))
-                elif response.reply.vcpu == vcpu and response.reply.sequence == trap.sequence:
+                    self._outbox.send(pb.AttachRequest(invoke_result=invoked))
+                    continue
+                reply = response.reply
+                if reply.vcpu == vcpu and reply.sequence == sequence:
                     self._ledger.answered(trap)
-                    return response.reply
+                    return reply
             return None
         except queue.Empty:
             name = self.offer.routes[route].name
-            log.warning("back end did not answer in time", backend=self.name, call=name, vcpu=vcpu, seq=trap.sequence)
+            log.warning("back end did not answer in time", backend=self.name, call=name, vcpu=vcpu, seq=sequence)
             self._ledger.give_up(trap)
             return None
         finally:
-            self._outstanding = None
-
-    def mirror_write(self, write: pb.MirrorWrite) -> bool:
-        """Change a copy, if there is one; False when there is no such place in it."""
-        contents = self.mirrors.get(write.name)
-        if contents is None:
-            return True
-        if write.offset + len(write.data) > len(contents):
-            return False
-        contents[write.offset : write.offset + len(write.data)] = write.data
-        return True
+            self._outbox.answered()
 
     def post(
         self,
@@ -108,36 +179,26 @@ class BackendLink(LinkConnection):
         traceparent: str = "",
     ) -> bool:
         """Make a posted call of so many bytes; False when the route's credit does not allow it."""
-        with self._lock:
-            if not self._ledger.take_credit(route, size, self.offer.routes[route].posted.credit_bytes):
-                self.credit_stalls += 1
-                return False
-            self.posted_calls += 1
-            self.posted_bytes += size
-            trap = pb.Trap(
-                vcpu=vcpu, sequence=self._ledger.next(vcpu), route=route, arguments=arguments, operands=operands,
-                traceparent=traceparent, skipped=self._ledger.skipped(vcpu),
-            )  # fmt: skip
-            self._ledger.posted(trap, size)
-            self._batch.append(trap)
-            self._gather()
+        if not self._outbox.take_credit(route, size):
+            return False
+        trap = pb.Trap(
+            vcpu=vcpu, sequence=self._ledger.next(vcpu), route=route, arguments=arguments, operands=operands,
+            traceparent=traceparent, skipped=self._ledger.skipped(vcpu),
+        )  # fmt: skip
+        self._outbox.post(trap, size)
         return True
 
     def wait_for_credit(self, timeout: float) -> None:
         """Wait until the back end acknowledges posted calls, timeout seconds at most."""
-        with self._lock:
-            if not self._abandoned:
-                self._acknowledged.wait(timeout)
+        if not self._answers.abandoned:
+            self._outbox.wait_for_credit(timeout)
 
     def reset(self, count: int, timeout: float) -> None:
         """Reset the back end's devices and wait for it. Raises BackendUnavailableError after timeout seconds."""
-        request = pb.AttachRequest(reset=pb.Reset(count=count))
-        with self._lock:
-            self._outstanding = request
-            self._send(request)
+        self._outbox.ask(pb.AttachRequest(reset=pb.Reset(count=count)))
         deadline = time.monotonic() + timeout
         try:
-            while not self._abandoned:
+            while not self._answers.abandoned:
                 response = self._answer(deadline)
                 if response.HasField("reset_done") and response.reset_done.count == count:
                     return
@@ -146,76 +207,35 @@ class BackendLink(LinkConnection):
                 f"back end {self.name} at {self.address} did not reset its devices within {timeout:.0f} s"
             ) from None
         finally:
-            self._outstanding = None
+            self._outbox.answered()
 
-    # Saving.
+    def _answer(self, deadline: float) -> pb.AttachResponse:
+        """Return the next answer; the caller reads it itself where it can. Raises queue.Empty at the deadline."""
+        answers, outbox = self._answers, self._outbox
+        if not answers.is_there() and outbox.attached and (connection := outbox.connection) is not None:
+            connection.read_until(answers.is_there, deadline)
+        return answers.get(timeout=max(0.0, deadline - time.monotonic()))
 
-    def hold(self) -> None:
-        """Until release() do not connect anew should the connection be lost, and keep what the back end does after save()."""
-        self._may_connect.clear()
+    # The thread that reads.
 
-    def save(self, timeout: float) -> bytes:
-        """Return the state of the back end's devices, all posted calls done. Only while held.
-
-        Raises BackendUnavailableError when it has not come after timeout seconds.
-        """
-        deadline = time.monotonic() + timeout
-        with self._lock:
-            if (wire := self._queue_batch()) is not None:
-                wire.flush()
-            while self._ledger.unacknowledged and self._is_up(deadline):
-                self._acknowledged.wait(max(0.0, min(deadline - time.monotonic(), LOOK_S)))
-            self._saves += 1
-            self._send(pb.AttachRequest(save_state=pb.SaveState(id=self._saves)))
-        collector = StateCollector(self.name)
-        while self._is_up(deadline):
-            try:
-                saved = self._answers.get(timeout=LOOK_S).saved_state
-            except queue.Empty:
-                continue
-            if saved.id != self._saves:
-                continue
-            if saved.error:
-                raise BackendUnavailableError(f"back end {self.name} at {self.address} is not saved: {saved.error}")
-            try:
-                collector.add(saved.data)
-            except StateError as error:
-                raise BackendUnavailableError(str(error)) from error
-            if saved.last:
-                return collector.state()
-        reason = f"it was lost: {self._failure}" if not self.attached else "it does not answer"
-        raise BackendUnavailableError(f"back end {self.name} at {self.address} is not saved: {reason}; try again later")
-
-    def _is_up(self, deadline: float) -> bool:
-        return self.attached and not self._abandoned and time.monotonic() < deadline
-
-    def take_back(self, state: bytes, incarnation: int) -> None:
-        """End hold() when another cpu_service may have taken the back end's session over; then it starts anew with a state.
-
-        Args:
-            state: what save() has returned.
-            incarnation: higher than that of the other cpu_service.
-        """
-        with suppress(BackendUnavailableError):
-            self.save(PROBE_TIMEOUT_S)  # A connection that was lost just now may not have been missed yet.
-        with self._lock:
-            if not self.attached:
-                self._hello.incarnation = incarnation
-                self._hello.moved = True
-                self._restore = state
-                self._takes_back = True
-        self.release()
-
-    def resume(self) -> None:
-        """Tell a restored session that the machine runs."""
-        with self._lock:
-            self._stands_still = False
-            self._send(pb.AttachRequest(resumed=pb.Resumed()))
-
-    def release(self) -> None:
-        """End hold(): the machine goes on."""
-        with self._lock:
-            if self.attached:
-                self._send(pb.AttachRequest(resumed=pb.Resumed()))
-            self._may_connect.set()
-        self.acts.release()
+    def _take(self, response: pb.AttachResponse) -> None:
+        """Take one response. Raises BackendUnavailableError when the connection shall end."""
+        match response.WhichOneof("message"):
+            case "reply" | "invoke" | "reset_done":
+                self._answers.put(response)
+            case "saved_state":
+                if response.saved_state.last:
+                    self._events.hold()  # What was pulsed before belongs to the saved machine, what comes now does not.
+                self._answers.put(response)
+            case "acknowledge":
+                self._outbox.acknowledge(response.acknowledge)
+            case "interrupt" | "dirty" | "action":
+                self._events.put(response)
+            case "memory_read":
+                self._outbox.send_memory(self._memory.read(response.memory_read))
+            case "memory_write":
+                self._outbox.send_memory(self._memory.write(response.memory_write))
+            case "inventory":
+                self.offer.take_inventory(response.inventory)
+            case other:
+                raise BackendUnavailableError(f"it sent an unexpected message: {other}")

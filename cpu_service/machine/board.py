@@ -23,8 +23,9 @@ from cpu_service.hypercalls.start_cpu import ProcessorRtas
 from cpu_service.hypercalls.virtual_processor_area import VirtualProcessorAreas
 from cpu_service.hypercalls.xics import Xics
 from cpu_service.link.backend_link import BackendLink
-from cpu_service.link.connection import LinkConnection
-from cpu_service.link.contract import BackendUnavailableError, MessageTap
+from cpu_service.link.connection import MessageTap
+from cpu_service.link.errors import BackendUnavailableError
+from cpu_service.link.events import LinkStatus
 from cpu_service.machine.placement import placed_at, vio_slots
 from cpu_service.observe.trap_trace import TrapTrace
 from cpu_service.routing.registry import Registry, RegistryError
@@ -54,7 +55,7 @@ class BoardEvents(Protocol):
     def action(self, action: pb.MachineAction) -> None:
         """A call or a back end changes the machine's state."""
 
-    def connection_changed(self, link: LinkConnection) -> None:
+    def connection_changed(self, link: LinkStatus) -> None:
         """A back end went away or came back."""
 
 
@@ -210,11 +211,11 @@ class Board:
         """Change the machine's state; from any thread."""
         self._events.action(action)
 
-    def connection_changed(self, link: LinkConnection) -> None:
+    def connection_changed(self, link: LinkStatus) -> None:
         """A back end went away or came back."""
         self._events.connection_changed(link)
 
-    def keys_changed(self, link: LinkConnection) -> None:
+    def keys_changed(self, link: LinkStatus) -> None:
         """A back end owns other devices. Raises BackendUnavailableError when it claims another's; from any thread."""
         try:
             self.registry.take_keys(link)

@@ -13,7 +13,7 @@ import structlog
 
 from cpu_service.engine.engine import MSR_ME, MSR_SF
 from cpu_service.images.loader import LoadedImage, LoadedInitrd, load_firmware, load_initrd, load_program, open_image
-from cpu_service.link.contract import BackendUnavailableError
+from cpu_service.link.errors import BackendUnavailableError
 from cpu_service.machine.board import TREE_OWNER, Board
 from cpu_service.machine.placement import described_nodes
 from splitvisor import firmware
@@ -98,7 +98,7 @@ def _build_tree(config: mpb.MachineConfig, board: Board, kernel: LoadedImage | N
         bootargs=config.append,
         rtas_calls=[dt.RtasToken(name=call.name, token=call.token) for call in board.registry.rtas_calls()],
         hypercalls=board.registry.hypercalls(),
-        nodes=described_nodes((link.name, link.nodes) for link in board.links),
+        nodes=described_nodes((link.name, link.offer.nodes) for link in board.links),
         uuid=uuid.UUID(config.uuid).bytes if config.uuid else uuid.uuid5(uuid.NAMESPACE_OID, config.name).bytes,
     )
     if kernel is not None:

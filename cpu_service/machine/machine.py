@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import structlog
 
 from cpu_service.engine.engine import GuestFaultError
-from cpu_service.link.connection import LinkConnection
-from cpu_service.link.contract import BackendRefusedError, BackendUnavailableError
+from cpu_service.link.errors import BackendRefusedError, BackendUnavailableError
+from cpu_service.link.events import LinkStatus
 from cpu_service.machine.board import Board, BoardOrigin
 from cpu_service.machine.boot import BootPlan, load_guest
 from cpu_service.machine.crash_report import crash_report
@@ -63,7 +63,7 @@ class MachineObserver(Protocol):
     def state_changed(self, state: mpb.MachineState, detail: str) -> None:
         """A new state."""
 
-    def backend_changed(self, link: LinkConnection) -> None:
+    def backend_changed(self, link: LinkStatus) -> None:
         """A back end went away or came back."""
 
     def progress(self, step: str) -> None:
@@ -241,7 +241,7 @@ class Machine:
         if self.board is not None:
             self.board.scheduler.end()
 
-    def connection_changed(self, link: LinkConnection) -> None:
+    def connection_changed(self, link: LinkStatus) -> None:
         """A back end went away or came back."""
         self._observer.backend_changed(link)
 
@@ -307,7 +307,7 @@ class Machine:
                 self._stop_asked = True
             if not self._stop_asked:
                 for link in self.board.links:
-                    link.resume()
+                    link.state.resume()
         return "what was saved"
 
     def _reset(self) -> BootPlan:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from cpu_service.link.connection import LinkConnection
+from cpu_service.link.events import LinkStatus
 from cpu_service.machine.machine import FINAL_STATES, Machine
 from cpu_service.report.status import backend_status
 from splitvisor.rpc import machine_pb2 as pb
@@ -105,7 +105,7 @@ class EventReporter:
         log.info("machine", state=pb.MachineState.Name(state).removeprefix("MACHINE_STATE_").lower(), detail=detail)
         self._report(pb.WatchEventsResponse(state=pb.StateChanged(state=state, detail=detail)))
 
-    def backend_changed(self, link: LinkConnection) -> None:
+    def backend_changed(self, link: LinkStatus) -> None:
         """A back end went away or came back."""
         self._report(pb.WatchEventsResponse(backend=backend_status(link)))
 

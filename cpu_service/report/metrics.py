@@ -43,9 +43,9 @@ def _board_samples(vm: tuple[str], board: Board) -> Iterator[Sample]:
         where = (*vm, link.name)
         yield Sample(metrics.ATTACHED, where, link.attached)
         yield Sample(metrics.RECONNECTS, where, link.reconnects)
-        yield Sample(metrics.POSTED_CALLS, where, link.posted_calls)
-        yield Sample(metrics.POSTED_BYTES, where, link.posted_bytes)
-        yield Sample(metrics.CREDIT_STALLS, where, link.credit_stalls)
+        yield Sample(metrics.POSTED_CALLS, where, link.posted.calls)
+        yield Sample(metrics.POSTED_BYTES, where, link.posted.bytes)
+        yield Sample(metrics.CREDIT_STALLS, where, link.posted.stalls)
     if board.router is not None:
         for timed in board.router.times.all():
             yield Sample(metrics.REMOTE_CALL, (*vm, timed.call, timed.owner, timed.result.name.lower()), timed.latency)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cpu_service.link.connection import LinkConnection
+from cpu_service.link.events import LinkStatus
 from cpu_service.machine.board import Board
 from cpu_service.machine.machine import Machine
 from cpu_service.routing.router import CallCount
@@ -53,7 +53,7 @@ def machine_status(machine: Machine) -> pb.GetStatusResponse:
     return status
 
 
-def backend_status(link: LinkConnection) -> pb.BackendStatus:
+def backend_status(link: LinkStatus) -> pb.BackendStatus:
     """Return how one back end is."""
     return pb.BackendStatus(
         name=link.name,
@@ -61,9 +61,9 @@ def backend_status(link: LinkConnection) -> pb.BackendStatus:
         attached=link.attached,
         reconnects=link.reconnects,
         ram_mapped=link.offer.ram_mapped,
-        posted_calls=link.posted_calls,
-        posted_bytes=link.posted_bytes,
-        credit_stalls=link.credit_stalls,
+        posted_calls=link.posted.calls,
+        posted_bytes=link.posted.bytes,
+        credit_stalls=link.posted.stalls,
     )
 
 

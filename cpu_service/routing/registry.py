@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import LocalHypercall, LocalRtas
 from cpu_service.link.backend_link import BackendLink
-from cpu_service.link.connection import LinkConnection
+from cpu_service.link.events import LinkStatus
 from cpu_service.routing.key_table import KeyRange, KeyTable, OverlapError
 from cpu_service.routing.remote_call import WORD_MASK, RemoteCall, SharedCall, key_ranges
 from splitvisor.papr.hcall import Hcall
@@ -78,7 +78,7 @@ class Registry:
         """Register what a back end offers. Raises RegistryError and then leaves the registry unfit for use."""
         with self._lock:
             calls = self._offered[link.name] = []
-            for index, route in enumerate(link.routes):
+            for index, route in enumerate(link.offer.routes):
                 _check_route(route, link.name)
                 call = RemoteCall(link, index, route)
                 selector = route.selector if route.HasField("selector") else None
@@ -109,13 +109,13 @@ class Registry:
             self.remote[route.token] = owner
         return owner if isinstance(owner, SharedCall) else None
 
-    def take_keys(self, link: LinkConnection) -> None:
+    def take_keys(self, link: LinkStatus) -> None:
         """Take over the keys that a back end owns now; from any thread.
 
         Raises RegistryError, which names the key and both owners, when one is another's; then the back end owns what it owned.
         """
         with self._lock:
-            routes = link.routes
+            routes = link.offer.routes
             for route in routes:
                 _check_keys(route, link.name)
             calls = list(zip(self._offered.get(link.name, ()), routes, strict=False))

@@ -233,7 +233,7 @@ class TrapRouter:
                 case "invoke":
                     self._invoke_posted(effect.invoke)
                 case "mirror_write":
-                    if not call.link.mirror_write(effect.mirror_write):
+                    if not call.link.offer.mirror_write(effect.mirror_write):
                         log.error("back end changed a mirror behind its end", backend=call.owner, call=call.name)
 
     def _invoke(self, invoke: pb.Invoke) -> pb.InvokeResult:
@@ -301,7 +301,7 @@ class TrapRouter:
         return returns
 
     def _owned_rtas(self, owner: RemoteCall, arguments: Sequence[int], nret: int) -> Sequence[int] | None:
-        if owner.name in owner.link.mirrors and self._mirrored(owner, arguments, nret):
+        if owner.name in owner.link.offer.mirrors and self._mirrored(owner, arguments, nret):
             return (RtasStatus.SUCCESS, arguments[2])
         reply = self._ask(owner, arguments, nret)
         if reply is None:
@@ -313,7 +313,7 @@ class TrapRouter:
         if len(arguments) != MIRRORED_ARGUMENTS or nret < MIRRORED_RETURNS:
             return False
         offset, address, length = arguments
-        contents = owner.link.mirrors[owner.name]
+        contents = owner.link.offer.mirrors[owner.name]
         if offset + length > len(contents) or address + length > self._ram.size:
             return False
         self._ram.write(address, bytes(contents[offset : offset + length]))

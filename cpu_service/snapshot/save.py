@@ -39,7 +39,7 @@ class Capture:
         self.ram_bytes = 0
         """Of RAM that is not zero, as far as parts() has come."""
         for link in board.links:
-            link.hold()
+            link.state.hold()
         try:
             self._states = _states(board.links)
         except BaseException:
@@ -67,7 +67,7 @@ class Capture:
         yield writer.section(Kind.INTERRUPTS, self._interrupts.SerializeToString())
         for link in board.links:
             backend = pb.SavedBackend(
-                name=link.name, backend=link.offer.backend, devices=link.devices, state=self._states[link.name]
+                name=link.name, backend=link.offer.backend, devices=link.offer.devices, state=self._states[link.name]
             )
             yield from _cut(writer.section(Kind.BACKEND, backend.SerializeToString()))
         for pages in packed(board.ram_file.map, board.ram_file.used(), self._count):
@@ -82,13 +82,13 @@ class Capture:
     def release(self) -> None:
         """Let the back ends go on."""
         for link in self._board.links:
-            link.release()
+            link.state.release()
 
     def take_back(self) -> None:
         """Let the back ends go on, though another cpu_service may have taken over the sessions there: they are restored."""
         self._board.incarnation = max(time.time_ns(), self._board.incarnation) + CLOCK_DIFFERENCE_NS
         for link in self._board.links:
-            link.take_back(self._states[link.name], self._board.incarnation)
+            link.state.take_back(self._states[link.name], self._board.incarnation)
 
 
 CLOCK_DIFFERENCE_NS = 60 * 10**9
@@ -102,7 +102,7 @@ def _states(links: Sequence[BackendLink]) -> dict[str, bytes]:
     with ThreadPoolExecutor(max(1, len(links)), "save") as pool:
         for is_owner in (False, True):
             group = [link for link in links if (link.offer.backend == TREE_OWNER) == is_owner]
-            saved = pool.map(lambda link: link.save(STATE_TIMEOUT_S), group)
+            saved = pool.map(lambda link: link.state.save(STATE_TIMEOUT_S), group)
             states.update(zip([link.name for link in group], saved, strict=True))
     return states
 

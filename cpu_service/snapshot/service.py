@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from cpu_service.link.contract import BackendRefusedError, BackendUnavailableError
+from cpu_service.link.errors import BackendRefusedError, BackendUnavailableError
 from cpu_service.machine.board import Board
 from cpu_service.machine.machine import BusyError, Machine
 from cpu_service.routing.registry import RegistryError

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cpu_service.engine.ram import GuestRam
 from cpu_service.link.backend_link import BackendLink
-from cpu_service.link.connection import LinkConnection
+from cpu_service.link.events import LinkStatus
 from splitvisor.bench.boot import BenchError
 from splitvisor.bench.trap import MESSAGE, READY_TIMEOUT_S, TOKEN_POSTED, TOKEN_STREAM, WARM_UP, Latency, peers
 from splitvisor.rpc import trap_pb2 as pb
@@ -41,10 +41,10 @@ class _Events:
     def memory_written(self, address: int, length: int) -> None:
         """Nothing writes."""
 
-    def connection_changed(self, link: LinkConnection) -> None:
+    def connection_changed(self, link: LinkStatus) -> None:
         """The first call that fails says so."""
 
-    def keys_changed(self, link: LinkConnection) -> None:
+    def keys_changed(self, link: LinkStatus) -> None:
         """An echo owns its calls whatever their arguments."""
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cpu_service.hypercalls.declarations import LocalHypercall, LocalRtas
-from cpu_service.link.connection import LinkConnection
+from cpu_service.link.events import LinkStatus
 from cpu_service.machine.board import Board
 from hcall_service.session import PlatformSession
 from of_client_service.client_services import SERVICES as CLIENT_SERVICES
@@ -55,7 +55,7 @@ class _NoEvents:
     def action(self, action: trap_pb2.MachineAction) -> None:
         """Nothing runs."""
 
-    def connection_changed(self, link: LinkConnection) -> None:
+    def connection_changed(self, link: LinkStatus) -> None:
         """Nothing is attached."""
 
 

@@ -21,7 +21,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cpu_service.engine.engine import MSR_ME, MSR_SF
-from cpu_service.link.connection import LinkConnection
+from cpu_service.link.events import LinkStatus
 from cpu_service.machine.board import MIB, Board
 from cpu_service.machine.boot import load_guest
 from cpu_service.machine.crash_report import crash_report
@@ -72,7 +72,7 @@ class IgnoredActions:
         assert action.kind
         self.actions += 1
 
-    def connection_changed(self, link: LinkConnection) -> None:
+    def connection_changed(self, link: LinkStatus) -> None:
         """Looked at when all is over."""
 
 

@@ -15,7 +15,7 @@ from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import LocalHypercall
 from cpu_service.hypercalls.hash_page_table import MIN_SHIFT
 from cpu_service.link.backend_link import BackendLink
-from cpu_service.link.contract import MessageTap
+from cpu_service.link.connection import MessageTap
 from cpu_service.routing.router import TrapRouter
 from cpu_service.vcpus.scheduler import VcpuScheduler
 from cpu_service.vcpus.timebase import Timebase
@@ -177,7 +177,9 @@ def test_mirror_is_taken_anew_when_the_back_end_is_attached_again(routed: Routed
 
 def test_write_behind_a_mirrors_end_changes_nothing(routed: Routed) -> None:
     [link, other] = routed.links
-    assert not link.mirror_write(pb.MirrorWrite(name="test,fetch", offset=7, data=b"xy"))
-    assert link.mirrors["test,fetch"] == b"mirrored"
-    assert other.mirror_write(pb.MirrorWrite(name="test,fetch", offset=0, data=b"xy")), "without a mirror there is nothing to do"
-    assert not other.mirrors
+    assert not link.offer.mirror_write(pb.MirrorWrite(name="test,fetch", offset=7, data=b"xy"))
+    assert link.offer.mirrors["test,fetch"] == b"mirrored"
+    assert other.offer.mirror_write(pb.MirrorWrite(name="test,fetch", offset=0, data=b"xy")), (
+        "without a mirror there is nothing to do"
+    )
+    assert not other.offer.mirrors

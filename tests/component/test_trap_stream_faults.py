@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from cpu_service.link.contract import BackendUnavailableError
+from cpu_service.link.errors import BackendUnavailableError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
@@ -155,7 +155,7 @@ def test_a_back_end_that_ends_takes_no_new_stream(client: Client, backend: Threa
     client.call(H_ADD, 1)
     backend.run(backend.servicer.close())
     wait_until(lambda: not client.link.attached, "the stream is let go")
-    wait_until(lambda: "shuts down" in client.link._failure, "the next one is refused")
+    wait_until(lambda: "shuts down" in client.link.failure, "the next one is refused")
     assert backend.servicer.session("vm") is None
     assert client.ask(H_ADD, 1, timeout=0.2) is None
 

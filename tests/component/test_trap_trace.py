@@ -86,7 +86,7 @@ def test_a_call_without_credit_is_seen_as_busy(routed: Routed, trace: TrapTrace,
     for tag in range(5):
         routed.hypercall(H_LOG_HELD, UNIT, MAX_SIZE, tag)
     assert [(each.posted, each.result) for each in watching.seen()] == [(True, 0)] * 4 + [(False, H.BUSY)]
-    assert routed.links[0].credit_stalls == 1
+    assert routed.links[0].posted.stalls == 1
     backend.open_gate()
 
 

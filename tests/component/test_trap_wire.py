@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from cpu_service.link import wire as trap_wire
-from cpu_service.link.contract import BackendUnavailableError
+from cpu_service.link.errors import BackendUnavailableError
 from cpu_service.link.wire import TrapWire, WireEndedError
 from splitvisor.access.identity import Role
 from splitvisor.net.addresses import parse_address
@@ -101,7 +101,7 @@ def test_a_stopped_machine_waits_for_nobody(client: Client, backend: ThreadBacke
 
 def failed_for(client: Client, reason: str) -> bool:
     """True: the link's last attempt failed for this reason."""
-    return reason in client.link._failure
+    return reason in client.link.failure
 
 
 # Quiet peers.
@@ -142,7 +142,7 @@ def test_a_peer_that_accepts_and_says_nothing_is_dead(directory: Path, monkeypat
         listener.bind(str(directory / "mute.sock"))
         listener.listen()
         client = Client(f"unix:{directory}/mute.sock")
-        wait_until(lambda: "no sign of life" in client.link._failure, "it is given up")
+        wait_until(lambda: "no sign of life" in client.link.failure, "it is given up")
         with pytest.raises(BackendUnavailableError, match="no sign of life"):
             client.link.wait_attached(0.01)
         client.close()
@@ -179,7 +179,7 @@ def test_what_is_no_back_end_is_told_in_one_line(directory: Path, words: bytes, 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         client = Client(f"unix:{directory}/other.sock")
-        wait_until(lambda: told in client.link._failure, told)
+        wait_until(lambda: told in client.link.failure, told)
         client.close()
         listener.shutdown(socket.SHUT_RDWR)
         thread.join(DEADLINE_S)
@@ -202,7 +202,7 @@ def test_a_message_that_is_none_ends_the_stream(directory: Path) -> None:
     server.start()
     client = Client(f"unix:{directory}/garbage.sock")
     try:
-        wait_until(lambda: "a message that is none" in client.link._failure, "it is told")
+        wait_until(lambda: "a message that is none" in client.link.failure, "it is told")
     finally:
         client.close()
         server.stop(0).wait(DEADLINE_S)
@@ -223,14 +223,14 @@ def test_everything_works_through_tls(tls_backend: ThreadBackend, authority: Aut
     client.call(H_ADD, 1)
     assert tls_backend.session().log == list(range(100))
     tls_backend.session().filler = "x" * (20 << 20)
-    client.link.hold()
-    state = client.link.save(DEADLINE_S)
+    client.link.state.hold()
+    state = client.link.state.save(DEADLINE_S)
     assert len(state) > 20 << 20
-    client.link.release()
+    client.link.state.release()
     client.close()
     wait_until(lambda: tls_backend.servicer.session("vm") is None, "the session is gone")
     restored = Client(tls_backend.tls_address, incarnation=2, state=state).attached()
-    restored.link.resume()
+    restored.link.state.resume()
     assert restored.call(H_ADD, 1).outputs == [7]
     assert json.loads(state)["value"] == 6
     restored.close()
@@ -253,7 +253,7 @@ def test_a_back_end_with_a_wrong_certificate_is_told_why(
             client = Client(address)
             wait_until(partial(failed_for, client, reason), reason)
             client.close()
-            assert "\n" not in client.link._failure
+            assert "\n" not in client.link.failure
         with pytest.raises(TlsError, match="give --tls DIR"):
             Client(backend.tls_address)
     finally:
@@ -275,7 +275,7 @@ def test_a_peer_that_does_not_speak_tls_is_told(
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         client = Client(f"tls:127.0.0.1:{listener.getsockname()[1]}")
-        wait_until(lambda: "it does not speak TLS" in client.link._failure, "it is told")
+        wait_until(lambda: "it does not speak TLS" in client.link.failure, "it is told")
         client.close()
         thread.join(DEADLINE_S)
 
@@ -286,13 +286,13 @@ def test_the_next_connection_takes_a_new_certificate_and_none_that_is_broken(
     certificate = authority.issue(Role.CPU, into=tmp_path / "client")
     monkeypatch.setenv("SPLITVISOR_TLS", str(certificate))
     client = Client(tls_backend.tls_address).attached()
-    assert client.link._tls is not None
-    first = client.link._tls.newest()
+    assert client.link._attachment.tls is not None
+    first = client.link._attachment.tls.newest()
     authority.issue(Role.CPU, into=certificate)
-    second = client.link._tls.newest()
+    second = client.link._attachment.tls.newest()
     assert second is not first
     (certificate / "cert.pem").write_text("broken")
-    assert client.link._tls.newest() is second
+    assert client.link._attachment.tls.newest() is second
 
     async def shut() -> None:
         for link in tls_backend.servicer._links.values():
@@ -334,8 +334,9 @@ def test_a_caller_looks_for_its_answer_and_sleeps_at_once_when_answers_take_long
     client: Client, backend: ThreadBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = looks(monkeypatch)
-    wire = client.link._wire
-    assert wire is not None
+    connection = client.link._outbox.connection
+    assert connection is not None
+    wire = connection._wire
     wait_until(lambda: client.call(H_ADD, 0) and found, "a caller looks itself")  # Now and then the link's thread is at it.
     monkeypatch.setattr(wire, "_usual_wait", 2 * trap_wire.BRISK_S)
     found.clear()

@@ -12,8 +12,9 @@ from typing import Any
 
 from cpu_service.engine.ram import GuestRam
 from cpu_service.link.backend_link import BackendLink
-from cpu_service.link.connection import LinkConnection
-from cpu_service.link.contract import BackendUnavailableError, MessageTap
+from cpu_service.link.connection import MessageTap
+from cpu_service.link.errors import BackendUnavailableError
+from cpu_service.link.events import LinkStatus
 from cpu_service.routing.registry import Registry, RegistryError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
@@ -47,10 +48,10 @@ class Events:
     def memory_written(self, address: int, length: int) -> None:
         self.written.append((address, length))
 
-    def connection_changed(self, link: LinkConnection) -> None:
+    def connection_changed(self, link: LinkStatus) -> None:
         self.connections.append(link.attached)
 
-    def keys_changed(self, link: LinkConnection) -> None:
+    def keys_changed(self, link: LinkStatus) -> None:
         try:
             self.registry.take_keys(link)
         except RegistryError as error:

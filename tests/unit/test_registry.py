@@ -11,7 +11,7 @@ import pytest
 from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import LocalHypercall, LocalRtas
 from cpu_service.link.backend_link import BackendLink
-from cpu_service.link.connection import LinkConnection
+from cpu_service.link.events import LinkStatus
 from cpu_service.routing.registry import MAX_OPERAND_BYTES, Registry, RegistryError
 from cpu_service.routing.remote_call import RemoteCall
 from splitvisor.papr.codes import H
@@ -32,10 +32,10 @@ class NoEvents:
     def memory_written(self, address: int, length: int) -> None:
         raise AssertionError(address, length)
 
-    def connection_changed(self, link: LinkConnection) -> None:
+    def connection_changed(self, link: LinkStatus) -> None:
         raise AssertionError(link)
 
-    def keys_changed(self, link: LinkConnection) -> None:
+    def keys_changed(self, link: LinkStatus) -> None:
         raise AssertionError(link)
 
 
@@ -63,7 +63,7 @@ def rtas(name: str) -> pb.Route:
 
 
 def offer(registry: Registry, link: BackendLink, routes: list[pb.Route]) -> None:
-    link.routes = routes
+    link.offer.routes = routes
     registry.add_offer(link)
 
 

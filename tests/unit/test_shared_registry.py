@@ -47,17 +47,17 @@ class Machine:
 
     def offer(self, name: str, *routes: pb.Route) -> None:
         link = self.links[name] = BackendLink(name, "unix:/nowhere", pb.Hello(), RAM, NoEvents())
-        link.routes = routes
+        link.offer.routes = routes
         self.registry.add_offer(link)
 
     def change(self, name: str, *routes: pb.Route) -> None:
         """As a link does it: a change that is refused leaves its routes as they were."""
         link = self.links[name]
-        before, link.routes = link.routes, routes
+        before, link.offer.routes = link.offer.routes, routes
         try:
             self.registry.take_keys(link)
         except RegistryError:
-            link.routes = before
+            link.offer.routes = before
             raise
 
     def owner(self, *arguments: int, token: int = TOKEN) -> str | None:
@@ -128,7 +128,7 @@ def test_a_back_end_that_is_not_registered_yet_changes_nothing() -> None:
     machine = Machine()
     machine.offer("a", shared(keys=[(1, 1)]))
     early = BackendLink("early", "unix:/nowhere", pb.Hello(), RAM, NoEvents())
-    early.routes = [shared(keys=[(1, 1)])]
+    early.offer.routes = [shared(keys=[(1, 1)])]
     machine.registry.take_keys(early)
     assert machine.owner(1, 0) == "a"
 

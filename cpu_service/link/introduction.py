@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a connection begins: who the VM is, how far its calls have come, and the state that a restored session starts with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from splitvisor.declarations.state import parts
+from splitvisor.rpc import trap_pb2 as pb
+
+
+class Introduction:
+    """What a link says first on each connection. Not safe for threads.
+
+    Args:
+        hello: the VM, without positions.
+        state: what the back end's session starts with; None: as at power-on.
+    """
+
+    def __init__(self, hello: pb.Hello, state: bytes | None) -> None:
+        self._hello = hello
+        self._restore = state
+        """Sent until the back end has it."""
+        self.stands_still = state is not None
+        """The machine does not run yet."""
+        self._takes_back = False
+        """The machine runs already: a restored session goes on at once."""
+
+    def requests(self, devices: Iterable[pb.DeviceSpec], positions: Iterable[pb.VcpuPosition]) -> list[pb.AttachRequest]:
+        """Return the messages, for a back end with these devices and calls that have come so far."""
+        hello = pb.Hello()
+        hello.CopyFrom(self._hello)
+        hello.ClearField("devices")
+        hello.devices.extend(devices)
+        hello.positions.extend(positions)
+        hello.restore = self._restore is not None
+        hello.stands_still = self.stands_still
+        requests = [pb.AttachRequest(hello=hello)]
+        if self._restore is not None:
+            states = [pb.RestoreState(data=data, last=last) for data, last in parts(self._restore)]
+            requests += [pb.AttachRequest(restore_state=state) for state in states]
+        if self._takes_back:
+            requests.append(pb.AttachRequest(resumed=pb.Resumed()))
+        return requests
+
+    def taken(self) -> None:
+        """The back end has it: the next connection finds the session that there is."""
+        self._restore = None
+        self._hello.moved = self._takes_back = False
+
+    def take_back(self, state: bytes, incarnation: int) -> None:
+        """Let the session start with a state as a newer life of this VM, which runs."""
+        self._hello.incarnation = incarnation
+        self._hello.moved = True
+        self._restore = state
+        self._takes_back = True
