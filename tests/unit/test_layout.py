@@ -56,6 +56,51 @@ def test_the_table_leads_to(what: str, file: str, definition: str) -> None:
     assert definition in (ROOT / file).read_text(), f"{what} is not in {name} any more"
 
 
+DIAGRAMS = [
+    diagram.replace("<br/>", "")
+    for diagram in re.findall(
+        r"^```mermaid\nsequenceDiagram\n(.*?)^```$", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+]
+"""Sequence diagrams, lines of a name joined."""
+FILE = re.compile(r"(?:\w+/)+[\w-]+\.py")
+STEP = re.compile(r"^ *(\w+)-{1,2}>>(\w+): (?:(\w+)\(\))?", re.MULTILINE)
+
+
+def missing(diagram: str) -> set[str]:
+    """What a sequence diagram names and is not there: files, participants, and functions of the file that they are called in."""
+    found = {name for name in FILE.findall(diagram) if not (ROOT / name).is_file()}
+    participants = dict(re.findall(r"^ *participant (\w+) as (.+)$", diagram, re.MULTILINE))
+    for caller, called, function in STEP.findall(diagram):
+        found |= {caller, called} - participants.keys()
+        file = participants.get(called, "")
+        if function and (ROOT / file).is_file() and f"def {function}(" not in (ROOT / file).read_text():
+            found.add(f"{file}: {function}()")
+    return found
+
+
+def test_what_the_diagram_of_a_traps_way_names_is_there() -> None:
+    [diagram] = DIAGRAMS
+    assert len(set(FILE.findall(diagram))) > 15
+    assert len(STEP.findall(diagram)) > 15
+    assert missing(diagram) == set()
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "found"),
+    [
+        ("link/ledger.py", "link/ledgers.py", "cpu_service/link/ledgers.py"),
+        ("splitvisor/trap/progress.py", "splitvisor/progress.py", "splitvisor/progress.py"),
+        ("connection->>wire: send()", "connection->>wires: send()", "wires"),
+        ("vm->>dispatcher: trap()", "vm->>dispatcher: traps()", "splitvisor/trap/dispatcher.py: traps()"),
+    ],
+)
+def test_a_wrong_name_in_the_diagram_is_found(was: str, becomes: str, found: str) -> None:
+    [diagram] = DIAGRAMS
+    assert was in diagram
+    assert missing(diagram.replace(was, becomes)) == {found}
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
 def test_files_that_a_page_names_are_there(page: str) -> None:
     text = (ROOT / page).read_text()
