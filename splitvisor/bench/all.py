@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`splitvisor bench all`: every bench, one table of what was wanted and what is, a plot, and a history."""
+"""`splitvisor bench all`: every bench, one table of targets and figures, a plot, and a history."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Target:
     at_least: bool = False
 
     def met(self, value: float) -> bool:
-        """Tell whether a figure is as wanted."""
+        """Return whether a figure meets the target."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def value(self, figures: Mapping[str, Any]) -> float | None:
@@ -134,13 +134,13 @@ TARGETS = (
     Target("start", "median", "start to the demo guest's first line", bench_start.LIMIT_S, " s"),
     Target("boot", "ratio_of_medians", "Debian's boot to power-off, times QEMU", 1.5),
     Target("snapshot", "ratio_of_medians", "a snapshot to the shell's answer, times QEMU's boot", bench_snapshot.LIMIT),
-    Target("record", "wall_ratio", "a recorded boot, times one that is not", bench_record.LIMIT),
+    Target("record", "wall_ratio", "a recorded boot, times an unrecorded one", bench_record.LIMIT),
     Target("record", "cpu_ratio", "the same in CPU time", bench_record.LIMIT),
     Target("slof", "ratio", "SLOF's prompt, times QEMU", bench_slof.LIMIT),
     Target("memory", "ratio", "memory of cpu_service beyond guest RAM, times QEMU", 1.0),
     Target("console", "ratio_of_medians", "console output, times QEMU", bench_console.LIMIT),
-    Target("clock", "sleep_error", "the guest's clock asleep, off by", 0.01, " %", 100),
-    Target("clock", "idle_share", "an idle guest, of a core", 0.05, " %", 100),
+    Target("clock", "sleep_error", "error of the guest's clock while it sleeps", 0.01, " %", 100),
+    Target("clock", "idle_share", "CPU use of an idle guest, of one core", 0.05, " %", 100),
     Target("arrangements", "ratio", "a trap's median, times a raw socket's between two cores", 4.0),
     Target("trap", "trap.p99", "a trap's p99", 300.0, " us"),
     *(
@@ -170,11 +170,11 @@ def measure(names: Sequence[str], extent: Extent, say: Say) -> tuple[dict[str, A
 
 
 def print_table(figures: Mapping[str, Any], failures: Mapping[str, str]) -> None:
-    """Print what was wanted of the benches that ran, and what is."""
+    """Print the targets of the benches that ran, and the figures."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("what", "wanted", "measured", "")
+    table = Table("figure", "target", "measured", "")
     for target in TARGETS:
         if target.bench not in figures and target.bench not in failures:
             continue
