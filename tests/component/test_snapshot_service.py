@@ -23,6 +23,7 @@ from splitvisor.machine.snapshot_file import Kind, SectionWriter, read_sections
 from splitvisor.net.channels import open_channel
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc, state_pb2, trap_pb2, trap_pb2_grpc
+from tests.amounts import examples
 from tests.services import Service, start_services
 from tests.terminals import Terminal
 
@@ -183,7 +184,7 @@ def test_a_snapshot_that_does_not_fit_is_refused_in_one_line(
 
 
 @given(st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12))
 def test_a_damaged_snapshot_is_refused_in_one_line(host: Host, snapshot: bytes, data: st.DataObject) -> None:
     damaged = bytearray(snapshot)
     position = data.draw(st.integers(0, len(damaged) - 1))

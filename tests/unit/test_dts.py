@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from splitvisor.tree import fdt
 from splitvisor.tree.dts import format_node, format_property, format_tree
 from splitvisor.tree.fdt import Node, Tree
+from tests.amounts import examples
 from tests.real_trees import qemu_blob, seed_blob
 
 
@@ -64,7 +65,7 @@ _trees = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(_trees)
 def test_any_tree_is_printed_as_dtc_does_and_dtc_reads_what_is_emitted(tree: Tree) -> None:
     skip_unless_dtc_1_6()
@@ -72,7 +73,7 @@ def test_any_tree_is_printed_as_dtc_does_and_dtc_reads_what_is_emitted(tree: Tre
     assert ours(blob) == dtc("-O", "dts", blob=blob)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(_trees)
 def test_what_dtc_makes_of_an_emitted_tree_is_the_same_tree(tree: Tree) -> None:
     blob = fdt.emit(tree)

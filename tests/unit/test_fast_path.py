@@ -20,6 +20,7 @@ from cpu_service.hypercalls.hash_page_table import ANDCOND, AVPN, EXACT, LARGE, 
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from tests import ppc
+from tests.amounts import examples
 from tests.fake_machine import FakeVcpu, make_ram
 
 SHIFT = 18
@@ -115,7 +116,7 @@ enters = st.tuples(
 removes = st.tuples(st.just(Hcall.H_REMOVE), st.sampled_from([0, AVPN, ANDCOND, AVPN | ANDCOND]), indexes, highs, st.just(0))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.lists(st.one_of(enters, enters, removes), max_size=40))
 @example([(Hcall.H_ENTER, 0, 3, 0x81, 0x10)] * 9 + [(Hcall.H_REMOVE, AVPN, 5, 0x80, 0)])
 def test_calls_leave_the_same_table_and_registers_as_python_does(calls: list[tuple[int, int, int, int, int]]) -> None:
@@ -146,7 +147,7 @@ def test_common_calls_are_not_refused() -> None:
     assert bytes(native.table) == bytes(1 << SHIFT)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(
     terabyte=st.booleans(), large=st.booleans(), secondary=st.booleans(), vsid=st.integers(0, (1 << 37) - 1),
     esid=st.integers(0, (1 << 24) - 1), page=st.integers(0, (1 << 28) - 1), slot=st.integers(0, 63), present=st.booleans(),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from splitvisor.tree import fdt
 from splitvisor.tree.fdt import Check, FdtError, Node, Tree, emit, read
+from tests.amounts import examples
 
 _name = st.from_regex(r"[A-Za-z][0-9A-Za-z,._+\-]{0,20}(@[0-9a-f,]{1,12})?", fullmatch=True)
 _property_name = st.from_regex(r"[#A-Za-z0-9,._+*?\-]{1,31}", fullmatch=True)
@@ -45,7 +46,7 @@ def _small() -> Tree:
     return Tree(Node("", {"model": b"x\0", "reg": b""}, [memory, chosen]), [(0x1000, 0x2000)], 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(_trees)
 def test_an_emitted_tree_is_read_back_equal_and_emits_the_same_bytes(tree: Tree) -> None:
     blob = emit(tree)
@@ -53,7 +54,7 @@ def test_an_emitted_tree_is_read_back_equal_and_emits_the_same_bytes(tree: Tree)
     assert emit(read(blob)) == blob
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.data())
 def test_a_mutated_blob_is_read_or_refused_with_fdt_error_only(data: st.DataObject) -> None:
     blob = bytearray(emit(_small()))
@@ -71,7 +72,7 @@ def test_a_mutated_blob_is_read_or_refused_with_fdt_error_only(data: st.DataObje
     assert read(emit(tree)) == tree
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(st.binary(max_size=200))
 def test_noise_is_refused(noise: bytes) -> None:
     with pytest.raises(FdtError):

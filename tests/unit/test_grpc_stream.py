@@ -45,6 +45,7 @@ from cpu_service.link.grpc_stream import (
     GrpcStream,
 )
 from splitvisor.limits import MESSAGE_BYTES
+from tests.amounts import examples
 
 PATH = "/package.Service/Method"
 ANSWER = [(":status", "200"), ("content-type", "application/grpc")]
@@ -146,7 +147,7 @@ def test_a_long_name_is_said_whole() -> None:
     assert requested(server)[":authority"] == "h" * 300
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     there=st.lists(st.integers(0, 100_000), max_size=6),
     back=st.lists(st.integers(0, 100_000), max_size=6),
@@ -365,7 +366,7 @@ _FRAMES = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(answered=st.booleans(), pieces=st.lists(st.one_of(_FRAMES, st.binary(max_size=40)), max_size=12), say=st.binary())
 def test_no_bytes_make_it_fail_or_grow(answered: bool, pieces: Sequence[bytes], say: bytes) -> None:
     stream = opened()[0] if answered else GrpcStream(PATH, "localhost")

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from cpu_service.hypercalls.xics import FIRST_SOURCE, IPI, SOURCES, Xics
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
+from tests.amounts import examples
 from tests.fake_machine import FakeVcpu, hypercall, rtas
 
 OK = (RtasStatus.SUCCESS,)
@@ -339,5 +340,5 @@ class AnyGuest(RuleBasedStateMachine):
         assert sorted(source for source in seen if source != IPI) == sorted(self.edges)
 
 
-AnyGuest.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None)
+AnyGuest.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=40, database=None)
 TestAnyGuest = AnyGuest.TestCase

@@ -26,6 +26,7 @@ from cpu_service.images.loader import (
     load_program,
     open_image,
 )
+from tests.amounts import examples
 from tests.fake_machine import make_ram
 
 RAM = 16 << 20
@@ -217,7 +218,7 @@ def test_a_broken_program_is_refused_with_the_reason_before_ram_changes(program:
     assert writes == []
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=examples(300), database=None)
 @given(st.sampled_from([KERNEL, CLIENT]), st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=4))
 def test_any_header_loads_or_is_refused(program: Program, changes: list[tuple[int, int]]) -> None:
     data = bytearray(program.build())

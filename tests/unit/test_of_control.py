@@ -7,13 +7,14 @@ import asyncio
 import struct
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from of_client_service.client_services import CLIENT_SERVICES, SERVICES
 from of_client_service.session import MAX_CELLS, ClientInterfaceSession
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2 as pb
+from tests.amounts import examples
 from tests.fake_vm import FakeVm
 from tests.unit.of_machine import ARRAY, BUFFER, RAM_BYTES, STRINGS, Client, ListedTrees, cells
 
@@ -173,7 +174,7 @@ word = st.one_of(
 )
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=examples(400))
 @given(st.sampled_from(sorted(CLIENT_SERVICES)), st.lists(word, max_size=8), st.integers(0, 8), st.binary(max_size=64))
 def test_every_service_returns_whatever_it_is_given(name: str, arguments: list[int], returns: int, data: bytes) -> None:
     client = HOSTILE
@@ -189,7 +190,7 @@ def test_every_service_returns_whatever_it_is_given(name: str, arguments: list[i
     assert claimed + sum(length for _, length in client.of.claims.available()) == RAM_BYTES
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.integers(0, (1 << 64) - 1), st.binary(max_size=80))
 def test_any_argument_array_is_answered(array: int, data: bytes) -> None:
     HOSTILE.poke(ARRAY, data)

@@ -18,6 +18,7 @@ from splitvisor.recording import RecordingError
 from splitvisor.recording.file import FRAME_BYTES, FULL_FRAME_BYTES, RecordingReader, RecordingWriter
 from splitvisor.rpc import recording_pb2 as rpb
 from splitvisor.rpc import trap_pb2 as pb
+from tests.amounts import examples
 from tests.unit.recordings import read, request, some_calls, write
 
 TITLE_BYTES = 8 + len(b"splitvisor recording") + 2
@@ -82,7 +83,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write(tmp_path_factory.mktemp("small") / "r", some_calls(5), flush_each=3).read_bytes()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(data=st.data())
 def test_a_mutated_file_is_read_or_refused_with_one_line(small: bytes, data: st.DataObject) -> None:
     contents = bytearray(small)

@@ -20,6 +20,7 @@ from splitvisor.recording.statistics import statistics
 from splitvisor.recording.text import item_lines
 from splitvisor.rpc import recording_pb2 as rpb
 from splitvisor.rpc import trap_pb2 as pb
+from tests.amounts import examples
 
 DEMO = Path(__file__).resolve().parent.parent / "data" / "demo.recording"
 HEAD = 18
@@ -51,7 +52,7 @@ def _stand_in(recording: Recording) -> None:
     StandIn(Script(recording, "of_client_service", lambda _line: None))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(data=st.data())
 def test_records_that_no_machine_said_are_read_or_refused_with_one_line(demo: Sequence[rpb.Record], data: st.DataObject) -> None:
     which = data.draw(st.lists(st.integers(HEAD, len(demo) - 1), max_size=20))

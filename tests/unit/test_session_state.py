@@ -29,6 +29,7 @@ from splitvisor.papr.vio import FIRST_SLOT_INDEX as INDEX_BASE
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import state_pb2, trap_pb2
 from splitvisor.tree import fdt
+from tests.amounts import examples
 from tests.fake_vm import FakeVm
 from tests.unit.of_machine import RAM_BYTES, Client, sample_tree
 from vio_service.console.transcript import TranscriptDirectory
@@ -318,7 +319,7 @@ class _Stateless(Session):
 
 
 @given(st.binary(min_size=1, max_size=300))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_rubbish_is_refused_by_every_session(state: bytes) -> None:
     client = Client()
     sessions: list[Session] = [

@@ -16,6 +16,7 @@ from cpu_service.snapshot.memory import CHUNK, PAGE, Unpacker, packed
 from splitvisor.declarations.state import MAX_STATE_BYTES, StateCollector, StateError, parse_state, parts
 from splitvisor.machine.snapshot_file import Kind, SectionWriter, SnapshotError, parse_machine, read_sections
 from splitvisor.rpc import state_pb2
+from tests.amounts import examples
 
 SECTIONS = [
     (Kind.MACHINE, state_pb2.SavedMachine(version=1).SerializeToString()),
@@ -45,7 +46,7 @@ def test_what_was_written_is_read() -> None:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_a_changed_byte_is_always_noticed(data: st.DataObject) -> None:
     whole = bytearray(snapshot())
     position = data.draw(st.integers(0, len(whole) - 1))
@@ -54,13 +55,12 @@ def test_a_changed_byte_is_always_noticed(data: st.DataObject) -> None:
 
 
 @given(st.integers(0, len(snapshot()) - 1))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_a_truncated_snapshot_is_refused(length: int) -> None:
     assert "ends within" in refusal(snapshot()[:length])
 
 
 @given(st.binary(max_size=300))
-@settings(deadline=None)
 def test_rubbish_is_refused(data: bytes) -> None:
     refusal(data)
     refusal(snapshot()[:12] + data)
@@ -139,7 +139,7 @@ def unpack(messages: list[bytes], size: int) -> bytes:
 
 
 @given(st.dictionaries(st.integers(0, 3 * CHUNK // PAGE - 1), st.binary(min_size=1, max_size=PAGE), max_size=30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 def test_memory_comes_back_as_it_was(pages: dict[int, bytes]) -> None:
     area = filled(pages)
     counted: list[int] = []
@@ -187,7 +187,7 @@ def test_pages_that_cannot_be_are_refused(change: Callable[[state_pb2.SavedPages
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_rubbish_instead_of_pages_is_refused_or_has_none(data: bytes) -> None:
     with pytest.raises(SnapshotError):
         unpack([data], CHUNK)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which tests run and which of them share a process: the marks of every folder, `--fast` and `--long`, and the workers.
+
+A test has the marks of the longest path of KINDS that it is below; one below none of them is an error. Whole folders are shared
+out among as many processes as there are processors (pytest-xdist); a file or a test by name runs in pytest's own, for a debugger.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import pytest
+
+from tests import amounts
+
+ROOT = Path(__file__).resolve().parents[1]
+LONG_TIMEOUT_S = 3600
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The tests below a path.
+
+    Attributes:
+        path: a folder or a file of tests, from the root of the repository.
+        marks: what they have; pyproject.toml says what each means.
+        together: all run in one process, for they share what takes long to make or is there but once.
+    """
+
+    path: str
+    marks: tuple[str, ...] = ()
+    together: bool = False
+
+
+KINDS = (
+    Kind("tests/chaos", ("guest",)),
+    Kind("tests/stack", ("stack",), together=True),
+    Kind("tests/packaging", ("packaging",), together=True),
+    Kind("examples/cpp", ("cpp",), together=True),
+    Kind("tests/guests", ("guest",)),
+    Kind("tests/guests/test_demo.py"),
+    Kind("tests/fuzz", ("fuzz",)),
+    Kind("tests/component"),
+    Kind("tests/sdk"),
+    Kind("examples"),
+    Kind("tests/unit"),
+)
+"""In the order in which workers take them: what takes longest first, so that no worker has it alone in the end."""
+
+NOT_FAST = ("guest", "stack", "packaging", "cpp", "fuzz", "slow")
+"""The marks of what `--fast` leaves out."""
+
+
+def kind_of(path: PurePath) -> Kind:
+    """Return the row of KINDS for a file of tests.
+
+    Raises:
+        pytest.UsageError: there is none.
+    """
+    rows = {kind.path: kind for kind in KINDS}
+    if path.is_relative_to(ROOT):
+        relative = path.relative_to(ROOT)
+        for place in (relative, *relative.parents):
+            if str(place) in rows:
+                return rows[str(place)]
+    raise pytest.UsageError(f"{path}: in no folder of KINDS in tests/selection.py, which has the marks of all tests")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Have `--fast` and `--long`."""
+    group = parser.getgroup("splitvisor")
+    group.addoption("--fast", action="store_true", help=f"leave out what is marked {', '.join(NOT_FAST)}")
+    group.addoption("--long", action="store_true", help="more faults, more hostile input, more examples")
+
+
+@pytest.hookimpl(tryfirst=True)  # Before the plugin that reads the timeout.
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the amounts, before the modules of the tests are read, and the time that they need."""
+    amounts.choose(long=config.option.long)
+    if config.option.long and config.option.timeout is None:
+        config.option.timeout = LONG_TIMEOUT_S
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return a worker for each processor when folders are tested; none for files and single tests."""
+    folders = all(Path(argument).is_dir() for argument in config.args)
+    return len(os.sched_getaffinity(0)) if folders and not config.option.collectonly else 0
+
+
+@pytest.hookimpl(tryfirst=True)  # Before the plugin that selects by marks.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark all tests, and leave out what `--fast` does not want."""
+    for item in items:
+        kind = kind_of(item.path)
+        for mark in kind.marks:
+            item.add_marker(mark)
+        item.add_marker(pytest.mark.xdist_group(kind.path if kind.together else str(item.path)))
+    items.sort(key=lambda item: KINDS.index(kind_of(item.path)))
+    if config.option.fast:
+        left = [item for item in items if any(item.get_closest_marker(mark) for mark in NOT_FAST)]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
