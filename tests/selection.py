@@ -51,6 +51,8 @@ KINDS = (
 
 NOT_FAST = ("guest", "stack", "packaging", "cpp", "fuzz", "slow")
 """The marks of what `--fast` leaves out."""
+LONG = "long"
+"""The mark of what only `--long` runs."""
 
 
 def kind_of(path: PurePath) -> Kind:
@@ -72,7 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Have `--fast` and `--long`."""
     group = parser.getgroup("splitvisor")
     group.addoption("--fast", action="store_true", help=f"leave out what is marked {', '.join(NOT_FAST)}")
-    group.addoption("--long", action="store_true", help="more faults, more hostile input, more examples")
+    group.addoption("--long", action="store_true", help="more faults, more hostile input, more examples, and tests that take more than a minute")
 
 
 @pytest.hookimpl(tryfirst=True)  # Before the plugin that reads the timeout.
@@ -92,14 +94,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(tryfirst=True)  # Before the plugin that selects by marks.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark all tests, and leave out what `--fast` does not want."""
+    """Mark all tests, and leave out what is not wanted."""
     for item in items:
         kind = kind_of(item.path)
         for mark in kind.marks:
             item.add_marker(mark)
         item.add_marker(pytest.mark.xdist_group(kind.path if kind.together else str(item.path)))
     items.sort(key=lambda item: KINDS.index(kind_of(item.path)))
-    if config.option.fast:
-        left = [item for item in items if any(item.get_closest_marker(mark) for mark in NOT_FAST)]
+    unwanted = (*(NOT_FAST if config.option.fast else ()), *(() if config.option.long else (LONG,)))
+    left = [item for item in items if any(item.get_closest_marker(mark) for mark in unwanted)]
+    if left:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]
