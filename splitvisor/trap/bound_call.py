@@ -61,9 +61,7 @@ class BoundCall:
         answer = self._run(call)
         if not isinstance(answer, _ANSWER):
             return self._answer_later(trap, call, answer, ended)
-        if ended:
-            _end(ended, answer_class(self._declared, answer))
-        return self._reply(trap, call, answer)
+        return self._reply(trap, call, answer, ended)
 
     def carry_out(self, trap: pb.Trap) -> list[pb.Effect] | Awaitable[list[pb.Effect]]:
         """Carry out a posted trap, which gets no reply. Returns its effects, or a wait for them. Raises ContractError."""
@@ -97,34 +95,33 @@ class BoundCall:
             trap_in_hand.set(None)
 
     async def _answer_later(
-        self, trap: pb.Trap, call: Call, answer: Awaitable[Answer], ended: Sequence[Ended]
+        self, trap: pb.Trap, call: Call, waiting: Awaitable[Answer], ended: Sequence[Ended]
     ) -> pb.AttachResponse:
         """Only a handler that waits can use guest memory; what it writes is sent with the reply."""
         self._memory.begin_call(trap.operands)
-        response = self._reply(trap, call, await self._finish(trap, answer, ended))
+        response = self._reply(trap, call, await self._wait(trap, waiting, ended), ended)
         self._memory.end_call(response.reply)
         return response
 
     async def _carry_out_later(
-        self, trap: pb.Trap, call: Call, answer: Awaitable[Answer], ended: Sequence[Ended]
+        self, trap: pb.Trap, call: Call, waiting: Awaitable[Answer], ended: Sequence[Ended]
     ) -> list[pb.Effect]:
         """There is no reply for what it writes."""
-        await self._finish(trap, answer, ended)
+        answer = await self._wait(trap, waiting, ended)
+        if ended:
+            _end(ended, answer_class(self._declared, answer))
         return call.effects
 
-    async def _finish(self, trap: pb.Trap, answer: Awaitable[Answer], ended: Sequence[Ended]) -> Answer:
-        """Wait for a handler, and let its observers see the end."""
+    async def _wait(self, trap: pb.Trap, waiting: Awaitable[Answer], ended: Sequence[Ended]) -> Answer:
+        """Wait for a handler. When the VM ends meanwhile, so does the call."""
         trap_in_hand.set((trap.vcpu, trap.sequence))
-        result = ResultClass.ERROR
         try:
-            value = await answer
-            if ended:
-                result = answer_class(self._declared, value)
-            return value
+            return await waiting
         except Exception as error:
             return self._failed(error)
-        finally:
-            _end(ended, result)
+        except BaseException:
+            _end(ended, ResultClass.ERROR)
+            raise
 
     def _failed(self, error: Exception) -> Result:
         """What the guest gets when a handler raised."""
@@ -134,8 +131,18 @@ class BoundCall:
         log.error("handler failed", call=self._name, exc_info=error)
         return self._declared.failure(parameter=False)
 
-    def _reply(self, trap: pb.Trap, call: Call, answer: Answer) -> pb.AttachResponse:
-        """The reply, without what the call wrote to memory."""
+    def _reply(self, trap: pb.Trap, call: Call, answer: Answer, ended: Sequence[Ended]) -> pb.AttachResponse:
+        """The reply, without what the call wrote to memory; the call has ended."""
+        try:
+            response = self._encoded(trap, call, answer)
+        except (AttributeError, TypeError, ValueError) as error:  # Not an answer, or a number that fits no register.
+            answer = self._failed(error)
+            response = self._encoded(trap, call, answer)
+        if ended:
+            _end(ended, answer_class(self._declared, answer))
+        return response
+
+    def _encoded(self, trap: pb.Trap, call: Call, answer: Answer) -> pb.AttachResponse:
         response = pb.AttachResponse()
         reply = response.reply  # In its place: half the time of making a reply and then a response with it.
         reply.vcpu, reply.sequence = trap.vcpu, trap.sequence

@@ -109,6 +109,29 @@ def test_what_a_handler_raises_is_the_calls_failure(error: Exception, result: in
     assert answered(bound(hypercall(waiting)), trap(1)).result == result
 
 
+@pytest.mark.parametrize("answer", [None, "text", 1 << 64, Result(outputs=(-1,)), Result(outputs=(1 << 64,)), Result("text")])  # type: ignore[arg-type]
+def test_an_answer_that_fits_no_register_is_the_calls_failure(answer: object) -> None:
+    async def waiting(_session: Session, _call: Call) -> object:
+        return answer
+
+    observer = Observer()
+    assert answered(bound(hypercall(lambda _session, _call: answer), observer), trap(1)).result == H.HARDWARE
+    assert answered(bound(hypercall(waiting), observer), trap(1)).result == H.HARDWARE
+    assert observer.seen[1::2] == [ResultClass.ERROR.name] * 2
+    assert answered(bound(rtas(lambda _session, _call: Result(returns=("text",)))), trap(1, 2, returns=2)).returns  # type: ignore[arg-type]
+
+
+def test_a_call_ends_with_its_vm() -> None:
+    observer = Observer()
+
+    async def waiting(_session: Session, _call: Call) -> int:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        answered(bound(hypercall(waiting), observer), trap(1))
+    assert observer.seen[1:] == [ResultClass.ERROR.name]
+
+
 def test_what_a_waiting_handler_writes_is_sent_with_its_reply() -> None:
     memory = StreamMemory(RAM_BYTES, no_stream)
 
