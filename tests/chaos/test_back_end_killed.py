@@ -40,7 +40,7 @@ def wait_until_lost(backend: str, cpu: Service) -> None:
     with grpc.insecure_channel(cpu.address) as channel:
         stub = machine_pb2_grpc.MachineServiceStub(channel)
         while time.monotonic() < deadline:
-            status = stub.GetStatus(machine_pb2.GetStatusRequest(vm="demo"), timeout=STEP_SECONDS)
+            status = stub.GetStatus(machine_pb2.GetStatusRequest(vm="guest"), timeout=STEP_SECONDS)
             if not next(known.attached for known in status.backends if known.name == backend):
                 return
     raise AssertionError(f"{backend} stands still and cpu_service did not notice")

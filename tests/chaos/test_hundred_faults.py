@@ -157,7 +157,7 @@ class Chaos:
                 return
 
     def _link(self, name: str) -> machine_pb2.BackendStatus:
-        status = self._machine.GetStatus(machine_pb2.GetStatusRequest(vm="demo"), timeout=DEADLINE_S)
+        status = self._machine.GetStatus(machine_pb2.GetStatusRequest(vm="guest"), timeout=DEADLINE_S)
         return next(known for known in status.backends if known.name == LINKS[name])
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
