@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a trap back end is made of: a Session per VM and a table of the calls that it owns.
+"""The parts of a trap back end: a Session per VM and a table of the calls that it owns.
 
-A device in short:
+A minimal device:
 
     class Counter(Session):
         def __init__(self, vm: Vm) -> None:
@@ -17,7 +17,7 @@ A device in short:
     if __name__ == "__main__":
         Backend("counter", Counter).serve()
 
-A handler is a function of (session, call), plain or `async` (it must be async to use guest memory). It returns a Result, or an
+A handler is a function of (session, call), plain or `async`; it must be async to use guest memory. It returns a Result, or an
 int alone: the value for r3, or the status of an RTAS call. Handlers of one VM never overlap.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A back end as a program: `Backend.serve()` runs it the way the four services are run."""
+"""A back end as a program: `Backend.serve()` runs it in the same way as the four services."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ class NoOptions:
 
 
 class Backend:
-    """A back end: what serves a kind of session to any number of VMs.
+    """A back end: serves one kind of session to any number of VMs.
 
     Args:
-        name: 1 to 63 of a-z, 0-9, '-' and '_', a letter first. It stands in logs and errors, and `splitvisor run --backend
-            NAME=ADDRESS` calls it so.
-        factory: makes the session of a VM; a Session class, most often. A ValueError that it raises refuses the VM and says why.
+        name: 1 to 63 of a-z, 0-9, '-' and '_', a letter first. Logs, errors and `splitvisor run --backend
+            NAME=ADDRESS` use it.
+        factory: creates the session of a VM; usually a Session class. It may raise ValueError to refuse the VM, with the reason.
 
-    Raises ValueError for a name that is none.
+    Raises ValueError for an invalid name.
     """
 
     SERVICES: tuple[str, ...] = ("splitvisor.trap.v1.TrapService",)
     """Full names of the gRPC services that start() adds."""
     Options: type[Any] = NoOptions
-    """What the command line may set."""
+    """Settings of the command line: a dataclass."""
 
     def __init__(self, name: str, factory: Callable[[Vm], Session]) -> None:
         if not BACKEND_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a back end; give {BACKEND_NAME_RULE}")
+            raise ValueError(f"{name!r} is not a name for a back end; give {BACKEND_NAME_RULE}")
         self.name, self.factory = name, factory
 
     def servicer(self) -> TrapServicer:
-        """Return the gRPC servicer of TrapService, for programs that have a server of their own; they must close() it."""
+        """Return the gRPC servicer of TrapService, for programs with their own server; they must close() it."""
         from splitvisor.trap.server import TrapServicer  # gRPC is slow to load, and a module that only declares does not need it
 
         return TrapServicer(self.name, self.factory)
 
     async def start(self, server: grpc.aio.Server, options: Any) -> Callable[[], Awaitable[None]]:
-        """Add the servicers to a server that has not started; the result ends the sessions. options: an Options."""
+        """Add the servicers to a server before it starts. Returns a function that ends the sessions. options: an Options."""
         from splitvisor.rpc import trap_pb2_grpc
 
         servicer = self.servicer()
@@ -59,13 +59,13 @@ class Backend:
         return servicer.close
 
     def serve(self, arguments: Sequence[str] | None = None) -> NoReturn:
-        """Be a service until SIGTERM or SIGINT, then exit: 0, 2 bad usage, 4 it could not start.
+        """Run as a service until SIGTERM or SIGINT, then exit: 0, 2 for bad usage, 4 if it could not start.
 
-        It listens at --listen, or at NAME.sock in this user's directory for services, with health checking, reflection and logs
-        as every service of Splitvisor has them; --help lists the flags.
+        It listens at --listen, or at NAME.sock in this user's directory for services, and has health checks, reflection and logs
+        like every service of Splitvisor; --help lists the flags.
 
         Args:
-            arguments: the flags; those of this process when not given.
+            arguments: the flags; by default those of this process.
         """
         from splitvisor.service.main import run
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a session declares the calls that it owns, and what a handler takes and returns."""
+"""Declarations of the calls that a session owns, and the arguments and results of handlers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from splitvisor.rpc import trap_pb2 as pb
 
 
 class Support(Enum):
-    """How far a call is supported; the generated tables of docs/ show it."""
+    """The extent to which a call is supported; shown in the generated tables of docs/."""
 
     FULL = "supported"
     PARTIAL = "partly supported"
@@ -36,18 +36,18 @@ class Operand:
 
 @dataclass(frozen=True)
 class Posted:
-    """Lets a call's guest go on at once: H_SUCCESS while there is credit, H_BUSY without."""
+    """Lets the guest continue at once: with H_SUCCESS while there is credit, with H_BUSY without."""
 
     credit_bytes: int
     key_argument: int
     size_argument: int
     max_size: int
     key_values: Callable[[Any], Sequence[int]]
-    """Given the session, the values of key_argument (unit addresses) that exist."""
+    """A function of the session that returns the existing values of key_argument (unit addresses)."""
 
 
 Keys = Sequence["int | range"]
-"""Keys that a session owns: single ones, and ranges without their end, as Python has them."""
+"""Keys that a session owns: single numbers, and ranges that exclude their end."""
 
 
 @dataclass(frozen=True)
@@ -55,41 +55,41 @@ class Key:
     """Lets several back ends own a call: the key in its arguments selects which.
 
     Keys are unit addresses, LIOBNs and DRC indexes, which are 32 bits wide (the upper half of a register is ignored), and BUIDs
-    of 64. All owners of a call must agree on everything here but `keys`, and on the call's arguments. Keys may change while the
-    machine runs: Vm.inventory_changed() has them asked for again.
+    of 64. All owners of a call must agree on everything here except `keys`, and on the call's arguments. Keys may change while
+    the machine runs: after Vm.inventory_changed() they are read again.
     """
 
     keys: Callable[[Any], Keys]
-    """Given the session, the keys that it owns now; at most 256 numbers and ranges."""
+    """A function of the session that returns the keys it owns now; at most 256 numbers and ranges."""
     argument: int = 0
     """Index of the argument that is the key: 0 is r4, or an RTAS call's first argument."""
     argument_pair: int | None = None
-    """Instead: index of the first of two 32-bit arguments, the more significant one first (a BUID)."""
+    """Instead of `argument`: index of the first of two 32-bit arguments, the more significant first (a BUID)."""
     word: tuple[int, int] | None = None
-    """Instead: (operand, index), a big-endian 32-bit word of an operand of the call."""
+    """Instead of `argument`: (operand, index), a big-endian 32-bit word of an operand of the call."""
     no_owner_result: int | None = None
-    """What the guest gets for a key that nobody owns: r3, or the RTAS status. None: H_PARAMETER, or -3."""
+    """The result for a key without an owner: r3, or the RTAS status. None: H_PARAMETER, or -3."""
 
 
 @dataclass(frozen=True)
 class Mirrored:
-    """Lets cpu_service answer an RTAS call that only copies from a byte array (offset, address, length) from a copy of its own.
+    """Lets cpu_service answer an RTAS call that only copies from a byte array (offset, address, length) from its own copy.
 
-    Handlers that change the array tell it with Call.mirror_write(); the array has no other way to change.
+    Handlers that change the array report it with Call.mirror_write(); the array must not change otherwise.
     """
 
     contents: Callable[[Any], bytes]
-    """Given the session, the whole array; empty when there is none."""
+    """A function of the session that returns the whole array; empty if there is none."""
 
 
 @dataclass
 class Result:
-    """What a handler answers."""
+    """A handler's answer."""
 
     result: int = H.SUCCESS
     """r3 of a hypercall."""
     outputs: Sequence[int] = ()
-    """r4 and up of a hypercall; registers that are not listed keep the guest's values."""
+    """r4 and up of a hypercall; all other registers keep the guest's values."""
     returns: Sequence[int] = ()
     """Return words of an RTAS call, the status first."""
 
@@ -100,13 +100,13 @@ class Call:
 
     vcpu: int
     arguments: Sequence[int]
-    """Hypercall: r4 and up, as many as the route asked for, unsigned. RTAS: the argument words."""
+    """Hypercall: r4 and up, as many as declared, unsigned. RTAS: the argument words."""
     returns: int = 0
-    """RTAS: return words that the caller has room for."""
+    """RTAS: the number of return words that the caller has room for."""
     effects: list[pb.Effect] = field(default_factory=list)
-    """What happens together with the reply, in order."""
+    """Effects that happen together with the reply, in order."""
     sequence: int = 0
-    """Of the vCPU's calls to this back end; the same again when a call is repeated to a process that knows nothing of it."""
+    """Number of the call among the vCPU's calls to this back end; unchanged when it is repeated to a new process."""
 
     def interrupt(self, source: int) -> None:
         """Pulse an interrupt source together with the reply."""
@@ -117,11 +117,11 @@ class Call:
         self.effects.append(pb.Effect(action=pb.MachineAction(kind=kind, reason=reason)))
 
     def mirror_write(self, name: str, offset: int, data: bytes) -> None:
-        """Change cpu_service's copy of what a mirrored call reads, together with the reply."""
+        """Change cpu_service's copy of a mirrored array, together with the reply."""
         self.effects.append(pb.Effect(mirror_write=pb.MirrorWrite(name=name, offset=offset, data=data)))
 
     def post(self, token: int, *arguments: int) -> None:
-        """Make a hypercall of another owner after the reply, without its answer."""
+        """Make a hypercall of another owner after the reply; its answer is discarded."""
         self.effects.append(pb.Effect(invoke=pb.Invoke(token=token, arguments=arguments)))
 
 
@@ -137,18 +137,18 @@ class Hypercall:
     handler: Handler
     arguments: int
     section: str
-    """Where its behaviour is defined: "LoPAPR 16.2.1"."""
+    """The definition of its behaviour: "LoPAPR 16.2.1"."""
     support: Support = Support.FULL
     note: str = ""
     operands: tuple[Operand, ...] = ()
     posted: Posted | None = None
     unavailable_result: int = H.HARDWARE
-    """r3 when the back end stays away."""
+    """r3 if the back end cannot be reached in time."""
     name: str = ""
     key: Key | None = None
     """None: this back end owns the call whatever its arguments."""
     everybody: bool = False
-    """Every back end that declares the call so gets it, one after the other, until one refuses; nobody owns it alone."""
+    """Every back end that declares this gets the call, one after the other, until one refuses."""
 
     @property
     def call_name(self) -> str:
@@ -156,7 +156,7 @@ class Hypercall:
         return self.name or hcall_name(self.token)
 
     def failure(self, parameter: bool) -> Result:
-        """The answer when the handler failed: on a bad address of the guest, or otherwise."""
+        """Return the answer for a failed handler: because of a bad address of the guest, or otherwise."""
         return Result(H.PARAMETER if parameter else H.HARDWARE)
 
 
@@ -179,7 +179,7 @@ class RtasCall:
     key: Key | None = None
     """None: this back end owns the call whatever its arguments."""
     everybody: bool = False
-    """Every back end that declares the call so gets it, one after the other, until one refuses; nobody owns it alone."""
+    """Every back end that declares this gets the call, one after the other, until one refuses."""
 
     @property
     def call_name(self) -> str:
@@ -187,5 +187,5 @@ class RtasCall:
         return self.name
 
     def failure(self, parameter: bool) -> Result:
-        """The answer when the handler failed: on a bad address of the guest, or otherwise."""
+        """Return the answer for a failed handler: because of a bad address of the guest, or otherwise."""
         return Result(returns=(RtasStatus.PARAMETER_ERROR if parameter else RtasStatus.HARDWARE_ERROR,))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Guest RAM as back ends see it: through a shared mapping on the same host, through the trap stream elsewhere.
+"""Guest RAM for back ends: through a shared mapping on the same host, through the trap stream elsewhere.
 
 A device uses GuestMemory and cannot tell which of the two it has. Every access is checked against the size of RAM first.
 """
@@ -14,9 +14,9 @@ LOGICAL_ADDRESS_MASK = 0x0FFF_FFFF_FFFF_FFFF
 
 
 class GuestAddressError(Exception):
-    """A guest gave a range that is not in its RAM.
+    """A guest passed a range outside its RAM.
 
-    Handlers turn it into the return code that PAPR has for the argument; one that escapes becomes H_PARAMETER.
+    Handlers turn it into PAPR's return code for the argument; if they do not catch it, the call returns H_PARAMETER.
     """
 
     def __init__(self, address: int, length: int, size: int) -> None:
@@ -40,12 +40,12 @@ class GuestMemory(ABC):
 
     @abstractmethod
     async def write(self, address: int, data: bytes) -> None:
-        """Store data; code that the guest has there is translated anew. Raises GuestAddressError."""
+        """Store data; the guest's code there is translated again. Raises GuestAddressError."""
 
     async def read_string(self, address: int, limit: int) -> bytes:
-        """Return the bytes before the first NUL; at most limit bytes are looked at.
+        """Return the bytes before the first NUL, which must be among the first limit bytes.
 
-        Raises GuestAddressError when the string leaves RAM, ValueError when it does not end within limit.
+        Raises GuestAddressError if the string leaves RAM, ValueError if it does not end within limit.
         """
         available = min(limit, self.size - address) if 0 <= address <= self.size else 0
         if available <= 0:

@@ -9,16 +9,16 @@ from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.tree.cells import cells, strings
 
 PropertyValue = bytes | str | int | Sequence[int]
-"""A property of a node: bytes as they are, text with its NUL, a 32-bit cell, or several cells."""
+"""A property's value, as tree_node() takes it."""
 
 
 def tree_node(path: str, properties: Mapping[str, PropertyValue]) -> pb.TreeNode:
     """Describe a device-tree node for Session.nodes().
 
     Args:
-        path: the full path, such as "/vdevice/echo@30000000"; its parent is there, or comes before it.
-        properties: by name, in order. A text gets its NUL, a number is one cell (32 bits, big-endian), numbers are as many cells,
-            bytes are taken as they are.
+        path: the full path, such as "/vdevice/echo@30000000"; its parent exists or precedes it.
+        properties: values by name, in order. A text gets its NUL; a number is one cell (32 bits, big-endian); numbers are several
+            cells; bytes are used unchanged.
 
     Raises struct.error for a number that does not fit a cell.
     """

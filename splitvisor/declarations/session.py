@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One VM at a back end: what a device author subclasses, and the VM as it sees it."""
+"""One VM at a back end: Session, for device authors to subclass, and Vm."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from splitvisor.rpc import trap_pb2 as pb
 
 
 class Vm(ABC):
-    """A VM as a session sees it. It outlives connections: what is sent while cpu_service is away arrives when it is back."""
+    """A VM for its session. It outlives connections: events sent while cpu_service is away arrive when it is back."""
 
     name: str
     incarnation: int
     vcpus: int
     devices: Sequence[pb.DeviceSpec]
-    """Those that the machine's configuration places at this back end."""
+    """Devices that the machine's configuration places at this back end."""
     slots: range
     """Slots of the VIO bus that this back end may fill; empty: none."""
     memory: GuestMemory
     moved: bool = False
-    """Session.restore() gets the state of a moment ago from another cpu_service, not an older one from a file."""
+    """Whether Session.restore() gets the current state from another cpu_service, not an older state from a file."""
 
     @abstractmethod
     def interrupt(self, source: int) -> None:
@@ -36,28 +36,31 @@ class Vm(ABC):
 
     @abstractmethod
     def inventory_changed(self) -> None:
-        """Tell that Session.nodes() or inventory() has changed: what they return now is for the next reset, and the next life."""
+        """Report a change of Session.nodes(), Session.inventory() or keys.
+
+        New nodes take effect at the next reset, new keys from the next call on, and the inventory in a restarted process.
+        """
 
     @abstractmethod
     async def invoke(self, token: int, *arguments: int) -> tuple[int, Sequence[int]]:
-        """Make a hypercall that another part of the machine owns; only inside a handler. Returns r3 and r4 and up."""
+        """Make a hypercall that another part of the machine owns; only inside a handler. Returns (r3, values of r4 and up)."""
 
 
 class Session:
-    """One VM's state at one back end. Made at the VM's first attach, kept over reconnects."""
+    """One VM's state at one back end. Created at the VM's first attach, kept across reconnects."""
 
     calls: tuple[Hypercall | RtasCall, ...] = ()
-    """Every call that this back end owns, or has a share of; the same for the session's life."""
+    """Every call that this back end owns or shares; constant for the session's life."""
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
 
     def nodes(self) -> Sequence[pb.TreeNode]:
-        """Device-tree nodes that this back end adds to the seed tree, parents first; see Vm.inventory_changed."""
+        """Return the device-tree nodes that this back end adds to the seed tree, parents first; see Vm.inventory_changed."""
         return ()
 
     def inventory(self) -> Sequence[pb.DeviceSpec]:
-        """The devices: what Vm.devices must be for a session that takes this one's place, should this process end."""
+        """Return the devices: Vm.devices for a session that replaces this one if the process ends."""
         return self.vm.devices
 
     @property
@@ -66,37 +69,37 @@ class Session:
         return False
 
     def commit(self) -> None:
-        """Make lasting what calls did, and `uncommitted` False; once for all calls of a batch."""
+        """Make the effects of calls durable, and `uncommitted` False; called once for all calls of a batch."""
 
     async def reset(self) -> None:
         """Bring devices to their power-on state: at the machine's start and at each reset, before the guest runs."""
 
     async def attached(self) -> None:
-        """Told at each attach, the first included, after the offer was sent."""
+        """Called at each attach, including the first, after the offer was sent."""
 
     async def save(self) -> bytes:
-        """Return everything that a new session needs to go on in this one's place: a message with a version.
+        """Return the state with which a new session can replace this one: a message with a version.
 
-        No call is under way, and none comes before resumed(). What comes from elsewhere, such as typed input, must wait until
-        then, or be lost. At most 64 MiB. A session that keeps nothing between calls need not do anything.
+        No call is in progress, and none arrives before resumed(). Other events, such as typed input, must wait until
+        then, or be lost. At most 64 MiB. A session without state between calls need not override this.
         """
         return b""
 
     async def resumed(self) -> None:
-        """The VM goes on after save(), or runs after restore()."""
+        """Called when the VM continues after save(), or runs after restore()."""
 
     async def restore(self, state: bytes) -> None:
-        """Take over what save() has returned, elsewhere or in another version of this program. Comes before anything else.
+        """Take over a result of save(), possibly of another version of this program. Called before anything else.
 
-        Guest memory is not there yet, and what comes from elsewhere must wait until resumed(). Raises StateError when the state
-        does not fit, and the session is closed then.
+        Guest memory is not available yet, and other events must wait until resumed(). Raises StateError if the state
+        does not fit; the session is then closed.
         """
         if state:
-            raise StateError(f"{type(self).__name__} keeps no state, but one was saved; use the back end that it is from")
+            raise StateError(f"{type(self).__name__} keeps no state, but some was saved; use the back end that saved it")
 
     async def replaced(self) -> None:
-        """A newer life of cpu_service has taken this VM to a new session; this one ends."""
+        """Called when a newer incarnation of the VM has a new session; this one ends."""
         await self.close()
 
     async def close(self) -> None:
-        """The VM has ended; what must outlive it is made durable before this returns."""
+        """Called when the VM has ended. Data that must outlive it must be durable before this returns."""

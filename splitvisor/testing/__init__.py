@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tests of back ends with pytest: a real machine, the back end under test, and a guest that makes any call from Python.
+"""Test back ends with pytest: a real machine, the back end under test, and a guest that makes any call from Python.
 
-A test module asks for it with ``pytest_plugins = ["splitvisor.testing"]`` and says what it tests:
+A test module requests it with ``pytest_plugins = ["splitvisor.testing"]`` and lists the back ends under test:
 
     @pytest.fixture
     def backends():

@@ -23,7 +23,7 @@ BackendsUnderTest = Sequence[Backend | BackendProgram]
 
 
 class StartMachine(Protocol):
-    """Starts a machine with back ends under test. Raises MachineStartError; AssertionError when a program does not start."""
+    """Starts a machine with back ends under test. Raises MachineStartError, or AssertionError if a program does not start."""
 
     def __call__(self, backends: BackendsUnderTest = (), config: MachineConfig = SCRIPTED) -> RunningMachine:
         """Return it once it runs."""
@@ -50,19 +50,19 @@ def splitvisor_services(splitvisor_loop: LoopThread) -> Iterator[Services]:
 
 @pytest.fixture
 def backends() -> BackendsUnderTest:
-    """The back ends under test: override it in the test's module. None here."""
+    """The back ends under test, by default none: override it in the test module."""
     return ()
 
 
 @pytest.fixture
 def machine_config() -> MachineConfig:
-    """The machine of the fixture `machine`: override it for another; splitvisor.testing.SCRIPTED is a good start."""
+    """The configuration of the fixture `machine`: override it to change it; splitvisor.testing.SCRIPTED is a good start."""
     return SCRIPTED
 
 
 @pytest.fixture
 def start_machine(splitvisor_services: Services, splitvisor_loop: LoopThread) -> Iterator[StartMachine]:
-    """Start a machine: `start_machine(backends, config)`. One at a time; it is ended with the test, or by the next one."""
+    """Start a machine: `start_machine(backends, config)`. Only one at a time: it ends with the test, or when the next starts."""
     with ExitStack() as stack:
 
         def start(backends: BackendsUnderTest = (), config: MachineConfig = SCRIPTED) -> RunningMachine:
@@ -82,7 +82,7 @@ def machine(start_machine: StartMachine, backends: BackendsUnderTest, machine_co
 
 @pytest.fixture
 def guest(machine: RunningMachine) -> ScriptedGuest:
-    """The machine's guest, which makes the calls that the test tells it."""
+    """The machine's guest, which makes the test's calls."""
     return machine.guest
 
 
@@ -96,5 +96,5 @@ def backend(machine: RunningMachine, backends: BackendsUnderTest) -> ServedBacke
 
 @pytest.fixture
 def traps(machine: RunningMachine) -> Traps:
-    """The calls that the back ends under test have answered, as far as this process serves them."""
+    """The calls that back ends in this process have answered."""
     return machine.traps

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A machine that runs for a test: the four services as processes, the back ends under test, and the scripted guest."""
+"""A running machine for a test: the four services as processes, the back ends under test, and the scripted guest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from splitvisor.testing.services import Services
 from splitvisor.testing.trap_log import Traps
 
 SCRIPTED = MachineConfig(memory=256 * MIB, kernel=firmware.SCRIPT_GUEST)
-"""The machine that tests get: as small as a machine may be, with a terminal, an NVRAM, and the scripted guest."""
+"""The default machine of tests: the smallest possible, with a terminal, an NVRAM, and the scripted guest."""
 START_S = 60.0
 STATE_POLL_S = 0.005
 
@@ -35,7 +35,7 @@ _numbers = itertools.count(1)
 
 
 class MachineStartError(Exception):
-    """The machine does not start; the message is what cpu_service says, code its gRPC status."""
+    """The machine does not start. The message is from cpu_service; code is its gRPC status."""
 
     def __init__(self, message: str, code: grpc.StatusCode) -> None:
         super().__init__(message)
@@ -46,10 +46,10 @@ class RunningMachine:
     """A machine that has started.
 
     Args:
-        services: run it.
-        loop: runs the handlers of back ends in this process.
-        backends: besides Splitvisor's own; config.backends may name more, which run already.
-        config: the machine. Its name is replaced by one that no other machine of the process has.
+        services: the services that run it.
+        loop: the loop for handlers of back ends in this process.
+        backends: back ends besides Splitvisor's own; config.backends may name further, running ones.
+        config: the machine. Its name is replaced by a unique one.
 
     Raises MachineStartError.
     """
@@ -61,7 +61,7 @@ class RunningMachine:
         self.services = services
         self.name = f"test-{next(_numbers)}"
         self.traps = Traps()
-        """The calls to those of the back ends that this process serves."""
+        """The calls to back ends in this process."""
         self._loop = loop
         self._incarnation = 0
         """0: it has not started."""
@@ -85,7 +85,7 @@ class RunningMachine:
 
     @property
     def guest(self) -> ScriptedGuest:
-        """The scripted guest. Raises TimeoutError when another guest runs."""
+        """The scripted guest. Raises TimeoutError if another guest runs."""
         if self._guest is None:
             session = self._script.session(self.name)
             assert isinstance(session, ScriptSession)
@@ -97,7 +97,7 @@ class RunningMachine:
         return {each.name: each for each in self._backends}[name]
 
     def session(self, name: str = "") -> Session:
-        """Return this machine's session at a back end in this process, the first of them by default."""
+        """Return this machine's session at a back end in this process, by default the first."""
         served = [each for each in self._backends if isinstance(each, ServedBackend) and name in ("", each.name)]
         if not served:
             raise KeyError(f"this process serves no back end {name}".rstrip())
@@ -106,20 +106,20 @@ class RunningMachine:
     # The machine.
 
     def status(self) -> pb.GetStatusResponse:
-        """Return what the machine does."""
+        """Return the machine's state and counters."""
         return self._stub.GetStatus(pb.GetStatusRequest(vm=self.name, incarnation=self._incarnation), timeout=DEADLINE_S)
 
     def calls(self) -> Mapping[str, int]:
-        """Return how often each call was made so far, whoever owns it, by name."""
+        """Return the number of calls so far by name, for all owners."""
         counts: dict[str, int] = {}
         for row in self.status().calls:
             counts[row.name] = counts.get(row.name, 0) + row.count
         return counts
 
     def wait_for_state(self, state: pb.MachineState, timeout: float = DEADLINE_S) -> str:
-        """Wait until the machine is in a state, such as pb.MACHINE_STATE_POWERED_OFF; return what is said about it.
+        """Wait until the machine is in a state, such as pb.MACHINE_STATE_POWERED_OFF; return its detail.
 
-        Raises AssertionError after timeout seconds, with the state that it is in.
+        Raises AssertionError with the actual state after timeout seconds.
         """
         deadline = time.monotonic() + timeout
         pause = threading.Event()
@@ -131,7 +131,7 @@ class RunningMachine:
         return status.detail
 
     def reset(self) -> None:
-        """Reset it, as the guest's own reboot would; the guest's next call comes after that, with RAM as it was at the start."""
+        """Reset it, like a reboot by the guest; the guest's next call is made after that, with RAM as at the start."""
         before = self.status().resets
         self._stub.ResetMachine(pb.ResetMachineRequest(vm=self.name, incarnation=self._incarnation), timeout=DEADLINE_S)
         deadline = time.monotonic() + DEADLINE_S
@@ -141,9 +141,9 @@ class RunningMachine:
             pause.wait(STATE_POLL_S)
 
     def save_and_restore(self) -> None:
-        """Save it, end it, and restore it in the same services: new sessions go on with what the old ones saved.
+        """Save it, end it, and restore it in the same services: new sessions continue from the saved states.
 
-        Raises grpc.RpcError when a session cannot be saved or does not take its state.
+        Raises grpc.RpcError if a session cannot be saved or restored.
         """
         path = self.services.directory / f"{self.name}.snapshot"
         try:
@@ -164,7 +164,7 @@ class RunningMachine:
         self._stub.PauseMachine(pb.PauseMachineRequest(vm=self.name, incarnation=self._incarnation), timeout=DEADLINE_S)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue it."""
         self._stub.ResumeMachine(pb.ResumeMachineRequest(vm=self.name, incarnation=self._incarnation), timeout=DEADLINE_S)
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest that a test drives from Python: real code on a real vCPU makes the calls, one `sc 1` each."""
+"""A guest driven from Python by a test: real code on a real vCPU makes the calls, one `sc 1` each."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from splitvisor.testing.script import RECORD, GuestError, ScriptSession
 
 MAX_ARGUMENTS = 9
 TABLE_BYTES = 1 << 20
-"""At the start of the guest's area; as many calls as fit into it are made in one go."""
+"""Size of the table at the start of the guest's area; the guest makes all its calls in one loop."""
 BLOCK_BYTES = 64 << 10
-"""Behind the table: argument blocks of RTAS and client calls, and what they point to."""
+"""Size of the area after the table: argument blocks of RTAS and client calls, and the data they point to."""
 POLL_S = 0.002
 MAX_PROPERTY_BYTES = 32 << 10
 
@@ -28,20 +28,20 @@ _WORD_MASK = 0xFFFF_FFFF
 _SOURCE_MASK = 0x00FF_FFFF
 
 Argument = int | bytes | str
-"""Of an RTAS or client call: a word, or what goes to memory and is passed by its address; a text gets its NUL."""
+"""Argument of an RTAS or client call: a word, or data to place in memory and pass by its address; a text gets its NUL."""
 
 
 class HcallResult(NamedTuple):
-    """What a hypercall left in the registers."""
+    """The registers after a hypercall."""
 
     result: int
     """r3, signed."""
     outputs: tuple[int, ...]
-    """r4 to r12, unsigned; those that the call did not set hold its arguments."""
+    """r4 to r12, unsigned; registers that the call did not set hold its arguments."""
 
 
 class ScriptedMemory:
-    """Guest RAM by physical address: `memory[address:address + 8]` reads bytes, and is assigned bytes of that length."""
+    """Guest RAM by physical address: read `memory[address:address + 8]`, or assign bytes of that length to it."""
 
     def __init__(self, session: ScriptSession, loop: LoopThread) -> None:
         self._memory, self._loop = session.vm.memory, loop
@@ -62,7 +62,7 @@ class ScriptedMemory:
     @staticmethod
     def _range(where: slice) -> tuple[int, int]:
         if not isinstance(where, slice) or where.start is None or where.stop is None or where.step is not None:
-            raise TypeError("guest memory is read and written in ranges: memory[address:address + length]")
+            raise TypeError("guest memory is accessed in ranges: memory[address:address + length]")
         return where.start, where.stop - where.start
 
 
@@ -86,7 +86,7 @@ class ScriptedGuest:
     # Memory.
 
     def allocate(self, size: int, align: int = 64) -> int:
-        """Return the address, a multiple of align, of size bytes that nobody else uses. Raises GuestError when there are none."""
+        """Return the address, a multiple of align, of size unused bytes. Raises GuestError if there are none left."""
         address = -(-self._free // align) * align
         if size < 0 or address + size > self._end:
             raise GuestError(f"no {size} bytes left of the guest's {self._end - self._block} bytes for the script")
@@ -94,7 +94,7 @@ class ScriptedGuest:
         return address
 
     def place(self, data: bytes) -> int:
-        """Put data into RAM that nobody else uses; return its address."""
+        """Put data into unused RAM; return its address."""
         address = self.allocate(len(data))
         self.memory[address : address + len(data)] = data
         return address
@@ -105,22 +105,22 @@ class ScriptedGuest:
         """Make a hypercall.
 
         Args:
-            token: goes to r3; Hcall has PAPR's.
-            arguments: go to r4 and up; at most 9, taken modulo 2**64.
+            token: value of r3; Hcall has PAPR's tokens.
+            arguments: values of r4 and up; at most 9, modulo 2**64.
             timeout: seconds until TimeoutError.
 
-        Raises GuestError when the machine ends or is reset by it.
+        Raises GuestError if the call ends or resets the machine.
         """
         return self.hcalls([(token, *arguments)], timeout=timeout)[0]
 
     def hcalls(self, calls: Sequence[Sequence[int]], *, decrementer: int = 0, timeout: float = DEADLINE_S) -> list[HcallResult]:
-        """Make any number of hypercalls, (token, arguments...) each, in a loop inside the guest.
+        """Make any number of hypercalls, each (token, arguments...), in a loop inside the guest.
 
-        The test is asked once for all of them.
+        The guest fetches all of them from the test at once.
 
         Args:
             calls: registers from r3.
-            decrementer: ticks of 1/512 MHz that the decrementer is set to before each, so that H_CEDE ends; 0 leaves it alone.
+            decrementer: ticks of 1/512 MHz to set the decrementer to before each call, so that H_CEDE ends; 0: do not set it.
             timeout: seconds until TimeoutError for each megabyte of calls, which is 13,107 of them.
 
         Raises GuestError as hcall() does.
@@ -134,9 +134,9 @@ class ScriptedGuest:
         return results
 
     def rtas(self, name: str, *arguments: Argument, returns: int = 1) -> tuple[int, ...]:
-        """Make an RTAS call by the token that the device tree has for it; return its words, the status first and signed.
+        """Make an RTAS call with its token from the device tree; return its words, the status first and signed.
 
-        Raises GuestError when the tree has no such call.
+        Raises GuestError if the tree has no such call.
         """
         token = self._rtas_tokens.get(name)
         if token is None:
@@ -150,15 +150,15 @@ class ScriptedGuest:
     def client(self, service: str, *arguments: Argument, returns: int = 1) -> tuple[int, ...]:
         """Call a service of the Open Firmware client interface; return its words.
 
-        Raises GuestError when there is no such service, which is so once the guest has called `quiesce`.
+        Raises GuestError if there is no such service, or after the guest has called `quiesce`.
         """
         result, words = self._call_with_block(Hcall.H_OF_CLIENT, service, arguments, returns)
         if result != H.SUCCESS:
-            raise GuestError(f"the client interface has no service {service!r}, or cannot be asked for it any more")
+            raise GuestError(f"the client interface has no service {service!r}, or was quiesced")
         return words
 
     def property(self, path: str, name: str) -> bytes | None:
-        """Return a property of the machine's device tree, None when it or its node is not there."""
+        """Return a property of the machine's device tree, or None."""
         [phandle] = self.client("finddevice", path)
         if phandle == _WORD_MASK:
             return None
@@ -184,7 +184,7 @@ class ScriptedGuest:
             data += argument.encode() + b"\0" if isinstance(argument, str) else argument
             data += bytes(-len(data) % 8)
         if len(data) > BLOCK_BYTES - MAX_PROPERTY_BYTES:
-            raise GuestError(f"arguments of {len(data)} bytes are too much; place() them and pass their address")
+            raise GuestError(f"arguments of {len(data)} bytes are too long; place() them and pass their address")
         struct.pack_into(f">{3 + len(arguments)}I", data, 0, words[0], len(arguments), returns, *words[1:])
         self.memory[self._block : self._block + len(data)] = bytes(data)
         result = self.hcall(token, self._block).result
@@ -196,7 +196,7 @@ class ScriptedGuest:
     def route_interrupt(self, source: int, priority: int = 5) -> None:
         """Let an interrupt source reach this vCPU: ibm,set-xive, and the processor's priority below all others.
 
-        Raises GuestError when there is no such source.
+        Raises GuestError if there is no such source.
         """
         [status] = self.rtas("ibm,set-xive", source, 0, priority)
         if status:
@@ -204,7 +204,7 @@ class ScriptedGuest:
         self.hcall(Hcall.H_CPPR, 0xFF)
 
     def accept_interrupt(self, timeout: float = DEADLINE_S) -> int | None:
-        """Take the interrupt that is pending, and end it; return its source. None when there is none within timeout seconds."""
+        """Accept and end the pending interrupt; return its source, or None if there is none within timeout seconds."""
         deadline = time.monotonic() + timeout
         pause = threading.Event()
         while True:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Back ends under test: served in the test's own process, where it can look into them, or programs of any language."""
+"""Back ends under test: served in the test's own process, which can inspect them, or programs in any language."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from splitvisor.trap.server import TrapServicer
 
 POLL_S = 0.01
 SHOWN_BYTES = 4000
-"""Of what a program wrote that failed."""
+"""Size of a failed program's output in messages."""
 
 
 @dataclass(frozen=True)
 class BackendProgram:
-    """A back end that is a program of its own; it must take `--listen unix:/path` and stop on SIGTERM."""
+    """A back end in a program of its own; it must accept `--listen unix:/path` and stop on SIGTERM."""
 
     name: str
     command: Sequence[str | Path]
@@ -57,7 +57,7 @@ class ServedBackend:
         self.start()
 
     def start(self) -> None:
-        """Serve; after stop(), with fresh sessions at the same address, as a back end that was started again."""
+        """Serve; after stop(), with new sessions at the same address, like a restarted back end."""
         self._loop.run(self._start())
 
     async def _start(self) -> None:
@@ -68,14 +68,14 @@ class ServedBackend:
         await self._server.start()
 
     def session(self, vm: str) -> Session:
-        """Return a VM's session, to look into it. Raises AssertionError when that VM is not attached within 30 s."""
+        """Return a VM's session, for inspection. Raises AssertionError if that VM is not attached within 30 s."""
         assert self._servicer is not None, f"{self.name} is not served"
         session = self._loop.run(self._servicer.wait_for_session(vm, DEADLINE_S), 2 * DEADLINE_S)
         assert session is not None, f"VM {vm} is not attached to {self.name}"
         return session
 
     def stop(self) -> None:
-        """Stop serving, as a process that ends: its sessions are closed."""
+        """Stop serving, like a process that ends: its sessions are closed."""
         self._loop.run(self._stop())
 
     async def _stop(self) -> None:
@@ -92,7 +92,7 @@ class RunningProgram:
         program: what to start.
         directory: where its socket and its output go.
 
-    Raises AssertionError when it ends, or does not listen within 30 s.
+    Raises AssertionError if it ends, or does not listen within 30 s.
     """
 
     def __init__(self, program: BackendProgram, directory: Path) -> None:
@@ -130,17 +130,17 @@ class RunningProgram:
             return probe.connect_ex(os.fsencode(self._socket)) == 0
 
     def output(self) -> str:
-        """What it wrote, its end at least."""
+        """Return the end of its output."""
         return self._output.read_bytes()[-SHOWN_BYTES:].decode(errors="replace")
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it."""
         self._process.kill()
         self._process.wait()
         self._socket.unlink(missing_ok=True)
 
     def stop(self) -> int:
-        """End it with SIGTERM, and with SIGKILL when it takes longer than 30 s; return its exit status."""
+        """End it with SIGTERM, or SIGKILL after 30 s; return its exit status."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -153,7 +153,7 @@ class RunningProgram:
 def serve(
     backends: Sequence[Backend | BackendProgram], directory: Path, loop: LoopThread, traps: Traps
 ) -> list[ServedBackend | RunningProgram]:
-    """Serve or start each of some back ends; when one fails, those before it are stopped."""
+    """Serve or start back ends; if one fails, stop those already started."""
     served: list[ServedBackend | RunningProgram] = []
     try:
         for backend in backends:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a back end under test was asked, and what it answered."""
+"""The calls of a back end under test, with its answers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Trap:
     vm: str
     vcpu: int
     name: str
-    """As the back end declares it: "H_ECHO", "nvram-fetch"."""
+    """The name in its declaration: "H_ECHO", "nvram-fetch"."""
     arguments: tuple[int, ...]
     result: int
     """r3 of a hypercall, the status of an RTAS call."""
     outputs: tuple[int, ...] = ()
-    """r4 and up; of an RTAS call, the return words after the status."""
+    """r4 and up; for an RTAS call, the return words after the status."""
     error: Exception | None = None
-    """What the handler raised; result is what the guest gets for it."""
+    """The handler's exception; result is the guest's result for it."""
 
 
 class Traps:
@@ -47,13 +47,13 @@ class Traps:
         return self._traps[index]
 
     def named(self, name: str) -> list[Trap]:
-        """Those of one call."""
+        """Return the traps of one call."""
         return [trap for trap in self if trap.name == name]
 
     def wait_for(self, name: str, count: int = 1, timeout: float = DEADLINE_S) -> list[Trap]:
-        """Wait until a call was made count times, posted calls for instance, and return those.
+        """Wait until a call, for instance a posted call, was made count times; return its traps.
 
-        Raises AssertionError after timeout seconds, with what was called instead.
+        Raises AssertionError with the calls made instead after timeout seconds.
         """
         with self._changed:
             if self._changed.wait_for(lambda: len(self.named(name)) >= count, timeout):
@@ -62,12 +62,12 @@ class Traps:
         raise AssertionError(f"{name} was called {len(self.named(name))} times, not {count}; called: {called}")
 
     def clear(self) -> None:
-        """Forget them."""
+        """Remove all traps."""
         with self._changed:
             self._traps.clear()
 
     def add(self, trap: Trap) -> None:
-        """Take note of one; from any thread."""
+        """Add a trap; from any thread."""
         with self._changed:
             self._traps.append(trap)
             self._changed.notify_all()

@@ -52,15 +52,15 @@ def test_what_it_writes_is_in_good_style_whatever_the_name(tmp_path: Path, name:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("Bell", "is no name for a device"),
-        ("door-bell", "is no name for a device"),
-        ("../bell", "is no name for a device"),
-        ("", "is no name for a device"),
-        ("x" * 25, "is no name for a device"),
-        ("class", "means something to Python"),
-        ("json", "means something to Python"),
-        ("splitvisor", "means something to Python"),
-        ("test_bell", "means something to Python or pytest"),
+        ("Bell", "is not a device name"),
+        ("door-bell", "is not a device name"),
+        ("../bell", "is not a device name"),
+        ("", "is not a device name"),
+        ("x" * 25, "is not a device name"),
+        ("class", "is reserved by Python"),
+        ("json", "is reserved by Python"),
+        ("splitvisor", "is reserved by Python"),
+        ("test_bell", "is reserved by Python or pytest"),
     ],
 )
 def test_a_name_that_cannot_be_is_one_line_and_status_2(tmp_path: Path, name: str, why: str) -> None:
@@ -76,7 +76,7 @@ def test_it_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "bell" / "notes").write_text("mine")
     status, _, said = new_device("bell", "--directory", tmp_path)
     assert (status, said.count("\n")) == (2, 1)
-    assert "is there already" in said
+    assert "exists already" in said
     assert [file.name for file in (tmp_path / "bell").iterdir()] == ["notes"]
 
 

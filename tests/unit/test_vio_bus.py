@@ -116,7 +116,7 @@ def test_more_devices_than_interrupt_sources_are_refused() -> None:
 
 
 def test_an_unknown_option_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(BusError, match=r"does not know the option 'size'; it knows: bytes, path"):
+    with pytest.raises(BusError, match=r"has no option 'size'; it has: bytes, path"):
         make_session(spec("nvram", size="65536"))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a VIO device outside vio_service is made of: a device class, a table of its calls, and a bus that does the rest.
+"""The parts of a VIO device outside vio_service: a device class, a table of its calls, and a bus that does the rest.
 
 The bus gives a device its unit address, node, interrupt source, connector and DMA window, and carries out the calls of the bus
-itself: those that fill windows (by LIOBN), turn signals on and off (by unit address), and take and give devices (by DRC index):
+itself: filling windows (by LIOBN), turning signals on and off (by unit address), adding and removing devices (by DRC index):
 
     class Lamp(VioDevice):
         kind, node_name, device_type, compatible = "lamp", "lamp", "lamp", "example,lamp"

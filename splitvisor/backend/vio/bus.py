@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The VIO bus of one VM as one back end has it: devices at unit addresses, some of them in slots."""
+"""The VIO bus of one VM at one back end: devices at unit addresses, some of them in slots."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class VioBus:
 
     Args:
         vm: the VM.
-        kinds: the devices that the back end knows.
+        kinds: the back end's kinds of devices.
         owner: the back end's name, for messages.
-        changed: told of a connector whose state has changed, with the state before.
+        changed: called with a connector whose state has changed, and its state before.
 
-    Raises BusError when the devices that the VM asks for do not fit together.
+    Raises BusError if the devices of the VM's configuration conflict.
     """
 
     def __init__(self, vm: Vm, kinds: Mapping[str, DeviceKind], owner: str, changed: Callable[[Connector, State], None]) -> None:
@@ -57,11 +57,11 @@ class VioBus:
 
     @property
     def is_first(self) -> bool:
-        """Whether this back end has the first slot: it speaks for the bus where a guest does not say which device it means."""
+        """Whether this back end has the first slot: it answers calls that name no device."""
         return 0 in self.vm.slots
 
     def find(self, unit_address: int, kind: type[_Device]) -> _Device | None:
-        """Return the device at an address that a guest gave; None when there is none or it is of another kind."""
+        """Return the device at an address from a guest, or None if there is none of this kind."""
         device = self.devices.get(unit_address)
         return device if isinstance(device, kind) else None
 
@@ -82,7 +82,7 @@ class VioBus:
         return node
 
     def inventory(self) -> Sequence[trap_pb2.DeviceSpec]:
-        """Return every device, and how far the guest has those in slots: what a bus that takes this one's place starts with."""
+        """Return every device, and the connector states of those in slots: the start of a bus that replaces this one."""
         return [
             trap_pb2.DeviceSpec(
                 kind=device.kind, unit_address=address, options=device.options, remembered=self._remembered(device)
@@ -95,12 +95,12 @@ class VioBus:
         return b"" if connector is None or connector.device is not device else connector.remembered(self.node(device))
 
     def plug(self, connector: Connector, device: VioDevice, node: trap_pb2.TreeNode) -> None:
-        """Put a device into an empty slot; node is what the guest gets when it asks."""
+        """Put a device into an empty slot; node is returned to the guest by ibm,configure-connector."""
         self.devices = dict(sorted([*self.devices.items(), (device.unit_address, device)]))
         connector.plug(device, node)
 
     def unplug(self, connector: Connector) -> VioDevice:
-        """Take a device out of its slot; the guest has given it back or never had it."""
+        """Remove a device from its slot, after the guest has released it or before it has used it."""
         device = self.devices.pop(connector.unit_address)
         connector.unplug()
         return device
@@ -130,11 +130,11 @@ def assign_addresses(
 ) -> list[tuple[int, trap_pb2.DeviceSpec]]:
     """Give every device its unit address.
 
-    Addresses that the configuration states are taken first; then serial devices, then the others, get the addresses of the first
+    Addresses in the configuration are assigned first; then serial devices, then all others, get the addresses of the first
     free slots.
 
-    Raises BusError for a kind that is not known, for two devices with one address, for an address that is a slot of another back
-    end's, and when there are not enough slots.
+    Raises BusError for an unknown kind, for two devices with one address, for an address in a slot of another back
+    end, and if there are not enough slots.
     """
     if len(specs) > MAX_DEVICES:
         raise BusError(f"{len(specs)} VIO devices, but a bus has room for {MAX_DEVICES}; take some away")
@@ -172,7 +172,7 @@ def assign_addresses(
 
 
 def _bus_node() -> trap_pb2.TreeNode:
-    """The same from every back end, so that the tree has it once."""
+    """Identical at every back end, so the tree has it once."""
     return trap_pb2.TreeNode(
         path="/vdevice",
         properties=[
@@ -195,10 +195,10 @@ def _remember(connector: Connector, remembered: bytes) -> None:
 
 
 class OnBus(Protocol):
-    """A session as the bus's own calls see it."""
+    """A session as seen by the bus's own calls."""
 
     vm: Vm
     bus: VioBus
 
     async def keep_change(self) -> None:
-        """Make a connector's change lasting before the guest has its answer."""
+        """Make a connector's change durable before the guest gets its answer."""

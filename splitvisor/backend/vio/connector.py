@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Dynamic reconfiguration connectors (LoPAPR chapter 13): the bus's slots, through which a running guest takes and gives devices.
+"""Dynamic reconfiguration connectors (LoPAPR chapter 13): the bus's slots, for adding and removing devices of a running guest.
 
-A guest takes a device in three steps: it allocates the connector, unisolates it (both set-indicator), and fetches the device's
-node with ibm,configure-connector. It gives a device back by isolating and de-allocating. Guests do so when a hotplug event
+A guest adds a device in three steps: it allocates the connector, unisolates it (both set-indicator), and fetches the device's
+node with ibm,configure-connector. It removes a device by isolating and freeing the connector. Guests do so when a hotplug event
 asks them to, or on their own.
 
     UNUSABLE --allocate--> ALLOCATED --unisolate--> UNISOLATED --configure--> CONFIGURED
@@ -28,7 +28,7 @@ LIVE_INSERTION_DOMAIN = 0xFFFF_FFFF
 
 
 class State(IntEnum):
-    """How far the guest has taken a connector's device; the numbers of the contract."""
+    """Progress of the guest in adding a connector's device; the contract's numbers."""
 
     UNUSABLE = vio_bus_pb2.CONNECTOR_STATE_UNUSABLE
     ALLOCATED = vio_bus_pb2.CONNECTOR_STATE_ALLOCATED
@@ -40,8 +40,8 @@ class Connector:
     """One slot of the bus.
 
     Args:
-        number: counts from 0; its unit address, index and name follow from it.
-        changed: told after every change of state.
+        number: counts from 0; determines unit address, index and name.
+        changed: called after every change of state.
     """
 
     def __init__(self, number: int, changed: Callable[[Connector, State], None]) -> None:
@@ -50,7 +50,7 @@ class Connector:
         self.name = slot_name(number)
         self.device: VioDevice | None = None
         self.node: trap_pb2.TreeNode | None = None
-        """What ibm,configure-connector gives."""
+        """The answer of ibm,configure-connector."""
         self.removal_asked = False
         self.indicator = 0
         self._state = State.UNUSABLE
@@ -59,7 +59,7 @@ class Connector:
 
     @property
     def state(self) -> State:
-        """How far the guest has taken the device."""
+        """The guest's progress in adding the device."""
         return self._state
 
     @state.setter
@@ -70,16 +70,16 @@ class Connector:
             self._wake()
 
     def plug(self, device: VioDevice, node: trap_pb2.TreeNode) -> None:
-        """Put a device into the empty slot, for the guest to take."""
+        """Put a device into the empty slot, for the guest to add."""
         self.device, self.node = device, node
 
     def unplug(self) -> None:
-        """Empty the slot; the guest does not have the device."""
+        """Empty the slot; the guest does not use the device."""
         self.device, self.node, self.removal_asked = None, None, False
         self._wake()
 
     def reset(self) -> None:
-        """A guest starts: it has what is plugged in, from its seed tree, and was asked for nothing."""
+        """Prepare for a guest's start: it has the plugged devices from its seed tree, and no removal is requested."""
         self._state = State.UNUSABLE if self.device is None else State.CONFIGURED
         self.removal_asked = False
         self.indicator = 0
@@ -90,7 +90,7 @@ class Connector:
         moved.set()
 
     async def wait(self, reached: Callable[[Connector], bool], seconds: float) -> bool:
-        """Wait until the guest has brought the connector there; False when it has not in time."""
+        """Wait for a state of the connector; return False on timeout."""
         try:
             async with asyncio.timeout(seconds):
                 while not reached(self):
@@ -100,13 +100,13 @@ class Connector:
         return True
 
     def isolate(self) -> RtasStatus:
-        """The guest lets the device go; it may take it again."""
+        """Handle isolation: the guest stops using the device, and may use it again."""
         if self.state in (State.UNISOLATED, State.CONFIGURED):
             self.state = State.ALLOCATED
         return RtasStatus.SUCCESS
 
     def unisolate(self) -> RtasStatus:
-        """The guest connects an allocated device."""
+        """Handle unisolation: the guest connects an allocated device."""
         if self.state is State.UNUSABLE:
             return RtasStatus.PARAMETER_ERROR
         if self.state is State.ALLOCATED:
@@ -114,7 +114,7 @@ class Connector:
         return RtasStatus.SUCCESS
 
     def allocate(self) -> RtasStatus:
-        """The guest takes a device that is there and is to stay."""
+        """Handle allocation: the guest adds a plugged device that is not to be removed."""
         if self.state is State.UNUSABLE:
             if self.device is None or self.removal_asked:
                 return RtasStatus.PARAMETER_ERROR
@@ -122,14 +122,14 @@ class Connector:
         return RtasStatus.SUCCESS
 
     def free(self) -> RtasStatus:
-        """The guest gives an isolated device back."""
+        """Handle freeing: the guest releases an isolated device."""
         if self.state in (State.UNISOLATED, State.CONFIGURED):
             return RtasStatus.PARAMETER_ERROR
         self.state = State.UNUSABLE
         return RtasStatus.SUCCESS
 
     def save(self) -> state_pb2.VioConnectorState:
-        """Return its state; its device is not part of it."""
+        """Return its state, without its device."""
         state = state_pb2.VioConnectorState(
             index=self.index, state=self.state, removal_asked=self.removal_asked, indicator=self.indicator
         )
@@ -138,7 +138,7 @@ class Connector:
         return state
 
     def restore(self, state: state_pb2.VioConnectorState, device: VioDevice | None) -> None:
-        """Take over a state of the slot with this device, telling nobody. Raises ValueError when the two do not fit."""
+        """Take over a saved state with this device, without calling `changed`. Raises ValueError if they do not match."""
         if (device is not None) != state.HasField("node"):
             raise ValueError(f"slot {self.name} has a node and no device, or the other way round")
         self.device = device
@@ -150,13 +150,13 @@ class Connector:
         self.removal_asked, self.indicator = state.removal_asked, state.indicator
 
     def remembered(self, usual_node: trap_pb2.TreeNode) -> bytes:
-        """What the next life of this process must know of it: nothing when the guest has its device, with the usual node."""
+        """Return the state for a successor of this process; empty if the guest has the device with its usual node."""
         if self.state is State.CONFIGURED and not self.removal_asked and self.node == usual_node:
             return b""
         return self.save().SerializeToString(deterministic=True)
 
     def remember(self, data: bytes) -> None:
-        """Take over what remembered() has returned for the device that is plugged in. Raises ValueError for anything else."""
+        """Take over a result of remembered() for the plugged device. Raises ValueError for anything else."""
         try:
             state = state_pb2.VioConnectorState.FromString(data)
         except DecodeError:
@@ -178,7 +178,7 @@ class Connectors:
 
     Args:
         slots: their numbers.
-        changed: told of a connector whose state has changed, with the state before.
+        changed: called with a connector whose state has changed, and its state before.
     """
 
     def __init__(self, slots: range, changed: Callable[[Connector, State], None]) -> None:
@@ -189,18 +189,18 @@ class Connectors:
         return iter(self._by_index.values())
 
     def find(self, index: int) -> Connector | None:
-        """Return the connector of an index that a guest gave."""
+        """Return the connector with an index from a guest, or None."""
         return self._by_index.get(index)
 
     def at(self, unit_address: int) -> Connector | None:
-        """Return the slot with a unit address."""
+        """Return the connector with a unit address, or None."""
         return self._by_index.get(slot_index(unit_address - FIRST_SLOT_ADDRESS))
 
 
 def slot_properties() -> Sequence[trap_pb2.TreeProperty]:
     """Properties of /vdevice that describe every slot of the bus (LoPAPR 13.5.2): each a count, then an entry for each slot.
 
-    Each back end describes all, whichever it may fill: the node is the same whoever describes it.
+    Each back end describes all slots, including those it may not fill, so the node is identical at every back end.
     """
     return (
         cells_property("ibm,drc-indexes", SLOTS, *map(slot_index, range(SLOTS))),

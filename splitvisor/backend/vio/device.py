@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a device of the VIO bus is.
+"""Devices of the VIO bus.
 
 A device class states its device-tree name, type and compatible; VioDevice makes the node from them. A DeviceKind puts the
 table of its hypercalls and RTAS calls beside it: functions of (session, call), which find the device with session.bus.find().
@@ -21,7 +21,7 @@ from splitvisor.tree.cells import cells, strings
 
 
 class BusError(ValueError):
-    """A machine's devices do not fit on one bus; the text is for whoever wrote the configuration."""
+    """A machine's devices do not fit on one bus; the text is for the author of the configuration."""
 
 
 def text_property(name: str, text: str) -> trap_pb2.TreeProperty:
@@ -46,7 +46,7 @@ class VioDevice:
     """
 
     kind: ClassVar[str]
-    """What a machine's configuration calls it."""
+    """The name in a machine's configuration."""
     node_name: ClassVar[str]
     device_type: ClassVar[str]
     compatible: ClassVar[str]
@@ -54,15 +54,15 @@ class VioDevice:
     serial: ClassVar[bool] = False
     """Serial devices get their addresses first, so that the console is always at 0x71000000."""
     signal_mask: ClassVar[int] = 0
-    """Modes that H_VIO_SIGNAL may set; 0 for devices whose interrupt cannot be turned off."""
+    """Modes that H_VIO_SIGNAL may set; 0 if the interrupt cannot be turned off."""
     has_dma: ClassVar[bool] = False
-    """It reaches guest RAM through a DMA window, whose LIOBN is its unit address."""
+    """Whether it accesses guest RAM through a DMA window, whose LIOBN is its unit address."""
 
     def __init__(self, vm: Vm, unit_address: int, options: Mapping[str, str]) -> None:
         unknown = sorted(options.keys() - self.option_names)
         if unknown:
             known = ", ".join(sorted(self.option_names)) or "none"
-            raise BusError(f"{self.kind} at {unit_address:#x} does not know the option {unknown[0]!r}; it knows: {known}")
+            raise BusError(f"{self.kind} at {unit_address:#x} has no option {unknown[0]!r}; it has: {known}")
         self.vm = vm
         self.unit_address = unit_address
         self.options = dict(options)
@@ -71,46 +71,46 @@ class VioDevice:
         self.window = DmaWindow(vm.memory) if self.has_dma else None
 
     def properties(self) -> Sequence[trap_pb2.TreeProperty]:
-        """Properties that this kind of device has beyond those that every VIO device has."""
+        """Return further properties, beyond those of every VIO device."""
         return ()
 
     def reset(self) -> None:
-        """Return to the power-on state; a device with more state extends this."""
+        """Return to the power-on state; extend this for further state."""
         self.signal_state = 0
         if self.window is not None:
             self.window.reset()
 
     def plugged(self, host: Any) -> None:
-        """The device is on the bus from now on. host: what the back end has behind its devices, as the session got it.
+        """Handle that the device is on the bus. host: the host side of the session.
 
-        Raises BusError when the host side has no place for it; then it is not plugged in.
+        Raises BusError to refuse, if the host side has no place for it.
         """
 
     def unplugged(self) -> None:
-        """The device has left the bus of a running VM; nobody uses it any more."""
+        """Handle that the device has left the bus of a running VM."""
         self.close()
 
     def attached(self) -> None:
-        """cpu_service is there, for the first time or again."""
+        """Handle that cpu_service has attached, for the first time or again."""
 
     def close(self) -> None:
         """The VM has ended."""
 
     def replaced(self) -> None:
-        """Another session has the device now; this object ends."""
+        """Handle that another session has the device now; this object ends."""
         self.close()
 
     def save(self) -> bytes:
-        """What restore() needs beyond what every VIO device has: a message of state.proto with its version."""
+        """Return the state for restore(), beyond that of every VIO device: a message of state.proto with its version."""
         return b""
 
     def resumed(self) -> None:
-        """The VM goes on after save()."""
+        """Handle that the VM continues after save()."""
 
     def restore(self, state: bytes) -> None:
-        """Take over what save() has returned. Raises StateError."""
+        """Take over a result of save(). Raises StateError."""
         if state:
-            raise StateError(f"{self.name}: it keeps no state, but the snapshot has one for it")
+            raise StateError(f"{self.name}: it keeps no state, but the snapshot has some for it")
 
     @property
     def name(self) -> str:
@@ -153,13 +153,13 @@ class VioDevice:
 
 @dataclass(frozen=True)
 class DeviceKind:
-    """A kind of device that a back end knows."""
+    """A kind of device of a back end."""
 
     device: type[VioDevice]
     calls: tuple[Hypercall | RtasCall, ...] = ()
-    """What devices of this kind bring. A call that selects a device has a Key: other back ends can have such devices too."""
+    """The calls of these devices. A call that selects a device has a Key, since other back ends can have such devices, too."""
 
 
 def kinds(*known: DeviceKind) -> dict[str, DeviceKind]:
-    """Return kinds by what a machine's configuration calls them."""
+    """Return kinds by their names in a machine's configuration."""
     return {kind.device.kind: kind for kind in known}

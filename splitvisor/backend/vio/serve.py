@@ -38,7 +38,7 @@ class VioBackend(Backend):
         kinds: the devices that it knows.
         host: makes what a VM's devices are plugged into; a HostSide that does nothing, unless given.
 
-    Raises ValueError for a name that is none.
+    Raises ValueError for an invalid name.
     """
 
     SERVICES = (*Backend.SERVICES, "splitvisor.control.v1.VioBusService")

@@ -90,13 +90,16 @@ class VioSession(Session, Generic[Host]):
         return self.bus.inventory()
 
     def plug(self, connector: Connector, device: VioDevice, node: trap_pb2.TreeNode) -> None:
-        """Put a device into an empty slot; node is what the guest gets when it asks. Raises BusError: the host has no place."""
+        """Put a device into an empty slot; node is returned to the guest by ibm,configure-connector.
+
+        Raises BusError if the host has no place for it.
+        """
         device.plugged(self.host)
         self.bus.plug(connector, device, node)
         self.vm.inventory_changed()
 
     def unplug(self, connector: Connector) -> None:
-        """Take a device out of its slot; the guest has given it back or never had it."""
+        """Remove a device from its slot, after the guest has released it or before it has used it."""
         self.bus.unplug(connector).unplugged()
         self.vm.inventory_changed()
 
