@@ -43,14 +43,14 @@ class Options:
         default=DEFAULT_HTTP,
         metadata={
             "metavar": "ADDRESS",
-            "help": f"where browsers come to: IP:PORT, port 0 for any, or unix:/path (default: {DEFAULT_HTTP})",
+            "help": f"address for browsers: IP:PORT, port 0 for any free port, or unix:/path (default: {DEFAULT_HTTP})",
         },
     )
     connect: tuple[str, ...] = field(
         default=(),
         metadata={
             "metavar": "VM",
-            "help": "a VM as vm=NAME,cpu=ADDRESS,hcall=ADDRESS,vio=ADDRESS; may be given again (default: this user's)",
+            "help": "a VM as vm=NAME,cpu=ADDRESS,hcall=ADDRESS,vio=ADDRESS; may be repeated (default: this user's)",
         },
     )
     tokens: Path | None = field(
@@ -59,10 +59,10 @@ class Options:
     )
     url: str = field(
         default="",
-        metadata={"metavar": "URL", "help": "how browsers reach it, when a proxy or a published port forwards to --listen-http"},
+        metadata={"metavar": "URL", "help": "URL that browsers use, if a proxy or a published port forwards to --listen-http"},
     )
     http_tls_cert: Path | None = field(
-        default=None, metadata={"metavar": "FILE", "help": "PEM certificate for browsers, read again when changed"}
+        default=None, metadata={"metavar": "FILE", "help": "PEM certificate for browsers, reloaded when changed"}
     )
     http_tls_key: Path | None = field(default=None, metadata={"metavar": "FILE", "help": "its key"})
 

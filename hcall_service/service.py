@@ -34,8 +34,8 @@ class Options:
     store: str = field(
         metadata={
             "metavar": "PLACE",
-            "help": "where device trees are kept: a path, sqlite:///PATH, postgresql://USER@HOST:PORT/DATABASE, or :memory: for "
-            "what need not outlive the process; a password belongs into ~/.pgpass or PGPASSWORD, not here",
+            "help": "where device trees are kept: a path, sqlite:///PATH, postgresql://USER@HOST:PORT/DATABASE, or :memory:, "
+            "until the process ends; put a password into ~/.pgpass or PGPASSWORD, not here",
         }
     )
     retention: int = field(
@@ -46,7 +46,7 @@ class Options:
         default=DEFAULT_WAIT_SECONDS,
         metadata={
             "metavar": "SECONDS",
-            "help": "how long to wait for a PostgreSQL database that nobody serves yet; a refusal is not waited for "
+            "help": "how long to wait for a PostgreSQL database that is not available yet; refusals fail at once "
             f"(default: {DEFAULT_WAIT_SECONDS:.0f})",
         },
     )

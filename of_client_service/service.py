@@ -23,7 +23,7 @@ class Options:
     """What `splitvisor service of-client` may set."""
 
     device_tree: str = field(
-        metadata={"metavar": "ADDRESS", "help": "the hcall_service that has the machines' trees: unix:/path or host:port"}
+        metadata={"metavar": "ADDRESS", "help": "the hcall_service that stores the machines' trees: unix:/path or host:port"}
     )
 
 

@@ -39,15 +39,15 @@ class Options:
         default="",
         metadata={
             "metavar": "ADDRESS",
-            "help": "the hcall_service whose trees follow the buses; without it no device can be added to a running guest",
+            "help": "the hcall_service that stores the machines' trees; without it no device can be added to a running guest",
         },
     )
     replay_bytes: int = field(
-        default=REPLAY_BYTES, metadata={"help": f"old output that a terminal gets when it attaches (default: {REPLAY_BYTES})"}
+        default=REPLAY_BYTES, metadata={"help": f"past output sent to a terminal when it attaches (default: {REPLAY_BYTES})"}
     )
     transcripts: Path | None = field(
         default=None,
-        metadata={"metavar": "DIR", "help": "keep what each console says in a file VM-ADDRESS.log in this directory"},
+        metadata={"metavar": "DIR", "help": "keep a transcript of each console as VM-ADDRESS.log in this directory"},
     )
     transcript_bytes: int = field(default=FILE_BYTES, metadata={"help": f"rotate a file of that size (default: {FILE_BYTES})"})
     transcript_files: int = field(
@@ -55,7 +55,7 @@ class Options:
     )
     telnet: str = field(
         default="",
-        metadata={"metavar": "HOST:PORT", "help": "a loopback address: telnet to the consoles; it asks for VM[:UNIT]"},
+        metadata={"metavar": "HOST:PORT", "help": "loopback address for telnet to the consoles; it asks for VM[:UNIT]"},
     )
     telnet_anywhere: str = field(
         default="",
@@ -63,7 +63,7 @@ class Options:
     )
     telnet_consoles: str = field(
         default="",
-        metadata={"metavar": "LIST", "help": "VM[:UNIT]=PORT,...: ports that belong to one console each, on the same host"},
+        metadata={"metavar": "LIST", "help": "VM[:UNIT]=PORT,...: further ports on the same host, each for one console"},
     )
 
 

@@ -215,7 +215,7 @@ class _Guard:
         if streaming:  # Also for a call that is refused anyway: one that ends while it sends may not see why.
             first = await anext(request, None)
             if first is None:
-                await self._refuse(grpc.StatusCode.PERMISSION_DENIED, RefusedError("no message says what for"), context)
+                await self._refuse(grpc.StatusCode.PERMISSION_DENIED, RefusedError("no request named the VM"), context)
             request = _Replayed(first, request)
         try:
             check(self._rule, identity, first)

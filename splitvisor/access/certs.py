@@ -33,7 +33,7 @@ CA_DAYS = 3650
 ISSUE_DAYS = 365
 MAX_DAYS = 3650
 CLOCK_SKEW = datetime.timedelta(minutes=5)
-"""A certificate holds from a little before now: not all clocks agree."""
+"""A certificate is not valid before a little before now: not all clocks agree."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
@@ -104,7 +104,7 @@ def issue(
     if not _NAME.fullmatch(name):
         raise CertificateError(f"name {name!r}: give 1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-'")
     if hosts and not identity.role.serves:
-        raise CertificateError(f"role {identity.role} does not serve, so its certificate has no hosts; leave them out")
+        raise CertificateError(f"role {identity.role} is for clients, so its certificate has no hosts; leave out --host")
     ca_pem = _read(authority / CA_CERTIFICATE)
     ca, ca_key = parse_certificate(ca_pem, authority / CA_CERTIFICATE), _parse_key(_read(authority / CA_KEY), authority / CA_KEY)
     if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
@@ -192,7 +192,7 @@ def check_usable(certificate: bytes, key: bytes, authority: bytes, source: objec
     if now > found.not_after:
         raise CertificateError(f"{source}: the certificate expired on {_day(found.not_after)}; issue a new one")
     if now < found.not_before:
-        raise CertificateError(f"{source}: the certificate holds from {_day(found.not_before)}; check this host's clock")
+        raise CertificateError(f"{source}: the certificate is not valid before {_day(found.not_before)}; check this host's clock")
     ca = next((each for each in (*authorities, *chain) if _signed(parsed, each)), None)
     if ca is None:
         raise CertificateError(f"{source}: the certificate is not from the authority in {CA_CERTIFICATE} beside it")

@@ -72,7 +72,7 @@ def parse_identity(uri: str) -> Identity:
     try:
         role = Role(first.removeprefix("role="))
     except ValueError:
-        raise IdentityError(f"{uri[:80]!r} names no role that is known") from None
+        raise IdentityError(f"{uri[:80]!r} names no known role") from None
     identity = Identity(role, tuple(part.removeprefix("vm=") for part in rest))
     if identity.uri() != uri:
         raise IdentityError(f"{uri[:80]!r} is not {SCHEME}role=ROLE;vm=PATTERN")

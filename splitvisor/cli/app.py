@@ -23,7 +23,7 @@ def make_app(wanted: str | None = None) -> typer.Typer:
     app = typer.Typer(
         name="splitvisor",
         cls=TlsGroup,
-        help="A PAPR (POWER pseries) hypervisor whose parts are separate processes that talk gRPC.",
+        help="A PAPR (POWER pseries) hypervisor whose services are separate processes connected by gRPC.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -52,14 +52,14 @@ def _load(name: str) -> Any:
 
 
 def service(arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME [OPTIONS]")] = None) -> None:
-    """Run one service: cpu, hcall, vio, of-client, gateway or fault; [bold]service NAME --help[/] tells its options."""
+    """Run one service: cpu, hcall, vio, of-client, gateway or fault; [bold]service NAME --help[/] lists its options."""
     from splitvisor.service.main import main  # gRPC is slow to load; main() takes this way only for help
 
     raise typer.Exit(main(arguments or []))
 
 
 def health(arguments: Annotated[list[str] | None, typer.Argument(metavar="ADDRESS [--timeout S]")] = None) -> None:
-    """Ask a service whether it serves, as container engines do: exit status 0 or 1."""
+    """Check a service's health, as container engines do: exit status 0 or 1."""
     from splitvisor.service.health import main  # main() of the command line takes this way only for help
 
     raise typer.Exit(main(arguments or []))

@@ -19,7 +19,7 @@ bench = typer.Typer(
     help="Measure: whole boots, firmware, single traps, the guest's clock, consoles, memory, many guests.", no_args_is_help=True
 )
 
-JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every figure there")]
+JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures to this file")]
 
 
 def write_json(path: Path | None, figures: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ def trap(
 
 @bench.command()
 def clock(*, json_file: JsonOption = None) -> None:
-    """Compare the guest's clock with the host's, asleep and computing, and tell what an idle guest costs."""
+    """Compare the guest's clock with the host's, asleep and computing, and measure the CPU use of an idle guest."""
     from splitvisor.bench.clock import SLEEP_S, measure_clock  # as above: only what a command needs
 
     try:
@@ -120,12 +120,12 @@ def slof(
 @bench.command()
 def console(
     *,
-    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Times that each counts")] = 3,
-    lines: Annotated[int, typer.Option(metavar="N", min=10, max=10_000_000, help="How far the guest counts")] = 200_000,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Runs of each")] = 3,
+    lines: Annotated[int, typer.Option(metavar="N", min=10, max=10_000_000, help="Lines that the guest prints")] = 200_000,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with QEMU's spapr-vty, and the ratio")] = False,
     json_file: JsonOption = None,
 ) -> None:
-    """Let Debian's shell count: how fast output comes through vio_service to a terminal."""
+    """Let Debian's shell count, and measure the output rate through vio_service to a terminal."""
     from splitvisor.bench import console as bench_console  # as above
 
     _report("console", lambda: bench_console.measure(lines, runs, vs_qemu, typer.echo), json_file)
@@ -134,10 +134,10 @@ def console(
 @bench.command()
 def memory(
     *,
-    vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="Of QEMU with the same guest too, and the ratio")] = False,
+    vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="Also of QEMU with the same guest, and the ratio")] = False,
     json_file: JsonOption = None,
 ) -> None:
-    """Tell what each process needs beyond guest RAM when Debian shows its prompt."""
+    """Measure the memory of each process beyond guest RAM when Debian shows its prompt."""
     from splitvisor.bench import memory as bench_memory  # as above
 
     _report("memory", lambda: bench_memory.measure(vs_qemu, typer.echo), json_file)
@@ -158,7 +158,7 @@ def start(
 @bench.command()
 def snapshot(
     *,
-    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Times that it is restored")] = 3,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Restores")] = 3,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with QEMU's boot to power-off, and the ratio")] = False,
     json_file: JsonOption = None,
 ) -> None:
@@ -171,11 +171,11 @@ def snapshot(
 @bench.command()
 def many(
     *,
-    guests: Annotated[int, typer.Option(metavar="N", min=1, max=250, help="Guests at a time")] = 50,
-    seconds: Annotated[float, typer.Option(metavar="S", min=0.1, max=600, help="How long they call")] = 5.0,
+    guests: Annotated[int, typer.Option(metavar="N", min=1, max=250, help="Number of guests")] = 50,
+    seconds: Annotated[float, typer.Option(metavar="S", min=0.1, max=600, help="Duration of the load")] = 5.0,
     json_file: JsonOption = None,
 ) -> None:
-    """Many guests at one vio_service: traps a second, how long answers take, and whether a guest is starved."""
+    """Load one vio_service with many guests: traps per second, latencies, and fairness."""
     from splitvisor.bench.all import measure_many  # as above
 
     _report("many", lambda: measure_many(guests, seconds, typer.echo), json_file)
@@ -184,14 +184,14 @@ def many(
 @bench.command("all")
 def everything(
     *,
-    only: Annotated[list[str] | None, typer.Option(metavar="BENCH", help="Run this one; may be given again")] = None,
-    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Runs of what is repeated")] = 3,
+    only: Annotated[list[str] | None, typer.Option(metavar="BENCH", help="Run only this bench; may be repeated")] = None,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Runs of each repeated bench")] = 3,
     traps: Annotated[int, typer.Option(metavar="N", min=10, max=1_000_000, help="Traps to time, of each kind")] = 5000,
     json_file: JsonOption = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw what a trap costs by arrangement")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Plot the latency of a trap by arrangement")] = None,
     record: Annotated[bool, typer.Option("--record", help="Add the figures to docs/benchmarks.jsonl")] = False,
 ) -> None:
-    """Run every bench, in turn with QEMU where it is installed; one table of what was wanted and what is."""
+    """Run every bench, in turn with QEMU where it is installed; and print one table of targets and figures."""
     from splitvisor.bench import all as bench_all  # as above
     from splitvisor.bench.trap import Latency
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from splitvisor.access.certs import Description
 
 certs = typer.Typer(
-    help="Make and look at certificates for services and clients beyond this host (docs/security.md).", no_args_is_help=True
+    help="Make and show certificates for services and clients beyond this host (docs/security.md).", no_args_is_help=True
 )
 AuthorityArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The authority's directory")]
 
@@ -41,11 +41,11 @@ def init(
     directory: AuthorityArgument,
     *,
     name: Annotated[str, typer.Option(metavar="TEXT", help="The authority's name, for people")] = "Splitvisor",
-    days: Annotated[int | None, typer.Option(metavar="N", help="How long it holds [3650]")] = None,
+    days: Annotated[int | None, typer.Option(metavar="N", help="Days until it expires [3650]")] = None,
 ) -> None:
     """Make an authority: DIR/ca.pem and its key, DIR/ca-key.pem.
 
-    Who has the key can be anybody, so keep it away from the services' hosts.
+    The holder of the key can impersonate anyone, so keep it away from the services' hosts.
     """
     from splitvisor.access.certs import CA_DAYS, make_authority
 
@@ -59,25 +59,25 @@ def issue(
     authority: AuthorityArgument,
     *,
     role: Annotated[Role, typer.Option(metavar="ROLE", help=f"What the holder may do: {', '.join(Role)}", case_sensitive=False)],
-    vm: Annotated[list[str], typer.Option(metavar="PATTERN", help="VMs that it is for, such as web-* or *; may be repeated")],
-    name: Annotated[str, typer.Option(metavar="NAME", help="The holder's name, for people; also of its directory")],
+    vm: Annotated[list[str], typer.Option(metavar="PATTERN", help="VMs that it covers, such as web-* or *; may be repeated")],
+    name: Annotated[str, typer.Option(metavar="NAME", help="The holder's name, also the name of its directory")],
     host: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST", help="Where a service is found: a name or an IP address; may be repeated"),
+        typer.Option(metavar="HOST", help="Host of the service: a name or an IP address; may be repeated"),
     ] = None,
-    days: Annotated[int | None, typer.Option(metavar="N", help="How long it holds [365]")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where it goes [DIR/NAME]")] = None,
+    days: Annotated[int | None, typer.Option(metavar="N", help="Days until it expires [365]")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output directory [DIR/NAME]")] = None,
 ) -> None:
-    """Make a certificate: cert.pem, key.pem and ca.pem in a directory for --tls. One that is there is replaced.
+    """Make a certificate: cert.pem, key.pem and ca.pem in a directory for --tls. An existing one is replaced.
 
-    Running services and clients take the new files by themselves.
+    Running services and clients load the new files automatically.
     """
     from splitvisor.access import certs as made
 
     directory = out or authority / name
     with _one_line("issue"):
         if role.serves and not host:
-            raise made.CertificateError(f"role {role} serves, so its certificate needs the host it is found at; give --host HOST")
+            raise made.CertificateError(f"role {role} is for servers, so its certificate needs a host name; give --host HOST")
         identity = Identity(role, tuple(vm))
         days = days if days is not None else made.ISSUE_DAYS
         description = made.issue(authority, name, identity, hosts=host or (), days=days, directory=directory)
@@ -88,9 +88,9 @@ def issue(
 def show(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A certificate, or a directory with cert.pem or ca.pem")],
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
-    """Print what a certificate says."""
+    """Print the contents of a certificate."""
     from splitvisor.access.certs import CA_CERTIFICATE, CERTIFICATE, describe, parse_certificate
 
     if path.is_dir():

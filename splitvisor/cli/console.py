@@ -33,9 +33,9 @@ TRANSCRIPT_SECONDS = 600.0
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
 Unit = Annotated[str, typer.Option("--unit", metavar="ADDRESS", help="Unit address of the VTY \\[the VM's first]")]
 Vio = Annotated[
-    str | None, typer.Option("--vio", metavar="ADDRESS", help="The only back end to ask \\[all of the run that has the VM]")
+    str | None, typer.Option("--vio", metavar="ADDRESS", help="Use only this back end \\[all back ends of the run with the VM]")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Take the console from who types there; that one reads on")]
+Force = Annotated[bool, typer.Option("--force", help="Take over the console; its writer becomes a reader")]
 Wait = Annotated[float, typer.Option("--wait", metavar="S", min=0, max=60, help="How long to wait for the VM")]
 
 _T = TypeVar("_T")
@@ -43,9 +43,9 @@ _T = TypeVar("_T")
 
 @console.command("list")
 def list_consoles(
-    vm: Annotated[str | None, typer.Argument(metavar="VM", help="The VM's name \\[all that this user runs]")] = None,
+    vm: Annotated[str | None, typer.Argument(metavar="VM", help="The VM's name \\[all VMs that this user runs]")] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
     vio: Vio = None,
 ) -> None:
     """List consoles, and who is attached to them."""
@@ -74,14 +74,14 @@ def attach(
     vm: Vm,
     *,
     unit: Unit = "0",
-    read_only: Annotated[bool, typer.Option("--read-only", help="Only watch")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Only read")] = False,
     force: Force = False,
     wait: Wait = 10.0,
     vio: Vio = None,
 ) -> None:
     """Attach this terminal, or a pipe, to a console.
 
-    [bold]^][/] opens a menu: q leaves. From a pipe every byte goes to the guest, and its end does not end the command.
+    [bold]^][/] opens a menu: q leaves. From a pipe every byte is sent to the guest; the end of the pipe does not end the command.
 
     Exit status: 0 left, or the VM or the reader of the output ended, 1 refused or lost.
     """
@@ -107,10 +107,10 @@ def log(
     *,
     unit: Unit = "0",
     size: Annotated[int, typer.Option("--bytes", metavar="N", min=0, help="Only the newest N bytes [0: all]")] = 0,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes until the VM ends")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue with new output until the VM ends")] = False,
     vio: Vio = None,
 ) -> None:
-    """Print what a console has said: its transcript where one is kept, else the newest MiB."""
+    """Print a console's past output: its transcript if there is one, otherwise the newest MiB."""
     from splitvisor.rpc import console_pb2, console_pb2_grpc  # slow to load
 
     command = "console log"
@@ -125,22 +125,22 @@ def log(
                 return
     if follow:
         if not first.instance:
-            fail(command, f"VM {vm!r} is not attached to vio_service, there is nothing to follow")
+            fail(command, f"VM {vm!r} is not attached to vio_service; there is nothing to follow")
         _run(command, _follow(address, request, first))
 
 
 @console.command("send")
 def send(
     vm: Vm,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help=r"What to type; \\r \\n \\t \\e \\\\ \\xHH are known")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help=r"Text to type, with the escapes \r \n \t \e \\ \xHH")],
     *,
     enter: Annotated[bool, typer.Option("--enter", help="Type Enter after it")] = False,
     unit: Unit = "0",
     force: Force = False,
-    timeout: Annotated[float, typer.Option(metavar="S", min=0.001, help="How long it may take")] = 10.0,
+    timeout: Annotated[float, typer.Option(metavar="S", min=0.001, help="Time limit")] = 10.0,
     vio: Vio = None,
 ) -> None:
-    """Type a text at a console. Exit status: 0 vio_service has it for the guest, 1 refused or ended, 124 timeout."""
+    """Type a text at a console. Exit status: 0 accepted by vio_service, 1 refused or ended, 124 timeout."""
     from splitvisor.terminal.script import send_text
     from splitvisor.terminal.session import notify_on_stderr  # slow to load
 
@@ -148,18 +148,20 @@ def send(
     data = _bytes(command, text) + (b"\r" if enter else b"")
     target = _target(command, vm, unit, force, timeout, vio)
     if not _run(command, send_text(target, data, notify_on_stderr, timeout), f"the guest did not take it within {timeout:g} s"):
-        fail(command, "the console ended, or somebody else took it, before all was typed")
+        fail(command, "the console ended or was taken over before all was typed")
 
 
 @console.command("expect")
 def expect(
     vm: Vm,
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="What the guest is to say")] = None,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="Text to wait for")] = None,
     *,
-    regex: Annotated[str | None, typer.Option("--regex", metavar="RE", help="In place of TEXT; ^ and $ are lines' ends")] = None,
+    regex: Annotated[
+        str | None, typer.Option("--regex", metavar="RE", help="A regular expression instead of TEXT; ^ and $ match at line ends")
+    ] = None,
     timeout: Annotated[float, typer.Option(metavar="S", min=0.001, help="How long to wait")] = 60.0,
-    typed: Annotated[str | None, typer.Option("--send", metavar="TEXT", help="Type that first, as send does")] = None,
-    new: Annotated[bool, typer.Option("--new", help="Look only at what comes from now on, not at the replay")] = False,
+    typed: Annotated[str | None, typer.Option("--send", metavar="TEXT", help="Type this first, as `send` does")] = None,
+    new: Annotated[bool, typer.Option("--new", help="Search new output only, not the replay")] = False,
     unit: Unit = "0",
     force: Force = False,
     vio: Vio = None,
@@ -170,7 +172,7 @@ def expect(
 
     command = "console expect"
     if (text is None) == (regex is None):
-        fail(command, "give TEXT or --regex RE, one of them", USAGE)
+        fail(command, "give either TEXT or --regex RE", USAGE)
     try:
         wanted = re.escape(_bytes(command, text).replace(b"\r", b"")) if text is not None else (regex or "").encode()
         pattern = re.compile(wanted, re.MULTILINE)
@@ -181,7 +183,7 @@ def expect(
     work = expect_text(target, pattern, notify_on_stderr, timeout=timeout, new=new, send=data)
     line = _run(command, work, f"not within {timeout:g} s: {text if text is not None else regex!r}")
     if line is None:
-        fail(command, "the console ended without it")
+        fail(command, "the console ended without showing it")
     typer.echo(line)
 
 

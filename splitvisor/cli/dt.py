@@ -26,7 +26,7 @@ from splitvisor.tree.dts import format_node, format_tree
 from splitvisor.tree.fdt import FdtError, Node, Tree
 
 dt = typer.Typer(
-    help="Look at a VM's device trees. VM may be left out while this user has one machine running. A revision is a number, "
+    help="Show a VM's device trees. VM may be omitted if this user runs only one machine. A revision is a number, "
     "[bold]head[/], or an origin for the newest of that kind: seed, cas, quiesce, update-dt, hotplug, restore.",
     no_args_is_help=True,
 )
@@ -35,10 +35,10 @@ dt.command()(parent)
 VmArgument = Annotated[str | None, typer.Argument(metavar="VM", help="The VM's name", show_default=False)]
 AddressOption = Annotated[
     str | None,
-    typer.Option("--address", "--hcall", metavar="ADDRESS", help="hcall_service \\[that of the run that has the VM]"),
+    typer.Option("--address", "--hcall", metavar="ADDRESS", help="hcall_service \\[that of the run with the VM]"),
 ]
-RevisionOption = Annotated[str, typer.Option("--revision", "-r", metavar="REVISION", help="Which tree")]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs")]
+RevisionOption = Annotated[str, typer.Option("--revision", "-r", metavar="REVISION", help="Revision of the tree")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def _trees(command: str, vm: str | None, address: str | None) -> Iterator[_Trees
 
 def _only_vm(command: str, address: str | None) -> str:
     if address is not None:
-        fail(command, "name the VM; --address may have more than one", USAGE)
+        fail(command, "name the VM; the store at --address may have several", USAGE)
     if os.environ.get(CONNECT_VARIABLE):
-        fail(command, f"name the VM; {CONNECT_VARIABLE} tells where services are, not what runs on them", USAGE)
+        fail(command, f"name the VM; {CONNECT_VARIABLE} has addresses of services, not names of VMs", USAGE)
     names = [vm.name for vm in running_vms()]
     if not names:
         fail(command, "no VM is running; name one, and give --address ADDRESS for services started by hand", USAGE)
@@ -107,13 +107,13 @@ def _only_vm(command: str, address: str | None) -> str:
 @dt.command()
 def show(
     vm: VmArgument = None,
-    path: Annotated[str, typer.Argument(metavar="PATH", help="The node to begin with")] = "/",
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The topmost node to print")] = "/",
     *,
     revision: RevisionOption = "head",
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a tree, or a node of it with all below, as [bold]dtc[/] does."""
+    """Print a tree, or a node with all nodes below it, as [bold]dtc[/] does."""
     if vm is not None and vm.startswith("/"):
         path = vm
         vm = None
@@ -134,7 +134,7 @@ def get(
     revision: RevisionOption = "head",
     address: AddressOption = None,
     as_json: JsonOption = False,
-    raw: Annotated[bool, typer.Option("--raw", help="The property's bytes, nothing else")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Print only the property's bytes")] = False,
 ) -> None:
     """Print a property, or the names of a node's properties and children."""
     vm, rest = (None, arguments) if arguments[0].startswith("/") else (arguments[0], arguments[1:])
@@ -176,7 +176,7 @@ def diff(
     *,
     address: AddressOption = None,
     as_json: JsonOption = False,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 1 when there are differences")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if there are differences")] = False,
 ) -> None:
     """Compare two revisions by path and property: seed..head without FROM..TO."""
     names = [argument for argument in arguments or [] if ".." not in argument]
@@ -202,15 +202,15 @@ def diff(
 def export(
     vm: VmArgument = None,
     *,
-    file: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to; .dts makes text")] = "-",
-    text: Annotated[bool, typer.Option("--dts", help="As text, whatever the file is called")] = False,
+    file: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Output file; a name in .dts selects text")] = "-",
+    text: Annotated[bool, typer.Option("--dts", help="Write text, whatever the file's name")] = False,
     revision: RevisionOption = "head",
     address: AddressOption = None,
 ) -> None:
-    """Write a tree out: its original bytes, or text."""
+    """Export a tree: its original bytes, or text."""
     as_text = text or file.endswith(".dts")
     if file == "-" and not as_text and sys.stdout.isatty():
-        fail("dt export", "a blob would spoil the terminal; give --output FILE or --dts", USAGE)
+        fail("dt export", "the output is binary; give --output FILE or --dts", USAGE)
     with _trees("export", vm, address) as trees:
         _, blob = trees.fetch(revision)
         data = "".join(f"{line}\n" for line in format_tree(fdt.read(blob))).encode() if as_text else blob
@@ -227,12 +227,12 @@ def export(
 def validate(
     vm: VmArgument = None,
     *,
-    file: Annotated[Path | None, typer.Option(metavar="FILE.dtb", help="A blob in a file instead of a stored one")] = None,
+    file: Annotated[Path | None, typer.Option(metavar="FILE.dtb", help="Check this file instead of a stored tree")] = None,
     revision: RevisionOption = "head",
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a tree: its format, then what every PAPR guest relies on. Ends with 1 when something is wrong."""
+    """Check a tree: its format, then the properties that every PAPR guest needs. Exits with 1 if a check fails."""
     if file is not None:
         try:
             name, blob = str(file), file.read_bytes()
@@ -260,11 +260,11 @@ def watch(
     vm: VmArgument = None,
     *,
     count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after N revisions")] = None,
-    show_diff: Annotated[bool, typer.Option("--diff", help="With what each one changed")] = False,
+    show_diff: Annotated[bool, typer.Option("--diff", help="Show the changes of each")] = False,
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print revisions as they come, those that are there first; [bold]^C[/] ends it."""
+    """Print existing revisions, then new ones as they are stored; [bold]^C[/] quits."""
     with _trees("watch", vm, address) as trees:
         stream = trees.stub.WatchRevisions(trees.messages.WatchRevisionsRequest(vm=trees.vm))
         previous: tuple[Any, Tree] | None = None

@@ -139,6 +139,6 @@ def print_findings(name: str, size: int, wrong: Sequence[tuple[str, str]]) -> No
     """Print the outcome of a check."""
     for path, text in wrong:
         typer.echo(f"{_paint(path, fg='blue', bold=True)}{': ' if path else ''}{text}")
-    found = f"{len(wrong)} thing{'s' if len(wrong) > 1 else ''} wrong"
+    found = f"{len(wrong)} problem{'s' if len(wrong) > 1 else ''}"
     verdict = _paint(found, fg="red") if wrong else _paint("valid", fg="green")
     typer.echo(f"{name}: {size} bytes, {verdict}")

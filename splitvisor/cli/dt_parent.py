@@ -14,12 +14,10 @@ from splitvisor.cli.control import DEADLINE_S, service_stub
 def parent(
     vm: Annotated[str, typer.Argument(metavar="VM", help="The VM's name")],
     *,
-    hcall: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="hcall_service \\[that of the run that has the VM]")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+    hcall: Annotated[str | None, typer.Option(metavar="ADDRESS", help="hcall_service \\[that of the run with the VM]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
-    """Tell the interrupt parent of a device that is added to a running guest: from its stored tree, or the fixed fallback."""
+    """Show the interrupt parent for a device that is added to a running guest: from its stored tree, or the fixed fallback."""
     from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc  # slow to load
 
     with service_stub("dt parent", vm, "hcall", hcall, device_tree_pb2_grpc.DeviceTreeServiceStub) as trees:

@@ -13,7 +13,7 @@ from splitvisor.cli.control import USAGE, fail
 from splitvisor.machine.config import ConfigError
 from splitvisor.run.exit_status import ExitStatus
 
-fault = typer.Typer(help="Make things go wrong on purpose: streams and processes of a machine.", no_args_is_help=True)
+fault = typer.Typer(help="Inject faults into the streams and processes of a machine.", no_args_is_help=True)
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The machine; see [bold]splitvisor vm status[/]")]
 Service = Annotated[str, typer.Argument(metavar="SERVICE", help="cpu, hcall, vio or of-client")]
@@ -27,11 +27,11 @@ def proxy(
     *,
     listen: Annotated[str, typer.Option(metavar="ADDRESS", help="unix:/path or a loopback host:port")],
     to: Annotated[str, typer.Option(metavar="ADDRESS", help="The back end")],
-    scenario: Annotated[Path, typer.Option(metavar="FILE", help="What may go wrong, a TOML file")],
+    scenario: Annotated[Path, typer.Option(metavar="FILE", help="The scenario, a TOML file")],
     backend: Annotated[str, typer.Option(metavar="NAME", help="The back end's name in the scenario")] = "",
-    journal: Annotated[Path | None, typer.Option(metavar="FILE", help="Get a line of JSON there for each fault")] = None,
+    journal: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line of JSON to this file for each fault")] = None,
 ) -> None:
-    """Stand between cpu_service and a back end until SIGTERM, and let the scenario's faults happen."""
+    """Run a proxy between cpu_service and a back end until SIGTERM, and inject the scenario's faults."""
     from splitvisor.service.main import main  # gRPC is slow to load
 
     arguments = ["fault", "--listen", listen, "--to", to, "--scenario", str(scenario), "--backend", backend]
@@ -40,7 +40,7 @@ def proxy(
 
 @fault.command()
 def kill(vm: Vm, service: Service, *, at: Address = None) -> None:
-    """Kill a service of a machine (SIGKILL). A run whose service dies ends, unless a scenario of it has kills for the service."""
+    """Kill a service of a machine (SIGKILL). The run ends unless its scenario has kills for this service."""
     _signal("kill", vm, service, at)
 
 
@@ -52,7 +52,7 @@ def stop(
     seconds: Annotated[float, typer.Option("--for", metavar="S", min=0.0, max=3600.0, help="How long")] = 5.0,
     at: Address = None,
 ) -> None:
-    """Let a service stand still (SIGSTOP) for a time, then go on."""
+    """Stop a service (SIGSTOP) for a time, then continue it."""
     from splitvisor.faults import PROCESS_SIGNALS
     from splitvisor.faults.process import NoProcessError, send_signal
 
@@ -68,7 +68,7 @@ def stop(
 
 @fault.command()
 def check(scenario: Annotated[Path, typer.Argument(metavar="FILE", help="A scenario")]) -> None:
-    """Check a scenario, and tell what it makes happen."""
+    """Check a scenario and explain it."""
     from splitvisor.faults.scenario import ScenarioError, read_scenario
 
     try:

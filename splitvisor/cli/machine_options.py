@@ -16,20 +16,20 @@ MACHINE = "Machine"
 Kernel = Annotated[str | None, Flag(metavar="FILE", help="vmlinux, zImage or client program, or [bold]debian[/]", panel=GUEST)]
 Initrd = Annotated[str | None, Flag(metavar="FILE", help="Initial RAM disk, or [bold]debian[/]", panel=GUEST)]
 Append = Annotated[str | None, Flag(metavar="TEXT", help="The kernel's command line", panel=GUEST)]
-Firmware = Annotated[str | None, Flag(metavar="FILE", help="Raw firmware image to run instead of ours", panel=GUEST)]
-FlatTree = Annotated[bool, Flag(help="That image, though small, wants a flattened tree in r3", panel=GUEST)]
+Firmware = Annotated[str | None, Flag(metavar="FILE", help="Raw firmware image, in place of Splitvisor's own", panel=GUEST)]
+FlatTree = Annotated[bool, Flag(help="Pass a flattened tree in r3 to that image, even if it is small", panel=GUEST)]
 MachineFile = Annotated[Path | None, Flag(metavar="FILE.toml", help="Machine file; flags override it", panel=MACHINE)]
 Memory = Annotated[str | None, Flag(("--memory", "-m"), metavar="SIZE", help="RAM, 256M to 16G [512M]", panel=MACHINE)]
 Smp = Annotated[int | None, Flag(metavar="N", help="vCPUs, 1 to 8 [1]", panel=MACHINE)]
 Vty = Annotated[int | None, Flag(metavar="N", help="Terminals of the VM [1]", panel=MACHINE)]
-Nvram = Annotated[Path | None, Flag(metavar="FILE", help="Keep the NVRAM there; made when it is new", panel=MACHINE)]
-NoSharedMemory = Annotated[bool, Flag(help="Back ends reach RAM through gRPC only", panel=MACHINE)]
+Nvram = Annotated[Path | None, Flag(metavar="FILE", help="Keep the NVRAM in this file, created if missing", panel=MACHINE)]
+NoSharedMemory = Annotated[bool, Flag(help="Let back ends access RAM through gRPC only", panel=MACHINE)]
 
 Backend = Annotated[
     list[str] | None,
     Flag(
         metavar="NAME=ADDRESS",
-        help="Add a back end of your own, which runs already; may be repeated, or a list with commas",
+        help="Add a running back end of your own; may be repeated, or a comma-separated list",
         panel=MACHINE,
     ),
 ]
@@ -39,7 +39,7 @@ def connect(what: str, panel: str) -> Flag:
     """Return the option --connect. what: what it does with a service."""
     return Flag(
         metavar="NAME=ADDRESS",
-        help=f"{what}: cpu, hcall, vio or of-client; may be repeated, or a list with commas",
+        help=f"{what}: cpu, hcall, vio or of-client; may be repeated, or a comma-separated list",
         environment=CONNECT_VARIABLE,
         panel=panel,
     )

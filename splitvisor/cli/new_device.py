@@ -31,17 +31,17 @@ _VIO_FILES = {
 def new_device(
     name: Annotated[str, typer.Argument(metavar="NAME", help="a-z, 0-9 and _, a letter first")],
     *,
-    vio: Annotated[bool, typer.Option("--vio", help="A device of the VIO bus: node, slot, interrupt and DMA are there")] = False,
+    vio: Annotated[bool, typer.Option("--vio", help="A device of the VIO bus, with node, slot, interrupt and DMA")] = False,
     directory: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where the directory NAME is made")] = Path(),
 ) -> None:
     """Write the skeleton of a device: a back end of about 40 lines, its tests and a README, in a new directory NAME."""
     if not _NAME.fullmatch(name):
-        _fail(f"{name!r} is no name for a device; give 1 to 24 of a-z, 0-9 and _, a letter first")
+        _fail(f"{name!r} is not a device name; give 1 to 24 of a-z, 0-9 and _, a letter first")
     target = directory / name
     if target.exists():
-        _fail(f"{target} is there already; give another name, or another --directory")
+        _fail(f"{target} exists already; give another name, or another --directory")
     if keyword.iskeyword(name) or name.startswith("test_") or _is_module(name):
-        _fail(f"{name!r} means something to Python or pytest already; give another name")
+        _fail(f"{name!r} is reserved by Python or pytest; give another name")
     words = name.split("_")
     values = {
         "name": name,
@@ -57,7 +57,7 @@ def new_device(
     for file, template in (_VIO_FILES if vio else _FILES).items():
         text = Template(templates.joinpath(f"{template}.template").read_text()).substitute(values)
         (target / file.format(name=name)).write_text(text)
-    typer.echo(f"{target}: run its tests with `cd {target} && python -m pytest`; README.md tells the rest")
+    typer.echo(f"{target}: run its tests with `cd {target} && python -m pytest`; README.md has the rest")
 
 
 def _is_module(name: str) -> bool:

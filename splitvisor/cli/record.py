@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from splitvisor.recording.conversation import Item, Recording
     from splitvisor.recording.statistics import Statistics
 
-record = typer.Typer(help="Look at recordings, which [bold]splitvisor run --record FILE[/] makes.", no_args_is_help=True)
+record = typer.Typer(help="Show and compare recordings of [bold]splitvisor run --record FILE[/].", no_args_is_help=True)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A recording")]
 LinkOption = Annotated[list[str] | None, typer.Option("--link", metavar="NAME", help="Only this back end; may be repeated")]
 CallOption = Annotated[list[str] | None, typer.Option("--call", metavar="NAME", help="Only this call; may be repeated")]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
 @contextmanager
@@ -83,11 +83,11 @@ def show(
     link: LinkOption = None,
     call: CallOption = None,
     vcpu: Annotated[int | None, typer.Option(metavar="N", help="Only calls of this vCPU")] = None,
-    start: Annotated[float, typer.Option("--from", metavar="S", min=0, help="From this second on")] = 0.0,
-    end: Annotated[float, typer.Option("--to", metavar="S", min=0, help="Up to this second")] = 1e9,
+    start: Annotated[float, typer.Option("--from", metavar="S", min=0, help="Start at this second")] = 0.0,
+    end: Annotated[float, typer.Option("--to", metavar="S", min=0, help="Stop at this second", show_default=False)] = 1e9,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what was said, decoded: a call and its answer a line. With --json, an object a line."""
+    """Print calls with their answers, decoded, one per line. With --json, each line is an object."""
     from splitvisor.recording.text import item_lines
     from splitvisor.rpc import trap_pb2
 
@@ -122,7 +122,7 @@ def _fields(item: Item) -> dict[str, Any]:
 
 @record.command()
 def stats(file: FileArgument, *, as_json: JsonOption = False) -> None:
-    """Tell how often each call was made and how long the guest waited for it."""
+    """Show how often each call was made and how long the guest waited for it."""
     from splitvisor.recording.statistics import statistics
 
     with _opened("stats", file) as recording:
@@ -143,7 +143,7 @@ def stats(file: FileArgument, *, as_json: JsonOption = False) -> None:
         for source, times in sorted(found.interrupts.items()):
             typer.echo(f"{times:>8} {'':>28}  interrupt {source:#x}, outside of calls")
         if found.waits:
-            typer.echo(f"recording held the machine up {found.waits} times")
+            typer.echo(f"recording delayed the machine {found.waits} times")
 
 
 def _stats_fields(found: Statistics) -> dict[str, Any]:
@@ -175,9 +175,9 @@ def diff(
     call: CallOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two recordings, whatever the times; what differs on purpose, such as the time of day, is left out.
+    """Compare two recordings except for times; expected differences, such as the time of day, are left out.
 
-    Exit status: 0 they say the same, 1 they do not.
+    Exit status: 0 no difference, 1 there are differences.
     """
     from splitvisor.recording.diff import changes, entries
 

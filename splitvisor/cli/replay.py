@@ -21,16 +21,21 @@ def replay(
         str | None,
         typer.Option(
             metavar="NAME[@ADDRESS]",
-            help="Drive this back end of the recording, such as vio_service, and compare; no address: a fresh process of it",
+            help="Drive this back end of the recording, such as vio_service, and compare; without an address, a new process",
         ),
     ] = None,
     stand_in: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Stand in for this back end: answer a live guest")
     ] = None,
-    listen: Annotated[str | None, typer.Option(metavar="ADDRESS", help="--as: where; unix:/path or a loopback host:port")] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="With --as: the address to listen on; unix:/path or a loopback host:port"),
+    ] = None,
     trees: Annotated[
         Path | None,
-        typer.Option(metavar="SOCKET", help="--against of_client_service@...: serve it the recording's device trees there"),
+        typer.Option(
+            metavar="SOCKET", help="With --against of_client_service@...: serve the recording's device trees on this socket"
+        ),
     ] = None,
 ) -> None:
     """Replay a recording.
@@ -38,7 +43,7 @@ def replay(
     Exit status: 0 no difference, 1 there are differences or the guest left the recording, 2 bad usage, 4 a service failed.
     """
     if (against is None) == (stand_in is None):
-        fail(COMMAND, "what is to be replayed? give --against NAME or --as NAME", USAGE)
+        fail(COMMAND, "nothing to replay; give --against NAME or --as NAME", USAGE)
     if against is not None:
         from splitvisor.cli.replay_against import replay_against  # gRPC is slow to load
 
@@ -50,7 +55,7 @@ def replay(
         from splitvisor.cli.replay_as import replay_as  # see above
 
         if trees is not None:
-            fail(COMMAND, "--trees goes with --against", USAGE)
+            fail(COMMAND, "--trees needs --against", USAGE)
         replay_as(file, link_name(stand_in or ""), listen)
 
 

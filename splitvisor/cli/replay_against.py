@@ -35,7 +35,7 @@ def replay_against(path: Path, link: str, address: str | None, trees_socket: Pat
             if link not in recording.start.backends:
                 fail(COMMAND, f"{path} has no {link}; it has {', '.join(recording.start.backends)}", USAGE)
             if program is None and address is None:
-                fail(COMMAND, f"{link} is not a service of Splitvisor; say where it is: --against {link}@ADDRESS", USAGE)
+                fail(COMMAND, f"{link} is not a service of Splitvisor; give its address: --against {link}@ADDRESS", USAGE)
             outcome = asyncio.run(_replay(recording, link, program, address, trees_socket))
     except OSError as error:
         fail(COMMAND, f"{error.filename or path}: {error.strerror or error}", USAGE)
@@ -83,6 +83,6 @@ def _say(outcome: Outcome, backend: str) -> None:
     for what, count in outcome.left_out.items():
         typer.echo(f"not compared, {count} times: {what}")
     if outcome.unanswered:
-        typer.echo(f"not replayed: {outcome.unanswered} calls whose answers are not in the recording")
+        typer.echo(f"not replayed: {outcome.unanswered} calls without an answer in the recording")
     found = f"{outcome.differences} differences" if outcome.differences else "no differences"
     typer.echo(f"{backend}: {outcome.calls} calls, {found}")

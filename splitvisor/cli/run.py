@@ -52,43 +52,41 @@ def run(
     no_shared_memory: options.NoSharedMemory = False,
     snapshot: Annotated[
         Path | None,
-        Flag(("--from",), metavar="FILE", help="Go on from a snapshot of `vm save`", panel=options.MACHINE),
+        Flag(("--from",), metavar="FILE", help="Continue from a snapshot of `vm save`", panel=options.MACHINE),
     ] = None,
     exit_on: Annotated[str | None, Flag(metavar="TEXT", help="End with 0 once the console shows TEXT", panel=_RUN)] = None,
     timeout: Annotated[float | None, Flag(metavar="S", least=0.001, help="End with 124 after S seconds", panel=_RUN)] = None,
-    connect: Annotated[list[str] | None, options.connect("Use a service that runs already", _RUN)] = None,
+    connect: Annotated[list[str] | None, options.connect("Use a running service", _RUN)] = None,
     backend: options.Backend = None,
     log_level: Annotated[
-        LogLevel, Flag(metavar="LEVEL", help="Of the services; debug shows their logs on stderr", panel=_RUN)
+        LogLevel, Flag(metavar="LEVEL", help="Log level of the services; debug also logs to stderr", panel=_RUN)
     ] = LogLevel.INFO,
     log_file: Annotated[Path | None, Flag(metavar="FILE", help="Append the services' logs to FILE", panel=_RUN)] = None,
     store: Annotated[
         str | None,
         Flag(
             metavar="PLACE",
-            help="Keep device trees there: a file, or postgresql://...; without, they go with the run",
+            help="Keep device trees there: a file, or postgresql://... Default: deleted with the run",
             panel=_RUN,
         ),
     ] = None,
     transcripts: Annotated[
-        Path | None, Flag(metavar="DIR", help="Keep what each console says in a file there", panel=_RUN)
+        Path | None, Flag(metavar="DIR", help="Keep a transcript of each console in this directory", panel=_RUN)
     ] = None,
     record: Annotated[
         Path | None,
-        Flag(metavar="FILE", help="Record what the machine and its back ends say to each other", panel=_RUN),
+        Flag(metavar="FILE", help="Record all messages between the machine and its back ends", panel=_RUN),
     ] = None,
     fault: Annotated[
         Path | None,
-        Flag(metavar="FILE.toml", help="Let things go wrong between cpu_service and back ends", panel=_RUN),
+        Flag(metavar="FILE.toml", help="Inject the faults of this scenario", panel=_RUN),
     ] = None,
-    report: Annotated[
-        Path | None, Flag(metavar="FILE.json", help="Write an account of the run: calls, times", panel=_RUN)
-    ] = None,
+    report: Annotated[Path | None, Flag(metavar="FILE.json", help="Write a report of the run: calls, times", panel=_RUN)] = None,
 ) -> int:
     """Run a guest; its console is this terminal. Without a kernel, the demo guest.
 
-    [bold]^][/] opens a menu, where [bold]q[/] leaves. Exit status: 0 the guest powered off, 1 it did so without showing the text
-    of --exit-on, 2 bad usage or configuration, 3 the guest crashed, 4 a service failed, 124 timeout.
+    [bold]^][/] opens a menu, where [bold]q[/] leaves. Exit status: 0 the guest powered off, 1 it powered off before
+    it showed the text of --exit-on, 2 bad usage or configuration, 3 the guest crashed, 4 a service failed, 124 timeout.
     """
     flags = {
         "name": name,
@@ -111,8 +109,8 @@ def run(
             config = _saved_config(snapshot, {**flags, "machine": machine, "record": record})
         targets = parse_connect(connect or [])
         if transcripts is not None and "vio" in targets:
-            remedy = "give --transcripts to that `splitvisor service vio`"
-            raise ConfigError("splitvisor run", "--transcripts", "the vio_service of --connect runs already", remedy)
+            remedy = "start that `splitvisor service vio` with --transcripts"
+            raise ConfigError("splitvisor run", "--transcripts", "the vio_service of --connect is already running", remedy)
         request = RunRequest(
             config=config,
             snapshot=snapshot,

@@ -35,13 +35,13 @@ ENDED = frozenset({"powered_off", "crashed", "stopped", "failed"})
 def top(
     vm: Annotated[str, typer.Argument(metavar="VM", help="The VM's name")],
     *,
-    interval: Annotated[float, typer.Option(metavar="S", min=0.1, max=60, help="Seconds between two views")] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="One view over one interval, then end")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Views as JSON, one object per line")] = False,
-    cpu: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cpu_service \\[that of the run that has the VM]")] = None,
+    interval: Annotated[float, typer.Option(metavar="S", min=0.1, max=60, help="Seconds between views")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one view over one interval, then end")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print views as JSON, one object per line")] = False,
+    cpu: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cpu_service \\[that of the run with the VM]")] = None,
     vio: Annotated[str | None, typer.Option(metavar="ADDRESS", help="vio_service, for consoles \\[that of the same run]")] = None,
 ) -> None:
-    """Show what a machine does: its state, calls with their rates and latencies, back ends, interrupts, consoles. q ends it.
+    """Show a machine at work: its state, calls with their rates and latencies, back ends, interrupts, consoles. q ends it.
 
     Exit status: 0 ended as asked or with the machine, 1 no answer, 2 wrong usage.
     """

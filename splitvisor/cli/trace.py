@@ -19,21 +19,23 @@ Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
 def trace(
     vm: Vm,
     *,
-    call: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Calls of this name: 'H_PUT_*', getprop")] = None,
-    owner: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Calls of this owner: vio_service, local")] = None,
-    vcpu: Annotated[list[int] | None, typer.Option(metavar="N", min=0, max=7, help="Calls of this vCPU")] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Calls that failed")] = False,
-    slower: Annotated[float, typer.Option(metavar="MS", min=0, help="Calls that took longer, in milliseconds")] = 0.0,
-    local: Annotated[bool, typer.Option("--local", help="Also calls that cpu_service carries out itself: most of them")] = False,
+    call: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only calls of this name: 'H_PUT_*', getprop")] = None,
+    owner: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only calls of this owner: vio_service, local")] = None,
+    vcpu: Annotated[list[int] | None, typer.Option(metavar="N", min=0, max=7, help="Only calls of this vCPU")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only failed calls")] = False,
+    slower: Annotated[float, typer.Option(metavar="MS", min=0, help="Only calls that took longer, in milliseconds")] = 0.0,
+    local: Annotated[
+        bool, typer.Option("--local", help="Also calls that cpu_service carries out itself, which are most calls")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line")] = False,
-    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after so many calls")] = None,
-    seconds: Annotated[float | None, typer.Option(metavar="S", min=0.001, help="End after this time")] = None,
-    cpu: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cpu_service \\[that of the run that has the VM]")] = None,
+    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after N calls")] = None,
+    seconds: Annotated[float | None, typer.Option(metavar="S", min=0.001, help="End after S seconds")] = None,
+    cpu: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cpu_service \\[that of the run with the VM]")] = None,
 ) -> None:
     """Show a guest's hypercalls, RTAS calls and Open Firmware services as they return: name, arguments, result, time.
 
-    Options of one kind are alternatives; those of different kinds must all fit. The guest does not wait: calls that come faster
-    than they can be shown are left out and counted. ^C ends it.
+    A call must match one of the options of each kind. The guest does not wait: calls too fast
+    to show are dropped and counted. ^C quits.
 
     Exit status: 0 ended as asked or with the guest, 1 no answer, 2 wrong usage.
     """
@@ -86,7 +88,7 @@ def _show(calls: Iterator[Any], write: Callable[[Any], str], count: int | None) 
 
 
 def _missed_as_line(missed: int) -> None:
-    print(f"splitvisor trace: {missed} calls came too fast and are not shown", file=sys.stderr, flush=True)
+    print(f"splitvisor trace: {missed} calls were too fast and are not shown", file=sys.stderr, flush=True)
 
 
 def _missed_as_json(missed: int) -> None:

@@ -80,7 +80,7 @@ def further_backends(command: str, vm: str, cpu: str) -> Sequence[BusBackend]:
             ]
     except (grpc.RpcError, AddressError) as error:
         why = explain(error, cpu) if isinstance(error, grpc.RpcError) else str(error)
-        typer.echo(f"splitvisor {command}: back ends besides vio_service are left out: cpu_service: {why}", err=True)
+        typer.echo(f"splitvisor {command}: only vio_service is shown, not the other back ends: cpu_service: {why}", err=True)
         return ()
     own = {name.package for name in SERVICE_NAMES}
     return [BusBackend(each.name, each.address) for status in statuses for each in status.backends if each.name not in own]

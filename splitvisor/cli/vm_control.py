@@ -27,7 +27,7 @@ START_S = 60.0
 _THIS_START = "This start"
 
 Vm = Annotated[str, typer.Argument(metavar="NAME", help="The VM's name")]
-Cpu = Annotated[str | None, typer.Option("--cpu", metavar="ADDRESS", help="cpu_service \\[that of the run that has the VM]")]
+Cpu = Annotated[str | None, typer.Option("--cpu", metavar="ADDRESS", help="cpu_service \\[that of the run with the VM]")]
 
 
 def add_commands(vm: typer.Typer) -> None:
@@ -42,11 +42,9 @@ def start(
     cpu: Annotated[str | None, typer.Option("--cpu", metavar="ADDRESS", help="cpu_service", rich_help_panel=_THIS_START)] = None,
     connect: Annotated[list[str] | None, options.connect("A service", _THIS_START)] = None,
     if_stopped: Annotated[
-        bool, typer.Option("--if-stopped", help="When the VM runs already, leave it alone", rich_help_panel=_THIS_START)
+        bool, typer.Option("--if-stopped", help="Do nothing if the VM is running", rich_help_panel=_THIS_START)
     ] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Tell what happens to it until it ends", rich_help_panel=_THIS_START)
-    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Report events until the VM ends", rich_help_panel=_THIS_START)] = False,
     kernel: options.Kernel = None,
     initrd: options.Initrd = None,
     append: options.Append = None,
@@ -60,10 +58,10 @@ def start(
     no_shared_memory: options.NoSharedMemory = False,
     backend: options.Backend = None,
 ) -> None:
-    """Start a VM on services that run already; without a kernel, the demo guest.
+    """Start a VM on running services; without a kernel, the demo guest.
 
-    Images are read where cpu_service runs, the NVRAM's file where
-    vio_service does. Exit status: 0 it runs or, with [bold]--wait[/], powered off;
+    cpu_service reads the images and vio_service the NVRAM's file,
+    each on its own host. Exit status: 0 it runs or, with [bold]--wait[/], powered off;
     2 bad usage, or the services refuse the machine; 3 it crashed; 4 a service failed or does not answer.
     """
     command = "vm start"
@@ -114,17 +112,17 @@ def stop(vm: Vm, *, cpu: Cpu = None) -> None:
 
 
 def pause(vm: Vm, *, cpu: Cpu = None) -> None:
-    """Stop a VM's vCPUs where they are; its devices go on."""
+    """Stop a VM's vCPUs where they are; its devices keep running."""
     _control("pause", vm, cpu, "PauseMachine")
 
 
 def resume(vm: Vm, *, cpu: Cpu = None) -> None:
-    """Let a paused VM go on."""
+    """Continue a paused VM."""
     _control("resume", vm, cpu, "ResumeMachine")
 
 
 def reset(vm: Vm, *, cpu: Cpu = None) -> None:
-    """Reset a VM: devices reset, guest loaded anew."""
+    """Reset a VM: reset its devices and load its guest again."""
     _control("reset", vm, cpu, "ResetMachine")
 
 
@@ -133,9 +131,9 @@ def status(
     *,
     cpu: Cpu = None,
     calls: Annotated[int, typer.Option(metavar="N", min=0, help="Show the N most frequent calls")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs; all calls")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON with all calls")] = False,
 ) -> None:
-    """Tell what a VM does: its state, its back ends, its most frequent calls."""
+    """Show a VM's state, its back ends, and its most frequent calls."""
     with _machine_stub("vm status", vm, cpu) as stub:
         answer = _status(stub, vm)
     typer.echo(json.dumps(status_fields(answer)) if as_json else render_status(answer, calls))
@@ -147,7 +145,7 @@ def wait(
     cpu: Cpu = None,
     timeout: Annotated[float | None, typer.Option(metavar="S", min=0.001, help="End with 124 after S seconds")] = None,
 ) -> None:
-    """Wait until a VM ends, and tell what happens to it meanwhile.
+    """Wait until a VM ends, and report its events.
 
     Exit status: 0 it powered off or was stopped, 3 it crashed, 4 a service failed or does not answer, 124 timeout.
     """

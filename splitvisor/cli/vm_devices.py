@@ -16,7 +16,7 @@ vm = typer.Typer(help="Start, stop and change VMs.", no_args_is_help=True)
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
 Vio = Annotated[
-    str | None, typer.Option("--vio", metavar="ADDRESS", help="The only back end to ask \\[all of the run that has the VM]")
+    str | None, typer.Option("--vio", metavar="ADDRESS", help="Use only this back end \\[all back ends of the run with the VM]")
 ]
 Wait = Annotated[float, typer.Option("--wait", metavar="S", min=0, max=60, help="How long to wait for the guest")]
 
@@ -31,17 +31,17 @@ def devices(vm: Vm, *, vio: Vio = None) -> None:
 @vm.command("device-add")
 def device_add(
     vm: Vm,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="vty, nvram, or what the back end has")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="vty, nvram, or a kind of the back end")],
     *,
     address: Annotated[str, typer.Option(metavar="N", help="Unit address, 0x71000000 to 0x7100003f \\[the first free]")] = "0",
-    backend: Annotated[str, typer.Option(metavar="NAME", help="The back end that is to have it")] = VIO_SERVICE,
+    backend: Annotated[str, typer.Option(metavar="NAME", help="The back end that provides the device")] = VIO_SERVICE,
     option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting; may be repeated")] = None,
     wait: Wait = 5.0,
     vio: Vio = None,
 ) -> None:
-    """Add a device to a running guest and wait until it has taken it into use.
+    """Add a device to a running guest and wait until the guest uses it.
 
-    Exit status: 0 the guest has it, 1 it is plugged in and the guest has not taken it yet, or the device could not be added.
+    Exit status: 0 the guest uses it, 1 it is plugged in but not used yet, or it could not be added.
     """
     from splitvisor.rpc import trap_pb2, vio_bus_pb2, vio_bus_pb2_grpc  # slow to load
     from splitvisor.rpc.device_tree_pb2 import INTERRUPT_PARENT_SOURCE_STORED_TREE
@@ -56,8 +56,8 @@ def device_add(
     origin = "from the stored tree" if stored else "the fixed fallback"
     typer.echo(f"{_line(answer.device, place.name)}; interrupt parent {answer.interrupt_parent:#x}, {origin}")
     if answer.device.connector.state != vio_bus_pb2.CONNECTOR_STATE_CONFIGURED:
-        late = f"plugged in, but the guest has not taken it within {wait:g} s"
-        fail(command, f"{late}; in Linux, drmgr -c slot -s {answer.device.connector.name} -a takes it")
+        late = f"plugged in, but the guest did not use it within {wait:g} s"
+        fail(command, f"{late}; in Linux, drmgr -c slot -s {answer.device.connector.name} -a adds it")
 
 
 @vm.command("device-remove")
@@ -68,9 +68,9 @@ def device_remove(
     wait: Wait = 5.0,
     vio: Vio = None,
 ) -> None:
-    """Ask a running guest to let a device go and wait until it has.
+    """Ask a running guest to release a device and wait until it does.
 
-    Exit status: 0 the device is gone, 1 the guest still has it, or could not be asked.
+    Exit status: 0 the device is removed, 1 the guest still uses it, or could not be asked.
     """
     from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # slow to load
 
@@ -80,9 +80,9 @@ def device_remove(
     with service_stub(command, vm, "vio", owner.address, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
         answer = bus.RemoveDevice(request, timeout=wait + DEADLINE_S)
     if not answer.removed:
-        late = f"the guest was asked and has not let {request.unit_address:#x} go within {wait:g} s"
-        fail(command, f"{late}; in Linux, drmgr -c slot -s SLOT -r lets it go (`vm devices` tells SLOT)")
-    typer.echo(f"{request.unit_address:#x} is gone")
+        late = f"the guest was asked but did not release {request.unit_address:#x} within {wait:g} s"
+        fail(command, f"{late}; in Linux, drmgr -c slot -s SLOT -r releases it (`vm devices` shows SLOT)")
+    typer.echo(f"{request.unit_address:#x} is removed")
 
 
 def _devices(command: str, vm: str, backends: Sequence[BusBackend]) -> Sequence[tuple[BusBackend, Any]]:

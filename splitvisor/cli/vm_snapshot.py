@@ -20,10 +20,10 @@ from splitvisor.service.names import SERVICE_NAMES
 TRANSFER_SECONDS = 300.0
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
-Cpu = Annotated[str | None, typer.Option("--cpu", metavar="ADDRESS", help="cpu_service \\[that of the run that has the VM]")]
+Cpu = Annotated[str | None, typer.Option("--cpu", metavar="ADDRESS", help="cpu_service \\[that of the run with the VM]")]
 Connect = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=ADDRESS", help="Where a back end is: hcall, vio or of-client \\[where it was]; may be repeated"),
+    typer.Option(metavar="NAME=ADDRESS", help="Address of a back end: hcall, vio or of-client \\[as saved]; may be repeated"),
 ]
 
 
@@ -40,7 +40,7 @@ def save(
     stop: Annotated[bool, typer.Option("--stop", help="End the VM once it is saved")] = False,
     cpu: Cpu = None,
 ) -> None:
-    """Save a VM: memory, vCPUs, and the state of every back end. It stands still meanwhile, then goes on."""
+    """Save a VM: memory, vCPUs, and the state of every back end. It is paused meanwhile, then continues."""
     from splitvisor.machine.snapshot_file import SnapshotError
     from splitvisor.machine.snapshot_transfer import write_snapshot
     from splitvisor.rpc import machine_pb2  # slow to load
@@ -54,16 +54,16 @@ def save(
         except SnapshotError as error:
             fail("vm save", str(error))
     sizes = f"{_mebibytes(file.stat().st_size)} for {_mebibytes(saved.ram_bytes)} of memory in use"
-    typer.echo(f"{file}: {sizes}; {vm} stood still for {saved.paused_seconds:.2f} s")
+    typer.echo(f"{file}: {sizes}; {vm} was paused for {saved.paused_seconds:.2f} s")
 
 
 def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The snapshot")],
     *,
-    cpu: Annotated[str, typer.Option("--cpu", metavar="ADDRESS", help="The cpu_service that is to have the VM")],
+    cpu: Annotated[str, typer.Option("--cpu", metavar="ADDRESS", help="The cpu_service that will run the VM")],
     connect: Connect = None,
 ) -> None:
-    """Restore a VM on services that run. `splitvisor run --from FILE` does it with services of its own."""
+    """Restore a VM on running services. `splitvisor run --from FILE` does it with services of its own."""
     from splitvisor.machine.snapshot_file import SnapshotError, read_machine
     from splitvisor.machine.snapshot_transfer import restore_requests
 
@@ -84,11 +84,14 @@ def restore(
 def migrate(
     vm: Vm,
     *,
-    to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="The cpu_service to move to, as the present one reaches it")],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="ADDRESS", help="The cpu_service to move to, at an address that the present one can reach"),
+    ],
     connect: Connect = None,
     cpu: Cpu = None,
 ) -> None:
-    """Move a running VM to another cpu_service, with the same back ends or others. When that fails it goes on where it is."""
+    """Move a running VM to another cpu_service, with the same or other back ends. If that fails, it keeps running here."""
     from splitvisor.rpc import machine_pb2  # slow to load
 
     try:
@@ -101,7 +104,7 @@ def migrate(
     request = machine_pb2.MigrateMachineRequest(vm=vm, target=to, backends=backends)
     with machine_stub("vm migrate", vm, cpu) as stub:
         moved = stub.MigrateMachine(request, timeout=TRANSFER_SECONDS)
-    typer.echo(f"{vm} runs at {to}; it stood still for {moved.downtime_seconds:.2f} s, {_mebibytes(moved.sent_bytes)} were sent")
+    typer.echo(f"{vm} runs at {to}; it was paused for {moved.downtime_seconds:.2f} s, {_mebibytes(moved.sent_bytes)} were sent")
 
 
 def _backends(command: str, connect: list[str] | None) -> Mapping[str, str]:

@@ -50,7 +50,7 @@ class Row:
 
 
 class _NoEvents:
-    """The board that is only looked at has nothing to tell."""
+    """Nothing happens on a board that is only inspected."""
 
     def action(self, action: trap_pb2.MachineAction) -> None:
         """Nothing runs."""
@@ -72,7 +72,7 @@ def local_calls() -> list[LocalHypercall | LocalRtas]:
 
 def hypercall_rows(local: Iterable[LocalHypercall | LocalRtas]) -> list[Row]:
     """Return every hypercall, by token."""
-    rows = [Row("H_RTAS", Hcall.H_RTAS, LOCAL, Support.FULL, "LoPAPR 7.2", "gives each call to its owner, see rtas.md")]
+    rows = [Row("H_RTAS", Hcall.H_RTAS, LOCAL, Support.FULL, "LoPAPR 7.2", "passes each call to its owner, see rtas.md")]
     rows += [
         Row(call.call_name, call.token, LOCAL, call.support, call.section, call.note)
         for call in local
@@ -115,11 +115,11 @@ def _owners(call: Hypercall | RtasCall) -> str:
     if key is None:
         return ""
     if key.word is not None:
-        return "an owner for each key, in guest memory"
+        return "one owner per key, in guest memory"
     first = key.argument if key.argument_pair is None else key.argument_pair
     numbers = [first] if key.argument_pair is None else [first, first + 1]
     names = [f"r{4 + each}" if isinstance(call, Hypercall) else f"argument {each + 1}" for each in numbers]
-    return f"an owner for each key in {' and '.join(names)}"
+    return f"one owner per key, in {' and '.join(names)}"
 
 
 def pages() -> dict[str, str]:
@@ -131,24 +131,23 @@ def pages() -> dict[str, str]:
     return {
         "hypercalls.md": _page(
             "Hypercalls",
-            "Every hypercall that has an owner, and whether QEMU's pseries machine has it. Any other token gets H_FUNCTION.",
+            "All hypercalls with an owner, and whether QEMU's pseries machine has them. Any other token returns H_FUNCTION.",
             ("Token", "Name", "Owner", "Support", "QEMU", "Defined in", "Note"),
             [_cells(row, f"{row.token:#x}", row.token in QEMU_HYPERCALLS) for row in hypercalls],
         )
         + _missing("QEMU", ("Token", "Name"), [(f"{token:#x}", f"`{name}`") for token, name in missing.items()]),
         "rtas.md": _page(
             "RTAS calls",
-            "Every RTAS call that has an owner, and whether QEMU's pseries machine has it. The token is what the device tree "
-            "publishes; a call without one gets the next that is free at run time.",
+            "All RTAS calls with an owner, and whether QEMU's pseries machine has them. The device tree publishes the token; "
+            "a call without one gets the next free token at run time.",
             ("Token", "Name", "Owner", "Support", "QEMU", "Defined in", "Note"),
             [_cells(row, f"{row.token:#x}" if row.token is not None else "", row.name in QEMU_RTAS) for row in rtas],
         )
         + _missing("QEMU", ("Name",), [(f"`{name}`",) for name in sorted(QEMU_RTAS - {row.name for row in rtas})]),
         "openfirmware.md": _page(
             "Open Firmware's client interface",
-            "The services that of_client_service has (IEEE 1275, chapter 6.3). Arguments and results are 32-bit cells; "
-            "where there is no number, there may be any. Support is against IEEE 1275; beside it stands whether VOF has the "
-            "service, and what is different there.",
+            "The services of of_client_service (IEEE 1275, chapter 6.3). Arguments and results are 32-bit cells; no number "
+            "means any. Support is relative to IEEE 1275; the next column shows whether VOF has the service, and how it differs.",
             ("Service", "Arguments", "Results", "Support", "VOF", "Section", "Note"),
             [
                 (
@@ -170,8 +169,8 @@ def pages() -> dict[str, str]:
         ),
         "metrics.md": _page(
             "Metrics",
-            "What a service that was started with `--metrics` exports; [observability.md](observability.md) tells how to use it. "
-            "Beside these there are prometheus_client's `process_*`.",
+            "The metrics that a service exports with `--metrics`; [observability.md](observability.md) shows how to use them. "
+            "Each service also exports prometheus_client's `process_*`.",
             ("Name", "Kind", "Labels", "Services", "Meaning"),
             metrics,
         ),

@@ -52,7 +52,7 @@ FILES: tuple[Entry, ...] = (
     ("$XDG_RUNTIME_DIR/splitvisor-*", "A run's sockets, its device trees, and run.json, by which other commands find it."),
     (
         "/dev/shm/splitvisor-*",
-        "The guest's RAM. Both directories are deleted when the run ends, or by the next run if it was killed.",
+        "The guest's RAM.",
     ),
 )
 CERTIFICATE = "Every command that talks to services takes these:"
@@ -121,7 +121,8 @@ def _argument(parameter: Any) -> Entry:
 def _option(parameter: Any) -> Entry:
     names = ", ".join([*parameter.opts, *parameter.secondary_opts])
     value = "" if parameter.is_flag else f" {parameter.metavar or 'VALUE'}"
-    default = "" if parameter.default in (None, False, "") else f" (default: {parameter.default})"
+    hidden = parameter.default in (None, False, "") or not parameter.show_default
+    default = "" if hidden else f" (default: {parameter.default})"
     return names + value, f"{parameter.help}{default}"
 
 

@@ -56,10 +56,10 @@ class Options:
     """What the command line may set."""
 
     to: str = field(metadata={"metavar": "ADDRESS", "help": "the back end"})
-    scenario: Path = field(metadata={"metavar": "FILE", "help": "what may go wrong, a TOML file"})
+    scenario: Path = field(metadata={"metavar": "FILE", "help": "the scenario, a TOML file"})
     backend: str = field(default="", metadata={"metavar": "NAME", "help": "the back end's name in the scenario"})
     journal: Path | None = field(
-        default=None, metadata={"metavar": "FILE", "help": "put a line of JSON there for each fault that happened"}
+        default=None, metadata={"metavar": "FILE", "help": "write a line of JSON to this file for each fault"}
     )
 
 

@@ -245,7 +245,7 @@ def _device(table: Any, where: str, number: int) -> Device:
         raise ConfigError(
             where,
             f"{here}.unit_address",
-            f"{address!r} is no unit address",
+            f"{address!r} is not a unit address",
             f"give {UNIT_ADDRESSES.start:#x} to {UNIT_ADDRESSES.stop - 1:#x}, or leave it out",
         )
     backend = rest.pop("backend", VIO_SERVICE)
@@ -286,7 +286,7 @@ def check_backends(backends: Sequence[BackendAddress], where: tuple[str, str]) -
         if not BACKEND_NAME.fullmatch(backend.name):
             raise ConfigError(*where, f"{backend.name!r} is no name", f"give {BACKEND_NAME_RULE}")
         if backend.name in taken:
-            raise ConfigError(*where, f"{backend.name} is there already", "give each back end a name of its own")
+            raise ConfigError(*where, f"{backend.name} is taken", "give each back end a name of its own")
         taken.add(backend.name)
         if not backend.address:
             raise ConfigError(*where, f"{backend.name} has no address", "give unix:/path or host:port")
@@ -306,7 +306,7 @@ def _backend(table: Any, where: str, number: int) -> BackendAddress:
         raise ConfigError(where, here, "is not a name and an address", remedy)
     slots = table.get("slots")
     if slots is not None and (not isinstance(slots, int) or isinstance(slots, bool) or not 1 <= slots <= SLOTS):
-        raise ConfigError(where, f"{here}.slots", f"{slots!r} is no number of slots", f"give 1 to {SLOTS}, or leave it out")
+        raise ConfigError(where, f"{here}.slots", f"{slots!r} is not a number of slots", f"give 1 to {SLOTS}, or leave it out")
     return BackendAddress(table["name"], table["address"], slots or 0)
 
 

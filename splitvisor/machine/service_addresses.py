@@ -32,7 +32,7 @@ def parse_connect(values: Sequence[str], where: str = "splitvisor run: --connect
         if not address:
             raise ConfigError(where, "", f"{name} has no address", f"give {name}=unix:/path or {name}=host:port")
         if name in targets:
-            raise ConfigError(where, "", f"{name} is there twice", "give each service once")
+            raise ConfigError(where, "", f"{name} is given twice", "give each service once")
         try:
             targets[name] = check_address(address)
         except AddressError as error:

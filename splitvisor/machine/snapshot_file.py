@@ -128,7 +128,7 @@ def parse_machine(payload: bytes) -> pb.SavedMachine:
     try:
         machine = pb.SavedMachine.FromString(payload)
     except DecodeError as error:
-        raise SnapshotError("the snapshot does not say what machine it is of") from error
+        raise SnapshotError("the snapshot does not describe its machine") from error
     if machine.version != MACHINE_VERSION:
         raise SnapshotError(f"the saved machine has version {machine.version}, this Splitvisor knows version {MACHINE_VERSION}")
     return machine
@@ -150,5 +150,5 @@ def _digest(head: bytes, payload: bytes) -> bytes:
 def _read(source: Source, size: int, where: str) -> bytes:
     data = source.read(size)
     if len(data) != size:
-        raise SnapshotError(f"the snapshot ends within {where}; it was not written to its end")
+        raise SnapshotError(f"the snapshot ends within {where}; it is incomplete")
     return data

@@ -35,18 +35,17 @@ SERVICE_OPTIONS: ChannelOptions = (
 """For channels of one service to another: a dead or stopped peer is noticed within seconds, and found when it is back."""
 
 _CLOSED = (
-    "it closed the connection: it wants a certificate (tls:HOST:PORT) of its own authority that has not expired (see its log), "
-    "or just ended"
+    "it closed the connection: it requires a valid certificate of its own authority (tls:HOST:PORT; see its log), or just ended"
 )
 _OTHER_HOST = "its certificate is for another host; issue one with --host HOST as in the address"
 _NO_SERVICE = "its certificate is not a service's; issue one with --role cpu or backend"
 _EXPLANATIONS: Sequence[tuple[str, str]] = (
-    ("WRONG_VERSION_NUMBER", "it does not speak TLS; give its address as it listens there, or start it with --tls"),
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS; give the address that it listens on, or start it with --tls"),
     ("Hostname Verification Check failed", _OTHER_HOST),
     ("Hostname mismatch", _OTHER_HOST),
     ("IP address mismatch", _OTHER_HOST),
     ("certificate has expired", "its certificate has expired; issue a new one"),
-    ("certificate is not yet valid", "its certificate does not hold yet; check both hosts' clocks"),
+    ("certificate is not yet valid", "its certificate is not valid yet; check both hosts' clocks"),
     ("unsupported certificate purpose", _NO_SERVICE),
     ("unsuitable certificate purpose", _NO_SERVICE),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is from another authority; use certificates of one `splitvisor certs init`"),

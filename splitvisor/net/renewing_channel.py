@@ -99,12 +99,12 @@ class _Row:
         except TlsError as error:
             self._refused = stamp
             if structlog.is_configured():  # Else this is a command, whose output is not for logs.
-                _log.warning("new certificate not taken", reason=str(error))
+                _log.warning("new certificate not loaded", reason=str(error))
             return
         self._retired.append(self._newest)
         self._newest = _Generation(self._make(_channel_credentials(credentials)), stamp)
         if structlog.is_configured():
-            _log.info("new certificate taken", file=str(self._files.certificate))
+            _log.info("new certificate loaded", file=str(self._files.certificate))
 
     def close(self) -> Sequence[Any]:
         """Renew no more; return the channels that are open, to be closed."""

@@ -36,9 +36,9 @@ class ClientContext:
             try:
                 self._context = _context(self._files.load())
             except TlsError as error:
-                _log.warning("new certificate not taken", reason=str(error))
+                _log.warning("new certificate not loaded", reason=str(error))
             else:
-                _log.info("new certificate taken", file=str(self._files.certificate))
+                _log.info("new certificate loaded", file=str(self._files.certificate))
         return self._context
 
 

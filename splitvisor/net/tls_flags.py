@@ -14,9 +14,9 @@ from splitvisor.net.tls_files import DIRECTORY_VARIABLE, FILE_NAMES, variable
 
 FLAGS: Mapping[str, tuple[str, str, str]] = {
     "tls": ("DIR", DIRECTORY_VARIABLE, f"directory with this command's certificate: {', '.join(FILE_NAMES.values())}"),
-    "tls_cert": ("FILE", variable("cert"), "the certificate, when it is elsewhere"),
-    "tls_key": ("FILE", variable("key"), "its key, when it is elsewhere"),
-    "tls_ca": ("FILE", variable("ca"), "the authority's certificate, when it is elsewhere"),
+    "tls_cert": ("FILE", variable("cert"), "the certificate, if it is elsewhere"),
+    "tls_key": ("FILE", variable("key"), "its key, if it is elsewhere"),
+    "tls_ca": ("FILE", variable("ca"), "the authority's certificate, if it is elsewhere"),
 }
 """Metavar, environment variable and help of each flag, by its name as a variable."""
 

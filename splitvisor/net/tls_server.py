@@ -38,9 +38,9 @@ class _Renewal:
         try:
             configuration = _configuration(_load(self._files))
         except TlsError as error:
-            _log.warning("new certificate not taken", reason=str(error))
+            _log.warning("new certificate not loaded", reason=str(error))
             return None
-        _log.info("new certificate taken", file=str(self._files.certificate))
+        _log.info("new certificate loaded", file=str(self._files.certificate))
         return configuration
 
 

@@ -53,35 +53,31 @@ Source = Callable[[], Iterable[Sample]]
 _CPU, _VIO, _HCALL = "cpu", "vio", "hcall"
 _BACK_ENDS, _ALL = "hcall, vio, of-client", "all"
 
-INFO = Metric("splitvisor_service_info", Kind.GAUGE, ("service", "version"), "1; the labels say what this is.", _ALL)
+INFO = Metric("splitvisor_service_info", Kind.GAUGE, ("service", "version"), "Always 1; labels name service and version.", _ALL)
 DROPPED_SAMPLES = Metric(
     "splitvisor_dropped_samples", Kind.GAUGE, (), f"Samples left out of this scrape: more than {MAX_VMS} VMs.", _ALL
 )
-STATE = Metric("splitvisor_machine_state", Kind.GAUGE, ("vm", "state"), "1 for the state that the machine is in.", _CPU)
+STATE = Metric("splitvisor_machine_state", Kind.GAUGE, ("vm", "state"), "1 for the machine's present state.", _CPU)
 UPTIME = Metric("splitvisor_machine_uptime_seconds", Kind.GAUGE, ("vm",), "Seconds since the machine was started.", _CPU)
-RESETS = Metric("splitvisor_machine_resets_total", Kind.COUNTER, ("vm",), "Resets, the start included.", _CPU)
+RESETS = Metric("splitvisor_machine_resets_total", Kind.COUNTER, ("vm",), "Resets, including the start.", _CPU)
 RAM = Metric("splitvisor_machine_ram_bytes", Kind.GAUGE, ("vm",), "Guest RAM.", _CPU)
 VCPUS = Metric("splitvisor_machine_vcpus", Kind.GAUGE, ("vm",), "Configured vCPUs.", _CPU)
 CALLS = Metric("splitvisor_calls_total", Kind.COUNTER, ("vm", "call", "owner"), "Hypercalls and RTAS calls by owner.", _CPU)
 REMOTE_CALL = Metric(
     "splitvisor_remote_call_seconds", Kind.HISTOGRAM, ("vm", "call", "backend", "result"),
-    "How long a vCPU waited for a back end's answer, by class of result.", _CPU,
+    "Time that a vCPU waited for a back end's answer, by class of result.", _CPU,
 )  # fmt: skip
-POSTED_CALLS = Metric("splitvisor_posted_calls_total", Kind.COUNTER, ("vm", "backend"), "Calls that were posted.", _CPU)
+POSTED_CALLS = Metric("splitvisor_posted_calls_total", Kind.COUNTER, ("vm", "backend"), "Posted calls.", _CPU)
 POSTED_BYTES = Metric("splitvisor_posted_bytes_total", Kind.COUNTER, ("vm", "backend"), "Bytes of posted calls.", _CPU)
 CREDIT_STALLS = Metric(
     "splitvisor_credit_stalls_total", Kind.COUNTER, ("vm", "backend"), "Calls that got H_BUSY for want of credit.", _CPU
 )
 ATTACHED = Metric("splitvisor_backend_attached", Kind.GAUGE, ("vm", "backend"), "1 while the back end's stream is up.", _CPU)
-RECONNECTS = Metric(
-    "splitvisor_backend_reconnects_total", Kind.COUNTER, ("vm", "backend"), "How often a back end was attached again.", _CPU
-)
+RECONNECTS = Metric("splitvisor_backend_reconnects_total", Kind.COUNTER, ("vm", "backend"), "Reconnections of a back end.", _CPU)
 INTERRUPTS = Metric(
     "splitvisor_interrupts_total", Kind.COUNTER, ("vm", "source"), "Pulses of interrupt sources, the source in hexadecimal.", _CPU
 )
-DECREMENTER = Metric(
-    "splitvisor_decrementer_interrupts_total", Kind.COUNTER, ("vm",), "Decrementer interrupts that became due.", _CPU
-)
+DECREMENTER = Metric("splitvisor_decrementer_interrupts_total", Kind.COUNTER, ("vm",), "Decrementer interrupts.", _CPU)
 EXCEPTIONS = Metric(
     "splitvisor_vcpu_exceptions_total", Kind.COUNTER, ("vm", "exception"),
     "Exits of the vCPU for exceptions that guest instructions raised; hypercalls are in splitvisor_calls_total.", _CPU,
@@ -91,33 +87,31 @@ CPU_TIME = Metric(
     "splitvisor_vcpu_cpu_seconds_total", Kind.COUNTER, ("vm",),
     "CPU time of the vCPU thread: the guest's instructions and the calls of owner local.", _CPU,
 )  # fmt: skip
-IDLE_TIME = Metric(
-    "splitvisor_vcpu_idle_seconds_total", Kind.COUNTER, ("vm",), "Seconds in which no vCPU had anything to do.", _CPU
-)
+IDLE_TIME = Metric("splitvisor_vcpu_idle_seconds_total", Kind.COUNTER, ("vm",), "Seconds in which all vCPUs were idle.", _CPU)
 WATCHERS = Metric("splitvisor_trap_watchers", Kind.GAUGE, ("vm",), "Watchers of WatchTraps.", _CPU)
 WATCH_MISSED = Metric(
     "splitvisor_trap_watch_missed_total", Kind.COUNTER, ("vm",), "Calls that watchers missed because they were too slow.", _CPU
 )
 HANDLER = Metric(
     "splitvisor_handler_seconds", Kind.HISTOGRAM, ("vm", "call", "result"),
-    "How long a back end's handler worked on a call, waiting included, by class of result.", _BACK_ENDS,
+    "Time that a back end's handler took for a call, including waits, by class of result.", _BACK_ENDS,
 )  # fmt: skip
 ATTACHED_VMS = Metric("splitvisor_attached_vms", Kind.GAUGE, (), "VMs whose stream to this back end is up.", _BACK_ENDS)
 CONSOLE_OUTPUT = Metric(
-    "splitvisor_console_output_bytes_total", Kind.COUNTER, ("vm", "console"), "What the guest wrote to a terminal.", _VIO
+    "splitvisor_console_output_bytes_total", Kind.COUNTER, ("vm", "console"), "Bytes that the guest wrote to a terminal.", _VIO
 )
 CONSOLE_INPUT = Metric(
-    "splitvisor_console_input_bytes_total", Kind.COUNTER, ("vm", "console"), "What was typed for the guest.", _VIO
+    "splitvisor_console_input_bytes_total", Kind.COUNTER, ("vm", "console"), "Bytes typed for the guest.", _VIO
 )
 CONSOLE_DROPPED = Metric(
-    "splitvisor_console_dropped_bytes_total", Kind.COUNTER, ("vm", "console"), "Output that readers missed: they were too slow.",
+    "splitvisor_console_dropped_bytes_total", Kind.COUNTER, ("vm", "console"), "Bytes of output that slow readers missed.",
     _VIO,
 )  # fmt: skip
 CONSOLE_READERS = Metric("splitvisor_console_readers", Kind.GAUGE, ("vm", "console"), "Terminals attached to a console.", _VIO)
 REVISIONS = Metric(
-    "splitvisor_store_revisions_total", Kind.COUNTER, ("vm", "origin"), "Device-tree revisions stored from here.", _HCALL
+    "splitvisor_store_revisions_total", Kind.COUNTER, ("vm", "origin"), "Device-tree revisions that this service stored.", _HCALL
 )
-HEAD = Metric("splitvisor_store_head_revision", Kind.GAUGE, ("vm",), "The newest revision that was stored from here.", _HCALL)
+HEAD = Metric("splitvisor_store_head_revision", Kind.GAUGE, ("vm",), "The newest revision that this service stored.", _HCALL)
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """Every metric. Beside these a service exports prometheus_client's process_* metrics."""

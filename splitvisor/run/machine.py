@@ -109,7 +109,7 @@ def _console_address(config: MachineConfig, vio: str) -> str:
     return next(backend.address for backend in config.backends if backend.name == places[0])
 
 
-_UNREAD = "nobody reads the console any more, and the text has not come"
+_UNREAD = "the console's output was closed before it showed the text"
 
 
 async def _start(stub: _Stub, request: RunRequest, backends: Mapping[str, str]) -> int:

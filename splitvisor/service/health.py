@@ -83,8 +83,8 @@ def make_parser() -> ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="splitvisor health",
-        description="Ask a service whether it serves (grpc.health.v1).",
-        epilog="Exit status: 0 it serves, 1 it does not or does not answer, 2 bad usage.",
+        description="Check the health of a service (grpc.health.v1).",
+        epilog="Exit status: 0 it is healthy, 1 it is not or does not answer, 2 bad usage.",
     )
     parser.add_argument("address", metavar="ADDRESS", help="unix:/path or host:port")
     parser.add_argument(

@@ -40,13 +40,13 @@ def make_parser(name: Servable, options: type[Any]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=name.program,
         description=f"Run {name.package}: {name.summary}.",
-        epilog="SIGTERM or SIGINT stops it; calls under way get 3 seconds.",
+        epilog="SIGTERM or SIGINT stops it; calls in progress get 3 seconds.",
     )
     parser.add_argument(
         "--listen",
         metavar="ADDRESS",
         action="append",
-        help="unix:/path, a loopback host:port, or with TLS any host:port or tls:host:port; may be given again "
+        help="unix:/path, a loopback host:port, or with TLS any host:port or tls:host:port; may be repeated "
         f"(default: {name.command}.sock in splitvisor-services-UID, a private directory in $XDG_RUNTIME_DIR or /tmp)",
     )
     add_tls_flags(parser)
@@ -64,7 +64,7 @@ def make_parser(name: Servable, options: type[Any]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--metrics",
         metavar="HOST:PORT",
-        help="serve Prometheus metrics there over HTTP to whoever can reach it; PORT alone: on loopback",
+        help="serve Prometheus metrics there over HTTP, without access control; PORT alone: on loopback",
     )
     parser.add_argument(
         "--otel",
@@ -72,8 +72,8 @@ def make_parser(name: Servable, options: type[Any]) -> argparse.ArgumentParser:
         help="send OpenTelemetry spans to this OTLP collector, such as http://127.0.0.1:4317 "
         "(default: OTEL_EXPORTER_OTLP_ENDPOINT of the environment)",
     )
-    parser.add_argument("--ready-fd", type=int, metavar="N", help="write a line of JSON there once listening")
-    parser.add_argument("--parent-fd", type=int, metavar="N", help="a pipe; stop at its end of file")
+    parser.add_argument("--ready-fd", type=int, metavar="N", help="write a line of JSON to this descriptor once listening")
+    parser.add_argument("--parent-fd", type=int, metavar="N", help="stop when this pipe is closed")
     own = parser.add_argument_group(f"options of {name.package}")
     for option in _fields(options):
         own.add_argument(
@@ -107,7 +107,7 @@ class _Option:
 
 
 class _Append(argparse.Action):
-    """Collects the values of a flag that may be given again into a tuple."""
+    """Collects the values of a flag that may be repeated into a tuple."""
 
     def __call__(self, _parser: Any, namespace: argparse.Namespace, values: Any, _flag: str | None = None) -> None:
         setattr(namespace, self.dest, (*getattr(namespace, self.dest), values))

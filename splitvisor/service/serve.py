@@ -205,12 +205,12 @@ def _bind(server: grpc.aio.Server, address: Address) -> str:
         else:
             port = server.add_insecure_port(address.target)
     except RuntimeError as error:
-        raise AddressError(f"{address.text}: cannot listen there; is another service running at it?") from error
+        raise AddressError(f"{address.text}: cannot listen there; is another service using it?") from error
     if path is None:
         return f"{address.text.rpartition(':')[0]}:{port}"
     path.chmod(SOCKET_MODE)
     if path.parent.stat().st_mode & 0o077:
-        _log.warning("other users may enter the socket's directory; chmod 700 it", directory=str(path.parent))
+        _log.warning("other users can enter the socket's directory; chmod 700 it", directory=str(path.parent))
     return address.text
 
 

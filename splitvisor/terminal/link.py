@@ -56,8 +56,8 @@ class TerminalEnd(Enum):
 
     LEFT = "left with ^] q"
     VM_ENDED = "the VM ended"
-    EXIT_TEXT = "the guest printed the text that was waited for"
-    OUTPUT_CLOSED = "nobody reads the output any more"
+    EXIT_TEXT = "the guest printed the expected text"
+    OUTPUT_CLOSED = "the output was closed"
     LOST = "the connection was lost for too long"
 
 
@@ -268,7 +268,7 @@ class ConsoleLink:
 
     def _lose_place(self, reason: str) -> None:
         """Somebody else types now; go on as a reader."""
-        self._notify(f"{reason}; reading on")
+        self._notify(f"{reason}; now reading only")
         self.reopen(writer=False)
 
     async def _converse(self, call: _Call) -> bool:
@@ -312,7 +312,7 @@ class ConsoleLink:
     def _lose(self, count: int) -> None:
         self.lost += count
         self._position += count
-        self._notify(f"{count} bytes skipped: too slow, or away for too long")
+        self._notify(f"{count} bytes skipped: too slow, or disconnected for too long")
 
     def _acknowledge(self, count: int) -> None:
         count = max(0, min(count, len(self._input)))

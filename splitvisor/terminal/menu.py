@@ -24,12 +24,12 @@ class Command(Enum):
 
 MENU = "q quit, f take over, r read only, s status, l list, n next console, ? help, ^] send ^]"
 HELP = (
-    "q  leave; the guest runs on unless this is its `splitvisor run`",
-    "f  type here, also when somebody else does: they read on and are told",
-    "r  only read, so that somebody else can type",
-    "s  what this terminal is attached to, and how",
-    "l  the consoles of this VM",
-    "n  go to the next console of this VM",
+    "q  leave; the guest keeps running unless this is its `splitvisor run`",
+    "f  type here; the present writer becomes a reader and gets a notice",
+    "r  only read, so that another terminal can type",
+    "s  show what this terminal is attached to",
+    "l  list the consoles of this VM",
+    "n  switch to the next console of this VM",
     "?  these lines",
     "^] send ^] to the guest; any other key closes the menu",
 )

@@ -182,7 +182,7 @@ class _Terminal:
     async def _take_over(self) -> None:
         if not self._link.is_writer:
             self._link.reopen(writer=True, force=True)
-        self._notify("you type on this console")
+        self._notify("you can type on this console")
 
     async def _release(self) -> None:
         await self._drain()

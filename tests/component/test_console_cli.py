@@ -155,7 +155,7 @@ def test_attach_ends_when_nobody_reads_its_output() -> None:
                 await asyncio.sleep(0.01)
             os.close(read_end)
             _, errors = await process.communicate()
-            assert (process.returncode, errors) == (0, b"[VM vm: nobody reads the output any more]\n")
+            assert (process.returncode, errors) == (0, b"[VM vm: the output was closed]\n")
 
     run_bare(scenario)
 

@@ -175,7 +175,7 @@ def test_a_console_with_a_writer_is_refused_and_can_be_taken_over(ends: Ends) ->
                 await carol.opened()
                 guest.post(b"for both")
                 assert await ends.shown(8) == b"for both", "who lost the writer's place reads on"
-                assert notes == ["carol took over; reading on"]
+                assert notes == ["carol took over; now reading only"]
                 await guest.end()
                 assert (await terminal).end is TerminalEnd.VM_ENDED
 
@@ -226,7 +226,7 @@ def test_output_that_the_console_no_longer_has_is_counted(ends: Ends) -> None:
                 await guest.end()
                 assert (await terminal).lost_bytes == 1000
         assert notes[0].startswith("disconnected: ")
-        assert notes[1:] == ["1000 bytes skipped: too slow, or away for too long", "connected again"]
+        assert notes[1:] == ["1000 bytes skipped: too slow, or disconnected for too long", "connected again"]
 
     run(scenario)
 

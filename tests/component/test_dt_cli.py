@@ -201,7 +201,7 @@ def test_without_a_running_vm_a_name_is_asked_for(run_directory: Path, monkeypat
         "splitvisor dt history: no VM is running; name one, and give --address ADDRESS for services started by hand\n"
     )
     monkeypatch.setenv("SPLITVISOR_CONNECT", "hcall=unix:/nowhere/s")
-    assert dt("history", status=2).startswith("splitvisor dt history: name the VM; SPLITVISOR_CONNECT tells where services are")
+    assert dt("history", status=2).startswith("splitvisor dt history: name the VM; SPLITVISOR_CONNECT has addresses of services")
 
 
 def test_watch_tells_what_comes_and_what_it_changes(trees: Trees) -> None:

@@ -328,7 +328,7 @@ def test_what_is_too_large_is_refused(stack: Stack) -> None:
 
 def test_it_is_healthy_like_every_service(stack: Stack) -> None:
     with grpc.insecure_channel(stack.gateway.grpc) as channel:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE, wait_for_ready=True)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 

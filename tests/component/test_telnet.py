@@ -108,7 +108,7 @@ def test_a_second_writer_reads_and_types_once_the_place_is_free() -> None:
             async with Viewer(server.address, writer=True, client_name="alice") as alice:
                 await alice.opened()
                 client = await Client().connect(port)
-                assert b"alice types on this console; reading only" in await client.until(b"]\r\n")
+                assert b"alice types on this console; now reading only" in await client.until(b"]\r\n")
                 client.type(b"dropped")
                 guest.post(b"for both\r\n")
                 assert await client.until(b"\r\n") == b"for both\r\n"

@@ -247,7 +247,7 @@ def test_a_back_end_with_a_wrong_certificate_is_told_why(
         for certificate, address, reason in (
             (authority.issue(Role.CPU), backend.tls_address, "for another host; issue one with --host"),
             (foreign, backend.tls_address, "its certificate is from another authority"),
-            (None, plain, "it wants a certificate"),
+            (None, plain, "it requires a valid certificate"),
         ):
             monkeypatch.setenv("SPLITVISOR_TLS", str(certificate or ""))
             client = Client(address)

@@ -42,7 +42,7 @@ def boot(guests: Guests) -> tuple[str, ...]:
 def save(console: Console, file: Path, *arguments: str) -> None:
     done = console.splitvisor("vm", "save", VM, str(file), *arguments)
     assert done.returncode == 0, done.stderr
-    assert "stood still for" in done.stdout
+    assert "was paused for" in done.stdout
 
 
 def whole(before: str, after: str) -> str:
@@ -222,7 +222,7 @@ def test_a_guest_moves_while_it_prints_and_its_terminal_stays(moving: Moving) ->
     moving.terminal.expect(r"^300\r?$")
     moved = moving.migrate()
     assert moved.returncode == 0, moved.stderr
-    assert "stood still for" in moved.stdout
+    assert "was paused for" in moved.stdout
     assert moving.state(moving.services["cpu"]).state == machine_pb2.MACHINE_STATE_STOPPED
     assert moving.state(moving.target).state == machine_pb2.MACHINE_STATE_RUNNING
     count_on(moving.terminal)

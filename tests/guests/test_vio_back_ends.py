@@ -238,7 +238,7 @@ def test_devices_come_and_go_at_other_back_ends_too(run: Run, guests: Guests, in
 
         for address in (FOREIGN, SECOND):
             removed = console.splitvisor("vm", "device-remove", VM, hex(address))
-            assert (removed.returncode, removed.stdout) == (0, f"{address:#x} is gone\n"), removed
+            assert (removed.returncode, removed.stdout) == (0, f"{address:#x} is removed\n"), removed
         assert on_the_bus(console) == ["71000000", "71000001"]
         console.type("poweroff\n")
         assert console.wait() == 0

@@ -16,7 +16,7 @@ from splitvisor.machine.service_addresses import parse_backends
 
 @pytest.mark.parametrize("name", ["", "Echo", "9lives", "a b", "a/b", "x" * 64])
 def test_a_back_end_needs_a_name_that_sockets_and_flags_can_have(name: str) -> None:
-    with pytest.raises(ValueError, match="is no name of a back end; give"):
+    with pytest.raises(ValueError, match="is not a name for a back end; give"):
         Backend(name, Session)
 
 
@@ -47,8 +47,8 @@ def test_back_ends_come_from_the_file_and_the_flags_and_stand_after_our_own(tmp_
         (["echo"], "echo has no address"),
         (["=unix:/a"], "'' is no name"),
         (["E=unix:/a"], "'E' is no name"),
-        (["a=unix:/a", "a=unix:/b"], "a is there already"),
-        (["vio_service=unix:/a"], "vio_service is there already"),
+        (["a=unix:/a", "a=unix:/b"], "a is taken"),
+        (["vio_service=unix:/a"], "vio_service is taken"),
         (["a=unix:relative"], "absolute path"),
         (["a=nonsense"], "not an address"),
         ([f"b{number}=unix:/b" for number in range(MAX_FURTHER_BACKENDS + 1)], "are too many"),

@@ -102,7 +102,7 @@ def test_only_services_get_certificates_for_servers(role: Role, tmp_path: Path) 
     assert ExtendedKeyUsageOID.CLIENT_AUTH in purposes
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     if not role.serves:
-        with pytest.raises(CertificateError, match="does not serve"):
+        with pytest.raises(CertificateError, match="is for clients"):
             authority.issue(role, hosts=["vio.example"])
 
 

@@ -264,7 +264,7 @@ class _Connection:
         try:
             attachment = console.attach(self._name, writer=console.writer is None, force=False, replay=True)
             if console.writer is not None and not attachment.is_writer:
-                await self._say(f"[{console.writer.client} types on this console; reading only]\r\n")
+                await self._say(f"[{console.writer.client} types on this console; now reading only]\r\n")
             while attachment is not None:
                 attachment = await self._converse(attachment)
         except ConsoleBusyError as error:
