@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests import amounts
 
@@ -70,11 +71,20 @@ def kind_of(path: PurePath) -> Kind:
     raise pytest.UsageError(f"{path}: in no folder of KINDS in tests/selection.py, which has the marks of all tests")
 
 
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's types are not for others
+    """Hands a worker a file of tests at a time, or a folder of those that belong together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        kind = kind_of(ROOT / path)
+        return kind.path if kind.together else path
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Have `--fast` and `--long`."""
     group = parser.getgroup("splitvisor")
     group.addoption("--fast", action="store_true", help=f"leave out what is marked {', '.join(NOT_FAST)}")
-    group.addoption("--long", action="store_true", help="more faults, more hostile input, more examples, and tests that take more than a minute")
+    group.addoption("--long", action="store_true", help="more faults, hostile input and examples, and what takes minutes")
 
 
 @pytest.hookimpl(tryfirst=True)  # Before the plugin that reads the timeout.
@@ -92,14 +102,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return len(os.sched_getaffinity(0)) if folders and not config.option.collectonly else 0
 
 
-@pytest.hookimpl(tryfirst=True)  # Before the plugin that selects by marks.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
+    """Let KINDS decide what runs in one process."""
+    return Scheduling(config, log)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test."""
+    for mark in kind_of(item.path).marks:
+        item.add_marker(mark)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark all tests, and leave out what is not wanted."""
-    for item in items:
-        kind = kind_of(item.path)
-        for mark in kind.marks:
-            item.add_marker(mark)
-        item.add_marker(pytest.mark.xdist_group(kind.path if kind.together else str(item.path)))
+    """Put tests in the order of KINDS, and leave out what is not wanted."""
     items.sort(key=lambda item: KINDS.index(kind_of(item.path)))
     unwanted = (*(NOT_FAST if config.option.fast else ()), *(() if config.option.long else (LONG,)))
     left = [item for item in items if any(item.get_closest_marker(mark) for mark in unwanted)]
