@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A VM's link to one back end, over all its connections: calls that wait, posted calls, resets, and what the back end sends."""
+"""A VM's link to one back end, over all its connections: traps that wait, posted traps, resets, and what the back end sends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cpu_service.link.connection import MessageTap
 from cpu_service.link.errors import BackendUnavailableError
 from cpu_service.link.events import HeldEvents, LinkEvents
 from cpu_service.link.introduction import Introduction
-from cpu_service.link.ledger import CallLedger
+from cpu_service.link.ledger import TrapLedger
 from cpu_service.link.memory_answers import MemoryAnswers
 from cpu_service.link.offer import BackendOffer
 from cpu_service.link.outbox import Outbox, PostedCounts
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 class BackendLink:
-    """The calls of one VM to one back end.
+    """The traps of one VM to one back end.
 
     Args:
         name: the back end's name in the configuration.
@@ -53,7 +53,7 @@ class BackendLink:
     ) -> None:
         self.name, self.address = name, address
         self.offer = BackendOffer(hello.devices, lambda: events.keys_changed(self))
-        self._ledger = CallLedger()
+        self._ledger = TrapLedger()
         self._outbox = Outbox(Introduction(hello, state), self.offer, self._ledger)
         self._attachment = Attachment(
             name, address, self._outbox, self.offer, self._take, lambda: events.connection_changed(self), tap
@@ -76,7 +76,7 @@ class BackendLink:
 
     @property
     def posted(self) -> PostedCounts:
-        """Calls that no vCPU waited for."""
+        """Traps that no vCPU waited for."""
         return self._outbox.posted
 
     @property
@@ -102,14 +102,14 @@ class BackendLink:
         self._attachment.close(reason)
 
     def abandon(self) -> None:
-        """Let a call that waits, and all that follow, return None at once: the machine stops. From any thread."""
+        """Let a trap that waits, and all that follow, return None at once: the machine stops. From any thread."""
         self._answers.abandon()
         if (connection := self._outbox.connection) is not None:
             connection.interrupt()
 
     # The vCPU's thread.
 
-    def call(
+    def trap(
         self,
         route: int,
         vcpu: int,
@@ -120,17 +120,17 @@ class BackendLink:
         invoke: Callable[[pb.Invoke], pb.InvokeResult],
         traceparent: str = "",
     ) -> pb.Reply | None:
-        """Make a synchronous call and wait for its reply; None after timeout seconds.
+        """Send a trap and wait for its reply; None after timeout seconds.
 
         Args:
             route: index into the offer.
-            vcpu: whose call it is.
+            vcpu: whose trap it is.
             arguments: registers from r4, or RTAS argument words.
             returns: RTAS: room for return words.
             operands: the memory that the route asks for.
             timeout: seconds; reconnects take place within it.
             invoke: carries out hypercalls that the back end makes on behalf of this vCPU.
-            traceparent: the span that the call is in; empty: none.
+            traceparent: the span that the trap is in; empty: none.
         """
         request = pb.AttachRequest()
         trap = request.trap  # In its place: half the time of making a trap and then a request with it.
@@ -178,7 +178,7 @@ class BackendLink:
         size: int,
         traceparent: str = "",
     ) -> bool:
-        """Make a posted call of so many bytes; False when the route's credit does not allow it."""
+        """Send a posted trap of so many bytes; False when the route's credit does not allow it."""
         if not self._outbox.take_credit(route, size):
             return False
         trap = pb.Trap(
@@ -189,7 +189,7 @@ class BackendLink:
         return True
 
     def wait_for_credit(self, timeout: float) -> None:
-        """Wait until the back end acknowledges posted calls, timeout seconds at most."""
+        """Wait until the back end acknowledges posted traps, timeout seconds at most."""
         if not self._answers.abandoned:
             self._outbox.wait_for_credit(timeout)
 

@@ -40,7 +40,7 @@ class LinkStatus(Protocol):
 
     @property
     def posted(self) -> PostedCounts:
-        """Calls that no vCPU waited for."""
+        """Traps that no vCPU waited for."""
 
 
 class LinkEvents(Protocol):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a connection begins: who the VM is, how far its calls have come, and the state that a restored session starts with."""
+"""How a connection begins: who the VM is, how far its traps have come, and the state that a restored session starts with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Introduction:
         """The machine runs already: a restored session goes on at once."""
 
     def requests(self, devices: Iterable[pb.DeviceSpec], positions: Iterable[pb.VcpuPosition]) -> list[pb.AttachRequest]:
-        """Return the messages, for a back end with these devices and calls that have come so far."""
+        """Return the messages, for a back end with these devices and traps that have come so far."""
         hello = pb.Hello()
         hello.CopyFrom(self._hello)
         hello.ClearField("devices")

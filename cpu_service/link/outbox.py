@@ -12,26 +12,26 @@ from dataclasses import dataclass
 from cpu_service.link.connection import Connection
 from cpu_service.link.errors import BackendUnavailableError
 from cpu_service.link.introduction import Introduction
-from cpu_service.link.ledger import CallLedger
+from cpu_service.link.ledger import TrapLedger
 from cpu_service.link.offer import BackendOffer
 from splitvisor.rpc import trap_pb2 as pb
 
 GATHER_S = 0.002
-"""How long posted calls wait for more of their kind."""
+"""How long posted traps wait for more of their kind."""
 BATCH_CALLS = 128
-"""Posted calls after which a batch goes at once."""
+"""Posted traps after which a batch goes at once."""
 MAX_UNREAD = 64
-"""Requests that the back end has not taken from the stream when it asks for memory again; with more, the stream ends."""
+"""Requests that the back end has not taken when it asks for memory again; with more, the connection ends."""
 
 
 @dataclass
 class PostedCounts:
-    """Calls that no vCPU waited for, so far."""
+    """Traps that no vCPU waited for, so far."""
 
-    calls: int = 0
+    traps: int = 0
     bytes: int = 0
     stalls: int = 0
-    """Calls that were not posted for want of credit."""
+    """Traps that were not posted for want of credit."""
 
 
 class Outbox:
@@ -40,10 +40,10 @@ class Outbox:
     Args:
         introduction: what each connection begins with.
         offer: has the devices that the introduction names.
-        ledger: the link's calls.
+        ledger: of the traps.
     """
 
-    def __init__(self, introduction: Introduction, offer: BackendOffer, ledger: CallLedger) -> None:
+    def __init__(self, introduction: Introduction, offer: BackendOffer, ledger: TrapLedger) -> None:
         self.connection: Connection | None = None
         """From its introduction to its end."""
         self.attached = False
@@ -58,7 +58,7 @@ class Outbox:
         """When the batch goes, by time.monotonic()."""
         self._outstanding: pb.AttachRequest | None = None
 
-    # Calls.
+    # Traps and resets.
 
     def ask(self, request: pb.AttachRequest) -> None:
         """Send a request behind what was posted, and at the beginning of every connection until answered()."""
@@ -81,9 +81,9 @@ class Outbox:
             return False
 
     def post(self, trap: pb.Trap, size: int) -> None:
-        """Send a posted call, which has taken so much credit, before long: the link's thread does it, not the vCPU's."""
+        """Send a posted trap, which has taken so much credit, before long: the link's thread does it, not the vCPU's."""
         with self._lock:
-            self.posted.calls += 1
+            self.posted.traps += 1
             self.posted.bytes += size
             self._ledger.posted(trap, size)
             self._batch.append(trap)
@@ -97,12 +97,12 @@ class Outbox:
                     self.connection.wake()
 
     def wait_for_credit(self, timeout: float) -> None:
-        """Wait until the back end acknowledges posted calls, timeout seconds at most."""
+        """Wait until the back end acknowledges posted traps, timeout seconds at most."""
         with self._lock:
             self._acknowledged.wait(timeout)
 
     def acknowledge(self, done: pb.Acknowledge) -> None:
-        """Posted calls of a vCPU took effect."""
+        """Posted traps of a vCPU took effect."""
         with self._lock:
             sequence, waiting = done.sequence, self._outstanding
             if waiting is not None and waiting.HasField("trap") and waiting.trap.vcpu == done.vcpu:

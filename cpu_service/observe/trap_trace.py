@@ -202,14 +202,14 @@ class TrapTrace:
             registers = gpr[4 : 4 + _count(token, self._registry.remote.get(token))]
             remote = self._registry.hypercall_owner(token, self._ram, registers)
             arguments = registers if block is None else block.arguments
-            posted_before = remote.link.posted.calls if remote is not None else 0
+            posted_before = remote.link.posted.traps if remote is not None else 0
             now, began = time.time_ns(), time.perf_counter_ns()
             dispatch()
             took = time.perf_counter_ns() - began
             result = gpr[3] - (gpr[3] >> 63 << 64)
             if block is None:
                 owner = remote.owner if remote is not None else LOCAL if token in local or token == Hcall.H_RTAS else ""
-                posted = remote is not None and remote.link.posted.calls != posted_before
+                posted = remote is not None and remote.link.posted.traps != posted_before
                 kind, name = pb.WATCHED_KIND_HYPERCALL, hcall_name(token) if remote is None else remote.name
                 seen = Seen(now, took, vcpu, kind, name, owner, posted, arguments, {}, result, (), result < 0)
             else:

@@ -43,7 +43,7 @@ def _board_samples(vm: tuple[str], board: Board) -> Iterator[Sample]:
         where = (*vm, link.name)
         yield Sample(metrics.ATTACHED, where, link.attached)
         yield Sample(metrics.RECONNECTS, where, link.reconnects)
-        yield Sample(metrics.POSTED_CALLS, where, link.posted.calls)
+        yield Sample(metrics.POSTED_CALLS, where, link.posted.traps)
         yield Sample(metrics.POSTED_BYTES, where, link.posted.bytes)
         yield Sample(metrics.CREDIT_STALLS, where, link.posted.stalls)
     if board.router is not None:

@@ -61,7 +61,7 @@ def backend_status(link: LinkStatus) -> pb.BackendStatus:
         attached=link.attached,
         reconnects=link.reconnects,
         ram_mapped=link.offer.ram_mapped,
-        posted_calls=link.posted.calls,
+        posted_calls=link.posted.traps,
         posted_bytes=link.posted.bytes,
         credit_stalls=link.posted.stalls,
     )

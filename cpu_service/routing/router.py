@@ -206,7 +206,7 @@ class TrapRouter:
         traceparent = "" if span is None else span.traceparent
         began = time.perf_counter()
         self._waiting_for.append(call.link)
-        reply = call.link.call(call.index, vcpu, arguments, returns, operands, CALL_TIMEOUT_S, self._invoke, traceparent)
+        reply = call.link.trap(call.index, vcpu, arguments, returns, operands, CALL_TIMEOUT_S, self._invoke, traceparent)
         self._waiting_for.pop()
         result = _reply_class(call, reply)
         self.times.observe(call.name, result, time.perf_counter() - began, call.owner)

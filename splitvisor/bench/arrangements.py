@@ -83,7 +83,7 @@ def _stream(link: BackendLink, count: int) -> dict[str, Latency]:
         raise BenchError(f"the echo made a hypercall of its own: {invoke.token:#x}")
 
     def call() -> None:
-        if link.call(routes[TOKEN_STREAM], 0, (7,), 0, (), READY_TIMEOUT_S, no_invoke) is None:
+        if link.trap(routes[TOKEN_STREAM], 0, (7,), 0, (), READY_TIMEOUT_S, no_invoke) is None:
             raise BenchError("the echo did not answer")
 
     def post() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""When a back end acknowledges posted calls: soon when it has nothing else to do, and many at a time when it has.
+"""When a back end acknowledges posted traps: soon when it has nothing else to do, and many at a time when it has.
 
 An acknowledgement only returns credit, of which a guest has plenty, but is a message like any other: with many guests that print
 it would be every fourth message that a service and its peers handle.
@@ -38,27 +38,27 @@ class VmAcknowledgements:
         self, schedule: AcknowledgementSchedule, calls: Iterable[Hypercall | RtasCall], send: Callable[[pb.AttachResponse], None]
     ) -> None:
         posted = [call.posted for call in calls if isinstance(call, Hypercall) and call.posted is not None]
-        # No call takes more credit than its largest size.
-        self._most_calls = min((each.credit_bytes // (CREDIT_PART * max(1, each.max_size)) for each in posted), default=0)
+        # No trap takes more credit than its call's largest size.
+        self._most_traps = min((each.credit_bytes // (CREDIT_PART * max(1, each.max_size)) for each in posted), default=0)
         self._schedule, self._send = schedule, send
         self._sequences: dict[int, int] = {}
-        self._calls = 0
+        self._traps = 0
         self.since = 0.0
         """When the first of them was done."""
 
-    def add(self, done: Mapping[int, int], calls: int) -> None:
-        """So many more calls are done. done: by vCPU, the sequence of the last of them."""
-        if not self._calls:
+    def add(self, done: Mapping[int, int], traps: int) -> None:
+        """So many more traps are done. done: by vCPU, the sequence of the last of them."""
+        if not self._traps:
             self.since = time.monotonic()
         self._sequences.update(done)
-        self._calls += calls
-        if self._calls > self._most_calls:
+        self._traps += traps
+        if self._traps > self._most_traps:
             self.send()
         else:
             self._schedule.add(self)
 
     def send(self) -> None:
-        """Acknowledge the last call of each vCPU, and all before it, now."""
+        """Acknowledge the last trap of each vCPU, and all before it, now."""
         sequences, self._sequences = self._sequences, {}
         self.clear()
         for vcpu, sequence in sequences.items():
@@ -67,7 +67,7 @@ class VmAcknowledgements:
     def clear(self) -> None:
         """Leave out what was not sent: it was said in another way, or there is nobody to send it to."""
         self._sequences = {}
-        self._calls = 0
+        self._traps = 0
         self._schedule.remove(self)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One connection of a trap stream, as a back end writes to it."""
+"""One connection of a VM, as a back end writes to it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import grpc
 from splitvisor.rpc import trap_pb2 as pb
 
 MAX_UNSENT = 1 << 16
-"""Messages that wait for a cpu_service that does not read; with more, its stream ends."""
+"""Messages that wait for a cpu_service that does not read; with more, its connection ends."""
 
 TrapContext = grpc.aio.ServicerContext[pb.AttachRequest, pb.AttachResponse]
 
 
 class ContractError(Exception):
-    """cpu_service broke the contract of the stream; ends the stream with INVALID_ARGUMENT."""
+    """cpu_service broke the contract of the stream; ends the connection with INVALID_ARGUMENT."""
 
 
 class Connection:
@@ -63,7 +63,7 @@ class Connection:
             while self._queue:
                 await self._context.write(self._queue.popleft())
         except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
-            self._queue.clear()  # The reader sees the end of the stream; what matters is sent again after the next attach.
+            self._queue.clear()  # The reader sees the end of the connection; what matters is sent again after the next attach.
         finally:
             self._writing = False
 

@@ -165,7 +165,7 @@ class VmLink(Vm):
         self._outbox.send(question)
 
     async def acknowledge_all(self) -> None:
-        """Acknowledge every posted call before the connection ends: a recording of it is whole then."""
+        """Acknowledge every posted trap before the connection ends: a recording of it is whole then."""
         self._acknowledgements.send()
         if self._outbox.connection is not None:
             await self._outbox.connection.sent()

@@ -47,7 +47,7 @@ class Outbox:
         self.connection.send(_pulse(source))
 
     def send_effects(self, effects: list[pb.Effect]) -> None:
-        """Send the interrupts and machine actions of a posted trap; a call of another owner has nobody to wait for its credit."""
+        """Send the interrupts and machine actions of a posted trap; an invoked call has nobody to wait for its credit."""
         for effect in effects:
             if effect.HasField("interrupt"):
                 self.pulse(effect.interrupt.source)

@@ -26,7 +26,7 @@ class Progress:
         if sequence <= position:
             return False
         if sequence > position + 1 and sequence - trap.skipped > position + 1:
-            raise ContractError(f"call {sequence} of vCPU {trap.vcpu} after {position}: what is between did not come")
+            raise ContractError(f"trap {sequence} of vCPU {trap.vcpu} after {position}: what is between did not come")
         return True
 
     def reply(self, trap: pb.Trap) -> pb.AttachResponse | None:
@@ -59,6 +59,6 @@ class Progress:
     def acknowledgements(self) -> Iterator[pb.AttachResponse]:
         """Yield what to acknowledge at an attach."""
         for vcpu, sequence in self._positions.items():
-            # Not a call whose reply is still kept: cpu_service would take it for answered, and say so at the next attach.
+            # Not a trap whose reply is still kept: cpu_service would take it for answered, and say so at the next attach.
             done = sequence - 1 if self._replies.get(vcpu, (-1, None))[0] == sequence else sequence
             yield pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=vcpu, sequence=done))

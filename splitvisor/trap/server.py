@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 class _ClosedError(Exception):
-    """The service ends; a new stream would only be waited for."""
+    """The service ends; a new connection would only be waited for."""
 
 
 _REFUSALS: Mapping[type[Exception], grpc.StatusCode] = {
@@ -96,7 +96,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
 
     async def close(self) -> None:
         """Close every session and take no more; for the service's shutdown."""
-        self.closed = True  # cpu_service is back at once; its new stream would be waited for.
+        self.closed = True  # cpu_service is back at once; its new connection would be waited for.
         await self._tell_changed()
         for name in list(self._links):
             link = self._links.pop(name)
@@ -160,7 +160,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
                     raise ContractError(f"unexpected message {other or 'without content'} on a trap stream")
 
     async def _restore(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest], context: TrapContext) -> None:
-        """Take the state that follows a hello, or end the stream."""
+        """Take the state that follows a hello, or end the connection."""
         try:
             await link.restore(await received_state(requests, self._backend))
         except ContractError as error:

@@ -89,7 +89,7 @@ def test_a_call_that_was_acknowledged_and_not_answered_is_not_told_as_done(direc
     servicer = Hasty()
     with attached_to(servicer, directory) as client:
         client.link.wait_attached(DEADLINE_S)
-        reply = client.link.call(0, 0, (), 0, (), DEADLINE_S, client.invoke)
+        reply = client.link.trap(0, 0, (), 0, (), DEADLINE_S, client.invoke)
         assert reply is not None
         assert reply.result == 5
         assert servicer.positions == [0]

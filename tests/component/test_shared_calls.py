@@ -177,7 +177,7 @@ def test_posted_calls_reach_the_owner_of_their_key(routed: Routed, low: ThreadBa
     for key, value in ((0x100, 1), (0x200, 2), (0x100, 3)):
         assert routed.hypercall(H_SAY, key, 1, value) == H.SUCCESS
     wait_until(lambda: session(low).heard == [1, 3] and session(high).heard == [2], "both heard theirs")
-    assert [link.posted.calls for link in routed.links] == [2, 1]
+    assert [link.posted.traps for link in routed.links] == [2, 1]
 
 
 def test_a_word_in_memory_selects_the_owner(routed: Routed) -> None:
@@ -201,9 +201,9 @@ def test_keys_come_and_go_while_the_machine_runs(routed: Routed, low: ThreadBack
     own(high, 0x200, 0x110)
     wait_until(lambda: who(routed, 0x110) == (H.SUCCESS, 0x200), "another has one of them")
     assert who(routed, 0x100) == (H.SUCCESS, 0x100)
-    posted = routed.links[1].posted.calls
+    posted = routed.links[1].posted.traps
     assert routed.hypercall(H_SAY, 0x110, 1, 9) == H.SUCCESS
-    assert routed.links[1].posted.calls == posted + 1, "a device that was added is posted to"
+    assert routed.links[1].posted.traps == posted + 1, "a device that was added is posted to"
 
 
 def test_a_claim_of_anothers_key_ends_the_claimants_stream_only(routed: Routed, low: ThreadBackend, high: ThreadBackend) -> None:
@@ -251,7 +251,7 @@ def test_a_terminal_that_is_added_is_posted_to_though_the_call_has_one_owner(sho
         [link] = routed.links
         for tag, terminal in enumerate((1, 2)):
             assert routed.hypercall(H_SAY, terminal, 1, tag) == H.SUCCESS
-        assert link.posted.calls == 1
+        assert link.posted.traps == 1
 
         async def add() -> None:
             terminals = backend.session()
@@ -262,7 +262,7 @@ def test_a_terminal_that_is_added_is_posted_to_though_the_call_has_one_owner(sho
         backend.run(add())
         wait_until(lambda: link.offer.routes[0].posted.key_values == [1, 2], "the link knows")
         assert routed.hypercall(H_SAY, 2, 1, 2) == H.SUCCESS
-        assert link.posted.calls == 2
+        assert link.posted.traps == 2
         wait_until(lambda: backend.session().log == [0, 1, 2], "all of it arrives, in order")
     finally:
         routed.close()

@@ -58,7 +58,7 @@ class Machine:
     def _put(self, vcpu: int, block: bytes, *, synchronous: bool) -> None:
         arguments = (VTY + vcpu, len(block), *struct.unpack(">2Q", block.ljust(16, b"\0")))
         if synchronous:
-            reply = self.link.call(self._route, vcpu, arguments, 0, (), DEADLINE_S, lambda _: trap_pb2.InvokeResult())
+            reply = self.link.trap(self._route, vcpu, arguments, 0, (), DEADLINE_S, lambda _: trap_pb2.InvokeResult())
             assert reply is not None
             assert reply.result == H.SUCCESS
             return

@@ -175,7 +175,7 @@ def test_a_call_out_of_order_is_refused_before_it_takes_effect(backend: ThreadBa
     def trap(sequence: int, skipped: int = 0) -> pb.Trap:
         return pb.Trap(sequence=sequence, skipped=skipped, route=ROUTES[H_ADD], arguments=[1])
 
-    assert attempt(0, trap(1), trap(3)) == "call 3 of vCPU 0 after 1: what is between did not come"
+    assert attempt(0, trap(1), trap(3)) == "trap 3 of vCPU 0 after 1: what is between did not come"
     assert backend.session().value == 1
     assert attempt(1, trap(4, skipped=1))
     assert backend.session().value == 1

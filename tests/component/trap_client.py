@@ -89,7 +89,7 @@ class Client:
         return pb.InvokeResult(id=invoke.id, result=H.SUCCESS, outputs=[7])
 
     def ask(self, token: int, *arguments: int, vcpu: int = 0, timeout: float = DEADLINE_S) -> pb.Reply | None:
-        return self.link.call(ROUTES[token], vcpu, arguments, 0, (), timeout, self.invoke)
+        return self.link.trap(ROUTES[token], vcpu, arguments, 0, (), timeout, self.invoke)
 
     def call(self, token: int, *arguments: int, vcpu: int = 0) -> pb.Reply:
         reply = self.ask(token, *arguments, vcpu=vcpu)

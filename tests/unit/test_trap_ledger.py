@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from cpu_service.link.ledger import CallLedger
+from cpu_service.link.ledger import TrapLedger
 from splitvisor.rpc import trap_pb2 as pb
 
 
 def test_credit_and_position_follow_acknowledgements() -> None:
-    ledger = CallLedger()
+    ledger = TrapLedger()
     for _ in range(3):
         assert ledger.take_credit(0, 8, 24)
         ledger.posted(pb.Trap(vcpu=1, sequence=ledger.next(1), route=0), 8)
@@ -20,7 +20,7 @@ def test_credit_and_position_follow_acknowledgements() -> None:
 
 
 def test_vcpus_that_a_back_end_invents_are_not_remembered() -> None:
-    ledger = CallLedger()
+    ledger = TrapLedger()
     ledger.next(0)
     for vcpu in range(1000):
         ledger.acknowledged(vcpu, 5)
@@ -28,7 +28,7 @@ def test_vcpus_that_a_back_end_invents_are_not_remembered() -> None:
 
 
 def test_calls_that_were_given_up_are_told_once() -> None:
-    ledger = CallLedger()
+    ledger = TrapLedger()
     for _ in range(2):
         trap = pb.Trap(vcpu=0, sequence=ledger.next(0), skipped=ledger.skipped(0))
         ledger.give_up(trap)
