@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+import splitvisor
 from splitvisor.guests.fetch import GuestError, fetch, resolve
-from tests.guests.harness import STEP_SECONDS
+from tests.guests.harness import ROOT, STEP_SECONDS
 from tests.stack.compose import SERVICES, Compose, free_port, wait_for
 from tests.stack.conftest import NewCompose
 from tests.stack.engine import BUILD_SECONDS, Engine
@@ -47,6 +49,24 @@ def stack(new_compose: NewCompose) -> Iterator[Compose]:
         compose.down()
 
 
+INSTALLED = """
+import base64, hashlib, importlib.metadata as metadata, json
+own = metadata.distribution("splitvisor")
+changed = []
+for file in own.files:
+    if file.hash is not None:
+        digest = hashlib.new(file.hash.mode, file.locate().read_bytes()).digest()
+        if base64.urlsafe_b64encode(digest).decode().rstrip("=") != file.hash.value:
+            changed.append(str(file))
+print(json.dumps({
+    "versions": {each.name.lower().replace("_", "-"): each.version for each in metadata.distributions()},
+    "wheel": own.read_text("WHEEL"),
+    "changed": changed,
+}))
+"""
+"""What the image has installed, from inside; and whether the wheel's files are still those that its record lists."""
+
+
 def attached(stack: Compose, backend: str) -> bool:
     """True: the guest has a back end again that was lost."""
     found = {each["name"]: each for each in stack.status().get("backends", ())}.get(backend)
@@ -66,6 +86,16 @@ def test_the_containers_may_do_nothing_but_serve(stack: Compose) -> None:
         assert list(networks) == (["none"] if service == "machine" else ["sv_metrics"])
     assert stack.run("exec", "-T", "cpu", "stat", "-c", "%a %U", "/run/splitvisor").strip() == "700 splitvisor"
     assert "Read-only file system" in stack.run("exec", "-T", "cpu", "sh", "-c", "touch /opt/x 2>&1 || true")
+
+
+def test_the_image_has_the_wheel_and_what_the_lock_lists_and_nothing_else(stack: Compose) -> None:
+    found = json.loads(stack.run("exec", "-T", "cpu", "python", "-P", "-c", INSTALLED))
+    locked = dict(re.findall(r"^([\w.-]+)==([^ ;\\]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    assert found["versions"] == {**locked, "splitvisor": splitvisor.__version__}
+    assert "Tag: py3-none-manylinux_2_17_x86_64" in found["wheel"]
+    assert found["changed"] == []
+    [place] = stack.run("exec", "-T", "cpu", "sh", "-c", "find / -xdev -name gateway_service 2>/dev/null || true").split()
+    assert place.endswith("/site-packages/gateway_service")
 
 
 def test_the_gateway_shows_the_vm_to_who_has_the_token(stack: Compose) -> None:
