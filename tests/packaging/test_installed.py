@@ -17,28 +17,13 @@ from splitvisor.testing import BackendProgram, RunningMachine
 from splitvisor.testing.plugin import StartMachine
 from tests.guests.harness import ROOT, STEP_SECONDS
 from tests.packaging.environments import VERSIONS, Environment, interpreter
+from tests.packaging.uses import boots_linux, runs_the_demo_guest, writes_a_device_whose_tests_pass
 
 pytestmark = pytest.mark.timeout(900)  # pip fetches what its cache does not have
 pytest_plugins = ["splitvisor.testing"]
 
 UNIT, H_ECHO_SEND, H_ECHO_RECEIVE = 0x30000000, 0xF120, 0xF124
 BASE = {"splitvisor", "grpcio", "grpcio-health-checking", "grpcio-reflection", "protobuf", "structlog", "typing-extensions"}
-
-
-def runs_the_demo_guest(environment: Environment) -> None:
-    done = environment.run("splitvisor", "run", typed="ls\rcat /chosen\roff\r")
-    assert done.returncode == 0, done.stderr
-    assert "Splitvisor's demo guest" in done.stdout
-    assert re.search(r"ls\r?$(?s:.*?)vdevice(?s:.*?)^> ", done.stdout, re.MULTILINE), done.stdout
-
-
-def writes_a_device_whose_tests_pass(environment: Environment) -> None:
-    name = "door_bell"
-    said = environment.run("splitvisor", "new-device", name)
-    assert said.returncode == 0, said.stderr
-    tested = environment.run("python", "-m", "pytest", "-q", "-W", "error", directory=environment.work / name)
-    assert tested.returncode == 0, tested.stdout + tested.stderr
-    assert "5 passed" in tested.stdout
 
 
 def test_it_is_the_wheel_that_runs(installed: Environment) -> None:
@@ -65,10 +50,7 @@ def test_it_finds_real_guests_and_boots_one(installed: Environment) -> None:
     listed = installed.run("splitvisor", "guests")
     assert listed.returncode == 0, listed.stderr
     assert re.search(r"^kernel +debian ", listed.stdout, re.MULTILINE)
-    guest = ("--kernel", "debian", "--initrd", "debian", "--append", "console=hvc0 loglevel=1")
-    booted = installed.run("splitvisor", "run", *guest, typed="uname -m; poweroff\n")
-    assert booted.returncode == 0, booted.stderr
-    assert "ppc64le" in booted.stdout
+    boots_linux(installed, "debian", "debian")
 
 
 def test_the_gateway_serves_its_page_with_the_terminal(installed: Environment) -> None:

@@ -23,26 +23,27 @@ from typing import IO, Any
 
 import pytest
 
+from tests import debian_root
+from tests.debian_root import CERTIFICATES, PATH, make_root
+
 START_SECONDS = 180.0
 """For an answer of the engine. It bounds a hang: on a machine that does everything at once some have taken more than a minute."""
 BUILD_SECONDS = 900.0
 PYTHON_IMAGE = "python:3.11-slim"
-_PROGRAMS = ("dockerd", "docker-compose", "debootstrap")
-_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+_PROGRAMS = ("dockerd", "docker-compose")
 _SUITE = "bookworm"
 _PACKAGES = "ca-certificates,python3,python3-pip,python3-venv"
 _BASE_FORMAT = 1
 """Raised when the base image is made in another way: the cached one is then not used."""
-_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def why_not() -> str:
     """Return why this machine cannot run the stack, in one line; an empty text when it can."""
-    if os.getuid() != 0:
-        return "a container engine needs root"
-    missing = [program for program in _PROGRAMS if shutil.which(program, path=_PATH) is None]
+    if reason := debian_root.why_not():
+        return reason
+    missing = [program for program in _PROGRAMS if shutil.which(program, path=PATH) is None]
     if missing:
-        return f"there is no {', '.join(missing)}; apt-get install docker.io docker-compose debootstrap"
+        return f"there is no {', '.join(missing)}; apt-get install docker.io docker-compose"
     release = platform.freedesktop_os_release()
     if release.get("VERSION_CODENAME") != _SUITE:
         return f"the base image is made on Debian {_SUITE}, and this is {release.get('PRETTY_NAME', 'something else')}"
@@ -61,7 +62,7 @@ class Engine:
         _end_left_over(self._cache / "data")
         self.directory = Path(tempfile.mkdtemp(prefix="sv-docker-", dir="/tmp"))
         address = f"unix://{self.directory}/docker.sock"
-        self.environment = {**os.environ, "PATH": _PATH, "DOCKER_HOST": address, "DOCKER_BUILDKIT": "0"}
+        self.environment = {**os.environ, "PATH": PATH, "DOCKER_HOST": address, "DOCKER_BUILDKIT": "0"}
         self.environment.pop("DOCKER_CONTEXT", None)
         self._log = (self.directory / "log").open("wb")
         self._process = subprocess.Popen(
@@ -164,19 +165,13 @@ class Engine:
     def _make_base(self) -> None:
         """Have the base image: the cache's, or a new one."""
         stamp = self._cache / "base.json"
-        wanted = {"format": _BASE_FORMAT, "packages": _PACKAGES, "certificates": _CERTIFICATES.stat().st_mtime_ns}
+        wanted = {"format": _BASE_FORMAT, "packages": _PACKAGES, "certificates": CERTIFICATES.stat().st_mtime_ns}
         known = self.command(["docker", "image", "inspect", PYTHON_IMAGE], check=False).returncode == 0
         if known and stamp.exists() and json.loads(stamp.read_text()) == wanted:
             return
         with tempfile.TemporaryDirectory(prefix="base-", dir=self._cache) as directory:
             root = Path(directory) / "root"
-            command = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", _SUITE, str(root), _mirror()]
-            self.command(command, seconds=BUILD_SECONDS)
-            # pip in the image trusts what this machine trusts.
-            shutil.copyfile(_CERTIFICATES, root / _CERTIFICATES.relative_to("/"))
-            for pattern in ("usr/lib/python3*/EXTERNALLY-MANAGED", "var/cache/apt/archives/*.deb", "var/lib/apt/lists/*_*"):
-                for path in root.glob(pattern):
-                    path.unlink()
+            make_root(root, _SUITE, _PACKAGES)
             archive = Path(directory) / "base.tar"
             self.command(["tar", "-C", str(root), "-cf", str(archive), "."])
             self.docker("import", str(archive), PYTHON_IMAGE)
@@ -211,18 +206,3 @@ def _locked(path: Path) -> IO[str]:
             time.sleep(0.5)
         else:
             return lock
-
-
-def _mirror() -> str:
-    """Return the first Debian mirror in the machine's own apt sources."""
-    for source in sorted(Path("/etc/apt/sources.list.d").glob("*.sources")):
-        for line in source.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key == "URIs" and "debian" in value:
-                return value.split()[0]
-    for source in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.list"))):
-        for line in source.read_text().splitlines() if source.exists() else ():
-            words = line.split()
-            if words[:1] == ["deb"] and _SUITE in words:
-                return words[words.index(_SUITE) - 1]
-    pytest.skip("no container engine: the machine's apt sources name no Debian mirror")
