@@ -70,19 +70,19 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("delay", "the message, and so what follows it, comes that much later; others may be under way meanwhile", "seconds"),
-        Kind("jitter", "a delay from 0 to so many seconds, by the seed", "seconds"),
-        Kind("stall", "nothing moves in that direction for a time", "seconds"),
+        Kind("delay", "the message and those after it arrive later by this time; several may be in flight", "seconds"),
+        Kind("jitter", "a random delay of up to this time, determined by the seed", "seconds"),
+        Kind("stall", "nothing is forwarded in that direction for this time", "seconds"),
         Kind("slow", "the proxy reads so slowly that the sender is held back", "bytes_per_second"),
-        Kind("lose", "the connection breaks, and the message with it"),
-        Kind("duplicate", "the message comes twice"),
+        Kind("lose", "the connection breaks, and the message is lost"),
+        Kind("duplicate", "the message arrives twice"),
         Kind("reorder", "the next message overtakes this one; back ends refuse calls out of order"),
         Kind(
-            "wrong-registers", "every register of the reply is inverted",
+            "wrong-registers", "every register of the reply is inverted before the guest gets it",
             only={Direction.TO_BACKEND: frozenset(), Direction.TO_CPU: frozenset({"reply"})},
         ),
         Kind(
-            "refuse-memory", "guest RAM cannot be mapped, and what the back end asks of it is refused",
+            "refuse-memory", "guest RAM cannot be mapped, and the back end's memory requests are refused",
             only={Direction.TO_BACKEND: frozenset({"hello", "memory_result"}), Direction.TO_CPU: frozenset()},
         ),
         Kind("stop", "the back end's process gets SIGSTOP, and SIGCONT after a time", "seconds"),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""PAPR's numbers, one table each: hypercall tokens, return codes, RTAS calls. No other module spells one out."""
+"""PAPR's numbers in tables: hypercall tokens, return codes, RTAS calls. No other module defines one."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the arguments of calls mean, for people who read traces: names and forms of hypercalls, RTAS calls and client services.
+"""The meaning of calls' arguments, for readers of traces: names and forms of hypercalls, RTAS calls and client services.
 
 A form says how a value is written. A call that is not listed is shown with hexadecimal arguments without names.
 """
@@ -13,17 +13,17 @@ from splitvisor.papr.hcall import Hcall
 
 
 class Form(Enum):
-    """How a value is written."""
+    """The form in which a value is shown."""
 
     NUMBER = auto()
     """Decimal."""
     HEX = auto()
     ADDRESS = auto()
-    """Of guest memory, or of a device's."""
+    """An address of guest memory, or of a device's memory."""
     UNIT = auto()
     """A unit address of the VIO bus."""
     TEXT_LENGTH = auto()
-    """How many bytes of the registers that follow are text."""
+    """The number of bytes of text in the registers that follow."""
     TEXT = auto()
     """Eight bytes of text in a register."""
     STRING = auto()

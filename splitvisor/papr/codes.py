@@ -5,7 +5,7 @@ from enum import IntEnum
 
 
 class H(IntEnum):
-    """What a hypercall leaves in r3."""
+    """The result of a hypercall, in r3."""
 
     SUCCESS = 0
     BUSY = 1

@@ -5,7 +5,7 @@ from enum import IntEnum
 
 
 class Hcall(IntEnum):
-    """Hypercall tokens as they stand in r3."""
+    """Hypercall tokens, passed in r3."""
 
     H_REMOVE = 0x4
     H_ENTER = 0x8
@@ -95,5 +95,5 @@ class Hcall(IntEnum):
 
 
 def hcall_name(token: int) -> str:
-    """The name of a token, or the number when PAPR has no name for it."""
+    """Return the name of a token, or its number if PAPR has no name for it."""
     return Hcall(token).name if token in Hcall._value2member_map_ else f"hypercall {token:#x}"

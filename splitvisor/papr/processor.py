@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Numbers of the processor that guests see: a POWER8."""
+"""Numbers of the guest's processor, a POWER8."""
 
 from __future__ import annotations
 

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 SLOTS = 64
-"""Of a machine's VIO bus, over all its back ends."""
+"""Number of slots of a machine's VIO bus, for all its back ends together."""
 FIRST_SLOT_ADDRESS = 0x7100_0000
-"""Unit address of slot 0; addresses that a bus chooses itself start there."""
+"""Unit address of slot 0; the addresses that a bus assigns start there."""
 FIRST_SLOT_INDEX = 0x3000_0000
-"""DRC index of slot 0. Type 3 in the top four bits says VIO, as in QEMU; the slot's number is in the others."""
+"""DRC index of slot 0. Type 3 in the top four bits means VIO, as in QEMU; the lower bits are the slot's number."""
 FIRST_INTERRUPT = 0x1100
 """First of the 256 interrupt sources that belong to the VIO bus."""
 MAX_DEVICES = 256
-"""A bus has that many interrupt sources."""
+"""The limit on devices: a bus has that many interrupt sources."""
 
 
 def slot_address(slot: int) -> int:

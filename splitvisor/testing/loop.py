@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An event loop on a thread of its own: what serves back ends while a test, which is plain code, waits for a guest."""
+"""An event loop on a separate thread, which serves back ends while a test, which is synchronous code, waits for a guest."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 DEADLINE_S = 30.0
-"""How long anything that a test waits for may take."""
+"""The deadline in seconds of every wait of a test."""
 
 
 class LoopThread:
-    """A running event loop. Handlers of back ends that are served in the test's process run on it."""
+    """A running event loop for handlers of back ends in the test's process."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -23,7 +23,7 @@ class LoopThread:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float = DEADLINE_S) -> T:
-        """Run a coroutine there and return its result. Raises TimeoutError after timeout seconds, and what it raised."""
+        """Run a coroutine there and return its result. Raises its exceptions, and TimeoutError after timeout seconds."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:
             return future.result(timeout)
@@ -32,7 +32,7 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """End what still runs, and the thread."""
+        """End running coroutines, and the thread."""
         self.run(self._cancel_all())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The back end behind the scripted guest (splitvisor/firmware/script_guest.S): it gives the guest calls to make and takes
+"""The back end of the scripted guest (splitvisor/firmware/script_guest.S): it passes calls to the guest and receives
 their results.
 """
 
@@ -19,21 +19,21 @@ H_SCRIPT_NEXT = 0xF7F0
 RECORD = struct.Struct(">10Q")
 """One call: r3 to r12, before and after."""
 IDLE_S = 0.1
-"""How long a guest waits for the script before it asks again: a machine that is paused or reset waits for the call's end."""
+"""Time that a guest waits for the script before it asks again: pausing or resetting a machine waits for the call's end."""
 
 
 class GuestError(Exception):
-    """The scripted guest cannot do what it was asked; the message says why."""
+    """The scripted guest cannot carry out a request; the message has the reason."""
 
 
 @dataclass
 class Batch:
-    """Calls that the guest makes one after the other."""
+    """Calls that the guest makes in sequence."""
 
     table: bytes
     """Records."""
     decrementer: int
-    """What the decrementer starts from before each; 0 leaves it alone."""
+    """Value of the decrementer before each call; 0: do not set it."""
     done: asyncio.Future[bytes]
     """The table with the results."""
 
@@ -44,7 +44,7 @@ class ScriptSession(Session):
     def __init__(self, vm: Vm) -> None:
         super().__init__(vm)
         self.area: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
-        """Address and bytes of the memory that the guest gives to the script, once it runs."""
+        """Address and size in bytes of the memory that the guest reserves for the script, once it runs."""
         self._waiting: deque[Batch] = deque()
         self._added = asyncio.Event()
         self._running: Batch | None = None
@@ -52,7 +52,7 @@ class ScriptSession(Session):
     async def run(self, table: bytes, decrementer: int) -> bytes:
         """Let the guest make the calls of a table; return it with the results.
 
-        Raises GuestError when the guest ends or starts anew meanwhile.
+        Raises GuestError if the guest ends or restarts meanwhile.
         """
         batch = Batch(table, decrementer, asyncio.get_running_loop().create_future())
         self._waiting.append(batch)
@@ -60,7 +60,7 @@ class ScriptSession(Session):
         return await batch.done
 
     async def next(self, call: Call) -> Result:
-        """H_SCRIPT_NEXT(area, size): what was to be done is done; returns the number of calls and the decrementer's start."""
+        """H_SCRIPT_NEXT(area, size): finish the last table; return the next number of calls and the decrementer's value."""
         area, size = call.arguments
         if not self.area.done():
             self.area.set_result((area, size))
@@ -87,13 +87,13 @@ class ScriptSession(Session):
             await self._added.wait()
 
     async def reset(self) -> None:
-        """The guest starts anew: what it was doing has no results."""
+        """Handle a restart of the guest: its present calls have no results."""
         if self._running is not None:
             self._fail([self._running], "the machine was reset before the call returned")
             self._running = None
 
     async def close(self) -> None:
-        """The guest is gone."""
+        """Handle the end of the guest."""
         running = [] if self._running is None else [self._running]
         self._fail([*running, *self._waiting], "the machine ended before the call returned")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The four services as processes, for tests: kept from test to test, started again when a test has ended one."""
+"""The four services as processes, for tests: kept between tests, and restarted if a test has ended one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Services:
         directory: where the sockets and the store go.
         loop: watches the processes.
 
-    Raises ServiceFailedError when one does not start.
+    Raises ServiceFailedError if one does not start.
     """
 
     def __init__(self, directory: Path, loop: LoopThread) -> None:
@@ -41,15 +41,15 @@ class Services:
         return {name.package: self.addresses[name.command] for name in SERVICE_NAMES if name.command != "cpu"}
 
     def pid(self, name: str) -> int:
-        """Return the process of one, by flag name."""
+        """Return the process of a service, by flag name."""
         return self._processes[name].pid
 
     def alive(self, name: str) -> bool:
-        """Whether one runs."""
+        """Return whether a service runs."""
         return name in self._processes and self._processes[name].running
 
     def ensure(self) -> None:
-        """Start those that do not run."""
+        """Start the services that are not running."""
         missing = [name.command for name in SERVICE_NAMES if not self.alive(name.command)]
         if missing:
             self._loop.run(self._start(missing))
@@ -72,11 +72,11 @@ class Services:
             raise
 
     def kill(self, name: str) -> None:
-        """End one as a crash would, and wait for its end."""
+        """Kill a service, and wait for its end."""
         os.kill(self.pid(name), signal.SIGKILL)
         self._loop.run(self._processes[name].wait_stopped(), _WAIT_ENDED_S)
         (self.directory / f"{name}.sock").unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """End them all."""
+        """Stop all services."""
         self._loop.run(stop_all(list(self._processes.values())))

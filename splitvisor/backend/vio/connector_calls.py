@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The RTAS calls by which a guest takes and gives devices through connectors (LoPAPR 13.5.3)."""
+"""The RTAS calls with which a guest adds and removes devices through connectors (LoPAPR 13.5.3)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LAST_DR_INDICATOR = 3
 
 WORK_AREA_BYTES = 4096
 WORK_AREA_DATA = 64
-"""Names and values start here; what is before it is a header that the guest hands back unchanged."""
+"""Start of names and values, after a header that the guest passes back unchanged."""
 CONFIGURE_DONE, CONFIGURE_NEXT_CHILD, CONFIGURE_NEXT_PROPERTY, CONFIGURE_MORE_MEMORY = 0, 2, 3, 5
 CONFIGURE_CANNOT = -9003
-"""ibm,configure-connector: the connector is not unisolated."""
+"""Status of ibm,configure-connector: the connector is not unisolated."""
 _HEADER = struct.Struct(">5I")
 
 _SWITCHES: dict[tuple[int, int], Callable[[Connector], RtasStatus]] = {
@@ -38,7 +38,7 @@ _SWITCHES: dict[tuple[int, int], Callable[[Connector], RtasStatus]] = {
 
 
 def set_indicator(session: OnBus, call: Call) -> int | Awaitable[int]:
-    """set-indicator(type, index, state): isolation, allocation, and a lamp that nobody sees."""
+    """set-indicator(type, index, state): isolation, allocation, and an indicator lamp without effect."""
     kind, index, value = call.arguments
     connector = session.bus.connectors.find(index)
     if connector is None:
@@ -70,7 +70,7 @@ def get_sensor_state(session: OnBus, call: Call) -> Result:
 
 
 async def configure_connector(session: OnBus, call: Call) -> int:
-    """ibm,configure-connector(work area, more memory): give the node of a connector's device, one item a call.
+    """ibm,configure-connector(work area, more memory): return the node of a connector's device, one item per call.
 
     The guest writes the index and a zero into the area's first two words and then repeats the call until it returns 0. Items are
     the node's name (2) and each of its properties (3). The second word counts the items given so far: there is nothing to

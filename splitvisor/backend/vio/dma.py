@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Translation control entries: the table that a guest fills and the window through which a device sees guest RAM.
+"""Translation control entries: the table that a guest fills, and the window through which a device accesses guest RAM.
 
 A TCE is the address of a 4 KiB page with permission bits at its low end (LoPAPR 14.5.4.2). A device that accesses RAM by
 itself (v-scsi, l-lan) goes through its DmaWindow and reaches only what the guest has mapped.
@@ -15,7 +15,7 @@ from splitvisor.declarations.guest_memory import GuestAddressError, GuestMemory
 PAGE_BYTES = 4096
 """Size of an I/O page: what one TCE maps."""
 WINDOW_BYTES = 0x1000_0000
-"""Size of a DMA window in bytes; Linux takes what ibm,my-dma-window says."""
+"""Size of a DMA window in bytes; Linux uses the size in ibm,my-dma-window."""
 WINDOW_PAGES = WINDOW_BYTES // PAGE_BYTES
 
 TCE_READ = 1
@@ -28,11 +28,11 @@ _LEAF_ENTRIES = 512
 
 
 class DmaError(Exception):
-    """A device was told to access memory that its window does not let it access."""
+    """A device's window does not permit an access to memory."""
 
 
 class TceTable:
-    """The entries of one window. Storage is made in leaves of 512 entries as the guest writes them, at most 512 KiB."""
+    """The entries of one window, stored in leaves of 512 entries that are created when the guest writes them; at most 512 KiB."""
 
     def __init__(self) -> None:
         self._leaves: dict[int, array[int]] = {}
@@ -45,7 +45,7 @@ class TceTable:
         self.fill(index, 1, tce)
 
     def fill(self, index: int, count: int, tce: int) -> None:
-        """Set count entries from index to one value; a whole window costs 128 steps."""
+        """Set count entries from index to one value; a whole window takes 128 steps."""
         end = index + count
         while index < end:
             number, first = divmod(index, _LEAF_ENTRIES)
@@ -69,21 +69,21 @@ class TceTable:
             yield number, self._leaves[number]
 
     def set_leaf(self, number: int, entries: Sequence[int]) -> None:
-        """Store a leaf. Raises ValueError when there is no such leaf in a window."""
+        """Store a leaf. Raises ValueError if a window has no such leaf."""
         if not 0 <= number < WINDOW_PAGES // _LEAF_ENTRIES or len(entries) != _LEAF_ENTRIES:
             raise ValueError(f"leaf {number} with {len(entries)} entries")
         self._leaves[number] = array("Q", entries)
 
     @property
     def stored_bytes(self) -> int:
-        """Memory that the table takes."""
+        """Bytes of memory that the table uses."""
         return sum(leaf.itemsize * len(leaf) for leaf in self._leaves.values())
 
 
 class DmaWindow:
-    """Guest RAM as one device may see it: addresses (ioba) from 0 to WINDOW_BYTES, translated and checked page by page.
+    """Guest RAM for one device: addresses (ioba) from 0 to WINDOW_BYTES, translated and checked page by page.
 
-    A device bounds the length of what it asks for: a guest may map one page 65,536 times.
+    A device must bound the length of its accesses: a guest may map one page 65,536 times.
 
     Args:
         memory: the VM's RAM.
@@ -93,7 +93,7 @@ class DmaWindow:
         self._memory = memory
         self.table = TceTable()
         self.bypass = False
-        """True: addresses are guest physical and unchecked but for the size of RAM (ibm,set-tce-bypass)."""
+        """True: addresses are guest physical, checked only against the size of RAM (ibm,set-tce-bypass)."""
 
     def reset(self) -> None:
         """Unmap everything and end a bypass."""
@@ -105,18 +105,18 @@ class DmaWindow:
         return b"".join([await self._memory.read(address, size) for address, size in self._translate(ioba, length, TCE_READ)])
 
     async def write(self, ioba: int, data: bytes) -> None:
-        """Store data at ioba; nothing is stored unless all of it may be. Raises DmaError."""
+        """Store all of data at ioba, or nothing. Raises DmaError."""
         position = 0
         for address, size in self._translate(ioba, len(data), TCE_WRITE):
             await self._memory.write(address, data[position : position + size])
             position += size
 
     def check(self, ioba: int, length: int, permission: int) -> None:
-        """Raise DmaError unless every page of the range grants the permission bits and lies in RAM."""
+        """Raise DmaError unless every page of the range grants the permission bits and is in RAM."""
         self._translate(ioba, length, permission)
 
     def _translate(self, ioba: int, length: int, permission: int) -> list[tuple[int, int]]:
-        """Return the guest physical ranges behind a range of the window, neighbours joined."""
+        """Return the guest physical ranges of a range of the window, with adjacent ranges merged."""
         ranges: list[tuple[int, int]] = []
         try:
             for address, size in self._pages(ioba, length, permission):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Devices that come to and go from the bus of a running guest. The guest does its part through connectors."""
+"""Adding devices to and removing them from the bus of a running guest, which does its part through connectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from splitvisor.rpc.platform_event_pb2 import HOTPLUG_ACTION_ADD, HOTPLUG_ACTION
 
 
 class AddressTakenError(BusError):
-    """A device has the address, or the interrupt source that belongs to it."""
+    """A device has this address, or the interrupt source that belongs to it."""
 
 
 class NoSlotError(BusError):
@@ -23,11 +23,11 @@ class NoSlotError(BusError):
 
 
 class FixedDeviceError(BusError):
-    """A device is not in a slot."""
+    """The device is not in a slot, so it cannot be removed."""
 
 
 def choose_slot(session: VioSession[Any], unit_address: int) -> Connector:
-    """Return the slot at an address, or for 0 the first free one. Raises BusError and its kin above."""
+    """Return the slot at an address, or for 0 the first free slot. Raises BusError and its subclasses above."""
     sources = {device.interrupt_source: device for device in session.bus.devices.values()}
     if not unit_address:
         for connector in session.bus.connectors:
@@ -49,7 +49,7 @@ def choose_slot(session: VioSession[Any], unit_address: int) -> Connector:
 async def add_device(
     session: VioSession[Any], platform: Platform, spec: trap_pb2.DeviceSpec
 ) -> tuple[Connector, device_tree_pb2.GetInterruptParentResponse]:
-    """Plug a device in and tell the guest. Returns its slot and where its interrupt parent came from.
+    """Plug a device in and notify the guest. Returns its slot and the source of its interrupt parent.
 
     Raises BusError and its kin above for what cannot be plugged in, PlatformError when the guest cannot be told; nothing is
     plugged in then.
@@ -75,9 +75,9 @@ async def add_device(
 
 
 async def remove_device(session: VioSession[Any], platform: Platform, unit_address: int) -> Connector:
-    """Ask the guest to let a device go. Returns its slot, empty already when the guest never had the device.
+    """Ask the guest to release a device. Returns its slot, which is already empty if the guest never used the device.
 
-    Raises KeyError when there is no such device, FixedDeviceError, PlatformError.
+    Raises KeyError if there is no such device, FixedDeviceError, PlatformError.
     """
     device = session.bus.devices[unit_address]
     connector = session.bus.connectors.at(unit_address)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the bus needs of the platform when a device comes or goes: hcall_service has the stored trees, and tells the guest."""
+"""The platform's part in adding and removing devices: hcall_service has the stored trees, and notifies the guest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc, platform_event
 
 DEADLINE_S = 5.0
 RETRY_S = 0.2
-"""After which a change is tried again that hcall_service could not make: it is being restarted, or its store is away."""
+"""Seconds after which a failed change is retried: hcall_service is restarting, or its store is unavailable."""
 CHANNEL_OPTIONS = (
     # gRPC's own pause between attempts grows to minutes; guests wait for the tree to follow.
     ("grpc.initial_reconnect_backoff_ms", 20),
@@ -30,29 +30,29 @@ _FINAL = (
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.UNIMPLEMENTED,
 )
-"""Statuses that will be the same the next time. A process that ends while a change is under way has many others."""
+"""Statuses that a retry cannot change. All others may come from a process that ended during a change."""
 
 log = structlog.get_logger()
 
 
 class PlatformError(Exception):
-    """hcall_service did not do what was asked; the text says where it is, why, and what to do."""
+    """hcall_service did not carry out a request; the text has its address, the reason and the remedy."""
 
     def __init__(self, text: str, *, passing: bool = False) -> None:
         super().__init__(text)
         self.passing = passing
-        """It may do it later."""
+        """Whether a retry may succeed."""
 
 
 @dataclass
 class _Change:
-    """What is to happen to a node of a stored tree: it goes, it comes, or both in this order."""
+    """A change of a node in a stored tree: remove it, add it, or both in this order."""
 
     remove: bool = False
     add: trap_pb2.TreeNode | None = None
 
     def then(self, later: _Change) -> _Change:
-        """This change and a later one of the same node, as one."""
+        """Return this change and a later change of the same node as one."""
         return later if later.remove else _Change(self.remove, later.add or self.add)
 
 
@@ -69,30 +69,30 @@ class Platform:
         self._trees: Any = device_tree_pb2_grpc.DeviceTreeServiceStub(self._channel)
         self._events: Any = platform_event_pb2_grpc.PlatformEventServiceStub(self._channel)
         self._changes: dict[str, dict[str, _Change]] = {}
-        """What stored trees do not have yet, by VM and path. A guest that is not held up makes changes faster than a disk takes
+        """Changes that stored trees lack, by VM and path. An unhindered guest makes changes faster than a disk stores
         them.
         """
         self._writer: asyncio.Task[None] | None = None
 
     async def interrupt_parent(self, vm: str) -> device_tree_pb2.GetInterruptParentResponse:
-        """Return what a new device's `interrupt-parent` must be. Raises PlatformError."""
+        """Return the `interrupt-parent` of a new device. Raises PlatformError."""
         request = device_tree_pb2.GetInterruptParentRequest(vm=vm)
         answer: device_tree_pb2.GetInterruptParentResponse = await self._ask(self._trees.GetInterruptParent, request)
         return answer
 
     async def raise_hotplug(self, vm: str, action: platform_event_pb2.HotplugAction, drc_index: int) -> None:
-        """Tell the guest about a slot. Raises PlatformError."""
+        """Send the guest an event for a slot. Raises PlatformError."""
         request = platform_event_pb2.RaiseHotplugRequest(
             vm=vm, resource=platform_event_pb2.HOTPLUG_RESOURCE_SLOT, action=action, drc_index=drc_index
         )
         await self._ask(self._events.RaiseHotplug, request)
 
     def add_node(self, vm: str, node: trap_pb2.TreeNode) -> None:
-        """Have the stored tree follow: the guest has a node more."""
+        """Add a node of the guest to the stored tree."""
         self._change(vm, node.path, _Change(add=node))
 
     def remove_node(self, vm: str, path: str) -> None:
-        """Have the stored tree follow: the guest does not have a node any more."""
+        """Remove a node from the stored tree."""
         self._change(vm, path, _Change(remove=True))
 
     def _change(self, vm: str, path: str, change: _Change) -> None:
@@ -130,12 +130,12 @@ class Platform:
             raise PlatformError(text, passing=error.code() not in _FINAL) from error
 
     async def written(self) -> None:
-        """Wait until the stored trees have every change, some seconds at most."""
+        """Wait until the stored trees have every change, for at most a few seconds."""
         if self._writer is not None:
             await asyncio.wait({self._writer}, timeout=DEADLINE_S)
 
     async def close(self) -> None:
-        """Make the changes that wait, if hcall_service is there, and close the channel."""
+        """Make the pending changes, if hcall_service is available, and close the channel."""
         await self.written()
         if self._writer is not None:
             self._writer.cancel()

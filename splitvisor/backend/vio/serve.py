@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A back end of VIO devices as a program: traps from cpu_service, and VioBusService for whoever adds and removes devices."""
+"""A back end of VIO devices as a program: traps from cpu_service, and VioBusService for adding and removing devices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VioOptions:
-    """What the command line of a back end of VIO devices may set."""
+    """Settings on the command line of a back end of VIO devices."""
 
     device_tree: str = field(
         default="",
@@ -54,7 +54,7 @@ class VioBackend(Backend):
         return VioSession(vm, self._kinds, self._host(vm), self.name, platform)
 
     async def start(self, server: grpc.aio.Server, options: Any) -> Callable[[], Awaitable[None]]:
-        """Add the servicers; the result ends the sessions."""
+        """Add the servicers. Returns a function that ends the sessions."""
         from splitvisor.backend.vio.server import VioBusServicer
         from splitvisor.rpc import trap_pb2_grpc, vio_bus_pb2_grpc
         from splitvisor.trap.server import TrapServicer

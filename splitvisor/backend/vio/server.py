@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""VioBusService: tells what is on the VIO buses, and changes it while guests run."""
+"""VioBusService: describes the VIO buses, and changes them while guests run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A session with a VIO bus: it has the bus, the platform that the bus needs, and whatever the back end has behind its devices."""
+"""A session with a VIO bus: the bus, the platform that it needs, and the host side of its devices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from splitvisor.rpc import trap_pb2
 
 
 class HostSide:
-    """What one VM's devices have behind them on the host: consoles, disks, networks. A back end without such needs no other."""
+    """The host side of one VM's devices: consoles, disks, networks. A back end without one uses this class itself."""
 
     @property
     def uncommitted(self) -> bool:
@@ -32,7 +32,7 @@ class HostSide:
         """See Session.commit()."""
 
     def close(self) -> None:
-        """The VM has ended, or another session has it."""
+        """Called when the VM has ended, or another session has it."""
 
 
 Host = TypeVar("Host", bound=HostSide)
@@ -49,7 +49,7 @@ class VioSession(Session, Generic[Host]):
         platform: has the VM's stored tree, which follows the bus; None: devices do not come and go.
         more: calls beside those of the bus and of the kinds.
 
-    Raises BusError when the devices that the VM asks for do not fit together, or the host side has no place for one.
+    Raises BusError if the devices of the VM's configuration conflict, or the host side has no place for one.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class VioSession(Session, Generic[Host]):
         self.vm.inventory_changed()
 
     def _connector_changed(self, connector: Connector, before: State) -> None:
-        """The stored tree follows what the guest has; a device goes when the guest gives it back as it was asked to."""
+        """Update the stored tree; remove a device once the guest has released it on request."""
         if State.CONFIGURED in (before, connector.state) and self.platform is not None and connector.node is not None:
             if connector.state is State.CONFIGURED:
                 self.platform.add_node(self.vm.name, connector.node)
@@ -114,7 +114,7 @@ class VioSession(Session, Generic[Host]):
             self.unplug(connector)
 
     async def keep_change(self) -> None:
-        """Make a connector's change lasting before the guest has its answer: the stored tree first.
+        """Make a connector's change durable before the guest gets its answer: the stored tree first.
 
         Should this process end before the rest, the guest's call is made again to a slot as it was before, and changes nothing in
         a tree that has followed already.
@@ -138,7 +138,7 @@ class VioSession(Session, Generic[Host]):
             device.attached()
 
     async def save(self) -> bytes:
-        """See Session. The stored tree has every change of the bus before: it is saved after this."""
+        """See Session. Before that, every change of the bus is in the stored tree, which is saved later."""
         if self.platform is not None:
             await self.platform.written()
         return bus_state.save(self.bus)
@@ -211,4 +211,4 @@ BUS_CALLS: tuple[Hypercall | RtasCall, ...] = (
         note="every back end with devices of the bus",
     ),
 )
-"""The calls of the bus itself, whatever devices it has."""
+"""The calls of the bus itself, for all devices."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A VIO bus as bytes, and back: its devices, each with the state of its kind, and its slots."""
+"""The saved state of a VIO bus: its devices, each with the state of its kind, and its slots."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def _save_device(device: VioDevice) -> state_pb2.VioDeviceState:
 
 
 def restore(bus: VioBus, data: bytes) -> None:
-    """Give a new session's bus a saved state: its devices become those that were saved.
+    """Restore a saved state to a new session's bus: its devices become the saved ones.
 
-    Raises StateError; the session is unfit for use then.
+    Raises StateError; the session is then unusable.
     """
     state = parse_state(state_pb2.VioState, data, VERSION, bus.owner)
     configured, bus.devices = bus.devices, {}

@@ -18,7 +18,7 @@ from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 
 MAX_INDIRECT = 512
-"""TCEs that fit in the one page that H_PUT_TCE_INDIRECT takes."""
+"""TCEs in the one page that H_PUT_TCE_INDIRECT reads."""
 
 
 def _window(session: OnBus, liobn: int) -> DmaWindow | None:
@@ -38,7 +38,7 @@ def put_tce(session: OnBus, call: Call) -> int:
 
 
 def get_tce(session: OnBus, call: Call) -> Result:
-    """Read one entry: LIOBN, I/O bus address; the TCE goes to r4."""
+    """Read one entry: LIOBN, I/O bus address; r4 is the TCE."""
     liobn, ioba = call.arguments
     window = _window(session, liobn)
     index = ioba // PAGE_BYTES
@@ -75,7 +75,7 @@ async def put_tce_indirect(session: OnBus, call: Call) -> int:
 
 
 def set_tce_bypass(session: OnBus, call: Call) -> int:
-    """Let a device use guest physical addresses, or stop it: unit address, 1 or 0."""
+    """Turn a device's use of guest physical addresses on (1) or off (0): unit address, mode."""
     unit_address, enable = call.arguments
     window = _window(session, unit_address)
     if window is None:
