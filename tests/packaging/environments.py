@@ -61,9 +61,10 @@ class Environment:
         self._bin = directory / "venv" / "bin"
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SPLITVISOR"))}
         self._environment["XDG_RUNTIME_DIR"] = str(directory)
-        subprocess.run([str(python), "-m", "venv", str(directory / "venv")], check=True, timeout=INSTALL_SECONDS)
-        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", str(constraints(directory))]
-        done = self.run("python", *install, f"{wheel}{extras}", seconds=INSTALL_SECONDS)
+        subprocess.run([str(python), "-m", "venv", "--without-pip", str(directory / "venv")], check=True, timeout=INSTALL_SECONDS)
+        # No bytecode beforehand: most of what is installed is never imported.
+        install = ("install", "--quiet", "--no-compile", "--constraint", constraints(directory), f"{wheel}{extras}")
+        done = self.pip(*install, seconds=INSTALL_SECONDS)
         assert done.returncode == 0, done.stderr
 
     @property
@@ -79,6 +80,11 @@ class Environment:
             [str(self._bin / program), *map(str, arguments)], input=typed, capture_output=True, text=True, timeout=seconds,
             check=False, cwd=directory or self.work, env=self._environment,
         )  # fmt: skip
+
+    def pip(self, *arguments: str | Path, seconds: float = RUN_SECONDS) -> subprocess.CompletedProcess[str]:
+        """Run this interpreter's pip on the environment, which would take seconds to get one of its own."""
+        command = [sys.executable, "-m", "pip", "--python", str(self.python), "--disable-pip-version-check", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, env=self._environment)
 
     @contextmanager
     def running(self, program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
@@ -96,8 +102,8 @@ class Environment:
             process.communicate()
 
     def distributions(self) -> Mapping[str, str]:
-        """Return what is installed, by name, beside pip and what came with it."""
+        """Return what is installed, by name."""
         code = "from importlib.metadata import distributions; print(*(f'{d.name}=={d.version}' for d in distributions()))"
         done = self.run("python", "-c", code)
         found = dict(line.split("==") for line in done.stdout.split())
-        return {name.lower().replace("_", "-"): version for name, version in found.items() if name not in ("pip", "setuptools")}
+        return {name.lower().replace("_", "-"): version for name, version in found.items()}

@@ -74,7 +74,7 @@ def test_the_contracts_are_where_it_says(installed: Environment) -> None:
 
 def test_a_base_install_has_grpc_protobuf_and_a_logger(base: Environment) -> None:
     assert set(base.distributions()) == BASE
-    assert base.run("python", "-m", "pip", "check").returncode == 0
+    assert base.pip("check").returncode == 0
 
 
 def test_a_base_install_serves_a_back_end(base: Environment, start_machine: StartMachine) -> None:
