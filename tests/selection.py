@@ -35,6 +35,12 @@ class Kind:
     together: bool = False
 
 
+SLOW_COMPONENT_TESTS = (
+    "transcript_kills", "bench", "machine_service", "store_wait", "console_cli", "snapshot_service", "console_terminal", "tls",
+    "blob_reader_oracle", "hostile_guest", "vm_control", "fault_cli", "store_kills",
+)  # fmt: skip
+"""Those that take more than 7 s of a processor, the slowest first."""
+
 KINDS = (
     Kind("tests/chaos", ("guest",)),
     Kind("tests/stack", ("stack",), together=True),
@@ -43,6 +49,7 @@ KINDS = (
     Kind("tests/guests", ("guest",)),
     Kind("tests/guests/test_demo.py"),
     Kind("tests/fuzz", ("fuzz",)),
+    *(Kind(f"tests/component/test_{name}.py", ("slow",)) for name in SLOW_COMPONENT_TESTS),
     Kind("tests/component"),
     Kind("tests/sdk"),
     Kind("examples"),
