@@ -24,6 +24,8 @@ from cpu_service.report.metrics import machine_samples
 from cpu_service.report.status import machine_status
 from cpu_service.routing.registry import RegistryError
 from splitvisor import limits
+from splitvisor.errors.problem import Problem, ProblemError
+from splitvisor.errors.status import NO_SUCH_MACHINE, refuse
 from splitvisor.machine.snapshot_file import SnapshotError
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_files import check_address
@@ -102,20 +104,21 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
 
     async def StartMachine(self, request: pb.StartMachineRequest, context: _Context) -> pb.StartMachineResponse:
         """See the contract."""
-        wrong = _wrong(request.config)
-        if wrong:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, wrong)
+        try:
+            _check(request.config)
+        except ProblemError as error:
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         async with self._starting:
             await self._require_none(context)
             machine = self._make(request.config)
             try:
                 await asyncio.to_thread(machine.start)
             except BackendUnavailableError as error:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+                await refuse(context, grpc.StatusCode.UNAVAILABLE, error)
             except (LoaderError, RegistryError, PlacementError, UnsupportedEngineError, RecordingError) as error:
-                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+                await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
             except OSError as error:
-                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"guest RAM: {error}")
+                await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, f"guest RAM: {error}", "NO_MEMORY")
         return pb.StartMachineResponse(incarnation=machine.incarnation)
 
     async def PauseMachine(self, request: pb.PauseMachineRequest, context: _Context) -> pb.PauseMachineResponse:
@@ -153,9 +156,11 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         from cpu_service.snapshot import service as snapshot_service
 
         def make(loader: SnapshotLoader) -> Machine:
-            wrong = _wrong(loader.config)
-            if wrong:
-                raise SnapshotError(f"the machine of the snapshot is none: {wrong}")
+            try:
+                _check(loader.config)
+            except ProblemError as error:
+                problem = error.problem.at("the machine of the snapshot is none")
+                raise SnapshotError(problem.what, problem.remedy) from error
             return self._make(loader.config, loader)
 
         async with self._starting:
@@ -171,7 +176,7 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         try:
             check_address(request.target)
         except AddressError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"target: {error}")
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error.problem.at("target"))
         return await snapshot_service.move(machine, request, context)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: _Context) -> pb.GetStatusResponse:
@@ -193,15 +198,14 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
                 async for event in events:
                     yield event
         except FarBehindError as error:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, error)
 
     async def WatchTraps(self, request: pb.WatchTrapsRequest, context: _Context) -> AsyncIterator[pb.WatchTrapsResponse]:
         """See the contract."""
         machine = await self._require(request, context)
         trace = machine.board.trace if machine.board is not None else None
         if trace is None or machine.state in FINAL_STATES:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"machine {request.vm!r} has ended")
-        assert trace is not None
+            await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, f"machine {request.vm!r} has ended", "MACHINE_ENDED")
         arrived = asyncio.Event()
 
         def wake() -> None:
@@ -211,9 +215,9 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
             watcher = Watcher(request, wake)
             trace.add(watcher)
         except WatchError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         except TooManyWatchersError as error:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, error)
         self._trap_watchers.add(arrived)
         try:
             await context.send_initial_metadata(())  # From here on, no call is missed unseen.
@@ -257,18 +261,19 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         machine = self._machine
         if machine is None or machine.config.name != request.vm:
             vm = request.vm[: limits.VM_NAME_LENGTH]
-            text = f"no machine {vm!r} here; give the address of its cpu_service, or start it with `splitvisor vm start {vm}`"
-            await context.abort(grpc.StatusCode.NOT_FOUND, text)
-        assert machine is not None
+            remedy = f"give the address of its cpu_service, or start it with `splitvisor vm start {vm}`"
+            await refuse(context, grpc.StatusCode.NOT_FOUND, Problem(f"no machine {vm!r} here", remedy, NO_SUCH_MACHINE))
         if request.incarnation not in (0, machine.incarnation):
-            text = f"machine {request.vm!r} was started again since; `splitvisor vm status {request.vm}` shows what it does now"
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+            what = f"machine {request.vm!r} was started again since"
+            remedy = f"`splitvisor vm status {request.vm}` shows what it does now"
+            await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, Problem(what, remedy, "ANOTHER_LIFE"))
         return machine
 
     async def _require_none(self, context: _Context) -> None:
         if self._machine is not None and self._machine.state not in FINAL_STATES:
             running = self._machine.config.name
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"machine {running!r} runs here already")
+            what = f"machine {running!r} runs here already"
+            await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, what, "MACHINE_RUNS")
 
 
 async def _watched(watcher: Watcher) -> AsyncIterator[pb.WatchTrapsResponse]:
@@ -281,29 +286,42 @@ async def _watched(watcher: Watcher) -> AsyncIterator[pb.WatchTrapsResponse]:
         await asyncio.sleep(WATCH_PAUSE_S)
 
 
-def _wrong(config: pb.MachineConfig) -> str:
-    """What is wrong with a configuration, in one line that names the key; empty when nothing is."""
+class ConfigurationError(ProblemError):
+    """A machine cannot be as it is configured; the message names the key."""
+
+
+def _check(config: pb.MachineConfig) -> None:
+    """Raise ConfigurationError, PlacementError or AddressError when something is wrong with a configuration."""
     names = [backend.name for backend in config.backends]
     checks = (
-        (not limits.is_vm_name(config.name), f"name: give {limits.VM_NAME_RULE}"),
+        (limits.is_vm_name(config.name), "name: not a name", f"give {limits.VM_NAME_RULE}"),
         (
-            not _MIB_MIN <= config.memory_mib <= _MIB_MAX or config.memory_mib % _MIB_STEP != 0,
-            f"memory_mib: give {_MIB_MIN} to {_MIB_MAX}, a multiple of {_MIB_STEP}",
+            _MIB_MIN <= config.memory_mib <= _MIB_MAX and config.memory_mib % _MIB_STEP == 0,
+            f"memory_mib: {config.memory_mib} does not fit",
+            f"give {_MIB_MIN} to {_MIB_MAX}, a multiple of {_MIB_STEP}",
         ),
-        (not 1 <= config.vcpus <= limits.MAX_VCPUS, f"vcpus: give 1 to {limits.MAX_VCPUS}"),
-        (len(config.append.encode()) > limits.BOOTARGS_BYTES, f"append: give at most {limits.BOOTARGS_BYTES} bytes"),
-        (not names or len(set(names)) != len(names), "backends: give each back end a name of its own"),
-        (len(names) > MAX_BACKENDS, f"backends: give at most {MAX_BACKENDS}"),
-        (len(config.devices) > limits.MAX_DEVICES, f"devices: give at most {limits.MAX_DEVICES}"),
+        (1 <= config.vcpus <= limits.MAX_VCPUS, f"vcpus: {config.vcpus} does not fit", f"give 1 to {limits.MAX_VCPUS}"),
+        (len(config.append.encode()) <= limits.BOOTARGS_BYTES, "append: too long", f"give at most {limits.BOOTARGS_BYTES} bytes"),
+        (
+            bool(names) and len(set(names)) == len(names),
+            "backends: none, or two of one name",
+            "give each back end a name of its own",
+        ),
+        (len(names) <= MAX_BACKENDS, f"backends: {len(names)} are too many", f"give at most {MAX_BACKENDS}"),
+        (
+            len(config.devices) <= limits.MAX_DEVICES,
+            f"devices: {len(config.devices)} are too many",
+            f"give at most {limits.MAX_DEVICES}",
+        ),
     )
     for backend in config.backends:
         try:
             check_address(backend.address)
         except AddressError as error:
-            return f"backends: {backend.name}: {error}"
-    try:
-        check_devices(config)
-        vio_slots(config.backends)
-    except PlacementError as error:
-        return str(error)
-    return next((text for wrong, text in checks if wrong), "")
+            problem = error.problem.at(f"backends: {backend.name}")
+            raise ConfigurationError(problem.what, problem.remedy) from error
+    check_devices(config)
+    vio_slots(config.backends)
+    for fits, what, remedy in checks:
+        if not fits:
+            raise ConfigurationError(what, remedy)

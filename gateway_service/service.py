@@ -70,7 +70,7 @@ class Options:
 async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Awaitable[None]]:
     """Listen for browsers, and print the URL. Returns what stops it. Raises SettingError."""
     if not (STATIC / "vendor" / "xterm.mjs").exists():
-        raise SettingError("xterm.js has not been fetched; run ./dev web, which needs npm")
+        raise SettingError("xterm.js has not been fetched", "run ./dev web, which needs npm")
     address = parse_address(options.listen_http)
     certificate = _certificate(options)
     check_reach(address, options.url, tls=certificate is not None)
@@ -109,7 +109,7 @@ def _certificate(options: Options) -> Certificate | None:
     if options.http_tls_cert is None and options.http_tls_key is None:
         return None
     if options.http_tls_cert is None or options.http_tls_key is None:
-        raise SettingError("--http-tls-cert and --http-tls-key belong together; give both")
+        raise SettingError("--http-tls-cert and --http-tls-key belong together", "give both")
     return Certificate(options.http_tls_cert, options.http_tls_key)
 
 
@@ -126,7 +126,7 @@ async def _listen(runner: web.AppRunner, address: HttpAddress, certificate: Cert
         await site.start()
     except OSError as error:
         where = address.path or f"{address.host}:{address.port}"
-        raise SettingError(f"--listen-http {where}: {error.strerror or error}; is another gateway running there?") from error
+        raise SettingError(f"--listen-http {where}: {error.strerror or error}", "is another gateway running there?") from error
     finally:
         os.umask(mask)
     return 0 if address.path else int(runner.addresses[0][1])

@@ -58,7 +58,7 @@ def parse_address(text: str) -> HttpAddress:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        raise SettingError(f"--listen-http {text}: not an address; give IP:PORT, localhost:PORT or unix:/path") from None
+        raise SettingError(f"--listen-http {text}: not an address", "give IP:PORT, localhost:PORT or unix:/path") from None
     return HttpAddress(host, port)
 
 
@@ -73,12 +73,12 @@ def check_reach(address: HttpAddress, url: str, *, tls: bool) -> None:
     if url:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
-            raise SettingError(f"--url {url}: not the address of a site; give http://HOST:PORT or https://HOST:PORT")
+            raise SettingError(f"--url {url}: not the address of a site", "give http://HOST:PORT or https://HOST:PORT")
         if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise SettingError(f"--url {url}: browsers would send tokens in plaintext; give https://, or a loopback address")
+            raise SettingError(f"--url {url}: browsers would send tokens in plaintext", "give https://, or a loopback address")
     elif not (address.is_local or tls):
         remedy = "give --http-tls-cert and --http-tls-key, or --url when something in front of it is what browsers see"
-        raise SettingError(f"--listen-http {address.host}:{address.port}: plaintext HTTP is for loopback only; {remedy}")
+        raise SettingError(f"--listen-http {address.host}:{address.port}: plaintext HTTP is for loopback only", remedy)
 
 
 def make_site(address: HttpAddress, port: int, url: str, certificate_names: frozenset[str]) -> Site:
@@ -122,9 +122,9 @@ class Certificate:
             self.names = _host_names(certificate)
         except (OSError, ValueError) as error:
             text = f"{certificate}, {key}: not a certificate with its key: {error}"
-            raise SettingError(f"{text}; give --http-tls-cert and --http-tls-key PEM files that belong together") from error
+            raise SettingError(f"{text}", "give --http-tls-cert and --http-tls-key PEM files that belong together") from error
         if not self.names:
-            raise SettingError(f"{certificate}: names no host; give a certificate with the gateway's name in subjectAltName")
+            raise SettingError(f"{certificate}: names no host", "give a certificate with the gateway's name in subjectAltName")
 
     def refresh(self) -> None:
         """Read the files again when they have changed. Raises OSError, and then goes on with what it has."""

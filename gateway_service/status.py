@@ -11,6 +11,7 @@ import grpc
 
 from gateway_service.authorization import Action, Principal
 from gateway_service.vms import Channels, Vm
+from splitvisor.errors.status import NO_SUCH_MACHINE, problem_in
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.channels import explain
 from splitvisor.rpc import console_pb2, console_pb2_grpc, machine_pb2, machine_pb2_grpc
@@ -66,7 +67,7 @@ class StatusBoard:
             stub = machine_pb2_grpc.MachineServiceStub(self._channels.channel(vm, "cpu"))
             status = await stub.GetStatus(machine_pb2.GetStatusRequest(vm=vm.name), timeout=_ASK_SECONDS)
         except (grpc.aio.AioRpcError, AddressError) as error:
-            absent = isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.NOT_FOUND
+            absent = isinstance(error, grpc.aio.AioRpcError) and problem_in(error).reason == NO_SUCH_MACHINE
             return {**_NO_MACHINE, "state": "none" if absent else "unreachable", "detail": f"cpu_service: {_reason(error)}"}
         return {
             "state": machine_pb2.MachineState.Name(status.state).removeprefix("MACHINE_STATE_").lower().replace("_", "-"),

@@ -67,10 +67,10 @@ def parse_connect(values: Sequence[str]) -> Sequence[Vm]:
         parts = dict(item.partition("=")[::2] for item in text.split(","))
         if parts.keys() != {"vm", *SERVICES} or not all(parts.values()):
             wanted = ",".join(f"{service}=ADDRESS" for service in SERVICES)
-            raise SettingError(f"{where}: wants vm=NAME,{wanted}; give each once")
+            raise SettingError(f"{where}: wants vm=NAME,{wanted}", "give each once")
         name = parts.pop("vm")
         if name in vms:
-            raise SettingError(f"{where}: there are two VMs {name!r}; give each a name of its own")
+            raise SettingError(f"{where}: there are two VMs {name!r}", "give each a name of its own")
         vms[name] = Vm(name, name, parts)
     return list(vms.values())
 

@@ -20,6 +20,7 @@ from gateway_service.sessions import Credential, Sessions
 from gateway_service.site import Site
 from gateway_service.status import StatusBoard
 from gateway_service.vms import Channels, Vm
+from splitvisor.errors.status import problem_in
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.channels import explain
 
@@ -155,7 +156,7 @@ def _checks(gateway: Gateway) -> Any:
         except AddressError as error:
             return error_response(502, str(error))
         except grpc.aio.AioRpcError as error:
-            return error_response(_HTTP_STATUS.get(error.code(), 502), explain(error))
+            return error_response(_HTTP_STATUS.get(error.code(), 502), explain(error), problem_in(error).reason)
 
     return checks
 
@@ -194,9 +195,9 @@ def _guarded(gateway: Gateway, route: Route) -> Callable[[web.Request], Awaitabl
     return handle
 
 
-def error_response(status: int, text: str) -> web.Response:
-    """Return an answer that says in one line what is wrong."""
-    return web.json_response({"error": text}, status=status)
+def error_response(status: int, text: str, reason: str = "") -> web.Response:
+    """Return an answer that says in one line what is wrong, and for programs the kind of problem when there is one."""
+    return web.json_response({"error": text, **({"reason": reason} if reason else {})}, status=status)
 
 
 def json_response(content: Any) -> web.Response:

@@ -95,7 +95,7 @@ class Attachment:
         self.close("not attached")
         if self._refused:
             raise BackendRefusedError(f"back end {self._name} at {self._target}: {failure}")
-        raise BackendUnavailableError(f"back end {self._name} at {self._target}: {failure}; start it or correct its address")
+        raise BackendUnavailableError(f"back end {self._name} at {self._target}: {failure}", "start it or correct its address")
 
     def hold(self) -> None:
         """Do not connect again until release(), should the connection be lost."""

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from splitvisor.errors.problem import ProblemError
 
-class BackendUnavailableError(Exception):
+
+class BackendUnavailableError(ProblemError):
     """A back end cannot be reached or does not keep the contract."""
 
 
-class BackendRefusedError(Exception):
+class BackendRefusedError(ProblemError):
     """A back end does not take the state that it is to restore."""

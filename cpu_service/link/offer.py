@@ -43,7 +43,7 @@ class BackendOffer:
         """Take the offer of a connection. Raises BackendUnavailableError when it cannot be, and nothing has changed then."""
         calls = _fixed(offer.routes)
         if self._calls is not None and calls != self._calls:
-            raise BackendUnavailableError("it came back with other routes; restart the machine to use them")
+            raise BackendUnavailableError("it came back with other routes", "restart the machine to use them")
         if any(len(mirror.contents) > MIRROR_BYTES for mirror in offer.mirrors):
             raise BackendUnavailableError(f"it offered a mirror of more than {MIRROR_BYTES} bytes")
         self._take_routes(tuple(offer.routes))

@@ -70,7 +70,7 @@ class StateTransfer:
             if saved.last:
                 return collector.state()
         reason = "it does not answer" if self._outbox.attached else f"it was lost: {self._attachment.failure}"
-        raise BackendUnavailableError(f"{self._where} is not saved: {reason}; try again later")
+        raise BackendUnavailableError(f"{self._where} is not saved: {reason}", "try again later")
 
     def _is_up(self, deadline: float) -> bool:
         return self._outbox.attached and not self._answers.abandoned and time.monotonic() < deadline

@@ -26,6 +26,7 @@ from cpu_service.machine.crash_report import crash_report
 from cpu_service.machine.placement import PlacementError
 from cpu_service.routing.registry import RegistryError
 from cpu_service.routing.router import CallCount
+from splitvisor.errors.problem import ProblemError
 from splitvisor.machine.snapshot_file import SnapshotError
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
@@ -53,7 +54,7 @@ class MachineError(Exception):
     """The machine cannot be built; the message says what and what to do."""
 
 
-class BusyError(Exception):
+class BusyError(ProblemError):
     """The machine does not stand still just now; the message says why."""
 
 
@@ -176,7 +177,7 @@ class Machine:
         done, _ = wait((result,), SAFE_POINT_TIMEOUT_S)
         if not done and result.cancel():
             self._visit = None
-            raise BusyError("a vCPU waits for a back end; try again")
+            raise BusyError("a vCPU waits for a back end", "try again")
         return result.result()
 
     def leave(self, why: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from splitvisor.errors.problem import ProblemError
 from splitvisor.papr.vio import SLOTS
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
@@ -15,7 +16,7 @@ FURTHER_SLOTS = 4
 OWN_SERVICES = frozenset({"hcall_service", "of_client_service", VIO_SERVICE})
 
 
-class PlacementError(Exception):
+class PlacementError(ProblemError):
     """Devices, slots or nodes do not fit together; one line for whoever wrote the configuration."""
 
 
@@ -30,7 +31,7 @@ def check_devices(config: mpb.MachineConfig) -> None:
     for number, device in enumerate(config.devices):
         if device.backend and device.backend not in names:
             known = ", ".join(sorted(names))
-            raise PlacementError(f"devices[{number}].backend: there is no back end {device.backend!r}; give one of: {known}")
+            raise PlacementError(f"devices[{number}].backend: there is no back end {device.backend!r}", f"give one of: {known}")
 
 
 def vio_slots(backends: Sequence[mpb.BackendAddress]) -> Mapping[str, pb.SlotRange]:

@@ -83,7 +83,7 @@ class Recorder:
             self._writer.flush()
         except OSError as error:
             self._writer.abandon()
-            raise RecordingError(f"{path} cannot be written: {error.strerror}; give another file") from error
+            raise RecordingError(f"{path} cannot be written: {error.strerror}", "give another file") from error
         self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
         self._thread.start()
 

@@ -22,6 +22,7 @@ from cpu_service.routing.registry import LOCAL, RegisteredRtas, Registry
 from cpu_service.routing.remote_call import RemoteCall, SharedCall
 from cpu_service.vcpus.scheduler import VcpuScheduler
 from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
+from splitvisor.errors.problem import ProblemError
 from splitvisor.papr.arguments import HYPERCALLS, string_arguments
 from splitvisor.papr.hcall import Hcall, hcall_name
 from splitvisor.rpc import machine_pb2 as pb
@@ -43,7 +44,7 @@ class WatchError(ValueError):
     """A watcher's request makes no sense; the message says why."""
 
 
-class TooManyWatchersError(Exception):
+class TooManyWatchersError(ProblemError):
     """There are MAX_WATCHERS already."""
 
 
@@ -167,7 +168,7 @@ class TrapTrace:
         """Let a watcher see calls from now on; from any thread. Raises TooManyWatchersError."""
         with self._lock:
             if len(self._watchers) >= MAX_WATCHERS:
-                raise TooManyWatchersError(f"{MAX_WATCHERS} watchers are here already; end one of them")
+                raise TooManyWatchersError(f"{MAX_WATCHERS} watchers are here already", "end one of them")
             self._set((*self._watchers, watcher))
             if self._unwatched is None:
                 self._unwatched = self._engine.on_hypercall

@@ -12,6 +12,7 @@ import structlog
 from cpu_service.link.events import LinkStatus
 from cpu_service.machine.machine import FINAL_STATES, Machine
 from cpu_service.report.status import backend_status
+from splitvisor.errors.problem import ProblemError
 from splitvisor.rpc import machine_pb2 as pb
 
 BACKLOG = 1000
@@ -20,7 +21,7 @@ BACKLOG = 1000
 log = structlog.get_logger()
 
 
-class FarBehindError(Exception):
+class FarBehindError(ProblemError):
     """A watcher does not take its events; the message says what to do."""
 
 
@@ -70,7 +71,7 @@ class MachineEvents:
                 yield event
                 if event.state.state in FINAL_STATES:
                     return
-            raise FarBehindError(f"more than {BACKLOG} events behind; watch again")
+            raise FarBehindError(f"more than {BACKLOG} events behind", "watch again")
         finally:
             self._watchers.discard(watcher)
 

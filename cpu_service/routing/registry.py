@@ -13,6 +13,7 @@ from cpu_service.link.backend_link import BackendLink
 from cpu_service.link.events import LinkStatus
 from cpu_service.routing.key_table import KeyRange, KeyTable, OverlapError
 from cpu_service.routing.remote_call import WORD_MASK, RemoteCall, SharedCall, key_ranges
+from splitvisor.errors.problem import ProblemError
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import FIRST_FREE_TOKEN, TOKENS
 from splitvisor.rpc import trap_pb2 as pb
@@ -29,7 +30,7 @@ SHOWN_KEYS = 4
 """In a message."""
 
 
-class RegistryError(Exception):
+class RegistryError(ProblemError):
     """A call cannot be registered: it has an owner already, or its route makes no sense."""
 
 
@@ -191,13 +192,13 @@ def _join(shared: SharedCall, call: RemoteCall, selector: pb.Selector, what: str
     """Make a back end one more owner of a shared call. Raises RegistryError."""
     first = shared.calls[0]
     if selector != shared.selector:
-        raise RegistryError(f"{what}: {first.owner} and {call.owner} do not select by the same key; selectors must be equal")
+        raise RegistryError(f"{what}: {first.owner} and {call.owner} do not select by the same key", "selectors must be equal")
     if not call.reads_key_as(first, selector):
         raise RegistryError(f"{what}: {first.owner} and {call.owner} have different operands where the key is")
     for field in ("name", "arguments"):
         one, other = getattr(first, field), getattr(call, field)
         if one != other:
-            raise RegistryError(f"{what}: its {field} is {one} to {first.owner} and {other} to {call.owner}; they must agree")
+            raise RegistryError(f"{what}: its {field} is {one} to {first.owner} and {other} to {call.owner}", "they must agree")
     shared.calls.append(call)
     shared.use(_table(shared, {}))
 

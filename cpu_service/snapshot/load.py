@@ -45,7 +45,7 @@ class SnapshotLoader:
         unknown = sorted(backends.keys() - {backend.name for backend in self.config.backends})
         if unknown:
             known = ", ".join(backend.name for backend in self.config.backends)
-            raise SnapshotError(f"the machine of the snapshot has no back end {unknown[0]}; it has: {known}")
+            raise SnapshotError(f"the machine of the snapshot has no back end {unknown[0]}", f"it has: {known}")
         for backend in self.config.backends:
             backend.address = backends.get(backend.name, backend.address)
         tokens = [call.token for call in self.machine.rtas_calls]
@@ -124,10 +124,10 @@ class SnapshotLoader:
         for call in self.machine.rtas_calls:
             known = registry.rtas.get(call.token)
             if known is None or known.name != call.name:
-                raise SnapshotError(f"no back end offers RTAS call {call.name!r}, which the guest knows; {_REMEDY}")
+                raise SnapshotError(f"no back end offers RTAS call {call.name!r}, which the guest knows", _REMEDY)
         missing = sorted(set(self.machine.hypercalls) - set(registry.hypercalls()))
         if missing:
-            raise SnapshotError(f"no back end offers hypercall {missing[0]:#x}, which the guest knows; {_REMEDY}")
+            raise SnapshotError(f"no back end offers hypercall {missing[0]:#x}, which the guest knows", _REMEDY)
 
 
 _REMEDY = "use the back ends that the machine was saved with"

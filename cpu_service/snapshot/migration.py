@@ -17,6 +17,8 @@ import grpc
 
 from cpu_service.machine.board import Board
 from cpu_service.snapshot.save import Capture
+from splitvisor.errors.problem import ProblemError, problem_of
+from splitvisor.errors.status import NO_SUCH_MACHINE, problem_in
 from splitvisor.net.channels import SERVICE_OPTIONS, open_channel
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
@@ -30,15 +32,15 @@ _RUNS = frozenset({pb.MACHINE_STATE_RUNNING, pb.MACHINE_STATE_POWERED_OFF, pb.MA
 """States of a machine that was let run."""
 
 
-class MigrationError(Exception):
+class MigrationError(ProblemError):
     """The machine has not moved and goes on here; the text says why."""
 
-    def __init__(self, text: str, code: grpc.StatusCode) -> None:
-        super().__init__(text)
+    def __init__(self, what: str, remedy: str, code: grpc.StatusCode) -> None:
+        super().__init__(what, remedy)
         self.code = code
 
 
-class UnknownOwnerError(Exception):
+class UnknownOwnerError(ProblemError):
     """The other side may have the machine, or not: it stands still here."""
 
 
@@ -84,7 +86,7 @@ def migrate(board: Board, resets: int, target: str, backends: Mapping[str, str])
 def _expect(responses: Iterator[pb.RestoreMachineResponse], message: str, target: str) -> pb.RestoreMachineResponse:
     response = next(responses, pb.RestoreMachineResponse())
     if response.WhichOneof("message") != message:
-        raise MigrationError(f"{target} did not answer as a cpu_service does", grpc.StatusCode.ABORTED)
+        raise MigrationError(f"{target} did not answer", "give the address of a cpu_service", grpc.StatusCode.ABORTED)
     return response
 
 
@@ -92,8 +94,10 @@ def _failed(target: str, error: Exception) -> MigrationError:
     if isinstance(error, MigrationError):
         return error
     if isinstance(error, grpc.RpcError):
-        return MigrationError(f"{target}: {error.details() or 'no answer'}", error.code())
-    return MigrationError(f"{target}: {error}", grpc.StatusCode.ABORTED)
+        problem = problem_in(error).at(target)
+        return MigrationError(problem.what, problem.remedy, error.code())
+    problem = problem_of(error).at(target)
+    return MigrationError(problem.what, problem.remedy, grpc.StatusCode.ABORTED)
 
 
 def _find_out(stub: Any, machine: pb.GetStatusRequest, target: str, error: Exception) -> None:
@@ -105,15 +109,17 @@ def _find_out(stub: Any, machine: pb.GetStatusRequest, target: str, error: Excep
             status = stub.GetStatus(machine, timeout=ASK_TIMEOUT_S, wait_for_ready=True)
             state, reason = status.state, status.detail
         except grpc.RpcError as refused:
-            if refused.code() is grpc.StatusCode.NOT_FOUND:
-                state, reason = pb.MACHINE_STATE_NONE, refused.details() or ""
+            problem = problem_in(refused)
+            if problem.reason == NO_SUCH_MACHINE:
+                state, reason = pb.MACHINE_STATE_NONE, problem.what
         if time.monotonic() > deadline:
             raise UnknownOwnerError(
-                f"{target} was lost at the moment of handing over; find out whether it has the machine, then stop or resume it"
+                f"{target} was lost at the moment of handing over",
+                "find out whether it has the machine, then stop or resume it",
             ) from error
         time.sleep(ASK_AGAIN_S)
     if state not in _RUNS:
-        raise MigrationError(f"{target} did not let the machine run: {reason or error}", grpc.StatusCode.ABORTED) from error
+        raise MigrationError(f"{target} did not let the machine run: {reason or error}", "", grpc.StatusCode.ABORTED) from error
 
 
 class _Transfer:

@@ -21,11 +21,13 @@ from cpu_service.snapshot.load import SnapshotLoader
 from cpu_service.snapshot.migration import MigrationError, Moved, UnknownOwnerError, migrate
 from cpu_service.snapshot.save import Capture
 from cpu_service.snapshot.streams import Incoming, Outgoing, SlowReaderError
+from splitvisor.errors.problem import ProblemError
+from splitvisor.errors.status import refuse
 from splitvisor.machine.snapshot_file import SnapshotError, Source
 from splitvisor.rpc import machine_pb2 as pb
 
 
-class ProtocolError(Exception):
+class ProtocolError(ProblemError):
     """The client breaks the contract of the stream."""
 
 
@@ -83,7 +85,7 @@ async def save(machine: Machine, request: pb.SaveMachineRequest, context: _Conte
             yield pb.SaveMachineResponse(data=part)
         yield pb.SaveMachineResponse(saved=await saving)
     except EXPECTED as error:
-        await context.abort(status_of(error), str(error))
+        await refuse(context, status_of(error), error)
     finally:
         outgoing.abandon()
         with suppress(Exception):
@@ -111,7 +113,7 @@ async def move(machine: Machine, request: pb.MigrateMachineRequest, context: _Co
     try:
         moved = await asyncio.to_thread(visit)
     except EXPECTED as error:
-        await context.abort(status_of(error), str(error))
+        await refuse(context, status_of(error), error)
     return pb.MigrateMachineResponse(downtime_seconds=moved.seconds, sent_bytes=moved.sent_bytes)
 
 
@@ -127,7 +129,7 @@ async def restore(
     """
     first = await anext(requests, None)
     if first is None or not first.HasField("options"):
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message of a restore is options")
+        await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of a restore is options")
     assert first is not None
     options = first.options
     backends = {backend.name: backend.address for backend in options.backends}
@@ -156,7 +158,7 @@ async def restore(
         yield pb.RestoreMachineResponse(ready=pb.RestoreReady(vm=machines[0].config.name, incarnation=machines[0].incarnation))
         go = await anext(requests, None)
         if go is None or not go.HasField("go"):
-            raise ProtocolError("the restore ended without go; the machine is dropped")
+            raise ProtocolError("the restore ended without go, so the machine is dropped")
         running = True
         await asyncio.to_thread(machines[0].go)
         yield pb.RestoreMachineResponse(running=pb.RestoreRunning())
@@ -168,7 +170,7 @@ async def restore(
         if not running:
             await asyncio.shield(_drop(preparing, machines))
     if refused is not None:
-        await context.abort(status_of(refused), str(refused))
+        await refuse(context, status_of(refused), refused)
 
 
 async def _drop(preparing: asyncio.Task[None], machines: list[Machine]) -> None:

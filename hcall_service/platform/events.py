@@ -17,6 +17,8 @@ import grpc
 from hcall_service.platform.event_log import Action, Resource, hotplug_entry
 from hcall_service.trees.builder import HOTPLUG_SOURCE
 from splitvisor.backend import Vm
+from splitvisor.errors.problem import Problem
+from splitvisor.errors.status import refuse
 from splitvisor.rpc import platform_event_pb2 as pb
 from splitvisor.rpc import platform_event_pb2_grpc
 from splitvisor.trap.server import TrapServicer
@@ -100,14 +102,16 @@ class PlatformEventServicer(platform_event_pb2_grpc.PlatformEventServiceServicer
         """See the contract."""
         session: Any = self._traps.session(request.vm)
         if session is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no VM {request.vm!r} is attached to this hcall_service")
+            await refuse(
+                context, grpc.StatusCode.NOT_FOUND, f"no VM {request.vm!r} is attached to this hcall_service", "NO_SUCH_VM"
+            )
         try:
             resource, action = Resource(request.resource), Action(request.action)
         except ValueError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         self._number += 1
         entry = hotplug_entry(resource, action, request.drc_index, self._number, session.clock())
         if not session.events.add(PlatformEvent(HOTPLUG_EVENTS, HOTPLUG_SOURCE, entry)):
-            text = f"VM {request.vm!r} has not fetched {MAX_EVENTS} older events; is its kernel listening?"
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+            what = f"VM {request.vm!r} has not fetched {MAX_EVENTS} older events"
+            await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, Problem(what, "is its kernel listening?", "EVENTS_FULL"))
         return pb.RaiseHotplugResponse()

@@ -8,7 +8,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -16,6 +16,8 @@ from hcall_service.device_tree_store import HeadMovedError, Revision, Store, Sto
 from hcall_service.trees.builder import TreeBuildError, build_tree
 from hcall_service.trees.changes import change_head
 from hcall_service.trees.lookup import NodeNotFoundError, TreeLookup
+from splitvisor.errors.problem import Problem
+from splitvisor.errors.status import refuse
 from splitvisor.limits import VM_NAME_RULE, is_vm_name
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2
@@ -71,7 +73,7 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         try:
             blob = fdt.emit(build_tree(request, os.urandom(SEED_BYTES)))
         except (TreeBuildError, fdt.FdtError) as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         revision = await self._run(context, lambda: self._store.put(request.vm, pb.TREE_ORIGIN_SEED, blob))
         return pb.BuildTreeResponse(revision=revision, blob=blob)
 
@@ -79,14 +81,14 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         """See the contract."""
         await _check_vm(request.vm, context)
         if request.origin == pb.TREE_ORIGIN_UNSPECIFIED or request.origin not in pb.TreeOrigin.values():
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"origin {request.origin} is not one of TreeOrigin")
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"origin {request.origin} is not one of TreeOrigin")
         if len(request.blob) > fdt.MAX_SIZE:
             text = f"the blob has {len(request.blob)} bytes, at most {fdt.MAX_SIZE}"
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+            await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         try:
             await asyncio.to_thread(fdt.read, request.blob)
         except fdt.FdtError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         revision = await self._run(
             context, lambda: self._store.put(request.vm, request.origin, request.blob, request.expected_revision)
         )
@@ -102,9 +104,9 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         revision, blob = await self._run(context, lambda: self._store.get(request.vm, request.revision))
         node = (await asyncio.to_thread(fdt.read, blob)).root.find(request.path)
         if node is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no node {request.path!r} in revision {revision.number}")
+            await refuse(context, grpc.StatusCode.NOT_FOUND, f"no node {request.path!r} in revision {revision.number}")
         if request.name not in node.properties:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"{request.path!r} has no property {request.name!r}")
+            await refuse(context, grpc.StatusCode.NOT_FOUND, f"{request.path!r} has no property {request.name!r}")
         return pb.GetPropertyResponse(revision=revision.number, value=node.properties[request.name])
 
     async def ListRevisions(self, request: pb.ListRevisionsRequest, context: _Context) -> pb.ListRevisionsResponse:
@@ -121,7 +123,7 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
             case "phandle":
                 found = await self._run(context, lambda: self._lookup.by_phandle(vm, request.phandle, revision))
             case _:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "give a path or a phandle")
+                await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "give a path or a phandle")
         properties = [trap_pb2.TreeProperty(name=name, value=value) for name, value in found.node.properties.items()]
         return pb.LookUpNodeResponse(
             revision=found.revision,
@@ -149,7 +151,7 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         """See the contract."""
         await _check_vm(request.vm, context)
         if len(self._watchers) == MAX_WATCHERS:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} streams watch trees already")
+            await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} streams watch trees already")
         self._loop = asyncio.get_running_loop()
         woken = asyncio.Event()
         self._watchers.add(woken)
@@ -173,23 +175,18 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         try:
             return await asyncio.to_thread(call)
         except (UnknownRevisionError, NodeNotFoundError) as error:
-            await _abort(context, grpc.StatusCode.NOT_FOUND, error)
+            await refuse(context, grpc.StatusCode.NOT_FOUND, error)
         except (TreeBuildError, fdt.FdtError) as error:
-            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         except HeadMovedError as error:
-            await _abort(context, grpc.StatusCode.ABORTED, error)
+            await refuse(context, grpc.StatusCode.ABORTED, error)
         except StoreError as error:
-            await _abort(context, grpc.StatusCode.UNAVAILABLE, error)
-
-
-async def _abort(context: _Context, code: grpc.StatusCode, error: Exception) -> NoReturn:
-    await context.abort(code, str(error))
-    raise error
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, error)
 
 
 async def _check_vm(name: str, context: _Context) -> None:
     if not is_vm_name(name):
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"VM name {name!r}: give {VM_NAME_RULE}")
+        await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, Problem(f"VM name {name!r}", f"give {VM_NAME_RULE}"))
 
 
 def _to_message(revision: Revision) -> pb.TreeRevision:

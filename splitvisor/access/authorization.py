@@ -19,6 +19,8 @@ import grpc.aio
 from google.protobuf import descriptor_pool
 
 from splitvisor.access.identity import SCHEME, Identity, IdentityError, Role, parse_identity
+from splitvisor.errors.problem import ProblemError
+from splitvisor.errors.status import refuse
 from splitvisor.rpc import access_pb2 as pb
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -78,7 +80,7 @@ def _roles(numbers: Iterable[pb.Role]) -> frozenset[Role]:
     return frozenset(Role(pb.Role.Name(number).removeprefix("ROLE_").lower().replace("_", "-")) for number in numbers)
 
 
-class RefusedError(Exception):
+class RefusedError(ProblemError):
     """A peer may not make a call; the text is for people."""
 
 
@@ -89,7 +91,7 @@ def check(rule: Rule, identity: Identity, request: Any) -> None:
         if _value(request, field):
             allowed &= roles
     if identity.role not in allowed:
-        raise RefusedError(f"role {identity.role} may not; this is for {', '.join(sorted(allowed)) or 'nobody'}")
+        raise RefusedError(f"role {identity.role} may not", f"this is for {', '.join(sorted(allowed)) or 'nobody'}")
     if rule.field:
         check_vm(identity, _value(request, rule.field))
 
@@ -121,11 +123,11 @@ def peer_identity(context: _Context) -> Identity | None:
         return None
     ours = [uri for uri in properties.get("peer_uri", ()) if uri.startswith(SCHEME.encode())]
     if len(ours) != 1:
-        raise RefusedError("the certificate has no role; issue one with `splitvisor certs issue`")
+        raise RefusedError("the certificate has no role", "issue one with `splitvisor certs issue`")
     try:
         return parse_identity(ours[0].decode(errors="replace"))
     except IdentityError as error:
-        raise RefusedError(str(error)) from error
+        raise RefusedError(error.problem.what, error.problem.remedy) from error
 
 
 class Authorization(grpc.aio.ServerInterceptor):
@@ -224,8 +226,7 @@ class _Guard:
         return identity, request
 
     async def _refuse(self, code: grpc.StatusCode, error: RefusedError, context: _Context) -> NoReturn:
-        await context.abort(code, f"{self._path.rpartition('/')[2]}: {error}")
-        raise error
+        await refuse(context, code, error.problem.at(self._path.rpartition("/")[2]))
 
 
 class _Replayed:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from splitvisor.access.identity import SCHEME, Identity, IdentityError, parse_identity
+from splitvisor.errors.problem import ProblemError
 from splitvisor.process.files import replaced_file
 
 CA_CERTIFICATE, CA_KEY = "ca.pem", "ca-key.pem"
@@ -39,7 +40,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 
 
-class CertificateError(Exception):
+class CertificateError(ProblemError):
     """A certificate cannot be made, read or used; the message says which, why, and what to do."""
 
 
@@ -64,7 +65,7 @@ def make_authority(directory: Path, name: str, days: int = CA_DAYS) -> None:
     """Make an authority in a directory, which is made too and closed to others. Raises CertificateError and OSError."""
     _check_days(days)
     if (directory / CA_KEY).exists() or (directory / CA_CERTIFICATE).exists():
-        raise CertificateError(f"{directory} has an authority already; choose another directory, or issue from it")
+        raise CertificateError(f"{directory} has an authority already", "choose another directory, or issue from it")
     _private_directory(directory)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -104,13 +105,14 @@ def issue(
     if not _NAME.fullmatch(name):
         raise CertificateError(f"name {name!r}: give 1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-'")
     if hosts and not identity.role.serves:
-        raise CertificateError(f"role {identity.role} is for clients, so its certificate has no hosts; leave out --host")
+        raise CertificateError(f"role {identity.role} is for clients, so its certificate has no hosts", "leave out --host")
     ca_pem = _read(authority / CA_CERTIFICATE)
     ca, ca_key = parse_certificate(ca_pem, authority / CA_CERTIFICATE), _parse_key(_read(authority / CA_KEY), authority / CA_KEY)
     if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
-        raise CertificateError(f"{authority / CA_KEY}: not an elliptic curve key; make an authority with `splitvisor certs init`")
+        remedy = "make an authority with `splitvisor certs init`"
+        raise CertificateError(f"{authority / CA_KEY}: not an elliptic curve key", remedy)
     if ca.public_key() != ca_key.public_key():
-        raise CertificateError(f"{authority}: {CA_KEY} is not the key of {CA_CERTIFICATE}; restore the one that belongs to it")
+        raise CertificateError(f"{authority}: {CA_KEY} is not the key of {CA_CERTIFICATE}", "restore the one that belongs to it")
     key = ec.generate_private_key(ec.SECP256R1())
     purposes = [ExtendedKeyUsageOID.CLIENT_AUTH]
     if identity.role.serves:
@@ -186,20 +188,22 @@ def check_usable(certificate: bytes, key: bytes, authority: bytes, source: objec
     parsed, *chain = _parse_all(certificate, source)
     private, authorities = _parse_key(key, source), _parse_all(authority, f"{source}: {CA_CERTIFICATE} beside it")
     if parsed.public_key() != private.public_key():
-        raise CertificateError(f"{source}: the key is not the certificate's; put the two of one `splitvisor certs issue` there")
+        raise CertificateError(f"{source}: the key is not the certificate's", "put the two of one `splitvisor certs issue` there")
     found = describe(parsed)
     now = datetime.datetime.now(datetime.UTC)
     if now > found.not_after:
-        raise CertificateError(f"{source}: the certificate expired on {_day(found.not_after)}; issue a new one")
+        raise CertificateError(f"{source}: the certificate expired on {_day(found.not_after)}", "issue a new one")
     if now < found.not_before:
-        raise CertificateError(f"{source}: the certificate is not valid before {_day(found.not_before)}; check this host's clock")
+        raise CertificateError(
+            f"{source}: the certificate is not valid before {_day(found.not_before)}", "check this host's clock"
+        )
     ca = next((each for each in (*authorities, *chain) if _signed(parsed, each)), None)
     if ca is None:
         raise CertificateError(f"{source}: the certificate is not from the authority in {CA_CERTIFICATE} beside it")
     if now > ca.not_valid_after_utc:
-        raise CertificateError(f"{source}: the authority expired on {_day(ca.not_valid_after_utc)}; make a new one")
+        raise CertificateError(f"{source}: the authority expired on {_day(ca.not_valid_after_utc)}", "make a new one")
     if found.identity is None:
-        raise CertificateError(f"{source}: the certificate has no role; issue one with `splitvisor certs issue`")
+        raise CertificateError(f"{source}: the certificate has no role", "issue one with `splitvisor certs issue`")
     return found.identity
 
 
@@ -277,14 +281,14 @@ def _private_directory(path: Path) -> None:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = path.stat()
     if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise CertificateError(f"{path} is open to other users; chmod 700 it, or choose another")
+        raise CertificateError(f"{path} is open to other users", "chmod 700 it, or choose another")
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CertificateError(f"{path}: {error.strerror}; make an authority with `splitvisor certs init DIR`") from error
+        raise CertificateError(f"{path}: {error.strerror}", "make an authority with `splitvisor certs init DIR`") from error
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from splitvisor.errors.problem import ProblemError
+
 SCHEME = "splitvisor:"
 MAX_PATTERNS = 64
 ALL_VMS = "*"
@@ -35,7 +37,7 @@ class Role(StrEnum):
         return self in (Role.CPU, Role.BACKEND)
 
 
-class IdentityError(ValueError):
+class IdentityError(ProblemError, ValueError):
     """A role or a VM pattern cannot be used; the message says why."""
 
 
@@ -49,7 +51,7 @@ class Identity:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.vms) <= MAX_PATTERNS:
-            raise IdentityError(f"{len(self.vms)} VM patterns; give 1 to {MAX_PATTERNS}, '*' for all VMs")
+            raise IdentityError(f"{len(self.vms)} VM patterns", f"give 1 to {MAX_PATTERNS}, '*' for all VMs")
         for pattern in self.vms:
             if not _PATTERN.fullmatch(pattern):
                 raise IdentityError(f"VM pattern {pattern!r}: {_PATTERNS_REMEDY}")

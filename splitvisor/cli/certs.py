@@ -77,7 +77,7 @@ def issue(
     directory = out or authority / name
     with _one_line("issue"):
         if role.serves and not host:
-            raise made.CertificateError(f"role {role} is for servers, so its certificate needs a host name; give --host HOST")
+            raise made.CertificateError(f"role {role} is for servers, so its certificate needs a host name", "give --host HOST")
         identity = Identity(role, tuple(vm))
         days = days if days is not None else made.ISSUE_DAYS
         description = made.issue(authority, name, identity, hosts=host or (), days=days, directory=directory)

@@ -71,12 +71,14 @@ def machine_stub(
     """Yield a stub for a VM's cpu_service, as service_stub() does. A VM that is not there is wrong usage."""
     import grpc  # slow to load, and most commands do without
 
+    from splitvisor.errors.status import NO_SUCH_MACHINE, problem_in
     from splitvisor.rpc import machine_pb2_grpc
 
     with service_stub(command, vm, "cpu", cpu, machine_pb2_grpc.MachineServiceStub, options=options, failed=failed) as stub:
         try:
             yield stub
         except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.NOT_FOUND:
-                fail(command, error.details() or "no such machine", USAGE)
+            problem = problem_in(error)
+            if problem.reason == NO_SUCH_MACHINE:
+                fail(command, str(problem), USAGE)
             raise

@@ -171,8 +171,7 @@ def _faults(path: Path, config: MachineConfig, connect: Mapping[str, str]) -> Fa
     try:
         plan = FaultPlan(path.absolute(), read_scenario(path))
     except ScenarioError as error:
-        text, _, remedy = str(error).rpartition("; ")
-        raise ConfigError("splitvisor run", "--fault", text, remedy) from None
+        raise ConfigError("splitvisor run", "--fault", error.problem.what, error.problem.remedy) from None
     plan.check(config, connect)
     return plan
 

@@ -41,6 +41,7 @@ def trace(
     """
     import grpc  # slow to load
 
+    from splitvisor.errors.status import problem_in
     from splitvisor.observe.trap_text import as_line, as_object
     from splitvisor.rpc import machine_pb2
 
@@ -60,7 +61,7 @@ def trace(
             except grpc.RpcError as error:
                 code = error.code()
                 if code is grpc.StatusCode.INVALID_ARGUMENT:
-                    fail("trace", str(error.details()), USAGE)
+                    fail("trace", str(problem_in(error)), USAGE)
                 ended = watching and code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # with its cpu_service
                 if code is not grpc.StatusCode.DEADLINE_EXCEEDED and not ended:
                     raise

@@ -189,13 +189,14 @@ def _start(stub: Any, command: str, config: Any) -> int:
     """Start a VM; return its incarnation."""
     import grpc  # slow to load
 
+    from splitvisor.errors.status import problem_in
     from splitvisor.rpc import machine_pb2 as pb
 
     try:
         incarnation: int = stub.StartMachine(pb.StartMachineRequest(config=config), timeout=START_S).incarnation
     except grpc.RpcError as error:
         if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION):
-            fail(command, error.details() or "refused", USAGE)
+            fail(command, str(problem_in(error)), USAGE)
         raise
     return incarnation
 

@@ -95,7 +95,7 @@ class Session:
         does not fit; the session is then closed.
         """
         if state:
-            raise StateError(f"{type(self).__name__} keeps no state, but some was saved; use the back end that saved it")
+            raise StateError(f"{type(self).__name__} keeps no state, but some was saved", "use the back end that saved it")
 
     async def replaced(self) -> None:
         """Called when a newer incarnation of the VM has a new session; this one ends."""

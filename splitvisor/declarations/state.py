@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from splitvisor.errors.problem import ProblemError
+
 PART_BYTES = 1 << 20
 """Of a state in one message."""
 MAX_STATE_BYTES = 64 << 20
@@ -16,7 +18,7 @@ MAX_STATE_BYTES = 64 << 20
 _Message = TypeVar("_Message", bound=Any)
 
 
-class StateError(Exception):
+class StateError(ProblemError):
     """A state cannot be taken over: it is broken, of another version, or does not fit. One line, with what it is the state of."""
 
 

@@ -10,10 +10,11 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+from splitvisor.errors.problem import ProblemError
 from splitvisor.net.addresses import AddressError, parse_address
 
 
-class NoProcessError(LookupError):
+class NoProcessError(ProblemError, LookupError):
     """There is no process to do something to; the text says why and what to do."""
 
 
@@ -24,13 +25,13 @@ def listener(address: str) -> int:
     except AddressError as error:
         raise NoProcessError(str(error)) from None
     if path is None:
-        raise NoProcessError(f"{address} is not a unix socket, so its process is not known; use one, or a signal by hand")
+        raise NoProcessError(f"{address} is not a unix socket, so its process is not known", "use one, or a signal by hand")
     with socket.socket(socket.AF_UNIX) as peer:
         peer.settimeout(1.0)
         try:
             peer.connect(path)
         except OSError as error:
-            raise NoProcessError(f"{address}: nobody listens ({error.strerror or error}); start the service") from None
+            raise NoProcessError(f"{address}: nobody listens ({error.strerror or error})", "start the service") from None
         pid, _, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     return int(pid)
 
@@ -40,7 +41,7 @@ def send_signal(pid: int, number: signal.Signals) -> None:
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError) as error:
-        raise NoProcessError(f"process {pid}: {error.strerror}; see who runs with `splitvisor vm status`") from None
+        raise NoProcessError(f"process {pid}: {error.strerror}", "see who runs with `splitvisor vm status`") from None
 
 
 def forget_socket(address: str) -> None:

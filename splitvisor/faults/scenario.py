@@ -26,11 +26,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from splitvisor.errors.problem import ProblemError
+
 FAULTS_MAX = 64
 SECONDS_MAX = 3600.0
 
 
-class ScenarioError(ValueError):
+class ScenarioError(ProblemError, ValueError):
     """A scenario is wrong. One line: where it stands, what is wrong, what to do."""
 
 
@@ -132,9 +134,9 @@ def read_scenario(path: Path) -> Scenario:
     try:
         table = tomllib.loads(path.read_text())
     except OSError as error:
-        raise ScenarioError(f"{path} cannot be read ({error.strerror}); give the path of a TOML file") from error
+        raise ScenarioError(f"{path} cannot be read ({error.strerror})", "give the path of a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path} is not TOML: {error}; see https://toml.io") from error
+        raise ScenarioError(f"{path} is not TOML: {error}", "see https://toml.io") from error
     return scenario_from(table, str(path))
 
 
@@ -143,11 +145,11 @@ def scenario_from(table: Mapping[str, Any], where: str) -> Scenario:
     _know(table, ("seed", "fault"), where)
     seed, tables = table.get("seed", 0), table.get("fault", [])
     if not _whole(seed):
-        raise ScenarioError(f"{where}: seed: {seed!r} is not a number; give a whole one")
+        raise ScenarioError(f"{where}: seed: {seed!r} is not a number", "give a whole one")
     if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
-        raise ScenarioError(f"{where}: fault is not a list of tables; start each with [[fault]]")
+        raise ScenarioError(f"{where}: fault is not a list of tables", "start each with [[fault]]")
     if len(tables) > FAULTS_MAX:
-        raise ScenarioError(f"{where}: {len(tables)} faults are too many; give at most {FAULTS_MAX}")
+        raise ScenarioError(f"{where}: {len(tables)} faults are too many", f"give at most {FAULTS_MAX}")
     return Scenario(seed, tuple(_fault(each, f"{where}: fault[{place}]") for place, each in enumerate(tables)))
 
 
@@ -155,19 +157,19 @@ def _fault(table: Mapping[str, Any], where: str) -> Fault:
     _know(table, ("kind", "backend", "direction", "messages", "probability", "every", "at", "limit", *SETTINGS), where)
     kind = KINDS.get(table["kind"]) if isinstance(table.get("kind"), str) else None
     if kind is None:
-        raise ScenarioError(f"{where}.kind: {table.get('kind')!r} is no kind of fault; known: {', '.join(KINDS)}")
+        raise ScenarioError(f"{where}.kind: {table.get('kind')!r} is no kind of fault", f"known: {', '.join(KINDS)}")
     fits = kind.only or _LATER
     direction = _direction(table, fits, where)
     messages = table.get("messages", [])
     if not isinstance(messages, list) or not set(messages) <= fits[direction]:
-        raise ScenarioError(f"{where}.messages: {messages!r} does not fit; known: {', '.join(sorted(fits[direction]))}")
+        raise ScenarioError(f"{where}.messages: {messages!r} does not fit", f"known: {', '.join(sorted(fits[direction]))}")
     if not isinstance(table.get("backend", ""), str):
-        raise ScenarioError(f"{where}.backend: {table['backend']!r} is not a name; give one, such as vio")
+        raise ScenarioError(f"{where}.backend: {table['backend']!r} is not a name", "give one, such as vio")
     if len({"probability", "every", "at"} & table.keys()) > 1:
-        raise ScenarioError(f"{where}: probability, every and at exclude each other; give one")
+        raise ScenarioError(f"{where}: probability, every and at exclude each other", "give one")
     needless = [key for key in SETTINGS if key in table and key != kind.setting]
     if needless:
-        raise ScenarioError(f"{where}.{needless[0]}: {kind.name} has no use for it; take it away")
+        raise ScenarioError(f"{where}.{needless[0]}: {kind.name} has no use for it", "take it away")
     return Fault(
         kind, direction, frozenset(messages) or fits[direction], table.get("backend", ""),
         probability=_number(table, "probability", 1.0, 0.0, 1.0, where),
@@ -185,14 +187,14 @@ def _direction(table: Mapping[str, Any], fits: Mapping[Direction, frozenset[str]
     possible = [direction for direction in Direction if fits[direction]]
     given = table.get("direction", possible[0] if len(possible) == 1 else None)
     if given not in possible:
-        raise ScenarioError(f"{where}.direction: {given!r} does not fit; give {' or '.join(possible)}")
+        raise ScenarioError(f"{where}.direction: {given!r} does not fit", f"give {' or '.join(possible)}")
     return Direction(given)
 
 
 def _know(table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
     unknown = sorted(table.keys() - set(keys))
     if unknown:
-        raise ScenarioError(f"{where}: {unknown[0]} is not a setting; known: {', '.join(keys)}")
+        raise ScenarioError(f"{where}: {unknown[0]} is not a setting", f"known: {', '.join(keys)}")
 
 
 def _whole(value: Any) -> bool:
@@ -205,11 +207,11 @@ def _number(
     value = table.get(key, default)
     fits = _whole(value) or (isinstance(value, float) and not whole)
     if not fits or not least <= value <= most:
-        raise ScenarioError(f"{where}.{key}: {value!r} does not fit; give a number from {least:g} to {most:g}")
+        raise ScenarioError(f"{where}.{key}: {value!r} does not fit", f"give a number from {least:g} to {most:g}")
     return float(value) if not whole else int(value)
 
 
 def _places(value: Any, where: str) -> frozenset[int]:
     if not isinstance(value, list) or not all(_whole(each) and each > 0 for each in value):
-        raise ScenarioError(f"{where}.at: {value!r} does not fit; give a list of numbers from 1")
+        raise ScenarioError(f"{where}.at: {value!r} does not fit", "give a list of numbers from 1")
     return frozenset(value)

@@ -72,7 +72,7 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
     except (ScenarioError, AddressError) as error:
         raise SettingError(str(error)) from None
     except OSError as error:
-        raise SettingError(f"{options.journal}: {error.strerror or error}; give the path of a file") from None
+        raise SettingError(f"{options.journal}: {error.strerror or error}", "give the path of a file") from None
     proxy = Proxy(channel, options.to, scenario, options.backend, journal)
     server.add_generic_rpc_handlers((proxy,))
     return proxy.close

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from splitvisor.errors.problem import ProblemError
 from splitvisor.guests.cpio import Entry, archive
 
 MARKER = "SPLITVISOR-USERSPACE"
@@ -50,7 +51,7 @@ echo {MARKER}
 _SHELLRC = "".join(f"alias {name}='{name} -f'\n" for name in ("poweroff", "reboot", "halt"))
 
 
-class GuestError(Exception):
+class GuestError(ProblemError):
     """A guest cannot be had; one line that says why and what to do."""
 
 
@@ -212,7 +213,7 @@ def _unpack(apt: ForeignApt, package: str, cache: Path, say: Callable[[str], Non
 def _take(package: _Package, name: str, kind: str, pattern: str, cache: Path) -> Guest:
     found = sorted(package.root.glob(pattern))
     if not found:
-        raise GuestError(f"{package.name} {package.version} has no {pattern}; please report it")
+        raise GuestError(f"{package.name} {package.version} has no {pattern}", "please report it")
     path = cache / found[-1].name
     shutil.move(found[-1], path)
     return Guest(name, kind, path.name, package.name, package.version, package.sha256)
@@ -244,7 +245,7 @@ def _slots_archive(program: bytes, roots: Sequence[Path], cache: Path) -> list[E
     def find(pattern: str) -> bytes:
         found = [path for root in roots for path in sorted(root.glob(pattern)) if path.is_file()]
         if not found:
-            raise GuestError(f"none of {', '.join(SLOT_TOOLS)} has {pattern}; please report it")
+            raise GuestError(f"none of {', '.join(SLOT_TOOLS)} has {pattern}", "please report it")
         return found[0].read_bytes()
 
     directories = ("lib", "lib64", _LIBRARY_DIRECTORY, "usr", "usr/sbin", "var", "var/lock", "var/log")
@@ -265,7 +266,7 @@ class ForeignApt:
 
     def __init__(self, directory: Path, architecture: str) -> None:
         if shutil.which("apt-get") is None:
-            raise GuestError("there is no apt-get; on another system give --kernel and --initrd files of your own")
+            raise GuestError("there is no apt-get", "on another system give --kernel and --initrd files of your own")
         self._directory = directory
         for name in ("state/lists/partial", "cache/archives/partial"):
             (directory / name).mkdir(parents=True, exist_ok=True)
@@ -293,7 +294,7 @@ class ForeignApt:
             kind, _, name = line.strip().partition(": ")
             if kind == "Depends" and name.startswith(prefix):
                 return name
-        raise GuestError(f"apt knows no {prefix}* that {package} depends on; check the machine's sources with apt-get update")
+        raise GuestError(f"apt knows no {prefix}* that {package} depends on", "check the machine's sources with apt-get update")
 
     def download(self, package: str) -> Path:
         """Fetch a package; apt checks it against the signed lists."""
@@ -310,9 +311,9 @@ def _run(command: list[str], environment: Mapping[str, str] | None = None, direc
             command, env=environment, cwd=directory, capture_output=True, text=True, timeout=APT_SECONDS, check=True
         )
     except FileNotFoundError:
-        raise GuestError(f"there is no {command[0]}; install the package that has it") from None
+        raise GuestError(f"there is no {command[0]}", "install the package that has it") from None
     except subprocess.TimeoutExpired:
-        raise GuestError(f"{' '.join(command)} takes longer than {APT_SECONDS} s; is the network there?") from None
+        raise GuestError(f"{' '.join(command)} takes longer than {APT_SECONDS} s", "is the network there?") from None
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or ["no message"])[-1]
         raise GuestError(f"{' '.join(command)} failed: {last}") from None

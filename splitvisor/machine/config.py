@@ -40,6 +40,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from splitvisor.errors.problem import ProblemError
 from splitvisor.limits import (
     BOOTARGS_BYTES,
     MAX_DEVICES,
@@ -66,11 +67,11 @@ _SIZE = re.compile(r"(\d{1,9})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-class ConfigError(Exception):
+class ConfigError(ProblemError):
     """A setting is wrong. One line: where it stands, its name, what is wrong, what to do."""
 
     def __init__(self, where: str, key: str, what: str, remedy: str) -> None:
-        super().__init__(f"{where}: {key}: {what}; {remedy}" if key else f"{where}: {what}; {remedy}")
+        super().__init__(f"{where}: {key}: {what}" if key else f"{where}: {what}", remedy)
 
 
 @dataclass(frozen=True)
@@ -293,8 +294,7 @@ def check_backends(backends: Sequence[BackendAddress], where: tuple[str, str]) -
         try:
             check_address(backend.address)
         except AddressError as error:
-            text, _, remedy = str(error).rpartition("; ")
-            raise ConfigError(*where, text, remedy) from None
+            raise ConfigError(*where, error.problem.what, error.problem.remedy) from None
     return tuple(backends)
 
 

@@ -36,8 +36,7 @@ def parse_connect(values: Sequence[str], where: str = "splitvisor run: --connect
         try:
             targets[name] = check_address(address)
         except AddressError as error:
-            text, _, remedy = str(error).rpartition("; ")
-            raise ConfigError(where, "", text, remedy) from None
+            raise ConfigError(where, "", error.problem.what, error.problem.remedy) from None
     return targets
 
 

@@ -22,6 +22,7 @@ from typing import Final, Protocol
 from google.protobuf.message import DecodeError
 
 from splitvisor.declarations.state import MAX_STATE_BYTES
+from splitvisor.errors.problem import ProblemError
 from splitvisor.rpc import state_pb2 as pb
 
 MAGIC: Final = b"SVISORSN"
@@ -34,7 +35,7 @@ _SECTION = struct.Struct(">IQ")
 _DIGEST_BYTES = 32
 
 
-class SnapshotError(Exception):
+class SnapshotError(ProblemError):
     """A snapshot is broken, of another version, or does not fit here. One line for people."""
 
 

@@ -47,4 +47,4 @@ def write_snapshot(responses: Iterable[pb.SaveMachineResponse], path: Path) -> p
             if response.HasField("saved"):
                 return response.saved
             file.write(response.data)
-        raise SnapshotError("cpu_service ended the snapshot before it was complete; try again")
+        raise SnapshotError("cpu_service ended the snapshot before it was complete", "try again")

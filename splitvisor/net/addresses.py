@@ -13,12 +13,14 @@ import ipaddress
 import os
 from dataclasses import dataclass
 
+from splitvisor.errors.problem import ProblemError
+
 TLS_PREFIX = "tls:"
 SOCKET_PATH_BYTES = 100
 """A unix socket's path is at most 108 bytes on Linux; gRPC and the NUL need some of it."""
 
 
-class AddressError(ValueError):
+class AddressError(ProblemError, ValueError):
     """An address cannot be used; the message says why and what to give instead."""
 
 
@@ -46,12 +48,12 @@ def parse_address(text: str) -> Address:
         if not path.startswith("/"):
             raise AddressError(f"{text}: a unix address needs an absolute path, such as unix:/run/splitvisor/cpu.sock")
         if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
-            raise AddressError(f"{text}: the path is longer than {SOCKET_PATH_BYTES} bytes; use a shorter directory")
+            raise AddressError(f"{text}: the path is longer than {SOCKET_PATH_BYTES} bytes", "use a shorter directory")
         return address
     target = text.removeprefix(TLS_PREFIX)
     host, _ = parse_host_port(target) or ("", 0)
     if not host:
-        raise AddressError(f"{text}: not an address; give unix:/path, host:port or tls:host:port")
+        raise AddressError(f"{text}: not an address", "give unix:/path, host:port or tls:host:port")
     return Address(text, target, target != text or not is_loopback(host))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import grpc
 import grpc.aio
 
+from splitvisor.errors.status import problem_in
 from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.addresses import parse_address
 
@@ -85,11 +86,11 @@ def explain(error: grpc.RpcError, target: str = "") -> str:
         error: raised by a call.
         target: named when there was no connection.
     """
-    details = str(error.details() or error.code().name.lower().replace("_", " "))
-    if "failed to connect" not in details:
-        return details
-    found = _LAST_ERROR.search(details)
-    reason = explain_failure(details, found[1] if found else details)
+    problem = problem_in(error)
+    if problem.reason or "failed to connect" not in problem.what:
+        return str(problem)
+    found = _LAST_ERROR.search(problem.what)
+    reason = explain_failure(problem.what, found[1] if found else problem.what)
     return f"{target}: {reason}" if target else reason
 
 

@@ -62,7 +62,7 @@ class TlsFiles:
         try:
             identity = check_usable(certificate, key, authority, self.certificate)
         except CertificateError as error:
-            raise TlsError(str(error)) from error
+            raise TlsError(error.problem.what, error.problem.remedy) from error
         return Credentials(certificate, key, authority, identity)
 
 
@@ -87,12 +87,12 @@ def tls_files(address: str) -> TlsFiles:
     named = {name: os.environ.get(variable(name), "") for name in FILE_NAMES}
     if not directory and not any(named.values()):
         raise TlsError(
-            f"{address}: plaintext is for unix sockets and loopback only, TLS needs a certificate; "
-            f"give --tls DIR (see `splitvisor certs`), unix:/path or a loopback address"
+            f"{address}: plaintext is for unix sockets and loopback only, TLS needs a certificate",
+            "give --tls DIR (see `splitvisor certs`), unix:/path or a loopback address",
         )
     missing = [f"--tls-{name}" for name in FILE_NAMES if not named[name] and not directory]
     if missing:
-        raise TlsError(f"{address}: TLS needs a certificate, its key and its authority; give {' and '.join(missing)} too")
+        raise TlsError(f"{address}: TLS needs a certificate, its key and its authority", f"give {' and '.join(missing)} too")
     paths = {name: Path(named[name] or Path(directory, file)) for name, file in FILE_NAMES.items()}
     return TlsFiles(paths["cert"], paths["key"], paths["ca"])
 
@@ -110,7 +110,7 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES + 1)
     except OSError as error:
-        raise TlsError(f"{path}: {error.strerror}; make a certificate with `splitvisor certs issue`") from error
+        raise TlsError(f"{path}: {error.strerror}", "make a certificate with `splitvisor certs issue`") from error
     if len(data) > FILE_BYTES:
-        raise TlsError(f"{path}: larger than {FILE_BYTES} bytes, so not a certificate; correct the path")
+        raise TlsError(f"{path}: larger than {FILE_BYTES} bytes, so not a certificate", "correct the path")
     return data

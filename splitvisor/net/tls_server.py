@@ -47,7 +47,7 @@ class _Renewal:
 def _load(files: TlsFiles) -> Credentials:
     loaded = files.load()
     if not loaded.identity.role.serves:
-        raise TlsError(f"{files.certificate}: role {loaded.identity.role} is for clients; a service needs cpu or backend")
+        raise TlsError(f"{files.certificate}: role {loaded.identity.role} is for clients", "a service needs cpu or backend")
     return loaded
 
 

@@ -16,6 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from splitvisor import __version__
+from splitvisor.errors.problem import ProblemError
 from splitvisor.net.addresses import parse_host_port
 from splitvisor.observe.call_times import BOUNDS, Latency
 from splitvisor.observe.metrics import DROPPED_SAMPLES, INFO, MAX_VMS, Kind, Metric, Sample, Source
@@ -31,7 +32,7 @@ _TEXT = "text/plain; charset=utf-8"
 _log = get_logger(__name__)
 
 
-class MetricsAddressError(ValueError):
+class MetricsAddressError(ProblemError, ValueError):
     """Metrics cannot be served at an address; the message says why and what to give instead."""
 
 
@@ -39,7 +40,7 @@ def split_address(text: str) -> tuple[str, int]:
     """Return host and port of `PORT` (on 127.0.0.1), `HOST:PORT` or `[IPV6]:PORT`. Raises MetricsAddressError."""
     parsed = parse_host_port(text if ":" in text else f":{text}")
     if parsed is None:
-        raise MetricsAddressError(f"--metrics {text}: not an address; give HOST:PORT, or PORT for loopback")
+        raise MetricsAddressError(f"--metrics {text}: not an address", "give HOST:PORT, or PORT for loopback")
     return parsed[0] or "127.0.0.1", parsed[1]
 
 

@@ -4,6 +4,8 @@
 The format is in proto/splitvisor/storage/v1/recording.proto; docs/recording.md is for users.
 """
 
+from splitvisor.errors.problem import ProblemError
 
-class RecordingError(Exception):
+
+class RecordingError(ProblemError):
     """A file is not a recording, a damaged one, or cannot be written; the message says which, where, and what to do."""

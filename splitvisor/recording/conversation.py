@@ -228,7 +228,7 @@ class Recording:
         self._records = iter(records)
         first = next(self._records, None)
         if first is None or not first.HasField("start") or not 1 <= len(first.start.backends) <= MAX_LINKS:
-            raise RecordingError(f"{name} has no whole record of how it began; nothing can be read from it")
+            raise RecordingError(f"{name} has no whole record of how it began", "nothing can be read from it")
         self.name = name
         self.start = first.start
         self.end: rpb.RecordingEnd | None = None

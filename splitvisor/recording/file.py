@@ -106,10 +106,10 @@ class RecordingReader:
         """Once the records have come: how the file ends when it does not end with a whole frame; else empty."""
         title = self._skippable()
         if title is None or title[0] != _TITLE_MAGIC or title[1][: len(_TITLE)] != _TITLE:
-            raise RecordingError(f"{name} is not a recording; make one with splitvisor run --record FILE")
+            raise RecordingError(f"{name} is not a recording", "make one with splitvisor run --record FILE")
         (version,) = _VERSION.unpack(title[1][len(_TITLE) :].ljust(_VERSION.size, b"\0")[: _VERSION.size])
         if version != VERSION:
-            raise RecordingError(f"{name} has version {version} of the format, this splitvisor reads {VERSION}; use another")
+            raise RecordingError(f"{name} has version {version} of the format, this splitvisor reads {VERSION}", "use another")
 
     def __iter__(self) -> Iterator[pb.Record]:
         """Return the records in order."""
@@ -191,12 +191,12 @@ def _open_for_writing(path: Path) -> BufferedRandom:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
     except OSError as error:
-        raise RecordingError(f"{path} cannot be written: {error.strerror}; give another file") from error
+        raise RecordingError(f"{path} cannot be written: {error.strerror}", "give another file") from error
     file = os.fdopen(descriptor, "r+b")
     try:
         found = file.read(len(head))
         if found and found != head:
-            raise RecordingError(f"{path} is there and is not a recording, so it is not replaced; give another file")
+            raise RecordingError(f"{path} is there and is not a recording, so it is not replaced", "give another file")
         file.seek(0)
         file.truncate()
         os.fchmod(descriptor, 0o600)

@@ -107,7 +107,7 @@ class Script:
             if kept > MAX_BYTES:
                 raise RecordingError(f"{recording.name} has more than {MAX_BYTES >> 20} MiB of calls to {backend}: too large")
         if not self.introduction.hello.vm:
-            raise RecordingError(f"{recording.name} has no connection to {backend}; record the machine anew")
+            raise RecordingError(f"{recording.name} has no connection to {backend}", "record the machine anew")
 
     def _recorded_key(self, trap: pb.Trap) -> _Key:
         operands = tuple(block.data for block in trap.operands)

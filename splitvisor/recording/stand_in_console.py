@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 
+from splitvisor.errors.status import refuse
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 
@@ -91,7 +92,7 @@ class StandInConsoles(console_pb2_grpc.ConsoleServiceServicer):
         """See the contract; no attachment resumes here, so no instance is told."""
         log = self._output.known(request.vm)
         if log is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no VM {request.vm!r} is attached here")
+            await refuse(context, grpc.StatusCode.NOT_FOUND, f"no VM {request.vm!r} is attached here")
         assert log is not None
         kept = bytes(log.kept[-request.max_bytes :] if request.max_bytes else log.kept)
         yield pb.ReadTranscriptResponse(end_position=log.start + len(log.kept))
@@ -104,7 +105,7 @@ class StandInConsoles(console_pb2_grpc.ConsoleServiceServicer):
         """See the contract; input is not acknowledged, as nobody reads it."""
         first = await anext(request_iterator, None)
         if first is None or not first.HasField("open"):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message of an attachment is open")
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of an attachment is open")
         assert first is not None
         log = self._output.log(first.open.vm)
         position = log.start

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from splitvisor.errors.status import refuse
 from splitvisor.recording.rules import masked_request
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc
@@ -66,7 +67,7 @@ class RecordedTrees(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         if seed is None or masked_request(seed.request) != masked_request(request):
             reason = "it has no tree for a machine like this: same RAM, vCPUs, guest and back ends as when it was recorded?"
             self._left(reason)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the guest leaves the recording: {reason}")
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"the guest leaves the recording: {reason}")
         assert seed is not None
         if len(self._seeds) > 1:  # The last one is good for every further reset.
             self._seeds.popleft()
@@ -76,14 +77,13 @@ class RecordedTrees(device_tree_pb2_grpc.DeviceTreeServiceServicer):
     async def GetTree(self, request: pb.GetTreeRequest, context: _Context) -> pb.GetTreeResponse:
         """See the contract."""
         trees = self._vms.get(request.vm, _Trees())
-        for revision, blob in reversed(trees.kept):
-            if request.revision in {0, revision.number}:
-                return pb.GetTreeResponse(revision=revision, blob=blob)
-        await context.abort(grpc.StatusCode.NOT_FOUND, f"no tree {request.revision or ''} of VM {request.vm!r} here")
-        raise AssertionError  # abort() has raised
+        kept = next((each for each in reversed(trees.kept) if request.revision in {0, each[0].number}), None)
+        if kept is None:
+            await refuse(context, grpc.StatusCode.NOT_FOUND, f"no tree {request.revision or ''} of VM {request.vm!r} here")
+        return pb.GetTreeResponse(revision=kept[0], blob=kept[1])
 
     async def _refuse(self, request: Any, context: _Context) -> Any:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "a recording stands in for this service: it has the trees, no more")
+        await refuse(context, grpc.StatusCode.UNIMPLEMENTED, "a recording stands in for this service: it has the trees, no more")
 
     GetProperty = ListRevisions = LookUpNode = GetInterruptParent = ChangeNodes = _refuse
 
@@ -97,5 +97,5 @@ class RecordedTrees(device_tree_pb2_grpc.DeviceTreeServiceServicer):
         """See the contract."""
         head = self._vms.get(request.vm, _Trees()).count
         if request.expected_revision and request.expected_revision != head:
-            await context.abort(grpc.StatusCode.ABORTED, f"the head is revision {head}")
+            await refuse(context, grpc.StatusCode.ABORTED, f"the head is revision {head}")
         return pb.PutTreeResponse(revision=self.put(request.vm, request.origin, request.blob))

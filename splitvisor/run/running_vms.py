@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from splitvisor.errors.problem import ProblemError
 from splitvisor.machine.service_addresses import CONNECT_VARIABLE, parse_connect
 from splitvisor.service.runtime_directory import PREFIX, socket_parents
 
 RUN_FILE = "run.json"
 
 
-class NoSuchVmError(LookupError):
+class NoSuchVmError(ProblemError, LookupError):
     """No run of this user has the VM; the text says what there is and what to do."""
 
 
@@ -55,8 +56,10 @@ def service_address(vm: str, service: str) -> str:
     found = list(running_vms())
     addresses = [candidate.services[service] for candidate in found if candidate.name == vm]
     if len(addresses) > 1:
-        raise NoSuchVmError(f"{len(addresses)} VMs {vm!r} are running; give --{service} ADDRESS, one of: {', '.join(addresses)}")
+        remedy = f"give --{service} ADDRESS, one of: {', '.join(addresses)}"
+        raise NoSuchVmError(f"{len(addresses)} VMs {vm!r} are running", remedy)
     if not addresses:
         names = ", ".join(sorted({candidate.name for candidate in found})) or "none"
-        raise NoSuchVmError(f"no VM {vm!r} is running (running: {names}); give --{service} ADDRESS for services started by hand")
+        remedy = f"give --{service} ADDRESS for services started by hand"
+        raise NoSuchVmError(f"no VM {vm!r} is running (running: {names})", remedy)
     return addresses[0]

@@ -43,7 +43,7 @@ def check(address: str, timeout: float) -> str:
             answer = call(b"", timeout=timeout, wait_for_ready=True)
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                return error.details() or error.code().name
+                return explain(error)
             try:
                 # Who waits for a connection is not told why there is none; who does not wait is.
                 answer = call(b"", timeout=WHY_SECONDS)

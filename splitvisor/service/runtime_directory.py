@@ -68,7 +68,7 @@ def make_socket_directory() -> Path:
         path.mkdir(mode=0o700)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise AddressError(f"{path} is not a directory that only this user can enter; remove it, or give --listen ADDRESS")
+        raise AddressError(f"{path} is not a directory that only this user can enter", "remove it, or give --listen ADDRESS")
     return path
 
 

@@ -23,6 +23,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from splitvisor.errors.problem import ProblemError
 from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.addresses import Address, AddressError, parse_address
 from splitvisor.process.extras import require
@@ -66,7 +67,7 @@ _Stop = Callable[[], Awaitable[None]]
 _log = get_logger(__name__)
 
 
-class SettingError(ValueError):
+class SettingError(ProblemError, ValueError):
     """A service cannot start with a setting that it was given; the message says which, why, and what to give instead."""
 
 
@@ -195,7 +196,7 @@ def _bind(server: grpc.aio.Server, address: Address) -> str:
     """Listen, and return the address with the port that was chosen when 0 was asked for."""
     path = Path(address.socket_path) if address.socket_path is not None else None
     if path is not None and not path.parent.is_dir():
-        raise AddressError(f"{address.text}: {path.parent} is not a directory; make it first")
+        raise AddressError(f"{address.text}: {path.parent} is not a directory", "make it first")
     try:
         if address.tls:
             from splitvisor.net.tls_files import tls_files  # most services have no use for it
@@ -205,7 +206,7 @@ def _bind(server: grpc.aio.Server, address: Address) -> str:
         else:
             port = server.add_insecure_port(address.target)
     except RuntimeError as error:
-        raise AddressError(f"{address.text}: cannot listen there; is another service using it?") from error
+        raise AddressError(f"{address.text}: cannot listen there", "is another service using it?") from error
     if path is None:
         return f"{address.text.rpartition(':')[0]}:{port}"
     path.chmod(SOCKET_MODE)

@@ -13,6 +13,8 @@ import grpc
 
 from splitvisor import firmware
 from splitvisor.backend import Backend, Session
+from splitvisor.errors.problem import ProblemError
+from splitvisor.errors.status import problem_in
 from splitvisor.limits import MIB
 from splitvisor.machine.config import BackendAddress, MachineConfig
 from splitvisor.machine.snapshot_transfer import restore_requests, write_snapshot
@@ -34,11 +36,11 @@ STATE_POLL_S = 0.005
 _numbers = itertools.count(1)
 
 
-class MachineStartError(Exception):
+class MachineStartError(ProblemError):
     """The machine does not start. The message is from cpu_service; code is its gRPC status."""
 
-    def __init__(self, message: str, code: grpc.StatusCode) -> None:
-        super().__init__(message)
+    def __init__(self, what: str, remedy: str, code: grpc.StatusCode) -> None:
+        super().__init__(what, remedy)
         self.code = code
 
 
@@ -78,7 +80,8 @@ class RunningMachine:
             self._incarnation = self._stub.StartMachine(start, timeout=START_S).incarnation
         except grpc.RpcError as error:
             self.close()
-            raise MachineStartError(error.details() or "no reason given", error.code()) from None
+            problem = problem_in(error)
+            raise MachineStartError(problem.what, problem.remedy, error.code()) from None
         except BaseException:
             self.close()
             raise

@@ -8,6 +8,7 @@ from collections import deque
 
 import grpc
 
+from splitvisor.errors.problem import ProblemError
 from splitvisor.rpc import trap_pb2 as pb
 
 MAX_UNSENT = 1 << 16
@@ -16,7 +17,7 @@ MAX_UNSENT = 1 << 16
 TrapContext = grpc.aio.ServicerContext[pb.AttachRequest, pb.AttachResponse]
 
 
-class ContractError(Exception):
+class ContractError(ProblemError):
     """cpu_service broke the contract of the stream; ends the connection with INVALID_ARGUMENT."""
 
 

@@ -14,6 +14,7 @@ import structlog
 
 from splitvisor.declarations.session import Session
 from splitvisor.declarations.state import StateError
+from splitvisor.errors.status import refuse
 from splitvisor.limits import MAX_VCPUS, MEMORY_MAX, VM_NAME_RULE, is_vm_name
 from splitvisor.observe.metrics import ATTACHED_VMS, Sample, Source
 from splitvisor.rpc import trap_pb2 as pb
@@ -112,12 +113,12 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         if hello is None:
             return
         if not hello.HasField("hello"):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message of a trap stream is hello")
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of a trap stream is hello")
         structlog.contextvars.bind_contextvars(vm=hello.hello.vm)
         try:
             link = await self._link(hello.hello)
         except tuple(_REFUSALS) as error:
-            await context.abort(next(code for kind, code in _REFUSALS.items() if isinstance(error, kind)), str(error))
+            await refuse(context, next(code for kind, code in _REFUSALS.items() if isinstance(error, kind)), error)
         restored = hello.hello.restore
         if restored:
             await self._restore(link, request_iterator, context)
@@ -134,11 +135,11 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         try:
             await self._serve(link, request_iterator)
         except ContractError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         except asyncio.CancelledError:
             if not connection.end_reason:
                 raise
-            await context.abort(grpc.StatusCode.UNAVAILABLE, connection.end_reason)
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, connection.end_reason)
         finally:
             link.detach(connection)
 
@@ -164,14 +165,14 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         try:
             await link.restore(await received_state(requests, self._backend))
         except ContractError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         except StateError as error:
             await self._drop(link)
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+            await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
         except Exception as error:
             log.exception("state not restored", vm=link.name)
             await self._drop(link)
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{self._backend}: its state cannot be restored: {error}")
+            await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, f"{self._backend}: its state cannot be restored: {error}")
         await self._tell_changed()
 
     async def _tell_changed(self) -> None:
@@ -191,7 +192,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             if known is not None and known.incarnation == hello.incarnation:
                 return known
             if known is not None and known.incarnation > hello.incarnation:
-                raise ContractError(f"a newer cpu_service is attached for VM {hello.vm!r}; stop it or choose another name")
+                raise ContractError(f"a newer cpu_service is attached for VM {hello.vm!r}", "stop it or choose another name")
             if not is_vm_name(hello.vm):
                 raise ValueError(f"VM name {hello.vm!r}: give {VM_NAME_RULE}")
             if not 1 <= hello.vcpus <= MAX_VCPUS or not 0 < hello.ram_bytes <= MEMORY_MAX:

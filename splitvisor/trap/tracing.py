@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from splitvisor import __version__
 from splitvisor.declarations.calls import Hypercall, RtasCall
+from splitvisor.errors.problem import ProblemError
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_files import check_address
 from splitvisor.observe.call_times import ResultClass
@@ -37,7 +38,7 @@ TRACEPARENT_BYTES = 64
 """A longer one is not W3C's and is not looked at."""
 
 
-class TracingError(ValueError):
+class TracingError(ProblemError, ValueError):
     """Spans cannot be recorded as asked; the message says why and what to do."""
 
 
@@ -149,12 +150,12 @@ def start_tracing(service: str, endpoint: str) -> Tracing:
     """
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise TracingError(f"--otel {endpoint}: not an endpoint; give http://127.0.0.1:4317, or https://HOST:PORT")
+        raise TracingError(f"--otel {endpoint}: not an endpoint", "give http://127.0.0.1:4317, or https://HOST:PORT")
     if parts.scheme == "http":
         try:
             check_address(parts.netloc if parts.port else f"{parts.netloc}:4317")
         except AddressError:
-            raise TracingError(f"--otel {endpoint}: plaintext is for loopback only; give https://{parts.netloc}") from None
+            raise TracingError(f"--otel {endpoint}: plaintext is for loopback only", f"give https://{parts.netloc}") from None
     try:
         require("otel")
     except MissingExtraError as error:

@@ -14,6 +14,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from splitvisor.errors.problem import Problem
+from splitvisor.errors.status import refuse
 from splitvisor.limits import is_vm_name
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
@@ -39,9 +41,9 @@ _Context = grpc.aio.ServicerContext[pb.AttachConsoleRequest, pb.AttachConsoleRes
 class _RefusedError(Exception):
     """Ends a call with a status; the text is for people."""
 
-    def __init__(self, text: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT) -> None:
+    def __init__(self, text: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT, reason: str = "") -> None:
         super().__init__(text)
-        self.code = code
+        self.code, self.reason = code, reason
 
 
 class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
@@ -72,7 +74,7 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
             console = await self._find(first)
             attachment = _attach(console, first.open)
         except _RefusedError as error:
-            await context.abort(error.code, str(error))
+            await refuse(context, error.code, error, error.reason)
         receiver = asyncio.get_running_loop().create_task(_receive(request_iterator, attachment))
         receiver.add_done_callback(lambda _: attachment.wake.set())
         try:
@@ -88,7 +90,7 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
             async for response in _responses(attachment, receiver):
                 yield response
         except _RefusedError as error:
-            await context.abort(error.code, str(error))
+            await refuse(context, error.code, error, error.reason)
         finally:
             console.detach(attachment)
             receiver.cancel()
@@ -107,9 +109,11 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
             if not directory.file(request.vm, unit).exists():
                 directory = None
         if console is None and directory is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, reason)
+            await refuse(context, grpc.StatusCode.NOT_FOUND, reason)
         if self._transcript_readers >= TRANSCRIPT_READERS:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many transcripts are being read; try again later")
+            await refuse(
+                context, grpc.StatusCode.RESOURCE_EXHAUSTED, Problem("too many transcripts are being read", "try again later")
+            )
         self._transcript_readers += 1
         try:
             first = pb.ReadTranscriptResponse()
@@ -139,7 +143,7 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
         try:
             return find_console(self._traps, opening.vm, opening.unit_address)
         except ConsoleNotFoundError as error:
-            raise _RefusedError(str(error), grpc.StatusCode.NOT_FOUND) from error
+            raise _RefusedError(str(error), grpc.StatusCode.NOT_FOUND, "NO_SUCH_CONSOLE") from error
 
 
 def _check_open(request: pb.AttachConsoleRequest) -> None:
@@ -159,7 +163,7 @@ def _attach(console: Console, opening: pb.ConsoleOpen) -> Attachment:
     try:
         return console.attach(client, writer=opening.writer, force=opening.force, replay=opening.replay, resume=resume)
     except ConsoleBusyError as error:
-        raise _RefusedError(str(error), grpc.StatusCode.FAILED_PRECONDITION) from error
+        raise _RefusedError(str(error), grpc.StatusCode.FAILED_PRECONDITION, "CONSOLE_BUSY") from error
 
 
 async def _receive(requests: AsyncIterator[pb.AttachConsoleRequest], attachment: Attachment) -> None:

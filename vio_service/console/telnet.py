@@ -64,10 +64,10 @@ def telnet_ports(loopback: str, anywhere: str, consoles: str) -> list[TelnetPort
     Raises SettingError.
     """
     if loopback and anywhere:
-        raise SettingError("--telnet and --telnet-anywhere exclude each other; give one")
+        raise SettingError("--telnet and --telnet-anywhere exclude each other", "give one")
     if not loopback and not anywhere:
         if consoles:
-            raise SettingError("--telnet-consoles needs a host to listen at; add --telnet 127.0.0.1:0")
+            raise SettingError("--telnet-consoles needs a host to listen at", "add --telnet 127.0.0.1:0")
         return []
     flag, text = ("--telnet", loopback) if loopback else ("--telnet-anywhere", anywhere)
     host, port = parse_host_port(text) or ("", 0)
@@ -75,7 +75,7 @@ def telnet_ports(loopback: str, anywhere: str, consoles: str) -> list[TelnetPort
         raise SettingError(f"{flag} {text}: give HOST:PORT, a port of 0 to 65535")
     if loopback and not is_loopback(host):
         remedy = "give 127.0.0.1:PORT, or --telnet-anywhere HOST:PORT"
-        raise SettingError(f"{flag} {text}: telnet has no passwords and no encryption; {remedy}")
+        raise SettingError(f"{flag} {text}: telnet has no passwords and no encryption", remedy)
     ports = [TelnetPort(host, port)]
     for item in filter(None, consoles.split(",")):
         name, _, text = item.partition("=")
@@ -84,7 +84,7 @@ def telnet_ports(loopback: str, anywhere: str, consoles: str) -> list[TelnetPort
             raise SettingError(f"--telnet-consoles {item}: give VM=PORT or VM:UNIT=PORT")
         console_port = parse_host_port(f":{text}")
         if console_port is None:
-            raise SettingError(f"--telnet-consoles {item}: {text!r} is not a port; give 0 to 65535")
+            raise SettingError(f"--telnet-consoles {item}: {text!r} is not a port", "give 0 to 65535")
         ports.append(TelnetPort(host, console_port[1], vm, unit))
     return ports
 
@@ -116,7 +116,7 @@ class TelnetListener:
                 server = await asyncio.start_server(partial(self._accept, port), port.host, port.port, limit=READ_BYTES)
             except OSError as error:
                 await self.close()
-                raise SettingError(f"telnet at {port.host}:{port.port}: {error.strerror}; choose another port") from error
+                raise SettingError(f"telnet at {port.host}:{port.port}: {error.strerror}", "choose another port") from error
             self._servers.append(server)
             bound = server.sockets[0].getsockname()
             self.addresses.append((bound[0], bound[1]))

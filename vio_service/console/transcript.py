@@ -50,7 +50,7 @@ class TranscriptDirectory:
             self.path.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise SettingError(f"--transcripts {self.path}: {error.strerror}; give a directory that can be written") from error
+            raise SettingError(f"--transcripts {self.path}: {error.strerror}", "give a directory that can be written") from error
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
             try:

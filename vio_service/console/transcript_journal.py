@@ -83,7 +83,7 @@ class Journal:
 
     def __init__(self, directory: TranscriptDirectory, vm: str, incarnation: int) -> None:
         if not is_vm_name(vm):
-            raise BusError(f"{vm!r} is not a name for a VM with transcripts; use 1 to 63 characters of a-z, 0-9 and -")
+            raise BusError(f"{vm!r} is not a name for a VM with transcripts", "use 1 to 63 characters of a-z, 0-9 and -")
         self._directory, self._vm, self._incarnation = directory, vm, incarnation
         try:
             self._descriptor = os.open(directory.path / f"{vm}.positions", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -137,7 +137,7 @@ def assign_addresses(
     end, and if there are not enough slots.
     """
     if len(specs) > MAX_DEVICES:
-        raise BusError(f"{len(specs)} VIO devices, but a bus has room for {MAX_DEVICES}; take some away")
+        raise BusError(f"{len(specs)} VIO devices, but a bus has room for {MAX_DEVICES}", "take some away")
     stated: dict[int, trap_pb2.DeviceSpec] = {}
     for spec in specs:
         if spec.kind not in kinds:

@@ -15,12 +15,13 @@ from splitvisor.backend.vio.dma import WINDOW_BYTES, DmaWindow
 from splitvisor.declarations.calls import Hypercall, RtasCall
 from splitvisor.declarations.session import Vm
 from splitvisor.declarations.state import StateError
+from splitvisor.errors.problem import ProblemError
 from splitvisor.papr.vio import interrupt_source
 from splitvisor.rpc import trap_pb2, vio_bus_pb2
 from splitvisor.tree.cells import cells, strings
 
 
-class BusError(ValueError):
+class BusError(ProblemError, ValueError):
     """A machine's devices do not fit on one bus; the text is for the author of the configuration."""
 
 
@@ -62,7 +63,7 @@ class VioDevice:
         unknown = sorted(options.keys() - self.option_names)
         if unknown:
             known = ", ".join(sorted(self.option_names)) or "none"
-            raise BusError(f"{self.kind} at {unit_address:#x} has no option {unknown[0]!r}; it has: {known}")
+            raise BusError(f"{self.kind} at {unit_address:#x} has no option {unknown[0]!r}", f"it has: {known}")
         self.vm = vm
         self.unit_address = unit_address
         self.options = dict(options)

@@ -34,12 +34,12 @@ def choose_slot(session: VioSession[Any], unit_address: int) -> Connector:
             if connector.device is None and interrupt_source(connector.unit_address) not in sources:
                 return connector
         taken = len(session.vm.slots)
-        raise NoSlotError(f"all {taken} slots of {session.bus.owner} are taken; remove a device first")
+        raise NoSlotError(f"all {taken} slots of {session.bus.owner} are taken", "remove a device first")
     chosen = session.bus.connectors.at(unit_address)
     if chosen is None:
         slots = session.vm.slots
         where = f"{slot_address(slots[0]):#x} to {slot_address(slots[-1]):#x}" if slots else "none"
-        raise BusError(f"{unit_address:#x} is not a slot of {session.bus.owner}; its slots: {where}")
+        raise BusError(f"{unit_address:#x} is not a slot of {session.bus.owner}", f"its slots: {where}")
     other = chosen.device or sources.get(interrupt_source(unit_address))
     if other is not None:
         raise AddressTakenError(f"{other.kind} at {other.unit_address:#x} has that address or its interrupt source")
@@ -56,7 +56,7 @@ async def add_device(
     """
     if spec.kind not in session.bus.kinds:
         known = ", ".join(sorted(session.bus.kinds))
-        raise BusError(f"{session.bus.owner} has no kind of device {spec.kind!r}; it has: {known}")
+        raise BusError(f"{session.bus.owner} has no kind of device {spec.kind!r}", f"it has: {known}")
     choose_slot(session, spec.unit_address)
     parent = await platform.interrupt_parent(session.vm.name)
     # From here to plug() nothing waits: others may have taken the slot meanwhile, but cannot any more.

@@ -12,6 +12,8 @@ from splitvisor.backend.vio.device import BusError, VioDevice
 from splitvisor.backend.vio.hotplug import AddressTakenError, FixedDeviceError, NoSlotError, add_device, remove_device
 from splitvisor.backend.vio.platform import Platform, PlatformError
 from splitvisor.backend.vio.session import VioSession
+from splitvisor.errors.problem import Problem
+from splitvisor.errors.status import refuse
 from splitvisor.rpc import vio_bus_pb2 as pb
 from splitvisor.rpc import vio_bus_pb2_grpc
 from splitvisor.trap.server import TrapServicer
@@ -53,7 +55,7 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
         try:
             connector, parent = await add_device(session, platform, request.device)
         except (BusError, PlatformError) as error:
-            await context.abort(_CODES[type(error)], str(error))
+            await refuse(context, _CODES[type(error)], error)
         device = connector.device
         assert device is not None
         await connector.wait(lambda it: it.device is not device or it.state is State.CONFIGURED, _seconds(request.wait_ms))
@@ -67,11 +69,13 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
         platform = await _platform(session, context)
         device = session.bus.devices.get(request.unit_address)
         if device is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"VM {request.vm!r} has no device at {request.unit_address:#x}")
+            await refuse(
+                context, grpc.StatusCode.NOT_FOUND, f"VM {request.vm!r} has no device at {request.unit_address:#x}", "NO_DEVICE"
+            )
         try:
             connector = await remove_device(session, platform, request.unit_address)
         except (BusError, PlatformError) as error:
-            await context.abort(_CODES[type(error)], str(error))
+            await refuse(context, _CODES[type(error)], error)
 
         def settled(it: Connector) -> bool:
             return it.device is not device or not it.removal_asked
@@ -82,16 +86,14 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
     async def _session(self, vm: str, context: Any) -> VioSession[Any]:
         session = self._traps.session(vm)
         if not isinstance(session, VioSession):
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no VM {vm!r} is attached to this back end")
-            raise AssertionError("abort raises")
+            await refuse(context, grpc.StatusCode.NOT_FOUND, f"no VM {vm!r} is attached to this back end", "NO_SUCH_VM")
         return session
 
 
 async def _platform(session: VioSession[Any], context: Any) -> Platform:
     if session.platform is None:
-        text = "this back end does not know an hcall_service; start it with --device-tree ADDRESS"
-        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
-        raise AssertionError("abort raises")
+        problem = Problem("this back end does not know an hcall_service", "start it with --device-tree ADDRESS", "NO_PLATFORM")
+        await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, problem)
     return session.platform
 
 

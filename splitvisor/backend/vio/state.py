@@ -52,7 +52,7 @@ def restore(bus: VioBus, data: bytes) -> None:
         address, kind = saved.spec.unit_address, bus.kinds.get(saved.spec.kind)
         what = f"{saved.spec.kind} at {address:#x}"
         if kind is None:
-            raise StateError(f"{what}: {bus.owner} knows no such device; it knows: {', '.join(sorted(bus.kinds))}")
+            raise StateError(f"{what}: {bus.owner} knows no such device", f"it knows: {', '.join(sorted(bus.kinds))}")
         if address in bus.devices:
             raise StateError(f"{what}: another device has that address")
         try:

@@ -108,7 +108,7 @@ def _load(path: Path, size: int) -> bytes:
     except OSError as error:
         raise BusError(f"nvram: cannot read {path}: {error.strerror}") from error
     if len(contents) != size:
-        raise BusError(f"nvram: {path} is not {size} bytes long; correct the option bytes or choose another path")
+        raise BusError(f"nvram: {path} is not {size} bytes long", "correct the option bytes or choose another path")
     return contents
 
 
