@@ -15,7 +15,7 @@ import grpc
 
 from cpu_service.engine.layout import UnsupportedEngineError
 from cpu_service.images.loader import LoaderError
-from cpu_service.link.errors import BackendUnavailableError
+from cpu_service.link.errors import BackendRefusedError, BackendUnavailableError
 from cpu_service.machine.machine import FINAL_STATES, Machine
 from cpu_service.machine.placement import OWN_SERVICES, PlacementError, check_devices, vio_slots
 from cpu_service.observe.trap_trace import TooManyWatchersError, Watcher, WatchError
@@ -115,7 +115,14 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
                 await asyncio.to_thread(machine.start)
             except BackendUnavailableError as error:
                 await refuse(context, grpc.StatusCode.UNAVAILABLE, error)
-            except (LoaderError, RegistryError, PlacementError, UnsupportedEngineError, RecordingError) as error:
+            except (
+                BackendRefusedError,
+                LoaderError,
+                RegistryError,
+                PlacementError,
+                UnsupportedEngineError,
+                RecordingError,
+            ) as error:
                 await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
             except OSError as error:
                 await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, f"guest RAM: {error}", "NO_MEMORY")

@@ -19,6 +19,7 @@ from splitvisor.net.addresses import parse_address
 from splitvisor.net.tls_client import ClientContext
 from splitvisor.net.tls_files import tls_files
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.features import UnknownFeatureError
 
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.01, 0.25
 CLOSE_S, CUT_OFF_S = 1.5, 0.5
@@ -87,7 +88,7 @@ class Attachment:
         """Wait for the first connection.
 
         Raises BackendUnavailableError after timeout seconds, or at once when the back end refuses, and BackendRefusedError when
-        it does not take the state that it is to restore. Nothing follows then.
+        it does not take the state that it is to restore, or one side does not know a feature of the other. Nothing follows then.
         """
         if self._settled.wait(timeout) and self._was_attached:
             return
@@ -136,6 +137,9 @@ class Attachment:
                 if error.code in REFUSALS:
                     self._refused = error.code is grpc.StatusCode.FAILED_PRECONDITION
                     self._settled.set()
+            except UnknownFeatureError as error:
+                self.failure, self._refused = str(error), True
+                self._settled.set()
             except BackendUnavailableError as error:
                 if self._was_attached and not self._outbox.attached and self.failure != str(error):
                     log.warning("back end is there again and not taken", backend=self._name, reason=str(error))
@@ -154,7 +158,10 @@ class Attachment:
             backoff = min(2 * backoff, LAST_BACKOFF_S)
 
     def _connect(self) -> Connection:
-        """Open a connection, introduce the VM, and take the offer. Raises WireEndedError and BackendUnavailableError."""
+        """Open a connection, introduce the VM, and take the offer.
+
+        Raises WireEndedError, BackendUnavailableError and UnknownFeatureError.
+        """
         wire = TrapWire(self._address, None if self.tls is None else self.tls.newest())
         connection = Connection(wire, self._take, self._tap, self._cut_off)
         self._outbox.open(connection)

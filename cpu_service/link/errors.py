@@ -11,4 +11,4 @@ class BackendUnavailableError(ProblemError):
 
 
 class BackendRefusedError(ProblemError):
-    """A back end does not take the state that it is to restore."""
+    """A back end does not take the state that it is to restore, or one side does not know a feature that the other relies on."""

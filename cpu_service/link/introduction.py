@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 from splitvisor.declarations.state import parts
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.features import hello_features
 
 
 class Introduction:
     """What a link says first on each connection. Not safe for threads.
 
     Args:
-        hello: the VM, without positions.
+        hello: the VM, without positions; its beginning counts with a state only: MOVED, or else RESTORED.
         state: what the back end's session starts with; None: as at power-on.
     """
 
@@ -33,8 +34,8 @@ class Introduction:
         hello.ClearField("devices")
         hello.devices.extend(devices)
         hello.positions.extend(positions)
-        hello.restore = self._restore is not None
-        hello.stands_still = self.stands_still
+        hello.beginning = self._beginning()
+        hello.features.extend(hello_features(hello.beginning))
         requests = [pb.AttachRequest(hello=hello)]
         if self._restore is not None:
             states = [pb.RestoreState(data=data, last=last) for data, last in parts(self._restore)]
@@ -43,14 +44,19 @@ class Introduction:
             requests.append(pb.AttachRequest(resumed=pb.Resumed()))
         return requests
 
+    def _beginning(self) -> pb.Beginning:
+        if self._restore is not None:
+            return pb.BEGINNING_MOVED if self._hello.beginning == pb.BEGINNING_MOVED else pb.BEGINNING_RESTORED
+        return pb.BEGINNING_STANDING_STILL if self.stands_still else pb.BEGINNING_RUNNING
+
     def taken(self) -> None:
         """The back end has it: the next connection finds the session that there is."""
         self._restore = None
-        self._hello.moved = self._takes_back = False
+        self._takes_back = False
 
     def take_back(self, state: bytes, incarnation: int) -> None:
         """Let the session start with a state as a newer life of this VM, which runs."""
         self._hello.incarnation = incarnation
-        self._hello.moved = True
+        self._hello.beginning = pb.BEGINNING_MOVED
         self._restore = state
         self._takes_back = True

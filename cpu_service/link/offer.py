@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cpu_service.link.errors import BackendUnavailableError
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.features import check_features
 
 MIRROR_BYTES = 1 << 20
 """The largest array that is kept a copy of."""
@@ -40,7 +41,11 @@ class BackendOffer:
         """Routes as far as they must not change; None before the first offer."""
 
     def take(self, offer: pb.Offer) -> None:
-        """Take the offer of a connection. Raises BackendUnavailableError when it cannot be, and nothing has changed then."""
+        """Take the offer of a connection.
+
+        Raises UnknownFeatureError, and BackendUnavailableError when the offer cannot be taken; nothing has changed then.
+        """
+        check_features(offer.features, "it", "cpu_service")
         calls = _fixed(offer.routes)
         if self._calls is not None and calls != self._calls:
             raise BackendUnavailableError("it came back with other routes", "restart the machine to use them")

@@ -138,7 +138,7 @@ class Board:
             vcpus=config.vcpus,
             ram_bytes=size,
             ram_path="" if private else str(self._ram_path),
-            moved=origin.moved,
+            beginning=pb.BEGINNING_MOVED if origin.moved else pb.BEGINNING_RESTORED,  # With a saved state; else the link says.
         )
         self.recorder = _recorder(config)
         """None: this machine is not recorded."""

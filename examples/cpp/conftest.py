@@ -45,7 +45,11 @@ class Connection:
 
     def __init__(self, channel: grpc.Channel, **hello: Any) -> None:
         self._requests: queue.SimpleQueue[pb.AttachRequest | None] = queue.SimpleQueue()
-        self.send(hello=pb.Hello(**{"vm": "played", "incarnation": 1, "vcpus": 1, "ram_bytes": 1 << 20, **hello}))
+        self.send(
+            hello=pb.Hello(
+                **{"vm": "played", "incarnation": 1, "vcpus": 1, "ram_bytes": 1 << 20, "beginning": pb.BEGINNING_RUNNING, **hello}
+            )
+        )
         attach = trap_pb2_grpc.TrapServiceStub(channel).Attach
         self._responses = attach(iter(self._requests.get, None), timeout=STREAM_S)
 

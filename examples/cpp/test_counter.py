@@ -114,6 +114,20 @@ def test_what_breaks_the_contract_ends_the_connection_only(connect: Connect, mes
     assert connect(incarnation=0).fails_with() is grpc.StatusCode.ALREADY_EXISTS
 
 
+@pytest.mark.parametrize(
+    ("hello", "code"),
+    [
+        ({"beginning": pb.BEGINNING_RESTORED, "features": [pb.FEATURE_SAVED_STATE]}, grpc.StatusCode.FAILED_PRECONDITION),
+        ({"features": [99]}, grpc.StatusCode.FAILED_PRECONDITION),
+        ({"beginning": pb.BEGINNING_UNSPECIFIED}, grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_a_hello_that_relies_on_what_it_does_not_know_is_refused(
+    connect: Connect, hello: dict[str, Any], code: grpc.StatusCode
+) -> None:
+    assert connect(**hello).fails_with() is code
+
+
 def test_it_is_a_good_service(backend: RunningProgram) -> None:
     with open_channel(backend.address) as channel:
         request = health_pb2.HealthCheckRequest(service="splitvisor.trap.v1.TrapService")

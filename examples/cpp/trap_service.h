@@ -127,6 +127,10 @@ class TrapService final : public pb::TrapService::Service {
     if (!stream->Read(&request)) return grpc::Status::OK;
     if (!request.has_hello() || request.hello().vm().empty() || request.hello().vcpus() > kMaxVcpus)
       return Broken("the first message of a trap stream is hello, with a name and at most 8 vCPUs");
+    if (request.hello().features_size() > 0)  // None is known here: a saved state, for one, could not be taken.
+      return {grpc::StatusCode::FAILED_PRECONDITION, "cpu_service relies on feature " + std::to_string(request.hello().features(0)) +
+                                                         ", which " + name_ + " does not know"};
+    if (request.hello().beginning() != pb::BEGINNING_RUNNING) return Broken("hello does not say what the devices begin with");
     std::shared_ptr<Link> link;
     grpc::Status status = Find(request.hello(), context, &link);
     if (!status.ok()) return status;
@@ -139,6 +143,9 @@ class TrapService final : public pb::TrapService::Service {
     pb::AttachResponse response;
     link->offer = link->session->Offer();
     link->offer.set_backend(name_);
+    const auto& routes = link->offer.routes();
+    if (std::any_of(routes.begin(), routes.end(), [](const pb::Route& route) { return route.has_selector(); }))
+      link->offer.add_features(pb::FEATURE_SHARED_CALLS);
     *response.mutable_offer() = link->offer;
     bool going_on = stream->Write(response);
     link->vm.Connect(stream);

@@ -65,7 +65,7 @@ def measure_arrangements(count: int) -> dict[str, Latency]:
             if len(cores) > 1:
                 with _held({os.getpid(): cores[0], peer.pid: cores[1]}):
                     figures[TWO_CORES] = _timed(exchange, count)
-        hello = pb.Hello(vm="bench", incarnation=1, vcpus=1, ram_bytes=_RAM_BYTES)
+        hello = pb.Hello(vm="bench", beginning=pb.BEGINNING_RUNNING, incarnation=1, vcpus=1, ram_bytes=_RAM_BYTES)
         with mmap.mmap(-1, _RAM_BYTES) as area:
             link = BackendLink("bench", f"unix:{directory}/backend.sock", hello, GuestRam(area), _Events())
             link.begin()

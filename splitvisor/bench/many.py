@@ -167,7 +167,13 @@ class _Guest(asyncio.Protocol):
         self._send(
             pb.AttachRequest(
                 hello=pb.Hello(
-                    vm=self._name, incarnation=1, vcpus=1, ram_bytes=1 << 28, devices=devices, slots=pb.SlotRange(count=64)
+                    vm=self._name,
+                    beginning=pb.BEGINNING_RUNNING,
+                    incarnation=1,
+                    vcpus=1,
+                    ram_bytes=1 << 28,
+                    devices=devices,
+                    slots=pb.SlotRange(count=64),
                 )
             )
         )

@@ -8,6 +8,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Beginning(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BEGINNING_UNSPECIFIED: _ClassVar[Beginning]
+    BEGINNING_RUNNING: _ClassVar[Beginning]
+    BEGINNING_STANDING_STILL: _ClassVar[Beginning]
+    BEGINNING_RESTORED: _ClassVar[Beginning]
+    BEGINNING_MOVED: _ClassVar[Beginning]
+
+class Feature(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FEATURE_UNSPECIFIED: _ClassVar[Feature]
+    FEATURE_SAVED_STATE: _ClassVar[Feature]
+    FEATURE_SHARED_CALLS: _ClassVar[Feature]
+
 class CallKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CALL_KIND_UNSPECIFIED: _ClassVar[CallKind]
@@ -20,6 +34,14 @@ class MachineActionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MACHINE_ACTION_KIND_POWER_OFF: _ClassVar[MachineActionKind]
     MACHINE_ACTION_KIND_RESET: _ClassVar[MachineActionKind]
     MACHINE_ACTION_KIND_CRASH: _ClassVar[MachineActionKind]
+BEGINNING_UNSPECIFIED: Beginning
+BEGINNING_RUNNING: Beginning
+BEGINNING_STANDING_STILL: Beginning
+BEGINNING_RESTORED: Beginning
+BEGINNING_MOVED: Beginning
+FEATURE_UNSPECIFIED: Feature
+FEATURE_SAVED_STATE: Feature
+FEATURE_SHARED_CALLS: Feature
 CALL_KIND_UNSPECIFIED: CallKind
 CALL_KIND_HYPERCALL: CallKind
 CALL_KIND_RTAS: CallKind
@@ -81,7 +103,7 @@ class AttachResponse(_message.Message):
     def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., saved_state: _Optional[_Union[SavedState, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions", "restore", "moved", "stands_still", "slots")
+    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions", "beginning", "features", "slots")
     VM_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -89,9 +111,8 @@ class Hello(_message.Message):
     RAM_PATH_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
-    RESTORE_FIELD_NUMBER: _ClassVar[int]
-    MOVED_FIELD_NUMBER: _ClassVar[int]
-    STANDS_STILL_FIELD_NUMBER: _ClassVar[int]
+    BEGINNING_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     vm: str
     incarnation: int
@@ -100,11 +121,10 @@ class Hello(_message.Message):
     ram_path: str
     devices: _containers.RepeatedCompositeFieldContainer[DeviceSpec]
     positions: _containers.RepeatedCompositeFieldContainer[VcpuPosition]
-    restore: bool
-    moved: bool
-    stands_still: bool
+    beginning: Beginning
+    features: _containers.RepeatedScalarFieldContainer[Feature]
     slots: SlotRange
-    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., restore: _Optional[bool] = ..., moved: _Optional[bool] = ..., stands_still: _Optional[bool] = ..., slots: _Optional[_Union[SlotRange, _Mapping]] = ...) -> None: ...
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., beginning: _Optional[_Union[Beginning, str]] = ..., features: _Optional[_Iterable[_Union[Feature, str]]] = ..., slots: _Optional[_Union[SlotRange, _Mapping]] = ...) -> None: ...
 
 class SlotRange(_message.Message):
     __slots__ = ("first", "count")
@@ -144,18 +164,20 @@ class VcpuPosition(_message.Message):
     def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("backend", "routes", "nodes", "ram_mapped", "mirrors")
+    __slots__ = ("backend", "routes", "nodes", "ram_mapped", "mirrors", "features")
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     ROUTES_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     RAM_MAPPED_FIELD_NUMBER: _ClassVar[int]
     MIRRORS_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     backend: str
     routes: _containers.RepeatedCompositeFieldContainer[Route]
     nodes: _containers.RepeatedCompositeFieldContainer[TreeNode]
     ram_mapped: bool
     mirrors: _containers.RepeatedCompositeFieldContainer[Mirror]
-    def __init__(self, backend: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., ram_mapped: _Optional[bool] = ..., mirrors: _Optional[_Iterable[_Union[Mirror, _Mapping]]] = ...) -> None: ...
+    features: _containers.RepeatedScalarFieldContainer[Feature]
+    def __init__(self, backend: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., ram_mapped: _Optional[bool] = ..., mirrors: _Optional[_Iterable[_Union[Mirror, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[Feature, str]]] = ...) -> None: ...
 
 class Mirror(_message.Message):
     __slots__ = ("name", "contents")

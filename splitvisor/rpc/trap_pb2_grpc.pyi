@@ -55,7 +55,7 @@ class TrapServiceStub:
 
     Saving. `save_state` comes while no vCPU has a call outstanding and every posted call is acknowledged. The back end answers with
     its devices' state in parts, and from then until `resumed`, or the end of the stream, it leaves guest memory alone and takes
-    nothing from outside that its state would have to have. Restoring. After a hello with `restore` the state comes in parts, and
+    nothing from outside that its state would have to have. Restoring. After a hello that begins RESTORED or MOVED the state comes in parts, and
     the offer follows once the devices have it; routes that may be posted, nodes and mirrors are those of the restored devices. They
     stand still as after `save_state` until `resumed`: the VM may yet turn out to run elsewhere.
 
@@ -63,7 +63,7 @@ class TrapServiceStub:
     at most 64 MiB.
 
     Errors. INVALID_ARGUMENT: a message that breaks this contract; the text says which. ALREADY_EXISTS: another cpu_service is
-    attached for this VM with a newer incarnation. FAILED_PRECONDITION: the state to restore does not fit; the text says what and
+    attached for this VM with a newer incarnation. FAILED_PRECONDITION: a feature that is not known, or the state to restore does not fit; the text says what and
     why. UNAVAILABLE: the back end shuts down; attach again.
     """
 
@@ -94,7 +94,7 @@ class TrapServiceAsyncStub(TrapServiceStub):
 
     Saving. `save_state` comes while no vCPU has a call outstanding and every posted call is acknowledged. The back end answers with
     its devices' state in parts, and from then until `resumed`, or the end of the stream, it leaves guest memory alone and takes
-    nothing from outside that its state would have to have. Restoring. After a hello with `restore` the state comes in parts, and
+    nothing from outside that its state would have to have. Restoring. After a hello that begins RESTORED or MOVED the state comes in parts, and
     the offer follows once the devices have it; routes that may be posted, nodes and mirrors are those of the restored devices. They
     stand still as after `save_state` until `resumed`: the VM may yet turn out to run elsewhere.
 
@@ -102,7 +102,7 @@ class TrapServiceAsyncStub(TrapServiceStub):
     at most 64 MiB.
 
     Errors. INVALID_ARGUMENT: a message that breaks this contract; the text says which. ALREADY_EXISTS: another cpu_service is
-    attached for this VM with a newer incarnation. FAILED_PRECONDITION: the state to restore does not fit; the text says what and
+    attached for this VM with a newer incarnation. FAILED_PRECONDITION: a feature that is not known, or the state to restore does not fit; the text says what and
     why. UNAVAILABLE: the back end shuts down; attach again.
     """
 
@@ -136,7 +136,7 @@ class TrapServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Saving. `save_state` comes while no vCPU has a call outstanding and every posted call is acknowledged. The back end answers with
         its devices' state in parts, and from then until `resumed`, or the end of the stream, it leaves guest memory alone and takes
-        nothing from outside that its state would have to have. Restoring. After a hello with `restore` the state comes in parts, and
+        nothing from outside that its state would have to have. Restoring. After a hello that begins RESTORED or MOVED the state comes in parts, and
         the offer follows once the devices have it; routes that may be posted, nodes and mirrors are those of the restored devices. They
         stand still as after `save_state` until `resumed`: the VM may yet turn out to run elsewhere.
 
@@ -144,7 +144,7 @@ class TrapServiceServicer(metaclass=_abc_1.ABCMeta):
         at most 64 MiB.
 
         Errors. INVALID_ARGUMENT: a message that breaks this contract; the text says which. ALREADY_EXISTS: another cpu_service is
-        attached for this VM with a newer incarnation. FAILED_PRECONDITION: the state to restore does not fit; the text says what and
+        attached for this VM with a newer incarnation. FAILED_PRECONDITION: a feature that is not known, or the state to restore does not fit; the text says what and
         why. UNAVAILABLE: the back end shuts down; attach again.
         """
 

@@ -16,6 +16,7 @@ from splitvisor.trap.acknowledgements import AcknowledgementSchedule, VmAcknowle
 from splitvisor.trap.bound_call import BoundCall
 from splitvisor.trap.connection import Connection
 from splitvisor.trap.dispatcher import TrapDispatcher
+from splitvisor.trap.features import STATE_FOLLOWS
 from splitvisor.trap.handler_times import HandlerObserver
 from splitvisor.trap.memory import BackendMemory, MappedMemory, StreamMemory
 from splitvisor.trap.offer import inventory_message, offer_message
@@ -53,8 +54,8 @@ class VmLink(Vm):
         self.vcpus = hello.vcpus
         self.devices = list(hello.devices)
         self.slots = range(hello.slots.first, hello.slots.first + min(hello.slots.count, SLOTS))
-        self.moved = hello.moved
-        self.restoring = hello.restore
+        self.moved = hello.beginning == pb.BEGINNING_MOVED
+        self.restoring = hello.beginning in STATE_FOLLOWS
         """The session waits for the state that it starts with; nobody else sees it before."""
         self._restored = asyncio.Lock()
         self._is_as_configured = True
@@ -120,7 +121,7 @@ class VmLink(Vm):
     def attach(self, connection: Connection, hello: pb.Hello) -> None:
         """Take over a new connection: say again what the lost one may not have delivered."""
         old, self._outbox.connection = self._outbox.connection, connection
-        self._memory.stand_still(hello.restore or hello.stands_still)
+        self._memory.stand_still(hello.beginning != pb.BEGINNING_RUNNING)
         if old is not None:
             old.end("a newer connection took over")
         if not self._is_as_configured:

@@ -8,16 +8,19 @@ from collections.abc import Iterator, Sequence
 from splitvisor.declarations.calls import Hypercall, Key, Operand, Result, RtasCall
 from splitvisor.declarations.session import Session
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.features import offer_features
 
 
 def offer_message(backend: str, session: Session, *, ram_mapped: bool) -> pb.Offer:
     """The first message of a connection."""
+    routes = [_route(call, session) for call in session.calls]
     return pb.Offer(
         backend=backend,
-        routes=[_route(call, session) for call in session.calls],
+        routes=routes,
         nodes=session.nodes(),
         ram_mapped=ram_mapped,
         mirrors=mirror_messages(session.calls, session),
+        features=offer_features(routes),
     )
 
 

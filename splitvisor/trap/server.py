@@ -21,6 +21,7 @@ from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.rpc import trap_pb2_grpc
 from splitvisor.trap.acknowledgements import AcknowledgementSchedule
 from splitvisor.trap.connection import Connection, ContractError, TrapContext
+from splitvisor.trap.features import STATE_FOLLOWS, UnknownFeatureError, check_features
 from splitvisor.trap.handler_times import HandlerObserver, HandlerTimes
 from splitvisor.trap.link import SessionFactory, VmLink
 from splitvisor.trap.session_state import received_state
@@ -38,6 +39,7 @@ class _ClosedError(Exception):
 _REFUSALS: Mapping[type[Exception], grpc.StatusCode] = {
     _ClosedError: grpc.StatusCode.UNAVAILABLE,
     ContractError: grpc.StatusCode.ALREADY_EXISTS,
+    UnknownFeatureError: grpc.StatusCode.FAILED_PRECONDITION,
     ValueError: grpc.StatusCode.INVALID_ARGUMENT,
 }
 """Why a VM is not taken, and how its cpu_service is told."""
@@ -119,7 +121,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             link = await self._link(hello.hello)
         except tuple(_REFUSALS) as error:
             await refuse(context, next(code for kind, code in _REFUSALS.items() if isinstance(error, kind)), error)
-        restored = hello.hello.restore
+        restored = hello.hello.beginning in STATE_FOLLOWS
         if restored:
             await self._restore(link, request_iterator, context)
         task = asyncio.current_task()
@@ -129,7 +131,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         link.attach(connection, hello.hello)
         if self.closed:
             connection.end(f"{self._backend} shuts down")
-        if not restored and not hello.hello.stands_still:
+        if hello.hello.beginning == pb.BEGINNING_RUNNING:
             await link.session.attached()  # Else nothing was lost on the way: what was pulsed before is in the restored state.
         log.info("attached", incarnation=link.incarnation, restored=restored)
         try:
@@ -188,6 +190,9 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         async with self._attaching:
             if self.closed:
                 raise _ClosedError(f"{self._backend} shuts down")
+            check_features(hello.features, "cpu_service", self._backend)
+            if hello.beginning not in pb.Beginning.values() or hello.beginning == pb.BEGINNING_UNSPECIFIED:
+                raise ValueError(f"{hello.beginning} is none of Beginning; say in hello what the devices begin with")
             known = self._links.get(hello.vm)
             if known is not None and known.incarnation == hello.incarnation:
                 return known

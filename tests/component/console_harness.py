@@ -98,6 +98,7 @@ class Guest:
     def __init__(self, address: str, vm: str = "vm", vtys: int = 1, incarnation: int = 1, sequence: int = 0) -> None:
         self.hello = trap_pb2.Hello(
             vm=vm,
+            beginning=trap_pb2.BEGINNING_RUNNING,
             incarnation=incarnation,
             vcpus=1,
             ram_bytes=RAM_BYTES,

@@ -253,7 +253,7 @@ class Guest:
         self.sequence = 0
 
     async def attach(self) -> None:
-        hello = trap_pb2.Hello(vm="test", incarnation=1, vcpus=2, ram_bytes=RAM)
+        hello = trap_pb2.Hello(vm="test", beginning=trap_pb2.BEGINNING_RUNNING, incarnation=1, vcpus=2, ram_bytes=RAM)
         await self.stream.write(trap_pb2.AttachRequest(hello=hello))
         offer = (await self._read()).offer
         assert offer.backend == "hcall_service"

@@ -97,7 +97,7 @@ def test_a_call_that_was_acknowledged_and_not_answered_is_not_told_as_done(direc
 
 def test_a_cpu_service_that_floods_loses_its_stream(backend: ThreadBackend) -> None:
     def requests() -> Iterator[pb.AttachRequest]:
-        yield pb.AttachRequest(hello=pb.Hello(vm="vm", incarnation=1, vcpus=1, ram_bytes=1 << 20))
+        yield pb.AttachRequest(hello=pb.Hello(vm="vm", beginning=pb.BEGINNING_RUNNING, incarnation=1, vcpus=1, ram_bytes=1 << 20))
         yield pb.AttachRequest(trap=pb.Trap(vcpu=0, sequence=1, route=ROUTES[H_HELD]))
         operand = pb.MemoryBlock(data=bytes(1 << 20))
         for sequence in range(2, BACKLOG_BYTES // len(operand.data) + 3):
@@ -116,7 +116,7 @@ def _end_of(backend: ThreadBackend, *requests: pb.AttachRequest) -> str:
     """Why a stream ended on which these requests came, when an answer was asked for after the last."""
 
     def all_requests() -> Iterator[pb.AttachRequest]:
-        yield pb.AttachRequest(hello=pb.Hello(vm="vm", incarnation=1, vcpus=1, ram_bytes=1 << 20))
+        yield pb.AttachRequest(hello=pb.Hello(vm="vm", beginning=pb.BEGINNING_RUNNING, incarnation=1, vcpus=1, ram_bytes=1 << 20))
         yield from requests
         asked.wait(DEADLINE_S)
         if requests[-1].trap.route == ROUTES[H_READ]:  # It has asked for memory.

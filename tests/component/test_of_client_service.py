@@ -151,7 +151,11 @@ async def running(shared: bool, trees: TreeService | None) -> AsyncIterator[Mach
             stream = stub.Attach()
             path = str(ram.path) if shared else ""
             await stream.write(
-                pb.AttachRequest(hello=pb.Hello(vm="vm", incarnation=1, vcpus=1, ram_bytes=RAM_BYTES, ram_path=path))
+                pb.AttachRequest(
+                    hello=pb.Hello(
+                        vm="vm", beginning=pb.BEGINNING_RUNNING, incarnation=1, vcpus=1, ram_bytes=RAM_BYTES, ram_path=path
+                    )
+                )
             )
             offer = (await stream.read()).offer
             yield Machine(stream, ram.map, shared, offer, f"unix:{directory}/trees")

@@ -41,7 +41,7 @@ class Restored(Guest):
 
     def __init__(self, address: str, state: bytes, *, restore: bool = True, sequence: int = 0) -> None:
         super().__init__(address, incarnation=2, sequence=sequence)
-        self.hello.restore = restore
+        self.hello.beginning = pb.BEGINNING_RESTORED if restore else pb.BEGINNING_RUNNING
         half = len(state) // 2
         self._parts: Sequence[tuple[bytes, bool]] = ((state[:half], False), (state[half:], True)) if restore else ()
 

@@ -317,8 +317,8 @@ class Thief:
         [vio] = [state for state in states if state.name == "vio_service"]
         [address] = [backend.address for backend in machine.config.backends if backend.name == vio.name]
         hello = trap_pb2.Hello(
-            vm="demo", incarnation=machine.incarnation + 1, vcpus=1, ram_bytes=256 << 20, devices=vio.devices, restore=True,
-            moved=True, slots=trap_pb2.SlotRange(count=64),
+            vm="demo", incarnation=machine.incarnation + 1, vcpus=1, ram_bytes=256 << 20, devices=vio.devices,
+            beginning=trap_pb2.BEGINNING_MOVED, slots=trap_pb2.SlotRange(count=64),
         )  # fmt: skip
         with open_channel(address) as channel:
             messages = (

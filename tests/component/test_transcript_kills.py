@@ -32,7 +32,14 @@ class Machine:
     """cpu_service's end of the stream, the real one, with two vCPUs that print numbered lines on a terminal each."""
 
     def __init__(self, address: str) -> None:
-        hello = trap_pb2.Hello(vm="vm", incarnation=7, vcpus=2, ram_bytes=RAM_BYTES, slots=trap_pb2.SlotRange(count=64))
+        hello = trap_pb2.Hello(
+            vm="vm",
+            beginning=trap_pb2.BEGINNING_RUNNING,
+            incarnation=7,
+            vcpus=2,
+            ram_bytes=RAM_BYTES,
+            slots=trap_pb2.SlotRange(count=64),
+        )
         hello.devices.extend(trap_pb2.DeviceSpec(kind="vty") for _ in range(2))
         self.link = BackendLink("vio_service", address, hello, GuestRam(mmap.mmap(-1, RAM_BYTES)), Events())
         self.link.begin()

@@ -162,7 +162,14 @@ def test_a_back_end_that_ends_takes_no_new_stream(client: Client, backend: Threa
 
 def test_a_call_out_of_order_is_refused_before_it_takes_effect(backend: ThreadBackend) -> None:
     def attempt(position: int, *traps: pb.Trap) -> str:
-        hello = pb.Hello(vm="vm", incarnation=1, vcpus=1, ram_bytes=1 << 20, positions=[pb.VcpuPosition(sequence=position)])
+        hello = pb.Hello(
+            vm="vm",
+            beginning=pb.BEGINNING_RUNNING,
+            incarnation=1,
+            vcpus=1,
+            ram_bytes=1 << 20,
+            positions=[pb.VcpuPosition(sequence=position)],
+        )
         requests = [pb.AttachRequest(hello=hello), *(pb.AttachRequest(trap=trap) for trap in traps)]
         with grpc.insecure_channel(backend.address) as channel:
             responses: Any = trap_pb2_grpc.TrapServiceStub(channel).Attach(iter(requests), timeout=DEADLINE_S)

@@ -26,7 +26,7 @@ from tests.certificates import Authority
 from tests.component.trap_backend import H_ADD, H_HELD, H_READ, ThreadBackend
 from tests.component.trap_client import DEADLINE_S, Client, wait_until
 
-HELLO = pb.AttachRequest(hello=pb.Hello(vm="vm", incarnation=1, vcpus=1, ram_bytes=1 << 20))
+HELLO = pb.AttachRequest(hello=pb.Hello(vm="vm", beginning=pb.BEGINNING_RUNNING, incarnation=1, vcpus=1, ram_bytes=1 << 20))
 
 
 class Readers:

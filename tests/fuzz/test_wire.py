@@ -54,7 +54,12 @@ def conversation(descriptor: Any, mutator: Mutator) -> list[bytes]:
     source = mutator.source
     devices = [trap_pb2.DeviceSpec(kind=kind) for kind in ("vty", "nvram")]
     hello = trap_pb2.Hello(
-        vm=f"vm-{source.randrange(300)}", incarnation=source.randrange(1, 1 << 60), vcpus=2, ram_bytes=1 << 20, devices=devices
+        vm=f"vm-{source.randrange(300)}",
+        beginning=trap_pb2.BEGINNING_RUNNING,
+        incarnation=source.randrange(1, 1 << 60),
+        vcpus=2,
+        ram_bytes=1 << 20,
+        devices=devices,
     )
     made = [trap_pb2.AttachRequest(hello=hello).SerializeToString()]
     for number in range(1, source.randint(2, STREAM_MESSAGES)):

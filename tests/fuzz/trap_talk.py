@@ -59,7 +59,13 @@ class TrapTalk:
         self._stub: Any = trap_pb2_grpc.TrapServiceStub(channel)
         self._mutator, self._source, self._state = mutator, mutator.source, state
         self._hello = pb.Hello(
-            vm=vm, incarnation=next(_ids), vcpus=VCPUS, ram_bytes=RAM_BYTES, devices=_DEVICES, slots=pb.SlotRange(count=64)
+            vm=vm,
+            beginning=pb.BEGINNING_RUNNING,
+            incarnation=next(_ids),
+            vcpus=VCPUS,
+            ram_bytes=RAM_BYTES,
+            devices=_DEVICES,
+            slots=pb.SlotRange(count=64),
         )
         self._sequence = 0
         self._outgoing: asyncio.Queue[pb.AttachRequest | None] = asyncio.Queue()
@@ -86,7 +92,7 @@ class TrapTalk:
     async def _connection(self, bursts: int) -> str:
         self._outgoing = asyncio.Queue()
         self._unproven = Counter()
-        self._hello.restore = self._state is not None
+        self._hello.beginning = pb.BEGINNING_RUNNING if self._state is None else pb.BEGINNING_RESTORED
         self._put(pb.AttachRequest(hello=self._hello))
         if self._state is not None:
             half = self._source.randrange(len(self._state) + 1)

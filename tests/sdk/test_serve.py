@@ -91,10 +91,10 @@ def test_a_hostile_peer_gets_a_status_and_the_service_lives(served: Served) -> N
     with open_channel(served.address) as channel:
         attach = trap_pb2_grpc.TrapServiceStub(channel).Attach
         hellos = (
-            pb.Hello(vm="x", vcpus=9, ram_bytes=4096),
-            pb.Hello(vm="x", vcpus=1),
-            pb.Hello(vm="x", vcpus=1, ram_bytes=1 << 40),
-            pb.Hello(vm="../x", vcpus=1, ram_bytes=4096),
+            pb.Hello(vm="x", beginning=pb.BEGINNING_RUNNING, vcpus=9, ram_bytes=4096),
+            pb.Hello(vm="x", beginning=pb.BEGINNING_RUNNING, vcpus=1),
+            pb.Hello(vm="x", beginning=pb.BEGINNING_RUNNING, vcpus=1, ram_bytes=1 << 40),
+            pb.Hello(vm="../x", beginning=pb.BEGINNING_RUNNING, vcpus=1, ram_bytes=4096),
         )
         for first in (pb.AttachRequest(), *(pb.AttachRequest(hello=hello) for hello in hellos)):
             with pytest.raises(grpc.RpcError) as raised:

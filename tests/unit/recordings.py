@@ -32,7 +32,7 @@ def response(time_ns: int, message: pb.AttachResponse) -> rpb.Record:
 
 def attached(time_ns: int = 1) -> list[rpb.Record]:
     return [
-        request(time_ns, pb.AttachRequest(hello=pb.Hello(vm="vm", vcpus=1, ram_bytes=1 << 28))),
+        request(time_ns, pb.AttachRequest(hello=pb.Hello(vm="vm", beginning=pb.BEGINNING_RUNNING, vcpus=1, ram_bytes=1 << 28))),
         response(time_ns, pb.AttachResponse(offer=pb.Offer(backend=LINK, routes=ROUTES))),
     ]
 
