@@ -20,6 +20,7 @@ from splitvisor.cli.app import make_app
 from splitvisor.process.extras import EXTRAS
 from splitvisor.service.names import ALL_SERVICE_NAMES
 from tests.guests.harness import ROOT, STEP_SECONDS
+from tests.packaging.environments import VERSIONS
 
 HIDE = """
 import sys
@@ -94,6 +95,14 @@ def test_the_table_has_what_the_extras_bring() -> None:
         bringing = [{name.lower().replace("_", "-") for name in brought_by[module.partition(".")[0]]} for module in modules]
         assert required <= set().union(*bringing), extra
         assert all(names & required for names in bringing), extra
+
+
+def test_the_page_about_installing_has_every_extra_and_every_python() -> None:
+    page = (ROOT / "docs/install.md").read_text()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    table = page.partition("| Extra |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(extras) - {"dev"}
+    assert set(VERSIONS) <= set(re.findall(r"\b3\.\d+\b", page.partition("## Pythons")[2]))
 
 
 def test_the_protos_are_where_it_says(short_path: Path) -> None:

@@ -85,6 +85,12 @@ def test_it_makes_two_archives_a_bill_and_checksums_that_hold(release: Path) -> 
     assert sorted(checked.stdout.splitlines()) == sorted(f"{name}: OK" for name in sums(release) if name != "SHA256SUMS")
 
 
+def test_the_page_about_installing_names_what_is_made(release: Path) -> None:
+    page = (ROOT / "docs/install.md").read_text()
+    table = page.partition("writes four files:")[2].partition("    sha256sum")[0]
+    assert set(re.findall(r"^\| `(\S+)` \|", table, re.MULTILINE)) == set(sums(release))
+
+
 def test_times_are_the_commits(release: Path) -> None:
     # zip counts in steps of two seconds.
     with zipfile.ZipFile(release / WHEEL) as archive:
