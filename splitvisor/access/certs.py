@@ -234,7 +234,7 @@ def _day(time: datetime.datetime) -> str:
 
 
 def _identity(uris: Sequence[str]) -> Identity | None:
-    """One URI of ours; none, or several of which nobody knows which holds, count as none."""
+    """Return the identity in the one URI of ours; None if it is missing, invalid, or one of several."""
     ours = [uri for uri in uris if uri.startswith(SCHEME)]
     if len(ours) != 1:
         return None

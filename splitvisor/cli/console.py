@@ -290,7 +290,7 @@ async def _follow(address: str, request: console_pb2.ReadTranscriptRequest, firs
 
 
 def _write(data: bytes) -> bool:
-    """Write to stdout; False when nobody reads there any more."""
+    """Write to stdout; return False if it was closed."""
     try:
         while data:
             data = data[os.write(1, data) :]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`splitvisor dt parent`: which interrupt parent a device would get that is added now, and where that comes from."""
+"""`splitvisor dt parent`: the interrupt parent of a device added now, and its source."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class BusBackend:
     """A back end that may have devices of the VIO bus."""
 
     name: str
-    """In the machine's configuration; empty: whatever is at the address that somebody gave."""
+    """Its name in the machine's configuration; empty: the service at a given address."""
     address: str
 
 

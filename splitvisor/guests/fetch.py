@@ -24,7 +24,7 @@ MARKER = "SPLITVISOR-USERSPACE"
 """What every /init prints once the kernel has reached user space."""
 INDEX = "guests.json"
 FORMAT = 2
-"""Raised when the files that are built from packages change: the cache is then made anew."""
+"""Raised when the files built from packages change: the cache is then rebuilt."""
 APT_SECONDS = 900
 
 _APPLETS = """

@@ -65,7 +65,7 @@ _ONCE: Final = frozenset({Kind.MACHINE, Kind.VCPUS, Kind.INTERRUPTS})
 
 
 class Source(Protocol):
-    """Where a snapshot comes from."""
+    """The source of a snapshot."""
 
     def read(self, size: int, /) -> bytes:
         """Return the next bytes, fewer than size at the end only."""
@@ -78,18 +78,18 @@ class SectionWriter:
         self._digests = hashlib.sha256()
 
     def header(self) -> bytes:
-        """What comes first."""
+        """Return the header, the start of a snapshot."""
         return _HEADER.pack(MAGIC, VERSION)
 
     def section(self, kind: Kind, payload: bytes) -> bytes:
-        """A section, whole."""
+        """Return a section."""
         head = _SECTION.pack(kind, len(payload))
         digest = _digest(head, payload)
         self._digests.update(digest)
         return b"".join((head, digest, payload))
 
     def end(self) -> bytes:
-        """What comes last."""
+        """Return the last section."""
         return self.section(Kind.END, self._digests.digest())
 
 

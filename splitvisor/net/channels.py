@@ -95,5 +95,5 @@ def explain(error: grpc.RpcError, target: str = "") -> str:
 
 
 def explain_failure(text: str, otherwise: str = "") -> str:
-    """Return what a message about a failed handshake means; when nobody knows: the message, or what is given for it."""
+    """Return the meaning of a message about a failed handshake; if it is unknown, the message or its replacement."""
     return next((meaning for sign, meaning in _EXPLANATIONS if sign in text), otherwise or text)

@@ -180,7 +180,7 @@ class RenewingChannel(grpc.Channel):
         self._row = _Row(address, make, lambda channel: channel.close())
 
     def subscribe(self, callback: Any, try_to_connect: bool | None = False) -> None:
-        """See grpc.Channel; tells of the channel that is newest now."""
+        """See grpc.Channel; subscribes to the newest channel."""
         self._row.newest().subscribe(callback, try_to_connect)
 
     def unsubscribe(self, callback: Any) -> None:

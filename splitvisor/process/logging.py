@@ -43,7 +43,7 @@ class LogLevel(StrEnum):
 
 
 class _LossyStream:
-    """A stream that never raises: whoever reads the log may be gone before the service has stopped."""
+    """A stream that never raises: the reader of the log may end before the service does."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -8,17 +8,17 @@ class ExitStatus(IntEnum):
     """How a run ended."""
 
     POWERED_OFF = 0
-    """The guest powered itself off, --exit-on saw its text, or the user left: also by closing the pipe that output goes to."""
+    """The guest powered off, it showed the text of --exit-on, or the user left or closed the output pipe."""
     TEXT_MISSING = 1
-    """The guest powered itself off, or nobody read its output any more, before the text of --exit-on appeared."""
+    """The guest powered off, or its output was closed, before it showed the text of --exit-on."""
     USAGE = 2
-    """A wrong flag, a wrong setting, or a guest image that cannot be loaded."""
+    """Bad usage, a wrong setting, or a guest image that cannot be loaded."""
     CRASHED = 3
     """The guest crashed; its registers and last traps are on stderr."""
     SERVICE_FAILED = 4
     """A service ended or could not be reached."""
     TIMEOUT = 124
-    """--timeout was over."""
+    """--timeout expired."""
     INTERRUPTED = 130
     """SIGINT."""
     TERMINATED = 143

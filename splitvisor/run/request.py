@@ -23,7 +23,7 @@ class RunRequest:
 
     config: MachineConfig
     snapshot: Path | None = None
-    """What the machine goes on from; config has its name and size then."""
+    """The snapshot to continue from; config then has its name and size."""
     connect: Mapping[str, str] = field(default_factory=dict)
     """Services that run already: gRPC target by flag name."""
     log_level: str = "info"

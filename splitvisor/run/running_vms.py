@@ -35,7 +35,7 @@ class RunningVm:
 
 
 def running_vms() -> Iterator[RunningVm]:
-    """Yield the runs in progress; files that are being written, or that a killed run or somebody else left, do not count."""
+    """Yield the runs in progress; skip incomplete files, and files of killed runs and other users."""
     for parent in socket_parents():
         for path in sorted(parent.glob(f"{PREFIX}*/{RUN_FILE}")):
             try:

@@ -33,7 +33,7 @@ class ServiceModule(Protocol):
 
 
 class Servable(Protocol):
-    """What can be run as a service: one of ours, or a back end of somebody else's."""
+    """A program that can run as a service: one of Splitvisor's own, or any other back end."""
 
     @property
     def command(self) -> str:
@@ -57,7 +57,7 @@ class Servable(Protocol):
 
 @dataclass(frozen=True)
 class Started:
-    """A service that runs: how to stop it, and how to look into it. What nobody wants to see is not measured."""
+    """A running service: functions to stop and inspect it. Only requested figures are measured."""
 
     stop: Callable[[], Awaitable[None]]
     measure: Sequence[Callable[[], Source]] = ()

@@ -144,7 +144,7 @@ def _fields(options: type[Any]) -> list[_Option]:
 
 
 def _default_address(name: Servable) -> str:
-    """Return where a service listens that is not told where. Raises AddressError."""
+    """Return the address of a service without --listen. Raises AddressError."""
     from splitvisor.service.runtime_directory import make_socket_directory  # few services come here
 
     return f"unix:{make_socket_directory()}/{name.command}.sock"

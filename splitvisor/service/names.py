@@ -16,7 +16,7 @@ BACKEND_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 BACKEND_NAME_RULE = "1 to 63 of a-z, 0-9, '-' and '_', a letter first"
 """The same for messages."""
 VIO_SERVICE = "vio_service"
-"""Has the devices that are placed nowhere, and the slots of the VIO bus that nobody else has."""
+"""Owns devices without a back end, and the slots of the VIO bus that no other back end has."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The private directory of one `splitvisor run`: sockets, the device tree's store, who runs; and one for guest RAM.
 
-Both go when the run ends. What a killed run left behind goes at the next start: a directory whose lock nobody holds is stale.
+Both are deleted when the run ends. The next start deletes those of a killed run: a directory with an unlocked lock is stale.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def socket_parents() -> list[Path]:
 
 
 def make_socket_directory() -> Path:
-    """Make the directory in which services listen that were not told where, closed to others.
+    """Make the directory for services without --listen, closed to other users.
 
-    Raises AddressError when somebody else has it, or can enter it.
+    Raises AddressError if another user owns it or can enter it.
     """
     path = socket_parents()[0] / f"{PREFIX}services-{os.getuid()}"
     with suppress(FileExistsError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs a service, one of the four or somebody else's back end: a gRPC server with health checking and reflection that stops
+"""Runs a service, one of the four or any other back end: a gRPC server with health checking and reflection that stops
 cleanly.
 
 What a service is: splitvisor/service/interface.py.
@@ -153,7 +153,7 @@ async def serve(name: Servable, options: Any, listening: Listening) -> None:
 
 
 async def _start_unless(stopping: asyncio.Event, start: Awaitable[_Stop]) -> _Stop | None:
-    """Return what start returns; None when the service is told to stop before that, for a start may wait for others."""
+    """Return the result of start, or None if the service is stopped first: a start may wait for other services."""
     starting, stop = asyncio.ensure_future(start), asyncio.ensure_future(stopping.wait())
     await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
@@ -164,7 +164,7 @@ async def _start_unless(stopping: asyncio.Event, start: Awaitable[_Stop]) -> _St
 
 
 async def _let_watch(name: Servable, started: object, listening: Listening, watching: AsyncExitStack) -> dict[str, str]:
-    """Begin to export metrics and spans as far as they are asked for. Returns what there is to tell; raises SettingError."""
+    """Start exporting metrics and spans if requested. Returns addresses for the log and the ready line. Raises SettingError."""
     measures, traces = (started.measure, started.trace) if isinstance(started, Started) else ((), ())
     told = {}
     if listening.otel is not None:

@@ -30,7 +30,7 @@ class OutputClosedError(Exception):
 
 
 class TextWatch:
-    """Finds a text in a stream that comes in pieces."""
+    """Finds a text in a stream that arrives in pieces."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text
@@ -57,7 +57,7 @@ async def read_some(descriptor: int, limit: int) -> bytes:
 
 
 async def write_all(descriptor: int, data: bytes) -> None:
-    """Write everything. Raises OutputClosedError when nobody reads any more."""
+    """Write everything. Raises OutputClosedError if the reader has closed it."""
     view = memoryview(data)
     while view:
         await _ready(descriptor, select.POLLOUT)
@@ -70,7 +70,7 @@ async def write_all(descriptor: int, data: bytes) -> None:
 
 
 async def reader_gone(descriptor: int) -> None:
-    """Wait until nobody reads a pipe any more; for anything else, for ever: only a write would tell."""
+    """Wait until a pipe's reader closes it; for anything else wait forever, as only a write would show that."""
     loop = asyncio.get_running_loop()
     gone = asyncio.Event()
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
@@ -83,7 +83,7 @@ async def reader_gone(descriptor: int) -> None:
 
 
 async def _ready(descriptor: int, event: int) -> None:
-    """Wait until poll reports an event, or that there is something wrong, which the next read or write tells."""
+    """Wait until poll reports an event or an error, which the next read or write raises."""
     poll = select.poll()
     poll.register(descriptor, event)
     if poll.poll(0):

@@ -62,7 +62,7 @@ class TerminalEnd(Enum):
 
 
 def own_name() -> str:
-    """What others are told about a terminal of this process: user, host and process."""
+    """Return the description of this process's terminal for other users: user, host and process."""
     user = os.environ.get("USER") or f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()} pid {os.getpid()}"[-200:]
 
@@ -110,7 +110,7 @@ class ConsoleLink:
         self._reopening = False
         """The connection was ended here, to attach in another way."""
         self._away = False
-        """People were told that the connection is lost."""
+        """Whether the user was notified of the lost connection."""
         self._instance, self._position = resume
         """Which console it was, and the position of the next output byte."""
         self._received = 0

@@ -38,7 +38,7 @@ _COMMANDS = {ord(command.value): command for command in Command}
 
 
 class MenuFilter:
-    """Finds commands anywhere in what is typed, in the middle of a paste too, however it comes in pieces."""
+    """Finds commands anywhere in the input, even inside pasted text or across reads."""
 
     def __init__(self) -> None:
         self.is_open = False

@@ -40,7 +40,7 @@ def unescape(text: str) -> bytes:
 
 
 class Expectation:
-    """Looks for a pattern in output that comes in pieces. Carriage returns are left out: lines end with a newline."""
+    """Searches a pattern in output that arrives in pieces. Carriage returns are dropped: lines end with a newline."""
 
     def __init__(self, pattern: re.Pattern[bytes]) -> None:
         self._pattern = pattern

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Flattened device trees (Devicetree Specification 0.4, chapter 5): the one door through which a blob comes in or goes out.
+"""Flattened device trees (Devicetree Specification 0.4, chapter 5): the only reader and writer of blobs.
 
 Guests and networks give us blobs, so read() is a reader of our own: every offset is checked before use, every count is
 bounded, and nothing recurses. emit() writes with pyfdt, which is fine for trees that we made or checked ourselves. What one

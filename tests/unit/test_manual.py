@@ -63,7 +63,7 @@ def test_every_variable_that_users_set_is_in_it() -> None:
 
 def test_every_exit_status_of_a_run_is_explained() -> None:
     assert [int(status) for status, _ in manual.exit_statuses()] == list(ExitStatus)
-    assert dict(manual.exit_statuses())["124"] == "--timeout was over."
+    assert dict(manual.exit_statuses())["124"] == "--timeout expired."
 
 
 def test_a_line_is_not_taken_for_a_request() -> None:
