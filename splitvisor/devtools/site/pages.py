@@ -16,6 +16,7 @@ import posixpath
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -43,6 +44,10 @@ API = """# {0}
       show_if_no_docstring: {1}
 """
 MERMAID = "mermaid.tiny.js"
+OWN_SIZE = '%%{init: {"sequence": {"useMaxWidth": false}}}%%\n'
+STYLE = "site.css"
+SCROLLED = ".mermaid { overflow-x: auto; }\n"
+"""A diagram that is wider than the text can be scrolled."""
 
 _PACKAGES = {f"{package.replace('.', '/')}/__init__.py": package for package in PUBLIC}
 _LINK = re.compile(r"(!?\[[^]]*\])\(([^)#\s]+)(#[^)\s]*)?\)")
@@ -54,9 +59,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.nav = navigation((ROOT / "README.md").read_text())
     if mermaid() is not None:
         config.extra_javascript.append(MERMAID)
-        fence = {"name": "mermaid", "class": "mermaid", "format": fence_code_format}
+        config.extra_css.append(STYLE)
+        fence = {"name": "mermaid", "class": "mermaid", "format": diagram}
         config.mdx_configs.setdefault("pymdownx.superfences", {})["custom_fences"] = [fence]
     return config
+
+
+def diagram(source: str, *arguments: Any, **named: Any) -> str:
+    """Return a diagram in its own size; by default it shrinks to the width of the text, however small its letters get."""
+    return str(fence_code_format(OWN_SIZE + source, *arguments, **named))
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -72,6 +83,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     script = mermaid()
     if script is not None:
         files.append(File.generated(config, MERMAID, content=script.read_bytes()))
+        files.append(File.generated(config, STYLE, content=SCROLLED))
     return files
 
 
