@@ -119,11 +119,17 @@ def test_status_tells_what_happened(stub: Stub) -> None:
     def status() -> pb.GetStatusResponse:
         return stub.GetStatus(pb.GetStatusRequest(vm="demo"), timeout=SECONDS)
 
+    def client_calls(found: pb.GetStatusResponse) -> pb.CallCount:
+        return next(call for call in found.calls if call.name == "H_OF_CLIENT")
+
+    def answered(client: pb.CallCount) -> int:
+        return sum(sum(latency.counts) for latency in client.latencies)
+
     wait_until(lambda: any(call.name == "H_CEDE" for call in status().calls), "the guest waits for input")
+    # A call is counted when it is made, and timed when it is answered.
+    wait_until(lambda: answered(client := client_calls(status())) == client.count > 0, "all calls have an answer")
     found = status()
-    client = next(call for call in found.calls if call.name == "H_OF_CLIENT")
-    counted = sum(sum(latency.counts) for latency in client.latencies)
-    assert counted == client.count > 0
+    client = client_calls(found)
     assert client.seconds == pytest.approx(sum(latency.seconds for latency in client.latencies))
     assert all(len(latency.counts) == len(found.latency_bounds) + 1 for latency in client.latencies)
     assert found.ram_bytes == 256 << 20
