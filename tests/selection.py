@@ -35,11 +35,29 @@ class Kind:
     together: bool = False
 
 
-SLOW_COMPONENT_TESTS = (
-    "transcript_kills", "bench", "machine_service", "store_wait", "console_cli", "snapshot_service", "console_terminal", "tls",
-    "blob_reader_oracle", "hostile_guest", "vm_control", "fault_cli", "store_kills",
-)  # fmt: skip
-"""Those that take more than 7 s of a processor, the slowest first."""
+SLOW_FILES = (
+    "tests/component/test_transcript_kills.py",
+    "tests/unit/test_site.py",
+    "tests/component/test_bench.py",
+    "tests/component/test_machine_service.py",
+    "tests/component/test_store_wait.py",
+    "tests/component/test_console_cli.py",
+    "tests/component/test_snapshot_service.py",
+    "tests/component/test_console_terminal.py",
+    "tests/component/test_tls.py",
+    "tests/component/test_blob_reader_oracle.py",
+    "tests/component/test_hostile_guest.py",
+    "tests/sdk/test_tutorial.py",
+    "tests/sdk/test_new_device.py",
+    "tests/component/test_vm_control.py",
+    "tests/component/test_fault_cli.py",
+    "tests/component/test_store_kills.py",
+    "tests/component/test_gateway.py",
+    "tests/component/test_metrics.py",
+    "tests/component/test_access.py",
+    "tests/component/test_service.py",
+)
+"""Those of quick folders that take more than 5 s of a processor, the slowest first."""
 
 KINDS = (
     Kind("tests/chaos", ("guest",)),
@@ -49,7 +67,7 @@ KINDS = (
     Kind("tests/guests", ("guest",)),
     Kind("tests/guests/test_demo.py"),
     Kind("tests/fuzz", ("fuzz",)),
-    *(Kind(f"tests/component/test_{name}.py", ("slow",)) for name in SLOW_COMPONENT_TESTS),
+    *(Kind(path, ("slow",)) for path in SLOW_FILES),
     Kind("tests/component"),
     Kind("tests/sdk"),
     Kind("examples"),
