@@ -72,8 +72,10 @@ class Attachment:
         self._address = parse_address(address)
         self.tls = ClientContext(tls_files(address)) if self._address.tls else None
         self._was_attached = self._refused = False
-        self._settled, self._closing = threading.Event(), threading.Event()
-        """It was attached, or refused; no connection follows."""
+        self._settled = threading.Event()
+        """It was attached, or refused."""
+        self._closing = threading.Event()
+        """No connection follows."""
         self._may_connect = threading.Event()
         self._may_connect.set()
         self._cut_off = threading.Event()
