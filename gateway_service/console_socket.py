@@ -24,12 +24,13 @@ from gateway_service.authorization import Action
 from gateway_service.sockets import ProtocolError, open_socket, run_first, watch_access
 from gateway_service.web_app import Call, error_response
 from splitvisor.net.channels import explain
+from splitvisor.net.times import duration
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 
 OUTPUT_WINDOW = 256 << 10
 """Bytes of output that a browser may leave unacknowledged."""
-WAIT_MS = 2000
+WAIT_S = 2.0
 """How long the VM's way back to a vio_service that was restarted may take."""
 LIST_SECONDS = 5.0
 MAX_SIZE = 1000
@@ -180,7 +181,7 @@ class _Attachment:
                 writer=writer,
                 force=writer and opening.mode is Mode.TAKE,
                 client_name=f"{self._call.principal.name} (web {opening.client})",
-                wait_ms=WAIT_MS,
+                wait=duration(WAIT_S),
                 replay=True,
                 resume_instance=opening.instance,
                 resume_position=opening.position,

@@ -14,6 +14,7 @@ from gateway_service.vms import Channels, Vm
 from splitvisor.errors.status import NO_SUCH_MACHINE, problem_in
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.channels import explain
+from splitvisor.net.times import seconds
 from splitvisor.rpc import console_pb2, console_pb2_grpc, machine_pb2, machine_pb2_grpc
 
 INTERVAL_SECONDS = 1.0
@@ -72,8 +73,8 @@ class StatusBoard:
         return {
             "state": machine_pb2.MachineState.Name(status.state).removeprefix("MACHINE_STATE_").lower().replace("_", "-"),
             "detail": status.detail,
-            "uptime_seconds": status.uptime_seconds,
-            "waiting_seconds": status.waiting_seconds,
+            "uptime_seconds": seconds(status.uptime),
+            "waiting_seconds": seconds(status.waiting),
             "resets": status.resets,
             "backends": [
                 {"name": each.name, "address": each.address, "attached": each.attached, "reconnects": each.reconnects,

@@ -46,7 +46,7 @@ def revision_json(revision: pb.TreeRevision) -> Json:
     """Describe a revision."""
     return {
         "number": revision.number,
-        "time_ms": revision.time_ns // 1_000_000,
+        "time_ms": revision.time.ToMilliseconds(),
         "origin": pb.TreeOrigin.Name(revision.origin).removeprefix("TREE_ORIGIN_").lower().replace("_", "-"),
         "size": revision.size,
         "sha256": revision.sha256.hex(),

@@ -23,6 +23,7 @@ from cpu_service.routing.remote_call import RemoteCall, SharedCall
 from cpu_service.vcpus.scheduler import VcpuScheduler
 from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.errors.problem import ProblemError
+from splitvisor.net.times import seconds
 from splitvisor.papr.arguments import HYPERCALLS, string_arguments
 from splitvisor.papr.hcall import Hcall, hcall_name
 from splitvisor.rpc import machine_pb2 as pb
@@ -96,7 +97,7 @@ class Watcher:
             raise WatchError(f"give at most {MAX_PATTERNS} patterns of at most {PATTERN_BYTES} bytes")
         self.local = request.local
         self._owners, self._vcpus = frozenset(request.owners), frozenset(request.vcpus)
-        self._failed, self._slower_ns = request.failed, request.slower_than_ns
+        self._failed, self._slower_ns = request.failed, seconds(request.slower_than) * 1e9
         self._name = _matcher(request.calls)
         self._wake, self._woken = wake, False
         self._seen: deque[Seen] = deque()

@@ -9,6 +9,7 @@ from cpu_service.link.events import LinkStatus
 from cpu_service.machine.board import Board
 from cpu_service.machine.machine import Machine
 from cpu_service.routing.router import CallCount
+from splitvisor.net.times import duration
 from splitvisor.observe.call_times import BOUNDS, Latency, ResultClass
 from splitvisor.rpc import machine_pb2 as pb
 
@@ -37,9 +38,9 @@ def machine_status(machine: Machine) -> pb.GetStatusResponse:
         incarnation=machine.incarnation,
         state=machine.state,
         detail=machine.detail,
-        uptime_seconds=machine.uptime_seconds,
+        uptime=duration(machine.uptime_seconds),
         calls=[_call_count(machine, row) for row in counts],
-        waiting_seconds=sum(row.seconds for row in counts),
+        waiting=duration(sum(row.seconds for row in counts)),
         resets=machine.resets,
         latency_bounds=BOUNDS,
     )
@@ -81,8 +82,8 @@ def _exception_name(vector: int, number: int) -> str:
 
 def _activity(machine: Machine, board: Board) -> pb.VcpuActivity:
     return pb.VcpuActivity(
-        cpu_seconds=machine.cpu_seconds,
-        idle_seconds=board.scheduler.idle_ns / 1e9,
+        cpu=duration(machine.cpu_seconds),
+        idle=duration(board.scheduler.idle_ns / 1e9),
         priority_hints=board.engine.hints,
         decrementer_interrupts=board.scheduler.decrementer_interrupts,
         exceptions=[pb.ExceptionCount(name=name, count=count) for name, count in exceptions(board)],

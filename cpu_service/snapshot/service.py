@@ -24,6 +24,7 @@ from cpu_service.snapshot.streams import Incoming, Outgoing, SlowReaderError
 from splitvisor.errors.problem import ProblemError
 from splitvisor.errors.status import refuse
 from splitvisor.machine.snapshot_file import SnapshotError, Source
+from splitvisor.net.times import duration
 from splitvisor.rpc import machine_pb2 as pb
 
 
@@ -68,7 +69,7 @@ async def save(machine: Machine, request: pb.SaveMachineRequest, context: _Conte
                 machine.leave("saved to a snapshot")
         finally:
             capture.release()
-        return pb.MachineSaved(paused_seconds=time.monotonic() - began, ram_bytes=capture.ram_bytes)
+        return pb.MachineSaved(paused=duration(time.monotonic() - began), ram_bytes=capture.ram_bytes)
 
     def visit() -> pb.MachineSaved:
         try:
@@ -114,7 +115,7 @@ async def move(machine: Machine, request: pb.MigrateMachineRequest, context: _Co
         moved = await asyncio.to_thread(visit)
     except EXPECTED as error:
         await refuse(context, status_of(error), error)
-    return pb.MigrateMachineResponse(downtime_seconds=moved.seconds, sent_bytes=moved.sent_bytes)
+    return pb.MigrateMachineResponse(downtime=duration(moved.seconds), sent_bytes=moved.sent_bytes)
 
 
 async def restore(

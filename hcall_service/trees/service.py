@@ -19,6 +19,7 @@ from hcall_service.trees.lookup import NodeNotFoundError, TreeLookup
 from splitvisor.errors.problem import Problem
 from splitvisor.errors.status import refuse
 from splitvisor.limits import VM_NAME_RULE, is_vm_name
+from splitvisor.net.times import timestamp
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2
 from splitvisor.tree import fdt
@@ -192,7 +193,7 @@ async def _check_vm(name: str, context: _Context) -> None:
 def _to_message(revision: Revision) -> pb.TreeRevision:
     return pb.TreeRevision(
         number=revision.number,
-        time_ns=revision.time_ns,
+        time=timestamp(revision.time_ns),
         origin=pb.TreeOrigin.Name(revision.origin),
         sha256=revision.sha256,
         size=revision.size,

@@ -36,7 +36,9 @@ def origin(revision: Any) -> str:
 
 
 def _time(revision: Any) -> str:
-    return datetime.fromtimestamp(revision.time_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(revision.time.ToNanoseconds() / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
 
 
 def revision_fields(revision: Any) -> dict[str, Any]:

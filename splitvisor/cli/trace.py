@@ -42,11 +42,12 @@ def trace(
     import grpc  # slow to load
 
     from splitvisor.errors.status import problem_in
+    from splitvisor.net.times import duration
     from splitvisor.observe.trap_text import as_line, as_object
     from splitvisor.rpc import machine_pb2
 
     request = machine_pb2.WatchTrapsRequest(
-        vm=vm, calls=call or (), owners=owner or (), vcpus=vcpu or (), failed=failed, slower_than_ns=int(slower * 1e6),
+        vm=vm, calls=call or (), owners=owner or (), vcpus=vcpu or (), failed=failed, slower_than=duration(slower / 1e3),
         local=local or "local" in (owner or ()),
     )  # fmt: skip
     write: Callable[[Any], str] = (lambda each: json.dumps(as_object(each))) if as_json else as_line

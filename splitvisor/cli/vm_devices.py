@@ -43,12 +43,13 @@ def device_add(
 
     Exit status: 0 the guest uses it, 1 it is plugged in but not used yet, or it could not be added.
     """
+    from splitvisor.net.times import duration
     from splitvisor.rpc import trap_pb2, vio_bus_pb2, vio_bus_pb2_grpc  # slow to load
     from splitvisor.rpc.device_tree_pb2 import INTERRUPT_PARENT_SOURCE_STORED_TREE
 
     command = "vm device-add"
     spec = trap_pb2.DeviceSpec(kind=kind, unit_address=_address(command, address), options=_options(command, option or []))
-    request = vio_bus_pb2.AddDeviceRequest(vm=vm, device=spec, wait_ms=int(wait * 1000))
+    request = vio_bus_pb2.AddDeviceRequest(vm=vm, device=spec, wait=duration(wait))
     place = _named(command, vm, vio, backend)
     with service_stub(command, vm, "vio", place.address, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
         answer = bus.AddDevice(request, timeout=wait + DEADLINE_S)
@@ -72,10 +73,11 @@ def device_remove(
 
     Exit status: 0 the device is removed, 1 the guest still uses it, or could not be asked.
     """
+    from splitvisor.net.times import duration
     from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # slow to load
 
     command = "vm device-remove"
-    request = vio_bus_pb2.RemoveDeviceRequest(vm=vm, unit_address=_address(command, address), wait_ms=int(wait * 1000))
+    request = vio_bus_pb2.RemoveDeviceRequest(vm=vm, unit_address=_address(command, address), wait=duration(wait))
     owner = _owner(command, vm, vio, request.unit_address)
     with service_stub(command, vm, "vio", owner.address, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
         answer = bus.RemoveDevice(request, timeout=wait + DEADLINE_S)

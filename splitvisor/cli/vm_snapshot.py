@@ -43,6 +43,7 @@ def save(
     """Save a VM: memory, vCPUs, and the state of every back end. It is paused meanwhile, then continues."""
     from splitvisor.machine.snapshot_file import SnapshotError
     from splitvisor.machine.snapshot_transfer import write_snapshot
+    from splitvisor.net.times import seconds
     from splitvisor.rpc import machine_pb2  # slow to load
 
     with machine_stub("vm save", vm, cpu) as stub:
@@ -54,7 +55,7 @@ def save(
         except SnapshotError as error:
             fail("vm save", str(error))
     sizes = f"{_mebibytes(file.stat().st_size)} for {_mebibytes(saved.ram_bytes)} of memory in use"
-    typer.echo(f"{file}: {sizes}; {vm} was paused for {saved.paused_seconds:.2f} s")
+    typer.echo(f"{file}: {sizes}; {vm} was paused for {seconds(saved.paused):.2f} s")
 
 
 def restore(
@@ -92,6 +93,7 @@ def migrate(
     cpu: Cpu = None,
 ) -> None:
     """Move a running VM to another cpu_service, with the same or other back ends. If that fails, it keeps running here."""
+    from splitvisor.net.times import seconds
     from splitvisor.rpc import machine_pb2  # slow to load
 
     try:
@@ -104,7 +106,7 @@ def migrate(
     request = machine_pb2.MigrateMachineRequest(vm=vm, target=to, backends=backends)
     with machine_stub("vm migrate", vm, cpu) as stub:
         moved = stub.MigrateMachine(request, timeout=TRANSFER_SECONDS)
-    typer.echo(f"{vm} runs at {to}; it was paused for {moved.downtime_seconds:.2f} s, {_mebibytes(moved.sent_bytes)} were sent")
+    typer.echo(f"{vm} runs at {to}; it was paused for {seconds(moved.downtime):.2f} s, {_mebibytes(moved.sent_bytes)} were sent")
 
 
 def _backends(command: str, connect: list[str] | None) -> Mapping[str, str]:

@@ -25,8 +25,8 @@ def status_fields(answer: Any) -> dict[str, Any]:
         "vm": answer.vm,
         "state": state_name(answer.state),
         "detail": answer.detail,
-        "uptime_seconds": round(answer.uptime_seconds, 3),
-        "waiting_seconds": round(answer.waiting_seconds, 6),
+        "uptime_seconds": round(answer.uptime.ToNanoseconds() / 1e9, 3),
+        "waiting_seconds": round(answer.waiting.ToNanoseconds() / 1e9, 6),
         "resets": answer.resets,
         "backends": [
             {
@@ -51,9 +51,9 @@ def render_status(answer: Any, calls: int) -> str:
     """
     facts = [
         f"{answer.vm}: {state_text(answer.state, answer.detail.partition(chr(10))[0])}",
-        f"up {_duration(answer.uptime_seconds)}",
+        f"up {_duration(answer.uptime.ToNanoseconds() / 1e9)}",
         f"started {answer.resets} {'time' if answer.resets == 1 else 'times'}",
-        f"{answer.waiting_seconds:.3f} s of vCPU time waited for back ends",
+        f"{answer.waiting.ToNanoseconds() / 1e9:.3f} s of vCPU time waited for back ends",
     ]
     lines = [", ".join(facts)]
     backends: list[tuple[str, ...]] = [

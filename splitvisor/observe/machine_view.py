@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from splitvisor.net.times import seconds
 from splitvisor.observe.call_times import quantile
 from splitvisor.rpc import console_pb2
 from splitvisor.rpc import machine_pb2 as pb
@@ -91,21 +92,21 @@ class Look:
 def view(before: Look, now: Look) -> MachineView:
     """Return what happened between two looks. One that is of another life of the machine counts as its beginning."""
     new, old = now.status, before.status
-    if old.vm != new.vm or old.uptime_seconds > new.uptime_seconds:
+    if old.vm != new.vm or seconds(old.uptime) > seconds(new.uptime):
         old = pb.GetStatusResponse()
-    interval = max(new.uptime_seconds - old.uptime_seconds, 1e-3)
+    interval = max(seconds(new.uptime) - seconds(old.uptime), 1e-3)
     was = {(call.name, call.owner): call for call in old.calls}
     calls = [_call(call, was.get((call.name, call.owner), pb.CallCount()), interval) for call in new.calls]
     return MachineView(
         vm=new.vm,
         state=pb.MachineState.Name(new.state).removeprefix("MACHINE_STATE_").lower(),
-        uptime_seconds=new.uptime_seconds,
+        uptime_seconds=seconds(new.uptime),
         interval_seconds=interval,
         resets=new.resets,
         ram_bytes=new.ram_bytes,
-        cpu_percent=100 * (new.activity.cpu_seconds - old.activity.cpu_seconds) / interval,
-        idle_percent=100 * (new.activity.idle_seconds - old.activity.idle_seconds) / interval,
-        waiting_percent=100 * (new.waiting_seconds - old.waiting_seconds) / interval,
+        cpu_percent=100 * (seconds(new.activity.cpu) - seconds(old.activity.cpu)) / interval,
+        idle_percent=100 * (seconds(new.activity.idle) - seconds(old.activity.idle)) / interval,
+        waiting_percent=100 * (seconds(new.waiting) - seconds(old.waiting)) / interval,
         calls_per_second=sum(call.per_second for call in calls if call.name != "H_RTAS"),
         interrupts_per_second=_interrupts(old, new, interval),
         exceptions_per_second=_rates(

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from splitvisor.errors.status import refuse
+from splitvisor.net.times import timestamp
 from splitvisor.recording.rules import masked_request
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc
@@ -56,7 +57,11 @@ class RecordedTrees(device_tree_pb2_grpc.DeviceTreeServiceServicer):
             del self._vms[next(iter(self._vms))]
         trees.count += 1
         revision = pb.TreeRevision(
-            number=trees.count, time_ns=time.time_ns(), origin=origin, sha256=hashlib.sha256(blob).digest(), size=len(blob)
+            number=trees.count,
+            time=timestamp(time.time_ns()),
+            origin=origin,
+            sha256=hashlib.sha256(blob).digest(),
+            size=len(blob),
         )
         trees.kept.append((revision, blob))
         return trees.count

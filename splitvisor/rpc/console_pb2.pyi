@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
 from splitvisor.rpc import access_pb2 as _access_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -80,13 +83,13 @@ class AttachConsoleRequest(_message.Message):
     def __init__(self, open: _Optional[_Union[ConsoleOpen, _Mapping]] = ..., input: _Optional[bytes] = ..., window_size: _Optional[_Union[WindowSize, _Mapping]] = ...) -> None: ...
 
 class ConsoleOpen(_message.Message):
-    __slots__ = ("vm", "unit_address", "writer", "force", "client_name", "wait_ms", "replay", "resume_instance", "resume_position")
+    __slots__ = ("vm", "unit_address", "writer", "force", "client_name", "wait", "replay", "resume_instance", "resume_position")
     VM_FIELD_NUMBER: _ClassVar[int]
     UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     WRITER_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
     CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
-    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
     REPLAY_FIELD_NUMBER: _ClassVar[int]
     RESUME_INSTANCE_FIELD_NUMBER: _ClassVar[int]
     RESUME_POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -95,11 +98,11 @@ class ConsoleOpen(_message.Message):
     writer: bool
     force: bool
     client_name: str
-    wait_ms: int
+    wait: _duration_pb2.Duration
     replay: bool
     resume_instance: int
     resume_position: int
-    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., writer: _Optional[bool] = ..., force: _Optional[bool] = ..., client_name: _Optional[str] = ..., wait_ms: _Optional[int] = ..., replay: _Optional[bool] = ..., resume_instance: _Optional[int] = ..., resume_position: _Optional[int] = ...) -> None: ...
+    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., writer: _Optional[bool] = ..., force: _Optional[bool] = ..., client_name: _Optional[str] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., replay: _Optional[bool] = ..., resume_instance: _Optional[int] = ..., resume_position: _Optional[int] = ...) -> None: ...
 
 class WindowSize(_message.Message):
     __slots__ = ("rows", "columns")

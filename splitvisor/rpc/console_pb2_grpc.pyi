@@ -40,7 +40,7 @@ class ConsoleServiceStub:
 
     Order. The first request is `open`, the first response `opened`; then output follows without gaps from opened.offset. Input
     reaches the guest in order; `input_accepted` tells how much was taken, and a client keeps at most opened.input_window
-    bytes unacknowledged. A console that does not exist yet is waited for as long as open.wait_ms says.
+    bytes unacknowledged. A console that does not exist yet is waited for as long as open.wait says.
 
     Limits. One writer per console, at most 64 attachments. The guest never waits for a reader: one that falls more than 1 MiB
     behind is marked in ListConsoles and skipped ahead; `skipped` says by how much.
@@ -73,7 +73,7 @@ class ConsoleServiceAsyncStub(ConsoleServiceStub):
 
     Order. The first request is `open`, the first response `opened`; then output follows without gaps from opened.offset. Input
     reaches the guest in order; `input_accepted` tells how much was taken, and a client keeps at most opened.input_window
-    bytes unacknowledged. A console that does not exist yet is waited for as long as open.wait_ms says.
+    bytes unacknowledged. A console that does not exist yet is waited for as long as open.wait says.
 
     Limits. One writer per console, at most 64 attachments. The guest never waits for a reader: one that falls more than 1 MiB
     behind is marked in ListConsoles and skipped ahead; `skipped` says by how much.
@@ -115,7 +115,7 @@ class ConsoleServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Order. The first request is `open`, the first response `opened`; then output follows without gaps from opened.offset. Input
         reaches the guest in order; `input_accepted` tells how much was taken, and a client keeps at most opened.input_window
-        bytes unacknowledged. A console that does not exist yet is waited for as long as open.wait_ms says.
+        bytes unacknowledged. A console that does not exist yet is waited for as long as open.wait says.
 
         Limits. One writer per console, at most 64 attachments. The guest never waits for a reader: one that falls more than 1 MiB
         behind is marked in ListConsoles and skipped ahead; `skipped` says by how much.

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from splitvisor.rpc import access_pb2 as splitvisor_dot_access_dot_v1_dot_access__pb2
 from splitvisor.rpc import trap_pb2 as splitvisor_dot_trap_dot_v1_dot_trap__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'splitvisor/control/v1/device_tree.proto\x12\x15splitvisor.control.v1\x1a!splitvisor/access/v1/access.proto\x1a\x1dsplitvisor/trap/v1/trap.proto\"\xf1\x02\n\x10\x42uildTreeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x11\n\tram_bytes\x18\x02 \x01(\x04\x12\r\n\x05vcpus\x18\x03 \x01(\r\x12\x18\n\x10hash_table_shift\x18\x04 \x01(\r\x12\x10\n\x08\x62ootargs\x18\x05 \x01(\t\x12/\n\x06initrd\x18\x06 \x01(\x0b\x32\x1f.splitvisor.trap.v1.MemoryRange\x12/\n\x06kernel\x18\x07 \x01(\x0b\x32\x1f.splitvisor.trap.v1.MemoryRange\x12\x1c\n\x14kernel_little_endian\x18\x08 \x01(\x08\x12\x34\n\nrtas_calls\x18\t \x03(\x0b\x32 .splitvisor.control.v1.RtasToken\x12\x12\n\nhypercalls\x18\n \x03(\r\x12+\n\x05nodes\x18\x0b \x03(\x0b\x32\x1c.splitvisor.trap.v1.TreeNode\x12\x0c\n\x04uuid\x18\x0c \x01(\x0c\"(\n\tRtasToken\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\r\"3\n\x11\x42uildTreeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0c\n\x04\x62lob\x18\x02 \x01(\x0c\"x\n\x0ePutTreeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x31\n\x06origin\x18\x02 \x01(\x0e\x32!.splitvisor.control.v1.TreeOrigin\x12\x0c\n\x04\x62lob\x18\x03 \x01(\x0c\x12\x19\n\x11\x65xpected_revision\x18\x04 \x01(\x04\"#\n\x0fPutTreeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\".\n\x0eGetTreeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\"V\n\x0fGetTreeResponse\x12\x35\n\x08revision\x18\x01 \x01(\x0b\x32#.splitvisor.control.v1.TreeRevision\x12\x0c\n\x04\x62lob\x18\x02 \x01(\x0c\"N\n\x12GetPropertyRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"6\n\x13GetPropertyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\x0c\"\"\n\x14ListRevisionsRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"O\n\x15ListRevisionsResponse\x12\x36\n\trevisions\x18\x01 \x03(\x0b\x32#.splitvisor.control.v1.TreeRevision\";\n\x15WatchRevisionsRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\"O\n\x16WatchRevisionsResponse\x12\x35\n\x08revision\x18\x01 \x01(\x0b\x32#.splitvisor.control.v1.TreeRevision\"\x80\x01\n\x0cTreeRevision\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\x31\n\x06origin\x18\x03 \x01(\x0e\x32!.splitvisor.control.v1.TreeOrigin\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x12\x0c\n\x04size\x18\x05 \x01(\r\"[\n\x11LookUpNodeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x04path\x18\x03 \x01(\tH\x00\x12\x11\n\x07phandle\x18\x04 \x01(\x07H\x00\x42\x05\n\x03key\"u\n\x12LookUpNodeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12*\n\x04node\x18\x02 \x01(\x0b\x32\x1c.splitvisor.trap.v1.TreeNode\x12\x0f\n\x07phandle\x18\x03 \x01(\x07\x12\x10\n\x08\x63hildren\x18\x04 \x03(\t\"\'\n\x19GetInterruptParentRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"\x9b\x01\n\x1aGetInterruptParentResponse\x12\x0f\n\x07phandle\x18\x01 \x01(\x07\x12<\n\x06source\x18\x02 \x01(\x0e\x32,.splitvisor.control.v1.InterruptParentSource\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"[\n\x12\x43hangeNodesRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0e\n\x06remove\x18\x02 \x03(\t\x12)\n\x03\x61\x64\x64\x18\x03 \x03(\x0b\x32\x1c.splitvisor.trap.v1.TreeNode\"\'\n\x13\x43hangeNodesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*\xba\x01\n\nTreeOrigin\x12\x1b\n\x17TREE_ORIGIN_UNSPECIFIED\x10\x00\x12\x14\n\x10TREE_ORIGIN_SEED\x10\x01\x12\x13\n\x0fTREE_ORIGIN_CAS\x10\x02\x12\x17\n\x13TREE_ORIGIN_QUIESCE\x10\x03\x12\x19\n\x15TREE_ORIGIN_UPDATE_DT\x10\x04\x12\x17\n\x13TREE_ORIGIN_HOTPLUG\x10\x05\x12\x17\n\x13TREE_ORIGIN_RESTORE\x10\x06*\x8f\x01\n\x15InterruptParentSource\x12\'\n#INTERRUPT_PARENT_SOURCE_UNSPECIFIED\x10\x00\x12\'\n#INTERRUPT_PARENT_SOURCE_STORED_TREE\x10\x01\x12$\n INTERRUPT_PARENT_SOURCE_FALLBACK\x10\x02\x32\xb1\x08\n\x11\x44\x65viceTreeService\x12k\n\tBuildTree\x12\'.splitvisor.control.v1.BuildTreeRequest\x1a(.splitvisor.control.v1.BuildTreeResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x01\x12\x02vm\x12\x66\n\x07PutTree\x12%.splitvisor.control.v1.PutTreeRequest\x1a&.splitvisor.control.v1.PutTreeResponse\"\x0c\xa2\xbb\x18\x08\n\x02\x02\x05\x12\x02vm\x12g\n\x07GetTree\x12%.splitvisor.control.v1.GetTreeRequest\x1a&.splitvisor.control.v1.GetTreeResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12s\n\x0bGetProperty\x12).splitvisor.control.v1.GetPropertyRequest\x1a*.splitvisor.control.v1.GetPropertyResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12y\n\rListRevisions\x12+.splitvisor.control.v1.ListRevisionsRequest\x1a,.splitvisor.control.v1.ListRevisionsResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12p\n\nLookUpNode\x12(.splitvisor.control.v1.LookUpNodeRequest\x1a).splitvisor.control.v1.LookUpNodeResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12\x88\x01\n\x12GetInterruptParent\x12\x30.splitvisor.control.v1.GetInterruptParentRequest\x1a\x31.splitvisor.control.v1.GetInterruptParentResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12q\n\x0b\x43hangeNodes\x12).splitvisor.control.v1.ChangeNodesRequest\x1a*.splitvisor.control.v1.ChangeNodesResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x02\x12\x02vm\x12~\n\x0eWatchRevisions\x12,.splitvisor.control.v1.WatchRevisionsRequest\x1a-.splitvisor.control.v1.WatchRevisionsResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'splitvisor/control/v1/device_tree.proto\x12\x15splitvisor.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!splitvisor/access/v1/access.proto\x1a\x1dsplitvisor/trap/v1/trap.proto\"\xf1\x02\n\x10\x42uildTreeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x11\n\tram_bytes\x18\x02 \x01(\x04\x12\r\n\x05vcpus\x18\x03 \x01(\r\x12\x18\n\x10hash_table_shift\x18\x04 \x01(\r\x12\x10\n\x08\x62ootargs\x18\x05 \x01(\t\x12/\n\x06initrd\x18\x06 \x01(\x0b\x32\x1f.splitvisor.trap.v1.MemoryRange\x12/\n\x06kernel\x18\x07 \x01(\x0b\x32\x1f.splitvisor.trap.v1.MemoryRange\x12\x1c\n\x14kernel_little_endian\x18\x08 \x01(\x08\x12\x34\n\nrtas_calls\x18\t \x03(\x0b\x32 .splitvisor.control.v1.RtasToken\x12\x12\n\nhypercalls\x18\n \x03(\r\x12+\n\x05nodes\x18\x0b \x03(\x0b\x32\x1c.splitvisor.trap.v1.TreeNode\x12\x0c\n\x04uuid\x18\x0c \x01(\x0c\"(\n\tRtasToken\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\r\"3\n\x11\x42uildTreeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0c\n\x04\x62lob\x18\x02 \x01(\x0c\"x\n\x0ePutTreeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x31\n\x06origin\x18\x02 \x01(\x0e\x32!.splitvisor.control.v1.TreeOrigin\x12\x0c\n\x04\x62lob\x18\x03 \x01(\x0c\x12\x19\n\x11\x65xpected_revision\x18\x04 \x01(\x04\"#\n\x0fPutTreeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\".\n\x0eGetTreeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\"V\n\x0fGetTreeResponse\x12\x35\n\x08revision\x18\x01 \x01(\x0b\x32#.splitvisor.control.v1.TreeRevision\x12\x0c\n\x04\x62lob\x18\x02 \x01(\x0c\"N\n\x12GetPropertyRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"6\n\x13GetPropertyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\x0c\"\"\n\x14ListRevisionsRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"O\n\x15ListRevisionsResponse\x12\x36\n\trevisions\x18\x01 \x03(\x0b\x32#.splitvisor.control.v1.TreeRevision\";\n\x15WatchRevisionsRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\"O\n\x16WatchRevisionsResponse\x12\x35\n\x08revision\x18\x01 \x01(\x0b\x32#.splitvisor.control.v1.TreeRevision\"\x99\x01\n\x0cTreeRevision\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06origin\x18\x03 \x01(\x0e\x32!.splitvisor.control.v1.TreeOrigin\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x12\x0c\n\x04size\x18\x05 \x01(\r\"[\n\x11LookUpNodeRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x04path\x18\x03 \x01(\tH\x00\x12\x11\n\x07phandle\x18\x04 \x01(\x07H\x00\x42\x05\n\x03key\"u\n\x12LookUpNodeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12*\n\x04node\x18\x02 \x01(\x0b\x32\x1c.splitvisor.trap.v1.TreeNode\x12\x0f\n\x07phandle\x18\x03 \x01(\x07\x12\x10\n\x08\x63hildren\x18\x04 \x03(\t\"\'\n\x19GetInterruptParentRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"\x9b\x01\n\x1aGetInterruptParentResponse\x12\x0f\n\x07phandle\x18\x01 \x01(\x07\x12<\n\x06source\x18\x02 \x01(\x0e\x32,.splitvisor.control.v1.InterruptParentSource\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"[\n\x12\x43hangeNodesRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0e\n\x06remove\x18\x02 \x03(\t\x12)\n\x03\x61\x64\x64\x18\x03 \x03(\x0b\x32\x1c.splitvisor.trap.v1.TreeNode\"\'\n\x13\x43hangeNodesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*\xba\x01\n\nTreeOrigin\x12\x1b\n\x17TREE_ORIGIN_UNSPECIFIED\x10\x00\x12\x14\n\x10TREE_ORIGIN_SEED\x10\x01\x12\x13\n\x0fTREE_ORIGIN_CAS\x10\x02\x12\x17\n\x13TREE_ORIGIN_QUIESCE\x10\x03\x12\x19\n\x15TREE_ORIGIN_UPDATE_DT\x10\x04\x12\x17\n\x13TREE_ORIGIN_HOTPLUG\x10\x05\x12\x17\n\x13TREE_ORIGIN_RESTORE\x10\x06*\x8f\x01\n\x15InterruptParentSource\x12\'\n#INTERRUPT_PARENT_SOURCE_UNSPECIFIED\x10\x00\x12\'\n#INTERRUPT_PARENT_SOURCE_STORED_TREE\x10\x01\x12$\n INTERRUPT_PARENT_SOURCE_FALLBACK\x10\x02\x32\xb1\x08\n\x11\x44\x65viceTreeService\x12k\n\tBuildTree\x12\'.splitvisor.control.v1.BuildTreeRequest\x1a(.splitvisor.control.v1.BuildTreeResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x01\x12\x02vm\x12\x66\n\x07PutTree\x12%.splitvisor.control.v1.PutTreeRequest\x1a&.splitvisor.control.v1.PutTreeResponse\"\x0c\xa2\xbb\x18\x08\n\x02\x02\x05\x12\x02vm\x12g\n\x07GetTree\x12%.splitvisor.control.v1.GetTreeRequest\x1a&.splitvisor.control.v1.GetTreeResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12s\n\x0bGetProperty\x12).splitvisor.control.v1.GetPropertyRequest\x1a*.splitvisor.control.v1.GetPropertyResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12y\n\rListRevisions\x12+.splitvisor.control.v1.ListRevisionsRequest\x1a,.splitvisor.control.v1.ListRevisionsResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12p\n\nLookUpNode\x12(.splitvisor.control.v1.LookUpNodeRequest\x1a).splitvisor.control.v1.LookUpNodeResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12\x88\x01\n\x12GetInterruptParent\x12\x30.splitvisor.control.v1.GetInterruptParentRequest\x1a\x31.splitvisor.control.v1.GetInterruptParentResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm\x12q\n\x0b\x43hangeNodes\x12).splitvisor.control.v1.ChangeNodesRequest\x1a*.splitvisor.control.v1.ChangeNodesResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x02\x12\x02vm\x12~\n\x0eWatchRevisions\x12,.splitvisor.control.v1.WatchRevisionsRequest\x1a-.splitvisor.control.v1.WatchRevisionsResponse\"\r\xa2\xbb\x18\t\n\x03\x01\x02\x05\x12\x02vm0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,50 +52,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEVICETREESERVICE'].methods_by_name['ChangeNodes']._serialized_options = b'\242\273\030\007\n\001\002\022\002vm'
   _globals['_DEVICETREESERVICE'].methods_by_name['WatchRevisions']._loaded_options = None
   _globals['_DEVICETREESERVICE'].methods_by_name['WatchRevisions']._serialized_options = b'\242\273\030\t\n\003\001\002\005\022\002vm'
-  _globals['_TREEORIGIN']._serialized_start=1966
-  _globals['_TREEORIGIN']._serialized_end=2152
-  _globals['_INTERRUPTPARENTSOURCE']._serialized_start=2155
-  _globals['_INTERRUPTPARENTSOURCE']._serialized_end=2298
-  _globals['_BUILDTREEREQUEST']._serialized_start=133
-  _globals['_BUILDTREEREQUEST']._serialized_end=502
-  _globals['_RTASTOKEN']._serialized_start=504
-  _globals['_RTASTOKEN']._serialized_end=544
-  _globals['_BUILDTREERESPONSE']._serialized_start=546
-  _globals['_BUILDTREERESPONSE']._serialized_end=597
-  _globals['_PUTTREEREQUEST']._serialized_start=599
-  _globals['_PUTTREEREQUEST']._serialized_end=719
-  _globals['_PUTTREERESPONSE']._serialized_start=721
-  _globals['_PUTTREERESPONSE']._serialized_end=756
-  _globals['_GETTREEREQUEST']._serialized_start=758
-  _globals['_GETTREEREQUEST']._serialized_end=804
-  _globals['_GETTREERESPONSE']._serialized_start=806
-  _globals['_GETTREERESPONSE']._serialized_end=892
-  _globals['_GETPROPERTYREQUEST']._serialized_start=894
-  _globals['_GETPROPERTYREQUEST']._serialized_end=972
-  _globals['_GETPROPERTYRESPONSE']._serialized_start=974
-  _globals['_GETPROPERTYRESPONSE']._serialized_end=1028
-  _globals['_LISTREVISIONSREQUEST']._serialized_start=1030
-  _globals['_LISTREVISIONSREQUEST']._serialized_end=1064
-  _globals['_LISTREVISIONSRESPONSE']._serialized_start=1066
-  _globals['_LISTREVISIONSRESPONSE']._serialized_end=1145
-  _globals['_WATCHREVISIONSREQUEST']._serialized_start=1147
-  _globals['_WATCHREVISIONSREQUEST']._serialized_end=1206
-  _globals['_WATCHREVISIONSRESPONSE']._serialized_start=1208
-  _globals['_WATCHREVISIONSRESPONSE']._serialized_end=1287
-  _globals['_TREEREVISION']._serialized_start=1290
-  _globals['_TREEREVISION']._serialized_end=1418
-  _globals['_LOOKUPNODEREQUEST']._serialized_start=1420
-  _globals['_LOOKUPNODEREQUEST']._serialized_end=1511
-  _globals['_LOOKUPNODERESPONSE']._serialized_start=1513
-  _globals['_LOOKUPNODERESPONSE']._serialized_end=1630
-  _globals['_GETINTERRUPTPARENTREQUEST']._serialized_start=1632
-  _globals['_GETINTERRUPTPARENTREQUEST']._serialized_end=1671
-  _globals['_GETINTERRUPTPARENTRESPONSE']._serialized_start=1674
-  _globals['_GETINTERRUPTPARENTRESPONSE']._serialized_end=1829
-  _globals['_CHANGENODESREQUEST']._serialized_start=1831
-  _globals['_CHANGENODESREQUEST']._serialized_end=1922
-  _globals['_CHANGENODESRESPONSE']._serialized_start=1924
-  _globals['_CHANGENODESRESPONSE']._serialized_end=1963
-  _globals['_DEVICETREESERVICE']._serialized_start=2301
-  _globals['_DEVICETREESERVICE']._serialized_end=3374
+  _globals['_TREEORIGIN']._serialized_start=2024
+  _globals['_TREEORIGIN']._serialized_end=2210
+  _globals['_INTERRUPTPARENTSOURCE']._serialized_start=2213
+  _globals['_INTERRUPTPARENTSOURCE']._serialized_end=2356
+  _globals['_BUILDTREEREQUEST']._serialized_start=166
+  _globals['_BUILDTREEREQUEST']._serialized_end=535
+  _globals['_RTASTOKEN']._serialized_start=537
+  _globals['_RTASTOKEN']._serialized_end=577
+  _globals['_BUILDTREERESPONSE']._serialized_start=579
+  _globals['_BUILDTREERESPONSE']._serialized_end=630
+  _globals['_PUTTREEREQUEST']._serialized_start=632
+  _globals['_PUTTREEREQUEST']._serialized_end=752
+  _globals['_PUTTREERESPONSE']._serialized_start=754
+  _globals['_PUTTREERESPONSE']._serialized_end=789
+  _globals['_GETTREEREQUEST']._serialized_start=791
+  _globals['_GETTREEREQUEST']._serialized_end=837
+  _globals['_GETTREERESPONSE']._serialized_start=839
+  _globals['_GETTREERESPONSE']._serialized_end=925
+  _globals['_GETPROPERTYREQUEST']._serialized_start=927
+  _globals['_GETPROPERTYREQUEST']._serialized_end=1005
+  _globals['_GETPROPERTYRESPONSE']._serialized_start=1007
+  _globals['_GETPROPERTYRESPONSE']._serialized_end=1061
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=1063
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=1097
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=1099
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=1178
+  _globals['_WATCHREVISIONSREQUEST']._serialized_start=1180
+  _globals['_WATCHREVISIONSREQUEST']._serialized_end=1239
+  _globals['_WATCHREVISIONSRESPONSE']._serialized_start=1241
+  _globals['_WATCHREVISIONSRESPONSE']._serialized_end=1320
+  _globals['_TREEREVISION']._serialized_start=1323
+  _globals['_TREEREVISION']._serialized_end=1476
+  _globals['_LOOKUPNODEREQUEST']._serialized_start=1478
+  _globals['_LOOKUPNODEREQUEST']._serialized_end=1569
+  _globals['_LOOKUPNODERESPONSE']._serialized_start=1571
+  _globals['_LOOKUPNODERESPONSE']._serialized_end=1688
+  _globals['_GETINTERRUPTPARENTREQUEST']._serialized_start=1690
+  _globals['_GETINTERRUPTPARENTREQUEST']._serialized_end=1729
+  _globals['_GETINTERRUPTPARENTRESPONSE']._serialized_start=1732
+  _globals['_GETINTERRUPTPARENTRESPONSE']._serialized_end=1887
+  _globals['_CHANGENODESREQUEST']._serialized_start=1889
+  _globals['_CHANGENODESREQUEST']._serialized_end=1980
+  _globals['_CHANGENODESRESPONSE']._serialized_start=1982
+  _globals['_CHANGENODESRESPONSE']._serialized_end=2021
+  _globals['_DEVICETREESERVICE']._serialized_start=2359
+  _globals['_DEVICETREESERVICE']._serialized_end=3432
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from splitvisor.rpc import access_pb2 as _access_pb2
 from splitvisor.rpc import trap_pb2 as _trap_pb2
 from google.protobuf.internal import containers as _containers
@@ -160,18 +163,18 @@ class WatchRevisionsResponse(_message.Message):
     def __init__(self, revision: _Optional[_Union[TreeRevision, _Mapping]] = ...) -> None: ...
 
 class TreeRevision(_message.Message):
-    __slots__ = ("number", "time_ns", "origin", "sha256", "size")
+    __slots__ = ("number", "time", "origin", "sha256", "size")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
-    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     number: int
-    time_ns: int
+    time: _timestamp_pb2.Timestamp
     origin: TreeOrigin
     sha256: bytes
     size: int
-    def __init__(self, number: _Optional[int] = ..., time_ns: _Optional[int] = ..., origin: _Optional[_Union[TreeOrigin, str]] = ..., sha256: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., origin: _Optional[_Union[TreeOrigin, str]] = ..., sha256: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
 
 class LookUpNodeRequest(_message.Message):
     __slots__ = ("vm", "revision", "path", "phandle")

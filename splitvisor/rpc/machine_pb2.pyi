@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
 from splitvisor.rpc import access_pb2 as _access_pb2
 from splitvisor.rpc import trap_pb2 as _trap_pb2
 from google.protobuf.internal import containers as _containers
@@ -175,12 +178,12 @@ class SaveMachineResponse(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., saved: _Optional[_Union[MachineSaved, _Mapping]] = ...) -> None: ...
 
 class MachineSaved(_message.Message):
-    __slots__ = ("paused_seconds", "ram_bytes")
-    PAUSED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("paused", "ram_bytes")
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
     RAM_BYTES_FIELD_NUMBER: _ClassVar[int]
-    paused_seconds: float
+    paused: _duration_pb2.Duration
     ram_bytes: int
-    def __init__(self, paused_seconds: _Optional[float] = ..., ram_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, paused: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ram_bytes: _Optional[int] = ...) -> None: ...
 
 class RestoreMachineRequest(_message.Message):
     __slots__ = ("options", "data", "complete", "go")
@@ -247,12 +250,12 @@ class MigrateMachineRequest(_message.Message):
     def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., target: _Optional[str] = ..., backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ...) -> None: ...
 
 class MigrateMachineResponse(_message.Message):
-    __slots__ = ("downtime_seconds", "sent_bytes")
-    DOWNTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("downtime", "sent_bytes")
+    DOWNTIME_FIELD_NUMBER: _ClassVar[int]
     SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
-    downtime_seconds: float
+    downtime: _duration_pb2.Duration
     sent_bytes: int
-    def __init__(self, downtime_seconds: _Optional[float] = ..., sent_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, downtime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., sent_bytes: _Optional[int] = ...) -> None: ...
 
 class ListMachinesRequest(_message.Message):
     __slots__ = ()
@@ -283,15 +286,15 @@ class GetStatusRequest(_message.Message):
     def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("vm", "incarnation", "state", "detail", "uptime_seconds", "backends", "calls", "waiting_seconds", "resets", "latency_bounds", "ram_bytes", "activity", "interrupts")
+    __slots__ = ("vm", "incarnation", "state", "detail", "uptime", "backends", "calls", "waiting", "resets", "latency_bounds", "ram_bytes", "activity", "interrupts")
     VM_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
-    UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_FIELD_NUMBER: _ClassVar[int]
     BACKENDS_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
-    WAITING_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     RESETS_FIELD_NUMBER: _ClassVar[int]
     LATENCY_BOUNDS_FIELD_NUMBER: _ClassVar[int]
     RAM_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -301,16 +304,16 @@ class GetStatusResponse(_message.Message):
     incarnation: int
     state: MachineState
     detail: str
-    uptime_seconds: float
+    uptime: _duration_pb2.Duration
     backends: _containers.RepeatedCompositeFieldContainer[BackendStatus]
     calls: _containers.RepeatedCompositeFieldContainer[CallCount]
-    waiting_seconds: float
+    waiting: _duration_pb2.Duration
     resets: int
     latency_bounds: _containers.RepeatedScalarFieldContainer[float]
     ram_bytes: int
     activity: VcpuActivity
     interrupts: _containers.RepeatedCompositeFieldContainer[InterruptCount]
-    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., state: _Optional[_Union[MachineState, str]] = ..., detail: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., backends: _Optional[_Iterable[_Union[BackendStatus, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[CallCount, _Mapping]]] = ..., waiting_seconds: _Optional[float] = ..., resets: _Optional[int] = ..., latency_bounds: _Optional[_Iterable[float]] = ..., ram_bytes: _Optional[int] = ..., activity: _Optional[_Union[VcpuActivity, _Mapping]] = ..., interrupts: _Optional[_Iterable[_Union[InterruptCount, _Mapping]]] = ...) -> None: ...
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., state: _Optional[_Union[MachineState, str]] = ..., detail: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., backends: _Optional[_Iterable[_Union[BackendStatus, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[CallCount, _Mapping]]] = ..., waiting: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resets: _Optional[int] = ..., latency_bounds: _Optional[_Iterable[float]] = ..., ram_bytes: _Optional[int] = ..., activity: _Optional[_Union[VcpuActivity, _Mapping]] = ..., interrupts: _Optional[_Iterable[_Union[InterruptCount, _Mapping]]] = ...) -> None: ...
 
 class BackendStatus(_message.Message):
     __slots__ = ("name", "address", "attached", "reconnects", "ram_mapped", "posted_calls", "posted_bytes", "credit_stalls")
@@ -357,18 +360,18 @@ class LatencyHistogram(_message.Message):
     def __init__(self, result: _Optional[_Union[ResultClass, str]] = ..., counts: _Optional[_Iterable[int]] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class VcpuActivity(_message.Message):
-    __slots__ = ("cpu_seconds", "idle_seconds", "priority_hints", "decrementer_interrupts", "exceptions")
-    CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    IDLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("cpu", "idle", "priority_hints", "decrementer_interrupts", "exceptions")
+    CPU_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_HINTS_FIELD_NUMBER: _ClassVar[int]
     DECREMENTER_INTERRUPTS_FIELD_NUMBER: _ClassVar[int]
     EXCEPTIONS_FIELD_NUMBER: _ClassVar[int]
-    cpu_seconds: float
-    idle_seconds: float
+    cpu: _duration_pb2.Duration
+    idle: _duration_pb2.Duration
     priority_hints: int
     decrementer_interrupts: int
     exceptions: _containers.RepeatedCompositeFieldContainer[ExceptionCount]
-    def __init__(self, cpu_seconds: _Optional[float] = ..., idle_seconds: _Optional[float] = ..., priority_hints: _Optional[int] = ..., decrementer_interrupts: _Optional[int] = ..., exceptions: _Optional[_Iterable[_Union[ExceptionCount, _Mapping]]] = ...) -> None: ...
+    def __init__(self, cpu: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., priority_hints: _Optional[int] = ..., decrementer_interrupts: _Optional[int] = ..., exceptions: _Optional[_Iterable[_Union[ExceptionCount, _Mapping]]] = ...) -> None: ...
 
 class ExceptionCount(_message.Message):
     __slots__ = ("name", "count")
@@ -421,14 +424,14 @@ class Progress(_message.Message):
     def __init__(self, step: _Optional[str] = ...) -> None: ...
 
 class WatchTrapsRequest(_message.Message):
-    __slots__ = ("vm", "incarnation", "calls", "owners", "vcpus", "failed", "slower_than_ns", "local")
+    __slots__ = ("vm", "incarnation", "calls", "owners", "vcpus", "failed", "slower_than", "local")
     VM_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     OWNERS_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
-    SLOWER_THAN_NS_FIELD_NUMBER: _ClassVar[int]
+    SLOWER_THAN_FIELD_NUMBER: _ClassVar[int]
     LOCAL_FIELD_NUMBER: _ClassVar[int]
     vm: str
     incarnation: int
@@ -436,9 +439,9 @@ class WatchTrapsRequest(_message.Message):
     owners: _containers.RepeatedScalarFieldContainer[str]
     vcpus: _containers.RepeatedScalarFieldContainer[int]
     failed: bool
-    slower_than_ns: int
+    slower_than: _duration_pb2.Duration
     local: bool
-    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., calls: _Optional[_Iterable[str]] = ..., owners: _Optional[_Iterable[str]] = ..., vcpus: _Optional[_Iterable[int]] = ..., failed: _Optional[bool] = ..., slower_than_ns: _Optional[int] = ..., local: _Optional[bool] = ...) -> None: ...
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., calls: _Optional[_Iterable[str]] = ..., owners: _Optional[_Iterable[str]] = ..., vcpus: _Optional[_Iterable[int]] = ..., failed: _Optional[bool] = ..., slower_than: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., local: _Optional[bool] = ...) -> None: ...
 
 class WatchTrapsResponse(_message.Message):
     __slots__ = ("traps", "missed")

@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
 from splitvisor.rpc import access_pb2 as _access_pb2
 from splitvisor.rpc import device_tree_pb2 as _device_tree_pb2
 from splitvisor.rpc import trap_pb2 as _trap_pb2
@@ -76,14 +79,14 @@ class Connector(_message.Message):
     def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., state: _Optional[_Union[ConnectorState, str]] = ..., removal_asked: _Optional[bool] = ...) -> None: ...
 
 class AddDeviceRequest(_message.Message):
-    __slots__ = ("vm", "device", "wait_ms")
+    __slots__ = ("vm", "device", "wait")
     VM_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
-    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
     vm: str
     device: _trap_pb2.DeviceSpec
-    wait_ms: int
-    def __init__(self, vm: _Optional[str] = ..., device: _Optional[_Union[_trap_pb2.DeviceSpec, _Mapping]] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+    wait: _duration_pb2.Duration
+    def __init__(self, vm: _Optional[str] = ..., device: _Optional[_Union[_trap_pb2.DeviceSpec, _Mapping]] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class AddDeviceResponse(_message.Message):
     __slots__ = ("device", "interrupt_parent", "interrupt_parent_source")
@@ -96,14 +99,14 @@ class AddDeviceResponse(_message.Message):
     def __init__(self, device: _Optional[_Union[VioDevice, _Mapping]] = ..., interrupt_parent: _Optional[int] = ..., interrupt_parent_source: _Optional[_Union[_device_tree_pb2.InterruptParentSource, str]] = ...) -> None: ...
 
 class RemoveDeviceRequest(_message.Message):
-    __slots__ = ("vm", "unit_address", "wait_ms")
+    __slots__ = ("vm", "unit_address", "wait")
     VM_FIELD_NUMBER: _ClassVar[int]
     UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
-    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
     vm: str
     unit_address: int
-    wait_ms: int
-    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+    wait: _duration_pb2.Duration
+    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class RemoveDeviceResponse(_message.Message):
     __slots__ = ("removed", "connector")

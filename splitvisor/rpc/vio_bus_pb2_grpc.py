@@ -77,7 +77,7 @@ class VioBusServiceServicer:
 
     def AddDevice(self, request, context):
         """Adds a device to a running guest: it is plugged into a free slot, the guest is told by a hotplug event and takes it into use
-        through the slot's connector (LoPAPR chapter 13). The answer comes when it has, or after wait_ms, and says how far it is.
+        through the slot's connector (LoPAPR chapter 13). The answer comes when it has, or after `wait`, and says how far it is.
         A device outlives resets. Not idempotent. Errors. NOT_FOUND: no such VM. INVALID_ARGUMENT: a kind, option or address that
         does not fit; the text says why. ALREADY_EXISTS: the address or its interrupt source is taken. RESOURCE_EXHAUSTED: no slot
         is free. FAILED_PRECONDITION: this vio_service does not know an hcall_service. UNAVAILABLE: hcall_service cannot tell the

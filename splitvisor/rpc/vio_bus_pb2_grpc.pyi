@@ -39,7 +39,7 @@ class VioBusServiceStub:
     """Describes one VM's bus. Errors. NOT_FOUND: no such VM."""
     AddDevice: _grpc.UnaryUnaryMultiCallable[_vio_bus_pb2.AddDeviceRequest, _vio_bus_pb2.AddDeviceResponse]
     """Adds a device to a running guest: it is plugged into a free slot, the guest is told by a hotplug event and takes it into use
-    through the slot's connector (LoPAPR chapter 13). The answer comes when it has, or after wait_ms, and says how far it is.
+    through the slot's connector (LoPAPR chapter 13). The answer comes when it has, or after `wait`, and says how far it is.
     A device outlives resets. Not idempotent. Errors. NOT_FOUND: no such VM. INVALID_ARGUMENT: a kind, option or address that
     does not fit; the text says why. ALREADY_EXISTS: the address or its interrupt source is taken. RESOURCE_EXHAUSTED: no slot
     is free. FAILED_PRECONDITION: this vio_service does not know an hcall_service. UNAVAILABLE: hcall_service cannot tell the
@@ -62,7 +62,7 @@ class VioBusServiceAsyncStub(VioBusServiceStub):
     """Describes one VM's bus. Errors. NOT_FOUND: no such VM."""
     AddDevice: _aio.UnaryUnaryMultiCallable[_vio_bus_pb2.AddDeviceRequest, _vio_bus_pb2.AddDeviceResponse]  # type: ignore[assignment]
     """Adds a device to a running guest: it is plugged into a free slot, the guest is told by a hotplug event and takes it into use
-    through the slot's connector (LoPAPR chapter 13). The answer comes when it has, or after wait_ms, and says how far it is.
+    through the slot's connector (LoPAPR chapter 13). The answer comes when it has, or after `wait`, and says how far it is.
     A device outlives resets. Not idempotent. Errors. NOT_FOUND: no such VM. INVALID_ARGUMENT: a kind, option or address that
     does not fit; the text says why. ALREADY_EXISTS: the address or its interrupt source is taken. RESOURCE_EXHAUSTED: no slot
     is free. FAILED_PRECONDITION: this vio_service does not know an hcall_service. UNAVAILABLE: hcall_service cannot tell the
@@ -100,7 +100,7 @@ class VioBusServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_vio_bus_pb2.AddDeviceResponse, _abc.Awaitable[_vio_bus_pb2.AddDeviceResponse]]:
         """Adds a device to a running guest: it is plugged into a free slot, the guest is told by a hotplug event and takes it into use
-        through the slot's connector (LoPAPR chapter 13). The answer comes when it has, or after wait_ms, and says how far it is.
+        through the slot's connector (LoPAPR chapter 13). The answer comes when it has, or after `wait`, and says how far it is.
         A device outlives resets. Not idempotent. Errors. NOT_FOUND: no such VM. INVALID_ARGUMENT: a kind, option or address that
         does not fit; the text says why. ALREADY_EXISTS: the address or its interrupt source is taken. RESOURCE_EXHAUSTED: no slot
         is free. FAILED_PRECONDITION: this vio_service does not know an hcall_service. UNAVAILABLE: hcall_service cannot tell the

@@ -14,6 +14,7 @@ import grpc.aio
 
 from splitvisor.machine.config import MachineConfig
 from splitvisor.net.channels import explain, open_aio_channel
+from splitvisor.net.times import seconds
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
 from splitvisor.run.exit_status import ExitStatus
@@ -197,8 +198,8 @@ async def _statistics(stub: _Stub, vm: str, incarnation: int) -> dict[str, Any]:
     return {
         "vm": status.vm,
         "state": pb.MachineState.Name(status.state),
-        "uptime_seconds": status.uptime_seconds,
-        "waiting_seconds": status.waiting_seconds,
+        "uptime_seconds": seconds(status.uptime),
+        "waiting_seconds": seconds(status.waiting),
         "backends": [
             {"name": each.name, "ram_mapped": each.ram_mapped, "reconnects": each.reconnects} for each in status.backends
         ],

@@ -18,6 +18,7 @@ import grpc.aio
 
 from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.channels import explain, open_aio_channel
+from splitvisor.net.times import duration
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 
@@ -72,7 +73,7 @@ class ConsoleLink:
 
     Args:
         address: of vio_service, as gRPC spells it.
-        opening: what to attach to, and how; wait_ms is set here.
+        opening: what to attach to, and how; wait is set here.
         wait_seconds: how long vio_service and the VM may take to appear, at most 60.
         notify: gets remarks for people, such as lost output.
         resume: instance and position where output shall go on; (0, 0): as opening says.
@@ -219,7 +220,7 @@ class ConsoleLink:
         pause = FIRST_PAUSE
         reason = ""
         while (left := deadline - loop.time()) > 0:
-            self._opening.wait_ms = int(left * 1000)
+            self._opening.wait.CopyFrom(duration(left))
             self._opening.resume_instance, self._opening.resume_position = self._instance, self._position
             self._reopening = False
             self._call = stub.AttachConsole(self._requests(self._connection))

@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from splitvisor.net.times import duration
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import console_pb2, console_pb2_grpc, vio_bus_pb2, vio_bus_pb2_grpc
 from tests.component.console_harness import VTY, BareServer, Guest, Viewer, VioServer, run_bare, vio_server
@@ -193,7 +194,7 @@ def test_more_input_than_fits_waits_for_the_guest_and_arrives_whole() -> None:
 
 def test_the_terminal_may_wait_for_a_vm_that_is_not_there_yet() -> None:
     async def scenario(server: VioServer) -> None:
-        async with Viewer(server.address, wait_ms=10_000) as viewer:
+        async with Viewer(server.address, wait=duration(10)) as viewer:
             opened = asyncio.create_task(viewer.opened())
             async with Guest(server.address) as guest:
                 await opened
@@ -270,7 +271,7 @@ def test_a_writer_that_leaves_makes_room_and_one_that_ends_its_input_reads_on() 
         ({"vm": "other"}, grpc.StatusCode.NOT_FOUND, "no VM 'other'"),
         ({"unit_address": 5}, grpc.StatusCode.NOT_FOUND, "it has: 0x71000000"),
         ({"vm": ""}, grpc.StatusCode.INVALID_ARGUMENT, "names no VM"),
-        ({"wait_ms": 60_001}, grpc.StatusCode.INVALID_ARGUMENT, "at most 60000"),
+        ({"wait": duration(60.001)}, grpc.StatusCode.INVALID_ARGUMENT, "0 to 60 s"),
         ({"client_name": "a\x1b[2J"}, grpc.StatusCode.INVALID_ARGUMENT, "printable"),
     ],
 )
@@ -355,7 +356,7 @@ def test_calls_of_every_device_are_answered_through_the_stream() -> None:
 
 def test_input_that_waits_interrupts_again_when_cpu_service_comes_back() -> None:
     async def scenario(server: VioServer) -> None:
-        async with Viewer(server.address, writer=True, wait_ms=10_000) as viewer:
+        async with Viewer(server.address, writer=True, wait=duration(10)) as viewer:
             async with Guest(server.address) as guest:
                 await viewer.opened()
                 viewer.type(b"k")

@@ -18,6 +18,7 @@ import pytest
 
 from hcall_service import service as hcall
 from splitvisor.backend.vio.platform import Platform
+from splitvisor.net.times import duration
 from splitvisor.papr.rtas import TOKENS
 from splitvisor.rpc import device_tree_pb2 as dt
 from splitvisor.rpc import (
@@ -96,11 +97,13 @@ class Machine:
 
     def add(self, kind: str = "vty", address: int = 0, wait_ms: int = WAIT_MS, **options: str) -> Awaitable[Any]:
         spec = trap_pb2.DeviceSpec(kind=kind, unit_address=address, options=options)
-        answer: Awaitable[Any] = self.bus.AddDevice(vio_bus_pb2.AddDeviceRequest(vm="vm", device=spec, wait_ms=wait_ms))
+        answer: Awaitable[Any] = self.bus.AddDevice(
+            vio_bus_pb2.AddDeviceRequest(vm="vm", device=spec, wait=duration(wait_ms / 1000))
+        )
         return answer
 
     def remove(self, address: int = ADDRESS, wait_ms: int = WAIT_MS) -> Awaitable[Any]:
-        request = vio_bus_pb2.RemoveDeviceRequest(vm="vm", unit_address=address, wait_ms=wait_ms)
+        request = vio_bus_pb2.RemoveDeviceRequest(vm="vm", unit_address=address, wait=duration(wait_ms / 1000))
         answer: Awaitable[Any] = self.bus.RemoveDevice(request)
         return answer
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from splitvisor.backend.vio import VioSession
+from splitvisor.net.times import duration
 from splitvisor.rpc import trap_pb2 as pb
 from tests.component.console_harness import BareServer, Guest, Viewer, run_bare
 
@@ -60,7 +61,7 @@ class Restored(Guest):
 @asynccontextmanager
 async def typing(server: BareServer) -> AsyncIterator[None]:
     """A terminal that waits for the VM, sees what was said before the save, and has typed by then."""
-    async with Viewer(server.address, writer=True, wait_ms=30_000) as viewer:
+    async with Viewer(server.address, writer=True, wait=duration(30)) as viewer:
         viewer.type(TYPED)
         watching = asyncio.create_task(viewer.opened())
         yield

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from cpu_service.observe.trap_trace import BUFFERED, MAX_WATCHERS, Seen, TooManyWatchersError, TrapTrace, Watcher, WatchError
+from splitvisor.net.times import duration
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import FIRST_FREE_TOKEN
@@ -144,7 +145,7 @@ def test_local_calls_are_seen_when_asked_for(routed: Routed, trace: TrapTrace) -
         ({"vcpus": [0]}, 2),
         ({"vcpus": [1]}, 0),
         ({"failed": True, "local": True}, 1),
-        ({"slower_than_ns": 3_600_000_000_000}, 0),
+        ({"slower_than": duration(3600)}, 0),
     ],
 )
 def test_filters_choose(routed: Routed, trace: TrapTrace, request_: dict[str, object], expected: int) -> None:

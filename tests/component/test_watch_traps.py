@@ -18,6 +18,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from splitvisor.net.times import seconds
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
 from tests.component.trap_client import wait_until
@@ -133,11 +134,11 @@ def test_status_tells_what_happened(stub: Stub) -> None:
     assert client.seconds == pytest.approx(sum(latency.seconds for latency in client.latencies))
     assert all(len(latency.counts) == len(found.latency_bounds) + 1 for latency in client.latencies)
     assert found.ram_bytes == 256 << 20
-    assert 0 < found.activity.cpu_seconds < SECONDS
+    assert 0 < seconds(found.activity.cpu) < SECONDS
     assert {backend.name: backend.posted_bytes > 0 for backend in found.backends}["vio_service"]
-    wait_until(lambda: status().activity.idle_seconds > 0, "idling is counted")
+    wait_until(lambda: seconds(status().activity.idle) > 0, "idling is counted")
     stub.StopMachine(pb.StopMachineRequest(vm="demo"), timeout=SECONDS)
-    assert status().activity.cpu_seconds >= found.activity.cpu_seconds, "the account outlives the thread"
+    assert seconds(status().activity.cpu) >= seconds(found.activity.cpu), "the account outlives the thread"
 
 
 def boot_until_it_ends(stub: Stub, watching: subprocess.Popen[str]) -> list[str]:

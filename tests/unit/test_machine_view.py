@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from splitvisor.cli.top import render
+from splitvisor.net.times import duration, seconds
 from splitvisor.observe.call_times import BOUNDS
 from splitvisor.observe.machine_view import Look, MachineView, view
 from splitvisor.rpc import console_pb2
@@ -25,8 +26,8 @@ def look(uptime: float, calls: int, *, vm: str = "vm", latencies: tuple[pb.Laten
     status = pb.GetStatusResponse(
         vm=vm,
         state=pb.MACHINE_STATE_RUNNING,
-        uptime_seconds=uptime,
-        waiting_seconds=uptime / 4,
+        uptime=duration(uptime),
+        waiting=duration(uptime / 4),
         ram_bytes=256 << 20,
         calls=[
             pb.CallCount(name="H_CEDE", owner="local", count=calls // 2),
@@ -34,8 +35,8 @@ def look(uptime: float, calls: int, *, vm: str = "vm", latencies: tuple[pb.Laten
             pb.CallCount(name="H_RTAS", owner="local", count=calls),
         ],
         activity=pb.VcpuActivity(
-            cpu_seconds=uptime / 2,
-            idle_seconds=uptime / 5,
+            cpu=duration(uptime / 2),
+            idle=duration(uptime / 5),
             decrementer_interrupts=calls,
             exceptions=[pb.ExceptionCount(name="system call", count=3 * calls)],
         ),
@@ -72,7 +73,7 @@ def test_rates_and_latencies_are_of_the_interval() -> None:
 def test_another_life_of_the_machine_begins_at_zero(now: Look) -> None:
     found = view(look(10, 1000), now)
     assert all(call.per_second >= 0 for call in found.calls)
-    assert found.interval_seconds == now.status.uptime_seconds
+    assert found.interval_seconds == seconds(now.status.uptime)
 
 
 def test_a_view_is_shown_with_all_its_parts() -> None:

@@ -17,6 +17,7 @@ import grpc.aio
 from splitvisor.errors.problem import Problem
 from splitvisor.errors.status import refuse
 from splitvisor.limits import is_vm_name
+from splitvisor.net.times import seconds
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 from splitvisor.trap.server import TrapServicer
@@ -28,7 +29,7 @@ OUTPUT_CHUNK = 64 << 10
 """Bytes of output in one response."""
 INPUT_CHUNK = 64 << 10
 """Bytes of input in one request, at most."""
-MAX_WAIT_MS = 60_000
+MAX_WAIT_S = 60.0
 MAX_CLIENT_NAME = 200
 MAX_SIDE = 0xFFFF
 """Rows or columns of a terminal, as TIOCSWINSZ has them."""
@@ -137,7 +138,7 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
         _check_open(first)
         opening = first.open
         if self._traps.session(opening.vm) is None:
-            await self._traps.wait_for_session(opening.vm, opening.wait_ms / 1000)
+            await self._traps.wait_for_session(opening.vm, seconds(opening.wait))
             if self._traps.closed:  # Whoever attaches again while this process ends would be waited for.
                 raise _RefusedError("vio_service shuts down", grpc.StatusCode.UNAVAILABLE)
         try:
@@ -151,8 +152,8 @@ def _check_open(request: pb.AttachConsoleRequest) -> None:
         raise _RefusedError("the first message of an attachment is open")
     if not request.open.vm:
         raise _RefusedError("open names no VM")
-    if request.open.wait_ms > MAX_WAIT_MS:
-        raise _RefusedError(f"wait_ms is {request.open.wait_ms}, at most {MAX_WAIT_MS} is possible")
+    if not 0 <= seconds(request.open.wait) <= MAX_WAIT_S:
+        raise _RefusedError(f"wait is {seconds(request.open.wait):g} s, 0 to {MAX_WAIT_S:g} s are possible")
     if len(request.open.client_name) > MAX_CLIENT_NAME or not request.open.client_name.isprintable():
         raise _RefusedError(f"client_name is not {MAX_CLIENT_NAME} printable characters or fewer")
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from splitvisor.backend.vio.connector import Connector, State
 from splitvisor.backend.vio.device import BusError, VioDevice
@@ -14,11 +15,12 @@ from splitvisor.backend.vio.platform import Platform, PlatformError
 from splitvisor.backend.vio.session import VioSession
 from splitvisor.errors.problem import Problem
 from splitvisor.errors.status import refuse
+from splitvisor.net.times import seconds
 from splitvisor.rpc import vio_bus_pb2 as pb
 from splitvisor.rpc import vio_bus_pb2_grpc
 from splitvisor.trap.server import TrapServicer
 
-MAX_WAIT_MS = 60_000
+MAX_WAIT_S = 60.0
 
 _CODES: dict[type[Exception], grpc.StatusCode] = {
     AddressTakenError: grpc.StatusCode.ALREADY_EXISTS,
@@ -58,7 +60,7 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
             await refuse(context, _CODES[type(error)], error)
         device = connector.device
         assert device is not None
-        await connector.wait(lambda it: it.device is not device or it.state is State.CONFIGURED, _seconds(request.wait_ms))
+        await connector.wait(lambda it: it.device is not device or it.state is State.CONFIGURED, _wait_seconds(request.wait))
         return pb.AddDeviceResponse(
             device=_describe(session, device), interrupt_parent=parent.phandle, interrupt_parent_source=parent.source
         )
@@ -80,7 +82,7 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
         def settled(it: Connector) -> bool:
             return it.device is not device or not it.removal_asked
 
-        await connector.wait(settled, _seconds(request.wait_ms))
+        await connector.wait(settled, _wait_seconds(request.wait))
         return pb.RemoveDeviceResponse(removed=connector.device is not device, connector=connector.describe())
 
     async def _session(self, vm: str, context: Any) -> VioSession[Any]:
@@ -97,8 +99,8 @@ async def _platform(session: VioSession[Any], context: Any) -> Platform:
     return session.platform
 
 
-def _seconds(wait_ms: int) -> float:
-    return min(wait_ms, MAX_WAIT_MS) / 1000
+def _wait_seconds(wait: Duration) -> float:
+    return min(max(seconds(wait), 0.0), MAX_WAIT_S)
 
 
 def _describe(session: VioSession[Any], device: VioDevice) -> pb.VioDevice:
