@@ -12,7 +12,7 @@ import grpc.aio
 
 from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.addresses import AddressError
-from splitvisor.net.channels import open_aio_channel
+from splitvisor.net.channels import CONNECT_MS, open_aio_channel
 from splitvisor.run.running_vms import running_vms
 from splitvisor.service.serve import SettingError
 
@@ -28,7 +28,7 @@ CHANNEL_OPTIONS = (
     # Windows stay at 64 KiB instead of growing to megabytes: what a slow browser has not taken waits at the console's log.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 

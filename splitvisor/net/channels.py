@@ -18,6 +18,9 @@ from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.addresses import parse_address
 
 ChannelOptions = Sequence[tuple[str, int]]
+CONNECT_MS = 2000
+"""How long one attempt to connect may take. gRPC calls it min_reconnect_backoff_ms, but an attempt that fails sooner is repeated sooner;
+with less, a busy peer on a busy host counts as unreachable."""
 
 SERVICE_OPTIONS: ChannelOptions = (
     ("grpc.max_send_message_length", MESSAGE_BYTES),
@@ -30,7 +33,7 @@ SERVICE_OPTIONS: ChannelOptions = (
     ("grpc.enable_retries", 0),
     # gRPC's own pause between attempts grows to minutes; a service that is back must be found at once.
     ("grpc.initial_reconnect_backoff_ms", 20),
-    ("grpc.min_reconnect_backoff_ms", 20),
+    ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
     ("grpc.max_reconnect_backoff_ms", 250),
 )
 """For channels of one service to another: a dead or stopped peer is noticed within seconds, and found when it is back."""

@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 
 from splitvisor.limits import MESSAGE_BYTES
-from splitvisor.net.channels import explain, open_aio_channel
+from splitvisor.net.channels import CONNECT_MS, explain, open_aio_channel
 from splitvisor.net.times import duration
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
@@ -41,7 +41,7 @@ CHANNEL_OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 

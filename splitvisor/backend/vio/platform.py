@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import structlog
 
-from splitvisor.net.channels import explain, open_aio_channel
+from splitvisor.net.channels import CONNECT_MS, explain, open_aio_channel
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc, platform_event_pb2, platform_event_pb2_grpc, trap_pb2
 
 DEADLINE_S = 5.0
@@ -20,7 +20,7 @@ RETRY_S = 0.2
 CHANNEL_OPTIONS = (
     # gRPC's own pause between attempts grows to minutes; guests wait for the tree to follow.
     ("grpc.initial_reconnect_backoff_ms", 20),
-    ("grpc.min_reconnect_backoff_ms", 20),
+    ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
     ("grpc.max_reconnect_backoff_ms", 250),
 )
 _FINAL = (
