@@ -19,8 +19,8 @@ from splitvisor.net.addresses import parse_address
 
 ChannelOptions = Sequence[tuple[str, int]]
 CONNECT_MS = 2000
-"""How long one attempt to connect may take. gRPC calls it min_reconnect_backoff_ms, but an attempt that fails sooner is repeated sooner;
-with less, a busy peer on a busy host counts as unreachable."""
+"""How long one attempt to connect may take. gRPC calls it min_reconnect_backoff_ms, but an attempt that fails sooner is repeated
+sooner; with less, a busy peer on a busy host counts as unreachable."""
 
 SERVICE_OPTIONS: ChannelOptions = (
     ("grpc.max_send_message_length", MESSAGE_BYTES),

@@ -16,12 +16,10 @@ class ConsoleEndReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CONSOLE_END_REASON_UNSPECIFIED: _ClassVar[ConsoleEndReason]
     CONSOLE_END_REASON_VM_ENDED: _ClassVar[ConsoleEndReason]
     CONSOLE_END_REASON_TAKEN_OVER: _ClassVar[ConsoleEndReason]
-    CONSOLE_END_REASON_SLOW_READER: _ClassVar[ConsoleEndReason]
     CONSOLE_END_REASON_SHUTDOWN: _ClassVar[ConsoleEndReason]
 CONSOLE_END_REASON_UNSPECIFIED: ConsoleEndReason
 CONSOLE_END_REASON_VM_ENDED: ConsoleEndReason
 CONSOLE_END_REASON_TAKEN_OVER: ConsoleEndReason
-CONSOLE_END_REASON_SLOW_READER: ConsoleEndReason
 CONSOLE_END_REASON_SHUTDOWN: ConsoleEndReason
 
 class ListConsolesRequest(_message.Message):

@@ -31,10 +31,16 @@ class ListBusesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListBusesResponse(_message.Message):
-    __slots__ = ("vms",)
-    VMS_FIELD_NUMBER: _ClassVar[int]
-    vms: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, vms: _Optional[_Iterable[str]] = ...) -> None: ...
+    __slots__ = ("buses",)
+    BUSES_FIELD_NUMBER: _ClassVar[int]
+    buses: _containers.RepeatedCompositeFieldContainer[Bus]
+    def __init__(self, buses: _Optional[_Iterable[_Union[Bus, _Mapping]]] = ...) -> None: ...
+
+class Bus(_message.Message):
+    __slots__ = ("vm",)
+    VM_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    def __init__(self, vm: _Optional[str] = ...) -> None: ...
 
 class DescribeBusRequest(_message.Message):
     __slots__ = ("vm",)

@@ -333,7 +333,7 @@ class ConsoleLink:
 
     def _take_end(self, ended: pb.ConsoleEnded) -> bool:
         match ended.reason:
-            case pb.CONSOLE_END_REASON_SHUTDOWN | pb.CONSOLE_END_REASON_SLOW_READER:
+            case pb.CONSOLE_END_REASON_SHUTDOWN:
                 return False
             case pb.CONSOLE_END_REASON_TAKEN_OVER:
                 self._lose_place(ended.text)

@@ -322,7 +322,8 @@ def test_consoles_and_buses_are_listed() -> None:
             assert (console.output_bytes, console.readers, console.writer) == (5, 1, "alice")
 
             buses = vio_bus_pb2_grpc.VioBusServiceStub(channel)
-            assert list((await buses.ListBuses(vio_bus_pb2.ListBusesRequest())).vms) == ["a", "b"]
+            found = await buses.ListBuses(vio_bus_pb2.ListBusesRequest())
+            assert [bus.vm for bus in found.buses] == ["a", "b"]
             devices = (await buses.DescribeBus(vio_bus_pb2.DescribeBusRequest(vm="b"))).devices
             assert [(device.kind, device.unit_address, device.interrupt_source) for device in devices] == [
                 ("vty", VTY, 0x1100),

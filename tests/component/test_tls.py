@@ -217,7 +217,7 @@ def test_so_does_one_for_asyncio(vio: TlsService, authority: Authority, tmp_path
             buses = vio_bus_pb2_grpc.VioBusServiceStub(channel)
             statuses = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
             assert (await statuses.read()).status == SERVING
-            assert list((await buses.ListBuses(vio_bus_pb2.ListBusesRequest())).vms) == []
+            assert list((await buses.ListBuses(vio_bus_pb2.ListBusesRequest())).buses) == []
             authority.issue(Role.CONSOLE_READ, into=client)
             with pytest.raises(grpc.aio.AioRpcError, match="console-read may not"):
                 await buses.ListBuses(vio_bus_pb2.ListBusesRequest())

@@ -104,9 +104,9 @@ def test_a_machine_is_controlled_by_its_own_operators() -> None:
 
 
 def test_lists_keep_what_the_certificate_is_for() -> None:
-    names = vio_bus_pb2.ListBusesResponse(vms=["db", "web-1", "web-2"])
+    names = vio_bus_pb2.ListBusesResponse(buses=[vio_bus_pb2.Bus(vm=vm) for vm in ("db", "web-1", "web-2")])
     keep_own(rule_of("VioBusService", "ListBuses"), OPERATOR, names)
-    assert list(names.vms) == ["web-1", "web-2"]
+    assert [bus.vm for bus in names.buses] == ["web-1", "web-2"]
     consoles = console_pb2.ListConsolesResponse(consoles=[console_pb2.Console(vm=vm) for vm in ("db", "web-1")])
     keep_own(rule_of("ConsoleService", "ListConsoles"), OPERATOR, consoles)
     assert [console.vm for console in consoles.consoles] == ["web-1"]

@@ -43,7 +43,7 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
 
     async def ListBuses(self, request: pb.ListBusesRequest, context: Any) -> pb.ListBusesResponse:
         """See the contract."""
-        return pb.ListBusesResponse(vms=sorted(self._traps.sessions()))
+        return pb.ListBusesResponse(buses=[pb.Bus(vm=vm) for vm in sorted(self._traps.sessions())])
 
     async def DescribeBus(self, request: pb.DescribeBusRequest, context: Any) -> pb.DescribeBusResponse:
         """See the contract."""
