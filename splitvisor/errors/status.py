@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from google.rpc import error_details_pb2
 
 DOMAIN = "splitvisor"
+DETAILS = "grpc-status-details-bin"
+"""The trailer that has the ErrorInfo."""
 NO_SUCH_MACHINE = "NO_SUCH_MACHINE"
 """Reason: the machine that a request names is not at this cpu_service."""
 TEXT_BYTES = 600
@@ -61,11 +63,14 @@ def problem_in(error: grpc.RpcError) -> Problem:
 
 
 def _error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:
+    call: Any = error  # The stubs do not know that it is a Call too.
+    if not any(key == DETAILS for key, _ in call.trailing_metadata() or ()):
+        return None
+    # Slow to load, and a service that is not there sends none.
     from google.protobuf.message import DecodeError
     from google.rpc import error_details_pb2
     from grpc_status import rpc_status
 
-    call: Any = error  # The stubs do not know that it is a Call too.
     info = error_details_pb2.ErrorInfo()
     try:
         status = rpc_status.from_call(call)

@@ -84,7 +84,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     base = {
         requirement.partition(">")[0] for requirement in metadata.get_all("Requires-Dist", ()) if "extra ==" not in requirement
     }
-    assert base == {"grpcio", "grpcio-health-checking", "grpcio-reflection", "protobuf", "structlog"}
+    assert base == {"grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-status", "protobuf", "structlog"}
 
 
 def test_only_the_files_decide_what_is_built(archives: Path, tmp_path: Path) -> None:

@@ -23,7 +23,10 @@ pytestmark = pytest.mark.timeout(900)  # pip fetches what its cache does not hav
 pytest_plugins = ["splitvisor.testing"]
 
 UNIT, H_ECHO_SEND, H_ECHO_RECEIVE = 0x30000000, 0xF120, 0xF124
-BASE = {"splitvisor", "grpcio", "grpcio-health-checking", "grpcio-reflection", "protobuf", "structlog", "typing-extensions"}
+BASE = {
+    "splitvisor", "googleapis-common-protos", "grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-status",
+    "protobuf", "structlog", "typing-extensions",
+}  # fmt: skip
 
 
 def test_it_is_the_wheel_that_runs(installed: Environment) -> None:
