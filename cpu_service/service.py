@@ -28,6 +28,7 @@ from splitvisor.errors.problem import Problem, ProblemError
 from splitvisor.errors.status import NO_SUCH_MACHINE, refuse
 from splitvisor.machine.snapshot_file import SnapshotError
 from splitvisor.net.addresses import AddressError
+from splitvisor.net.pages import PageError, page_of
 from splitvisor.net.tls_files import check_address
 from splitvisor.observe.metrics import Source
 from splitvisor.recording import RecordingError
@@ -194,7 +195,11 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         """See the contract."""
         found = [] if self._machine is None else [self._machine]
         machines = [pb.Machine(vm=each.config.name, incarnation=each.incarnation, state=each.state) for each in found]
-        return pb.ListMachinesResponse(machines=machines)
+        try:
+            page, token = page_of(machines, lambda each: each.vm, request)
+        except PageError as error:
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        return pb.ListMachinesResponse(machines=page, next_page_token=token)
 
     async def WatchEvents(self, request: pb.WatchEventsRequest, context: _Context) -> AsyncIterator[pb.WatchEventsResponse]:
         """See the contract."""

@@ -24,6 +24,7 @@ from gateway_service.authorization import Action
 from gateway_service.sockets import ProtocolError, open_socket, run_first, watch_access
 from gateway_service.web_app import Call, error_response
 from splitvisor.net.channels import explain
+from splitvisor.net.pages import every_aio
 from splitvisor.net.times import duration
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
@@ -222,7 +223,7 @@ class _Attachment:
     async def _live(self, opened: pb.ConsoleOpened) -> int:
         """Return where old output ends: a terminal must not answer what was asked before it was there."""
         request = pb.ListConsolesRequest(vm=self._call.the_vm.name)
-        consoles = (await self._stub.ListConsoles(request, timeout=LIST_SECONDS)).consoles
+        consoles = await every_aio(self._stub.ListConsoles, request, LIST_SECONDS)
         return next((each.output_bytes for each in consoles if each.unit_address == opened.unit_address), opened.offset)
 
     async def _output(self, data: bytes) -> None:

@@ -14,6 +14,7 @@ from gateway_service.console_socket import console_socket
 from gateway_service.status_socket import status_socket
 from gateway_service.trees import TooLargeError, diff_json, revision_json, tree_json
 from gateway_service.web_app import Call, Route, error_response, json_response
+from splitvisor.net.pages import every_aio
 from splitvisor.process.logging import get_logger
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc, machine_pb2, machine_pb2_grpc
 from splitvisor.tree.fdt import FdtError
@@ -54,8 +55,8 @@ def _control(rpc: str, request: Callable[..., Any]) -> Callable[[Call], Awaitabl
 async def revisions(call: Call) -> web.Response:
     """The revisions of a VM's device tree, the newest first."""
     request = device_tree_pb2.ListRevisionsRequest(vm=call.the_vm.name)
-    answer = await _trees(call).ListRevisions(request, timeout=RPC_SECONDS)
-    return json_response({"revisions": [revision_json(each) for each in answer.revisions]})
+    found = await every_aio(_trees(call).ListRevisions, request, RPC_SECONDS)
+    return json_response({"revisions": [revision_json(each) for each in found]})
 
 
 async def tree(call: Call) -> web.Response:

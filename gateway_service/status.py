@@ -89,7 +89,8 @@ class StatusBoard:
     async def _consoles(self, vm: Vm) -> list[Json]:
         try:
             stub = console_pb2_grpc.ConsoleServiceStub(self._channels.channel(vm, "vio"))
-            answer = await stub.ListConsoles(console_pb2.ListConsolesRequest(vm=vm.name), timeout=_ASK_SECONDS)
+            request = console_pb2.ListConsolesRequest(vm=vm.name, page_size=MAX_CONSOLES)
+            answer = await stub.ListConsoles(request, timeout=_ASK_SECONDS)
         except (grpc.aio.AioRpcError, AddressError):
             return []  # That vio_service is away shows among the back ends.
         return [

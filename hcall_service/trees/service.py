@@ -19,6 +19,7 @@ from hcall_service.trees.lookup import NodeNotFoundError, TreeLookup
 from splitvisor.errors.problem import Problem
 from splitvisor.errors.status import refuse
 from splitvisor.limits import VM_NAME_RULE, is_vm_name
+from splitvisor.net.pages import PageError, page_of
 from splitvisor.net.times import timestamp
 from splitvisor.rpc import device_tree_pb2 as pb
 from splitvisor.rpc import device_tree_pb2_grpc, trap_pb2
@@ -29,6 +30,8 @@ WATCH_SECONDS = 1.0
 """How often a watcher looks for revisions that other services have put into the same database."""
 SEED_BYTES = 32
 """Random bytes for /chosen/rng-seed."""
+_NEWEST = (1 << 64) - 1
+"""Larger than every revision's number: lists begin with the newest."""
 
 _T = TypeVar("_T")
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -113,7 +116,11 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
     async def ListRevisions(self, request: pb.ListRevisionsRequest, context: _Context) -> pb.ListRevisionsResponse:
         """See the contract."""
         revisions = await self._run(context, lambda: self._store.revisions(request.vm))
-        return pb.ListRevisionsResponse(revisions=[_to_message(revision) for revision in revisions])
+        try:
+            page, token = page_of(revisions, lambda revision: f"{_NEWEST - revision.number:020}", request)
+        except PageError as error:
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        return pb.ListRevisionsResponse(revisions=[_to_message(revision) for revision in page], next_page_token=token)
 
     async def LookUpNode(self, request: pb.LookUpNodeRequest, context: _Context) -> pb.LookUpNodeResponse:
         """See the contract."""
@@ -130,7 +137,7 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
             revision=found.revision,
             node=trap_pb2.TreeNode(path=found.path, properties=properties),
             phandle=found.phandle,
-            children=[child.name for child in found.node.children],
+            children=[pb.NodeChild(name=child.name) for child in found.node.children],
         )
 
     async def GetInterruptParent(self, request: pb.GetInterruptParentRequest, context: _Context) -> pb.GetInterruptParentResponse:

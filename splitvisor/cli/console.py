@@ -56,7 +56,7 @@ def list_consoles(
     found: list[console_pb2.Console] = []
     for name, backends in places:
         for _, answer in ask_all(command, name, backends, console_pb2_grpc.ConsoleServiceStub, _list_of(name)):
-            found.extend(answer.consoles)
+            found.extend(answer)
     found.sort(key=lambda each: (each.vm, each.unit_address))
     if as_json:
         typer.echo(json.dumps([_fields(each) for each in found], indent=2))
@@ -203,10 +203,10 @@ def _all_vms(command: str) -> list[tuple[str, Sequence[BusBackend]]]:
 
 def _list_of(vm: str) -> Any:
     """Return what asks for the consoles of a VM."""
-    from splitvisor.rpc import console_pb2  # slow to load
+    from splitvisor.net.pages import every  # slow to load
+    from splitvisor.rpc import console_pb2
 
-    request = console_pb2.ListConsolesRequest(vm=vm)
-    return lambda stub, timeout: stub.ListConsoles(request, timeout=timeout)
+    return lambda stub, timeout: every(stub.ListConsoles, console_pb2.ListConsolesRequest(vm=vm), timeout)
 
 
 def _address(command: str, vm: str, vio: str | None, unit: int) -> str:
@@ -222,7 +222,7 @@ def _address(command: str, vm: str, vio: str | None, unit: int) -> str:
             answer = ask_one(backend, console_pb2_grpc.ConsoleServiceStub, _list_of(vm))
             if isinstance(answer, str) and not unit:
                 break  # Should vio_service come back, the first console may be one of its own.
-            consoles = () if answer is None or isinstance(answer, str) else answer.consoles
+            consoles = () if answer is None or isinstance(answer, str) else answer
             if any(unit in (0, console.unit_address) for console in consoles):
                 return backend.address
     return backends[0].address

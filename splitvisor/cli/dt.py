@@ -52,7 +52,9 @@ class _Trees:
 
     def history(self) -> list[Any]:
         """Return the revisions, the newest first."""
-        return list(self.stub.ListRevisions(self.messages.ListRevisionsRequest(vm=self.vm), timeout=DEADLINE_S).revisions)
+        from splitvisor.net.pages import every  # no command needs it at once
+
+        return every(self.stub.ListRevisions, self.messages.ListRevisionsRequest(vm=self.vm), DEADLINE_S)
 
     def number(self, text: str) -> int:
         """Return the revision that a text means, 0 for the head."""

@@ -10,7 +10,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,16 +99,17 @@ def _looker(vm: str, machine: Any, consoles: Any) -> Callable[[], Look]:
     """Return what asks the services."""
     import grpc
 
+    from splitvisor.net.pages import every
     from splitvisor.observe.machine_view import Look
     from splitvisor.rpc import console_pb2, machine_pb2
 
     def look() -> Look:
         status = machine.GetStatus(machine_pb2.GetStatusRequest(vm=vm), timeout=DEADLINE_S)
-        found = ()
+        found: Sequence[Any] = ()
         if consoles is not None:
             with suppress(grpc.RpcError):
                 request = console_pb2.ListConsolesRequest(vm=vm)
-                found = consoles.ListConsoles(request, timeout=CONSOLE_SECONDS).consoles
+                found = every(consoles.ListConsoles, request, CONSOLE_SECONDS)
         return Look(status, tuple(found))
 
     return look

@@ -67,12 +67,13 @@ def further_backends(command: str, vm: str, cpu: str) -> Sequence[BusBackend]:
 
     from splitvisor.net.addresses import AddressError
     from splitvisor.net.channels import explain, open_channel
+    from splitvisor.net.pages import every
     from splitvisor.rpc import machine_pb2, machine_pb2_grpc
 
     try:
         with open_channel(cpu) as channel:
             machine = machine_pb2_grpc.MachineServiceStub(channel)
-            there = machine.ListMachines(machine_pb2.ListMachinesRequest(), timeout=OTHERS_SECONDS).machines
+            there = every(machine.ListMachines, machine_pb2.ListMachinesRequest(), OTHERS_SECONDS)
             statuses = [
                 machine.GetStatus(machine_pb2.GetStatusRequest(vm=each.vm), timeout=OTHERS_SECONDS)
                 for each in there

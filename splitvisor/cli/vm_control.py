@@ -178,10 +178,11 @@ def _status(stub: Any, vm: str) -> Any:
 
 def _running(stub: Any, vm: str) -> int:
     """Return the incarnation of a VM that runs; 0 when it does not."""
-    from splitvisor.rpc import machine_pb2 as pb  # slow to load
+    from splitvisor.net.pages import every  # slow to load
+    from splitvisor.rpc import machine_pb2 as pb
 
     alive = (pb.MACHINE_STATE_STARTING, pb.MACHINE_STATE_RUNNING, pb.MACHINE_STATE_PAUSED)
-    machines = stub.ListMachines(pb.ListMachinesRequest(), timeout=DEADLINE_S).machines
+    machines = every(stub.ListMachines, pb.ListMachinesRequest(), DEADLINE_S)
     return next((each.incarnation for each in machines if each.vm == vm and each.state in alive), 0)
 
 

@@ -23,16 +23,22 @@ CONSOLE_END_REASON_TAKEN_OVER: ConsoleEndReason
 CONSOLE_END_REASON_SHUTDOWN: ConsoleEndReason
 
 class ListConsolesRequest(_message.Message):
-    __slots__ = ("vm",)
+    __slots__ = ("vm", "page_size", "page_token")
     VM_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     vm: str
-    def __init__(self, vm: _Optional[str] = ...) -> None: ...
+    page_size: int
+    page_token: str
+    def __init__(self, vm: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListConsolesResponse(_message.Message):
-    __slots__ = ("consoles",)
+    __slots__ = ("consoles", "next_page_token")
     CONSOLES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     consoles: _containers.RepeatedCompositeFieldContainer[Console]
-    def __init__(self, consoles: _Optional[_Iterable[_Union[Console, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, consoles: _Optional[_Iterable[_Union[Console, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Console(_message.Message):
     __slots__ = ("vm", "unit_address", "output_bytes", "input_bytes", "readers", "writer", "clients", "window_size", "transcript")

@@ -137,16 +137,22 @@ class GetPropertyResponse(_message.Message):
     def __init__(self, revision: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
 
 class ListRevisionsRequest(_message.Message):
-    __slots__ = ("vm",)
+    __slots__ = ("vm", "page_size", "page_token")
     VM_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     vm: str
-    def __init__(self, vm: _Optional[str] = ...) -> None: ...
+    page_size: int
+    page_token: str
+    def __init__(self, vm: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListRevisionsResponse(_message.Message):
-    __slots__ = ("revisions",)
+    __slots__ = ("revisions", "next_page_token")
     REVISIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     revisions: _containers.RepeatedCompositeFieldContainer[TreeRevision]
-    def __init__(self, revisions: _Optional[_Iterable[_Union[TreeRevision, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, revisions: _Optional[_Iterable[_Union[TreeRevision, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class WatchRevisionsRequest(_message.Message):
     __slots__ = ("vm", "after_revision")
@@ -197,8 +203,14 @@ class LookUpNodeResponse(_message.Message):
     revision: int
     node: _trap_pb2.TreeNode
     phandle: int
-    children: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, revision: _Optional[int] = ..., node: _Optional[_Union[_trap_pb2.TreeNode, _Mapping]] = ..., phandle: _Optional[int] = ..., children: _Optional[_Iterable[str]] = ...) -> None: ...
+    children: _containers.RepeatedCompositeFieldContainer[NodeChild]
+    def __init__(self, revision: _Optional[int] = ..., node: _Optional[_Union[_trap_pb2.TreeNode, _Mapping]] = ..., phandle: _Optional[int] = ..., children: _Optional[_Iterable[_Union[NodeChild, _Mapping]]] = ...) -> None: ...
+
+class NodeChild(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class GetInterruptParentRequest(_message.Message):
     __slots__ = ("vm",)

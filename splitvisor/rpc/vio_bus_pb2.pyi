@@ -27,14 +27,20 @@ CONNECTOR_STATE_UNISOLATED: ConnectorState
 CONNECTOR_STATE_CONFIGURED: ConnectorState
 
 class ListBusesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListBusesResponse(_message.Message):
-    __slots__ = ("buses",)
+    __slots__ = ("buses", "next_page_token")
     BUSES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     buses: _containers.RepeatedCompositeFieldContainer[Bus]
-    def __init__(self, buses: _Optional[_Iterable[_Union[Bus, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, buses: _Optional[_Iterable[_Union[Bus, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Bus(_message.Message):
     __slots__ = ("vm",)

@@ -18,6 +18,7 @@ import grpc.aio
 
 from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.channels import CONNECT_MS, explain, open_aio_channel
+from splitvisor.net.pages import every_aio
 from splitvisor.net.times import duration
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
@@ -198,7 +199,7 @@ class ConsoleLink:
         if self._stub is None:
             raise TerminalError("there is no connection yet")
         try:
-            return (await self._stub.ListConsoles(pb.ListConsolesRequest(vm=self.vm), timeout=LIST_SECONDS)).consoles
+            return await every_aio(self._stub.ListConsoles, pb.ListConsolesRequest(vm=self.vm), LIST_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise TerminalError(explain(error)) from error
 

@@ -88,6 +88,12 @@ def test_put_moves_the_head_by_compare_and_swap_and_history_is_newest_first() ->
             assert "revision 2" in text
             history = (await stub.ListRevisions(pb.ListRevisionsRequest(vm="test"))).revisions
             assert [(entry.number, entry.origin) for entry in history] == [(2, pb.TREE_ORIGIN_CAS), (1, pb.TREE_ORIGIN_SEED)]
+            newest = await stub.ListRevisions(pb.ListRevisionsRequest(vm="test", page_size=1))
+            rest = await stub.ListRevisions(pb.ListRevisionsRequest(vm="test", page_token=newest.next_page_token))
+            assert [entry.number for page in (newest, rest) for entry in page.revisions] == [2, 1]
+            assert (bool(newest.next_page_token), rest.next_page_token) == (True, "")
+            for wrong in (pb.ListRevisionsRequest(vm="test", page_size=-1), pb.ListRevisionsRequest(vm="test", page_token="rubbish!")):
+                assert (await code_of(stub.ListRevisions(wrong)))[0] is grpc.StatusCode.INVALID_ARGUMENT
             old = await stub.GetTree(pb.GetTreeRequest(vm="test", revision=1))
             assert old.blob == seed.blob
 

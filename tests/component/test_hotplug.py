@@ -391,7 +391,7 @@ def test_events_and_lookups_say_what_is_wrong_with_a_request() -> None:
             found = await vm.trees.LookUpNode(dt.LookUpNodeRequest(vm="vm", phandle=0x1111))
             assert (found.node.path, found.phandle) == ("/interrupt-controller", 0x1111)
             found = await vm.trees.LookUpNode(dt.LookUpNodeRequest(vm="vm", path="/vdevice"))
-            assert list(found.children) == ["vty@71000000", "nvram@71000001"]
+            assert [child.name for child in found.children] == ["vty@71000000", "nvram@71000001"]
             parent = await vm.trees.GetInterruptParent(dt.GetInterruptParentRequest(vm="other"))
             assert (parent.phandle, parent.source) == (0x1111, dt.INTERRUPT_PARENT_SOURCE_FALLBACK)
             change = dt.ChangeNodesRequest(vm="vm", add=[trap_pb2.TreeNode(path="/none/x")])

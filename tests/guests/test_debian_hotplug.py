@@ -89,7 +89,7 @@ async def stored_terminals(address: str) -> tuple[device_tree_pb2.TreeOrigin, li
         trees = device_tree_pb2_grpc.DeviceTreeServiceStub(channel)
         bus = await trees.LookUpNode(device_tree_pb2.LookUpNodeRequest(vm="plug", path="/vdevice"))
         history = await trees.ListRevisions(device_tree_pb2.ListRevisionsRequest(vm="plug"))
-        return history.revisions[0].origin, [name for name in bus.children if name.startswith("vty")]
+        return history.revisions[0].origin, [child.name for child in bus.children if child.name.startswith("vty")]
 
 
 @pytest.mark.parametrize("memory", [(), ("--no-shared-memory",)], ids=["shared", "through-streams"])

@@ -17,6 +17,7 @@ import grpc.aio
 from splitvisor.errors.problem import Problem
 from splitvisor.errors.status import refuse
 from splitvisor.limits import is_vm_name
+from splitvisor.net.pages import PageError, page_of
 from splitvisor.net.times import seconds
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
@@ -62,7 +63,12 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
 
     async def ListConsoles(self, request: pb.ListConsolesRequest, context: Any) -> pb.ListConsolesResponse:
         """See the contract."""
-        return pb.ListConsolesResponse(consoles=[console.describe() for console in consoles_of(self._traps, request.vm)])
+        consoles = [console.describe() for console in consoles_of(self._traps, request.vm)]
+        try:
+            page, token = page_of(consoles, lambda console: f"{console.vm}\0{console.unit_address:08x}", request)
+        except PageError as error:
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        return pb.ListConsolesResponse(consoles=page, next_page_token=token)
 
     async def AttachConsole(
         self, request_iterator: AsyncIterator[pb.AttachConsoleRequest], context: _Context

@@ -15,6 +15,7 @@ from splitvisor.backend.vio.platform import Platform, PlatformError
 from splitvisor.backend.vio.session import VioSession
 from splitvisor.errors.problem import Problem
 from splitvisor.errors.status import refuse
+from splitvisor.net.pages import PageError, page_of
 from splitvisor.net.times import seconds
 from splitvisor.rpc import vio_bus_pb2 as pb
 from splitvisor.rpc import vio_bus_pb2_grpc
@@ -43,7 +44,11 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
 
     async def ListBuses(self, request: pb.ListBusesRequest, context: Any) -> pb.ListBusesResponse:
         """See the contract."""
-        return pb.ListBusesResponse(buses=[pb.Bus(vm=vm) for vm in sorted(self._traps.sessions())])
+        try:
+            page, token = page_of(sorted(self._traps.sessions()), str, request)
+        except PageError as error:
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        return pb.ListBusesResponse(buses=[pb.Bus(vm=vm) for vm in page], next_page_token=token)
 
     async def DescribeBus(self, request: pb.DescribeBusRequest, context: Any) -> pb.DescribeBusResponse:
         """See the contract."""
