@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
-from splitvisor.backend.vio.platform import Platform
+from splitvisor.backend.vio.hcall_client import HcallServiceClient
 from splitvisor.backend.vio.server import VioBusServicer
 from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2_grpc, vio_bus_pb2_grpc
 from splitvisor.service.interface import Started
@@ -77,8 +77,8 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
         transcripts = TranscriptDirectory(options.transcripts.absolute(), options.transcript_bytes, options.transcript_files)
         lock = transcripts.lock()
     consoles = ConsoleSettings(options.replay_bytes, transcripts)
-    platform = Platform(options.device_tree) if options.device_tree else None
-    traps = TrapServicer(NAME, lambda vm: vio_session(vm, platform, consoles))
+    hcall_service = HcallServiceClient(options.device_tree) if options.device_tree else None
+    traps = TrapServicer(NAME, lambda vm: vio_session(vm, hcall_service, consoles))
     trap_pb2_grpc.add_TrapServiceServicer_to_server(traps, server)
     console_pb2_grpc.add_ConsoleServiceServicer_to_server(ConsoleServicer(traps, transcripts), server)
     vio_bus_pb2_grpc.add_VioBusServiceServicer_to_server(VioBusServicer(traps), server)
@@ -91,8 +91,8 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
         if telnet is not None:
             await telnet.close()
         await traps.close()
-        if platform is not None:
-            await platform.close()
+        if hcall_service is not None:
+            await hcall_service.close()
         if lock >= 0:
             os.close(lock)
 

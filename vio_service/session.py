@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from splitvisor.backend import Hypercall, RtasCall, Vm
 from splitvisor.backend.vio import BUS_CALLS, VioSession, kinds
-from splitvisor.backend.vio.platform import Platform
+from splitvisor.backend.vio.hcall_client import HcallServiceClient
 from vio_service.console.vm_consoles import DEFAULT_SETTINGS, ConsoleSettings, VmConsoles
 from vio_service.devices import nvram, vty
 
@@ -22,12 +22,12 @@ CALLS: tuple[Hypercall | RtasCall, ...] = (*(call for kind in KINDS.values() for
 """Every call that vio_service may own, for docs/."""
 
 
-def vio_session(vm: Vm, platform: Platform | None = None, consoles: ConsoleSettings = DEFAULT_SETTINGS) -> VioSession[VmConsoles]:
+def vio_session(vm: Vm, hcall_service: HcallServiceClient | None = None, consoles: ConsoleSettings = DEFAULT_SETTINGS) -> VioSession[VmConsoles]:
     """Make the session of a VM.
 
     Args:
         vm: the VM.
-        platform: has its stored tree, which follows the bus; None: devices do not come and go.
+        hcall_service: has its stored tree, which follows the bus; None: devices do not come and go.
         consoles: what holds for its consoles.
 
     Raises BusError when the devices that the VM asks for do not fit together, or its transcripts cannot be kept.
@@ -35,4 +35,4 @@ def vio_session(vm: Vm, platform: Platform | None = None, consoles: ConsoleSetti
     is_first = 0 in vm.slots
     # NVRAM's calls do not say which one they mean: a machine has it where these calls are.
     known = KINDS if is_first else kinds(*(kind for kind in KINDS.values() if kind is not nvram.KIND))
-    return VioSession(vm, known, VmConsoles(vm, consoles), NAME, platform, MACHINE_CALLS if is_first else ())
+    return VioSession(vm, known, VmConsoles(vm, consoles), NAME, hcall_service, MACHINE_CALLS if is_first else ())

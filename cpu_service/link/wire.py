@@ -286,7 +286,7 @@ class _Tls:
         self.output = bytearray()
         """What the socket has not taken yet."""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=_host(address))
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=address.host)
         try:
             self._shake_hands(connection)
         except OSError as error:
@@ -333,16 +333,11 @@ def _connect(address: Address) -> socket.socket:
                 connection.close()
                 raise
             return connection
-        port = int(address.target.rpartition(":")[2])
-        connection = socket.create_connection((_host(address), port), CONNECT_S)
+        connection = socket.create_connection((address.host, address.port), CONNECT_S)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
     except OSError as error:
         raise WireEndedError(grpc.StatusCode.UNAVAILABLE, _reason(error)) from error
-
-
-def _host(address: Address) -> str:
-    return address.target.rpartition(":")[0].removeprefix("[").removesuffix("]")
 
 
 def _reason(error: OSError) -> str:

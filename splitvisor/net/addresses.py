@@ -33,6 +33,9 @@ class Address:
     target: str
     """As gRPC wants it."""
     tls: bool
+    host: str = ""
+    """Empty for a unix socket."""
+    port: int = 0
 
     @property
     def socket_path(self) -> str | None:
@@ -51,10 +54,10 @@ def parse_address(text: str) -> Address:
             raise AddressError(f"{text}: the path is longer than {SOCKET_PATH_BYTES} bytes", "use a shorter directory")
         return address
     target = text.removeprefix(TLS_PREFIX)
-    host, _ = parse_host_port(target) or ("", 0)
+    host, port = parse_host_port(target) or ("", 0)
     if not host:
         raise AddressError(f"{text}: not an address", "give unix:/path, host:port or tls:host:port")
-    return Address(text, target, target != text or not is_loopback(host))
+    return Address(text, target, target != text or not is_loopback(host), host, port)
 
 
 def parse_host_port(text: str) -> tuple[str, int] | None:

@@ -17,7 +17,7 @@ import grpc
 import pytest
 
 from hcall_service import service as hcall
-from splitvisor.backend.vio.platform import Platform
+from splitvisor.backend.vio.hcall_client import HcallServiceClient
 from splitvisor.net.times import duration
 from splitvisor.papr.rtas import TOKENS
 from splitvisor.rpc import device_tree_pb2 as dt
@@ -211,7 +211,7 @@ def test_a_guest_that_takes_and_gives_without_end_fills_no_queue() -> None:
         device_tree_pb2_grpc.add_DeviceTreeServiceServicer_to_server(trees, server)
         server.add_insecure_port(f"unix:{directory}/hcall.sock")
         await server.start()
-        platform = Platform(f"unix:{directory}/hcall.sock")
+        platform = HcallServiceClient(f"unix:{directory}/hcall.sock")
         kept, gone = trap_pb2.TreeNode(path="/vdevice/vty@1"), trap_pb2.TreeNode(path="/vdevice/vty@2")
         async with asyncio.timeout(DEADLINE):
             platform.add_node("vm", gone)
@@ -263,7 +263,7 @@ def test_a_change_that_the_store_could_not_make_is_made_later_in_its_order(code:
         device_tree_pb2_grpc.add_DeviceTreeServiceServicer_to_server(trees, server)
         server.add_insecure_port(f"unix:{directory}/hcall.sock")
         await server.start()
-        platform = Platform(f"unix:{directory}/hcall.sock")
+        platform = HcallServiceClient(f"unix:{directory}/hcall.sock")
         async with asyncio.timeout(DEADLINE):
             platform.add_node("vm", kept)
             platform.add_node("vm", gone)

@@ -36,6 +36,7 @@ def test_no_other_is(name: str) -> None:
         (r"MESSAGE_BYTES = 4|message_length\", \d", "splitvisor/limits.py"),
         (r"\.is_loopback", "splitvisor/net/addresses.py"),
         (r"os\.replace\(", "splitvisor/process/files.py"),
+        (r"rpartition\(\":\"\)", "splitvisor/net/addresses.py"),
     ],
 )
 def test_a_fact_has_one_place(fact: str, home: str) -> None:

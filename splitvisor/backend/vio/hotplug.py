@@ -7,7 +7,7 @@ from typing import Any
 
 from splitvisor.backend.vio.connector import Connector, State
 from splitvisor.backend.vio.device import BusError, cells_property
-from splitvisor.backend.vio.platform import Platform, PlatformError
+from splitvisor.backend.vio.hcall_client import HcallServiceClient, HcallServiceError
 from splitvisor.backend.vio.session import VioSession
 from splitvisor.papr.vio import interrupt_source, slot_address
 from splitvisor.rpc import device_tree_pb2, trap_pb2
@@ -47,18 +47,18 @@ def choose_slot(session: VioSession[Any], unit_address: int) -> Connector:
 
 
 async def add_device(
-    session: VioSession[Any], platform: Platform, spec: trap_pb2.DeviceSpec
+    session: VioSession[Any], hcall_service: HcallServiceClient, spec: trap_pb2.DeviceSpec
 ) -> tuple[Connector, device_tree_pb2.GetInterruptParentResponse]:
     """Plug a device in and notify the guest. Returns its slot and the source of its interrupt parent.
 
-    Raises BusError and its kin above for what cannot be plugged in, PlatformError when the guest cannot be told; nothing is
+    Raises BusError and its kin above for what cannot be plugged in, HcallServiceError when the guest cannot be told; nothing is
     plugged in then.
     """
     if spec.kind not in session.bus.kinds:
         known = ", ".join(sorted(session.bus.kinds))
         raise BusError(f"{session.bus.owner} has no kind of device {spec.kind!r}", f"it has: {known}")
     choose_slot(session, spec.unit_address)
-    parent = await platform.interrupt_parent(session.vm.name)
+    parent = await hcall_service.interrupt_parent(session.vm.name)
     # From here to plug() nothing waits: others may have taken the slot meanwhile, but cannot any more.
     connector = choose_slot(session, spec.unit_address)
     device = session.bus.kinds[spec.kind].device(session.vm, connector.unit_address, spec.options)
@@ -66,18 +66,18 @@ async def add_device(
     node.properties.append(cells_property("interrupt-parent", parent.phandle))
     session.plug(connector, device, node)
     try:
-        await platform.raise_hotplug(session.vm.name, HOTPLUG_ACTION_ADD, connector.index)
-    except PlatformError:
+        await hcall_service.raise_hotplug(session.vm.name, HOTPLUG_ACTION_ADD, connector.index)
+    except HcallServiceError:
         if connector.device is device and connector.state is State.UNUSABLE:
             session.unplug(connector)
         raise
     return connector, parent
 
 
-async def remove_device(session: VioSession[Any], platform: Platform, unit_address: int) -> Connector:
+async def remove_device(session: VioSession[Any], hcall_service: HcallServiceClient, unit_address: int) -> Connector:
     """Ask the guest to release a device. Returns its slot, which is already empty if the guest never used the device.
 
-    Raises KeyError if there is no such device, FixedDeviceError, PlatformError.
+    Raises KeyError if there is no such device, FixedDeviceError, HcallServiceError.
     """
     device = session.bus.devices[unit_address]
     connector = session.bus.connectors.at(unit_address)
@@ -88,8 +88,8 @@ async def remove_device(session: VioSession[Any], platform: Platform, unit_addre
         return connector
     asked_before, connector.removal_asked = connector.removal_asked, True
     try:
-        await platform.raise_hotplug(session.vm.name, HOTPLUG_ACTION_REMOVE, connector.index)
-    except PlatformError:
+        await hcall_service.raise_hotplug(session.vm.name, HOTPLUG_ACTION_REMOVE, connector.index)
+    except HcallServiceError:
         connector.removal_asked = asked_before and connector.device is device
         raise
     session.vm.inventory_changed()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from splitvisor.backend.serve import Backend
 from splitvisor.backend.vio.device import DeviceKind
-from splitvisor.backend.vio.platform import Platform
+from splitvisor.backend.vio.hcall_client import HcallServiceClient
 from splitvisor.backend.vio.session import HostSide, VioSession
 from splitvisor.declarations.session import Session, Vm
 
@@ -50,8 +50,8 @@ class VioBackend(Backend):
         self._kinds, self._host = kinds, host
         super().__init__(name, self._session)
 
-    def _session(self, vm: Vm, platform: Platform | None = None) -> Session:
-        return VioSession(vm, self._kinds, self._host(vm), self.name, platform)
+    def _session(self, vm: Vm, hcall_service: HcallServiceClient | None = None) -> Session:
+        return VioSession(vm, self._kinds, self._host(vm), self.name, hcall_service)
 
     async def start(self, server: grpc.aio.Server, options: Any) -> Callable[[], Awaitable[None]]:
         """Add the servicers. Returns a function that ends the sessions."""
@@ -59,14 +59,14 @@ class VioBackend(Backend):
         from splitvisor.rpc import trap_pb2_grpc, vio_bus_pb2_grpc
         from splitvisor.trap.server import TrapServicer
 
-        platform = Platform(options.device_tree) if options.device_tree else None
-        traps = TrapServicer(self.name, lambda vm: self._session(vm, platform))
+        hcall_service = HcallServiceClient(options.device_tree) if options.device_tree else None
+        traps = TrapServicer(self.name, lambda vm: self._session(vm, hcall_service))
         trap_pb2_grpc.add_TrapServiceServicer_to_server(traps, server)
         vio_bus_pb2_grpc.add_VioBusServiceServicer_to_server(VioBusServicer(traps), server)
 
         async def stop() -> None:
             await traps.close()
-            if platform is not None:
-                await platform.close()
+            if hcall_service is not None:
+                await hcall_service.close()
 
         return stop

@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from splitvisor.backend.vio.connector import Connector, State
 from splitvisor.backend.vio.device import BusError, VioDevice
 from splitvisor.backend.vio.hotplug import AddressTakenError, FixedDeviceError, NoSlotError, add_device, remove_device
-from splitvisor.backend.vio.platform import Platform, PlatformError
+from splitvisor.backend.vio.hcall_client import HcallServiceClient, HcallServiceError
 from splitvisor.backend.vio.session import VioSession
 from splitvisor.errors.problem import Problem
 from splitvisor.errors.status import refuse
@@ -28,7 +28,7 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     NoSlotError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     FixedDeviceError: grpc.StatusCode.FAILED_PRECONDITION,
     BusError: grpc.StatusCode.INVALID_ARGUMENT,
-    PlatformError: grpc.StatusCode.UNAVAILABLE,
+    HcallServiceError: grpc.StatusCode.UNAVAILABLE,
 }
 
 
@@ -58,10 +58,10 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
     async def AddDevice(self, request: pb.AddDeviceRequest, context: Any) -> pb.AddDeviceResponse:
         """See the contract."""
         session = await self._session(request.vm, context)
-        platform = await _platform(session, context)
+        hcall_service = await _hcall_service(session, context)
         try:
-            connector, parent = await add_device(session, platform, request.device)
-        except (BusError, PlatformError) as error:
+            connector, parent = await add_device(session, hcall_service, request.device)
+        except (BusError, HcallServiceError) as error:
             await refuse(context, _CODES[type(error)], error)
         device = connector.device
         assert device is not None
@@ -73,15 +73,15 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
     async def RemoveDevice(self, request: pb.RemoveDeviceRequest, context: Any) -> pb.RemoveDeviceResponse:
         """See the contract."""
         session = await self._session(request.vm, context)
-        platform = await _platform(session, context)
+        hcall_service = await _hcall_service(session, context)
         device = session.bus.devices.get(request.unit_address)
         if device is None:
             await refuse(
                 context, grpc.StatusCode.NOT_FOUND, f"VM {request.vm!r} has no device at {request.unit_address:#x}", "NO_DEVICE"
             )
         try:
-            connector = await remove_device(session, platform, request.unit_address)
-        except (BusError, PlatformError) as error:
+            connector = await remove_device(session, hcall_service, request.unit_address)
+        except (BusError, HcallServiceError) as error:
             await refuse(context, _CODES[type(error)], error)
 
         def settled(it: Connector) -> bool:
@@ -97,11 +97,11 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
         return session
 
 
-async def _platform(session: VioSession[Any], context: Any) -> Platform:
-    if session.platform is None:
+async def _hcall_service(session: VioSession[Any], context: Any) -> HcallServiceClient:
+    if session.hcall_service is None:
         problem = Problem("this back end does not know an hcall_service", "start it with --device-tree ADDRESS", "NO_PLATFORM")
         await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, problem)
-    return session.platform
+    return session.hcall_service
 
 
 def _wait_seconds(wait: Duration) -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A session with a VIO bus: the bus, the platform that it needs, and the host side of its devices."""
+"""A session with a VIO bus: the bus, its client of hcall_service, and the host side of its devices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from splitvisor.backend.vio import state as bus_state
 from splitvisor.backend.vio.bus import ADDRESS_MASK, VioBus
 from splitvisor.backend.vio.connector import Connector, State
 from splitvisor.backend.vio.device import BusError, DeviceKind, VioDevice
-from splitvisor.backend.vio.platform import Platform
+from splitvisor.backend.vio.hcall_client import HcallServiceClient
 from splitvisor.declarations.calls import Call, Hypercall, Key, RtasCall
 from splitvisor.declarations.session import Session, Vm
 from splitvisor.declarations.state import StateError
@@ -46,7 +46,7 @@ class VioSession(Session, Generic[Host]):
         kinds: the devices that the back end knows, by what a machine's configuration calls them.
         host: what devices are plugged into.
         owner: the back end's name, for messages.
-        platform: has the VM's stored tree, which follows the bus; None: devices do not come and go.
+        hcall_service: has the VM's stored tree, which follows the bus; None: devices do not come and go.
         more: calls beside those of the bus and of the kinds.
 
     Raises BusError if the devices of the VM's configuration conflict, or the host side has no place for one.
@@ -58,11 +58,11 @@ class VioSession(Session, Generic[Host]):
         kinds: Mapping[str, DeviceKind],
         host: Host,
         owner: str,
-        platform: Platform | None = None,
+        hcall_service: HcallServiceClient | None = None,
         more: Sequence[Hypercall | RtasCall] = (),
     ) -> None:
         super().__init__(vm)
-        self.host, self.platform = host, platform
+        self.host, self.hcall_service = host, hcall_service
         self.calls = (*(call for kind in kinds.values() for call in kind.calls), *BUS_CALLS, *more)
         try:
             self.bus = VioBus(vm, kinds, owner, self._connector_changed)
@@ -105,11 +105,11 @@ class VioSession(Session, Generic[Host]):
 
     def _connector_changed(self, connector: Connector, before: State) -> None:
         """Update the stored tree; remove a device once the guest has released it on request."""
-        if State.CONFIGURED in (before, connector.state) and self.platform is not None and connector.node is not None:
+        if State.CONFIGURED in (before, connector.state) and self.hcall_service is not None and connector.node is not None:
             if connector.state is State.CONFIGURED:
-                self.platform.add_node(self.vm.name, connector.node)
+                self.hcall_service.add_node(self.vm.name, connector.node)
             else:
-                self.platform.remove_node(self.vm.name, connector.node.path)
+                self.hcall_service.remove_node(self.vm.name, connector.node.path)
         if connector.state is State.UNUSABLE and connector.removal_asked:
             self.unplug(connector)
 
@@ -119,8 +119,8 @@ class VioSession(Session, Generic[Host]):
         Should this process end before the rest, the guest's call is made again to a slot as it was before, and changes nothing in
         a tree that has followed already.
         """
-        if self.platform is not None:
-            await self.platform.written()
+        if self.hcall_service is not None:
+            await self.hcall_service.written()
         self.vm.inventory_changed()
 
     async def reset(self) -> None:
@@ -139,8 +139,8 @@ class VioSession(Session, Generic[Host]):
 
     async def save(self) -> bytes:
         """See Session. Before that, every change of the bus is in the stored tree, which is saved later."""
-        if self.platform is not None:
-            await self.platform.written()
+        if self.hcall_service is not None:
+            await self.hcall_service.written()
         return bus_state.save(self.bus)
 
     async def resumed(self) -> None:

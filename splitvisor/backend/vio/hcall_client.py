@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The platform's part in adding and removing devices: hcall_service has the stored trees, and notifies the guest."""
+"""A client of hcall_service for devices that come and go: it has the stored trees, and notifies the guest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FINAL = (
 log = structlog.get_logger()
 
 
-class PlatformError(Exception):
+class HcallServiceError(Exception):
     """hcall_service did not carry out a request; the text has its address, the reason and the remedy."""
 
     def __init__(self, text: str, *, passing: bool = False) -> None:
@@ -56,7 +56,7 @@ class _Change:
         return later if later.remove else _Change(self.remove, later.add or self.add)
 
 
-class Platform:
+class HcallServiceClient:
     """An hcall_service at a gRPC target. Made inside a running event loop.
 
     Args:
@@ -75,13 +75,13 @@ class Platform:
         self._writer: asyncio.Task[None] | None = None
 
     async def interrupt_parent(self, vm: str) -> device_tree_pb2.GetInterruptParentResponse:
-        """Return the `interrupt-parent` of a new device. Raises PlatformError."""
+        """Return the `interrupt-parent` of a new device. Raises HcallServiceError."""
         request = device_tree_pb2.GetInterruptParentRequest(vm=vm)
         answer: device_tree_pb2.GetInterruptParentResponse = await self._ask(self._trees.GetInterruptParent, request)
         return answer
 
     async def raise_hotplug(self, vm: str, action: platform_event_pb2.HotplugAction, drc_index: int) -> None:
-        """Send the guest an event for a slot. Raises PlatformError."""
+        """Send the guest an event for a slot. Raises HcallServiceError."""
         request = platform_event_pb2.RaiseHotplugRequest(
             vm=vm, resource=platform_event_pb2.HOTPLUG_RESOURCE_SLOT, action=action, drc_index=drc_index
         )
@@ -112,7 +112,7 @@ class Platform:
                 )
                 try:
                     await self._ask(self._trees.ChangeNodes, request)
-                except PlatformError as error:
+                except HcallServiceError as error:
                     log.warning("the stored tree does not follow the bus", vm=vm, again=error.passing, reason=str(error))
                     if error.passing:
                         _follow(changes, self._changes.pop(vm, {}))
@@ -127,7 +127,7 @@ class Platform:
         except grpc.aio.AioRpcError as error:
             remedy = "; is it running?" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else ""
             text = f"hcall_service at {self._target}: {explain(error)}{remedy}"
-            raise PlatformError(text, passing=error.code() not in _FINAL) from error
+            raise HcallServiceError(text, passing=error.code() not in _FINAL) from error
 
     async def written(self) -> None:
         """Wait until the stored trees have every change, for at most a few seconds."""
