@@ -22,7 +22,9 @@ CALLS: tuple[Hypercall | RtasCall, ...] = (*(call for kind in KINDS.values() for
 """Every call that vio_service may own, for docs/."""
 
 
-def vio_session(vm: Vm, hcall_service: HcallServiceClient | None = None, consoles: ConsoleSettings = DEFAULT_SETTINGS) -> VioSession[VmConsoles]:
+def vio_session(
+    vm: Vm, hcall_service: HcallServiceClient | None = None, consoles: ConsoleSettings = DEFAULT_SETTINGS
+) -> VioSession[VmConsoles]:
     """Make the session of a VM.
 
     Args:

@@ -66,18 +66,19 @@ class TrapServiceServicer:
         attaches again and sends everything again. What lies at or below hello.positions, or is counted in a trap's `skipped`, is not
         missing. A back end may leave this out; then messages that were reordered on the way cost calls.
 
-        Saving. `save_state` comes while no vCPU has a call outstanding and every posted call is acknowledged. The back end answers with
-        its devices' state in parts, and from then until `resumed`, or the end of the stream, it leaves guest memory alone and takes
-        nothing from outside that its state would have to have. Restoring. After a hello that begins RESTORED or MOVED the state comes in parts, and
-        the offer follows once the devices have it; routes that may be posted, nodes and mirrors are those of the restored devices. They
-        stand still as after `save_state` until `resumed`: the VM may yet turn out to run elsewhere.
+        Saving. `save_state` comes while no vCPU has a call outstanding and every posted call is acknowledged. The back end answers
+        with its devices' state in parts, and from then until `resumed`, or the end of the stream, it leaves guest memory alone and
+        takes nothing from outside that its state would have to have. Restoring. After a hello that begins RESTORED or MOVED the
+        state comes in parts, and the offer follows once the devices have it; routes that may be posted, nodes and mirrors are
+        those of the restored devices. They stand still as after `save_state` until `resumed`: the VM may yet turn out to run
+        elsewhere.
 
         Limits. A message is at most 4 MiB. A posted batch holds no more bytes than the credit of its routes. The state of a back end is
         at most 64 MiB.
 
         Errors. INVALID_ARGUMENT: a message that breaks this contract; the text says which. ALREADY_EXISTS: another cpu_service is
-        attached for this VM with a newer incarnation. FAILED_PRECONDITION: a feature that is not known, or the state to restore does not fit; the text says what and
-        why. UNAVAILABLE: the back end shuts down; attach again.
+        attached for this VM with a newer incarnation. FAILED_PRECONDITION: a feature that is not known, or the state to restore does not
+        fit; the text says what and why. UNAVAILABLE: the back end shuts down; attach again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -92,7 +92,10 @@ def test_put_moves_the_head_by_compare_and_swap_and_history_is_newest_first() ->
             rest = await stub.ListRevisions(pb.ListRevisionsRequest(vm="test", page_token=newest.next_page_token))
             assert [entry.number for page in (newest, rest) for entry in page.revisions] == [2, 1]
             assert (bool(newest.next_page_token), rest.next_page_token) == (True, "")
-            for wrong in (pb.ListRevisionsRequest(vm="test", page_size=-1), pb.ListRevisionsRequest(vm="test", page_token="rubbish!")):
+            for wrong in (
+                pb.ListRevisionsRequest(vm="test", page_size=-1),
+                pb.ListRevisionsRequest(vm="test", page_token="rubbish!"),
+            ):
                 assert (await code_of(stub.ListRevisions(wrong)))[0] is grpc.StatusCode.INVALID_ARGUMENT
             old = await stub.GetTree(pb.GetTreeRequest(vm="test", revision=1))
             assert old.blob == seed.blob

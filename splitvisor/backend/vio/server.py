@@ -10,8 +10,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from splitvisor.backend.vio.connector import Connector, State
 from splitvisor.backend.vio.device import BusError, VioDevice
-from splitvisor.backend.vio.hotplug import AddressTakenError, FixedDeviceError, NoSlotError, add_device, remove_device
 from splitvisor.backend.vio.hcall_client import HcallServiceClient, HcallServiceError
+from splitvisor.backend.vio.hotplug import AddressTakenError, FixedDeviceError, NoSlotError, add_device, remove_device
 from splitvisor.backend.vio.session import VioSession
 from splitvisor.errors.problem import Problem
 from splitvisor.errors.status import refuse
