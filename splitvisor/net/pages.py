@@ -8,7 +8,6 @@ keeps nothing between two pages.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
@@ -95,5 +94,5 @@ def _items(response: Any) -> Sequence[Any]:
 def _decode(token: str) -> str:
     try:
         return base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
+    except ValueError:  # not ASCII, not base64, or not text
         raise PageError("page_token is not one of next_page_token", "give that of the page before, unchanged") from None

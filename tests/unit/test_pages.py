@@ -67,8 +67,13 @@ def test_a_page_has_a_limit_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     "request_",
-    [pb.ListBusesRequest(page_size=-1), pb.ListBusesRequest(page_token="?"), pb.ListBusesRequest(page_token="_w==")],
-    ids=["negative", "not base64", "not text"],
+    [
+        pb.ListBusesRequest(page_size=-1),
+        pb.ListBusesRequest(page_token="?"),
+        pb.ListBusesRequest(page_token="_w=="),
+        pb.ListBusesRequest(page_token="\u00e9"),
+    ],
+    ids=["negative", "not base64", "not text", "not ASCII"],
 )
 def test_a_wrong_request_is_refused(request_: pb.ListBusesRequest) -> None:
     with pytest.raises(PageError):
