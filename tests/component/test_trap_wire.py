@@ -308,10 +308,10 @@ def test_the_next_connection_takes_a_new_certificate_and_none_that_is_broken(
 def test_nobody_is_told_as_what_it_is(directory: Path) -> None:
     with pytest.raises(WireEndedError, match="No such file or directory"):
         TrapWire(parse_address(f"unix:{directory}/nobody.sock"), None)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with pytest.raises(WireEndedError, match="Connection refused"):
-        TrapWire(parse_address(f"127.0.0.1:{port}"), None)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # without listen(): the port stays ours, and is refused
+        with pytest.raises(WireEndedError, match="Connection refused"):
+            TrapWire(parse_address(f"127.0.0.1:{deaf.getsockname()[1]}"), None)
 
 
 # Looking before sleeping.

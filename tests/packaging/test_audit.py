@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -95,10 +96,10 @@ def test_a_finding_is_a_line_with_its_remedy(database: Database) -> None:
     assert ignored.returncode == 0
 
 
-def test_a_database_out_of_reach_is_no_answer(database: Database) -> None:
-    url = database.url
-    database.server_close()
-    done = audit("--osv-url", url)
+def test_a_database_out_of_reach_is_no_answer() -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # without listen(): the port stays ours, and is refused
+        done = audit("--osv-url", f"http://127.0.0.1:{deaf.getsockname()[1]}")
     assert (done.returncode, done.stdout) == (3, "")
     [line] = done.stderr.splitlines()
     assert line.startswith("audit: the packages of requirements.lock could not be audited: ")
