@@ -113,6 +113,7 @@ def test_a_kill_of_it_is_nothing_to_the_other_terminal(
 ) -> None:
     assert write(guest, OWN, b"before") == H.SUCCESS
     terminal.expect(b"before")
+    assert read(guest, OWN) == b"", "behind it: what was written will not be written again"
     backend.kill()
     assert write(guest, FIRST, b"there") == H.SUCCESS
     assert read(guest, FIRST) == b""

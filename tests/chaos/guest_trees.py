@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from splitvisor.guests.fetch import MODULES
+from splitvisor.net.pages import every
 from splitvisor.rpc import device_tree_pb2, trap_pb2, vio_bus_pb2, vio_bus_pb2_grpc
 from splitvisor.tree import fdt
 
@@ -49,9 +50,9 @@ def plug_in(address: str, vm: str) -> None:
 
 def stored_changes(trees: Any, vm: str) -> Iterator[tuple[int, str]]:
     """Yield what came and went in a VM's revisions, the oldest first: the slot, and the digest of what came there or nothing."""
-    history = trees.ListRevisions(device_tree_pb2.ListRevisionsRequest(vm=vm), timeout=30)
+    history = every(trees.ListRevisions, device_tree_pb2.ListRevisionsRequest(vm=vm), 30)
     before: dict[int, str] = {}
-    for revision in reversed(history.revisions):
+    for revision in reversed(history):
         answer = trees.GetTree(device_tree_pb2.GetTreeRequest(vm=vm, revision=revision.number), timeout=30)
         now = _in_slots(answer.blob)
         yield from ((slot, "") for slot in before.keys() - now.keys())
