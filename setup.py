@@ -27,8 +27,8 @@ SOURCES = Path("gateway_service/web/sources")
 PROTO = Path("proto")
 MANUAL = Path("man/splitvisor.1")
 PLATFORM = "manylinux_2_17_x86_64"
-"""The wheel has x86-64 machine code that stands on no library (cpu_service/engine/fast_path.bin) and calls Linux by ctypes. No C
-library is linked; 2.17 is the oldest that the wheels of its dependencies are built for."""
+"""The wheel has x86-64 machine code that needs no library but Unicorn's (cpu_service/engine/native), and calls Linux by ctypes.
+No C library is linked; 2.17 is the oldest that the wheels of its dependencies are built for."""
 
 os.umask(0o022)  # Modes get into archives.
 

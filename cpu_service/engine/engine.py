@@ -29,8 +29,8 @@ from unicorn.unicorn_const import (
     UC_TLB_VIRTUAL,
 )
 
-from cpu_service.engine import layout
-from cpu_service.engine.fast_path import HOOK, RUN, FastPath, load_code
+from cpu_service.engine import layout, native
+from cpu_service.engine.fast_path import HOOK, RUN, FastPath
 from cpu_service.engine.state import CpuState, SavedState
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.processor import PVR_POWER8, TIMEBASE_HZ
@@ -211,10 +211,8 @@ class Engine:
             ram_bytes=self._ram_size,
         )
         """What the native part of the hook works on."""
-        self._code = ctypes.c_ubyte.from_buffer(load_code())
-        code = ctypes.addressof(self._code)
-        self._run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(FastPath), ctypes.POINTER(ctypes.c_uint64))(code + RUN)
-        hooks = ((UC_HOOK_INTR, code + HOOK), (UC_HOOK_TLB_FILL, ctypes.cast(fill, pointer).value))
+        self._run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(FastPath), ctypes.POINTER(ctypes.c_uint64))(native.address(RUN))
+        hooks = ((UC_HOOK_INTR, native.address(HOOK)), (UC_HOOK_TLB_FILL, ctypes.cast(fill, pointer).value))
         self._hook_numbers = [ctypes.c_size_t() for _ in hooks]
         for number, (kind, callback) in zip(self._hook_numbers, hooks, strict=True):
             add(self._handle, ctypes.byref(number), kind, callback, ctypes.byref(self.fast_path), 1, 0)

@@ -56,7 +56,7 @@ def test_the_wheel_has_the_packages_their_data_and_the_contracts(wheel: Path) ->
     wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / PAGE).iterdir()}
     wanted |= {f"splitvisor/{name}" for name in tracked_files() if re.fullmatch(r"proto/.*\.proto", name)}
     assert own == wanted
-    assert {"splitvisor/py.typed", "splitvisor/firmware/demo.elf", "cpu_service/engine/fast_path.bin"} <= own
+    assert {"splitvisor/py.typed", "splitvisor/firmware/demo.elf", "cpu_service/engine/native/native.so"} <= own
 
 
 def test_the_wheel_has_the_man_page(wheel: Path) -> None:

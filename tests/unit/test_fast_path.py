@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 from collections.abc import Callable, MutableSequence
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cpu_service.engine import fast_path
+from cpu_service.engine import native
 from cpu_service.engine.engine import MSR_DR, MSR_IR, MSR_ME, MSR_PR, MSR_SF
 from cpu_service.engine.fast_path import HOOK, RUN, FastPath
 from cpu_service.hypercalls.hash_page_table import ANDCOND, AVPN, EXACT, LARGE, VALID, ZERO_PAGE, HashPageTable
@@ -43,7 +41,6 @@ class Native:
     """The code with everything around it in sight."""
 
     def __init__(self) -> None:
-        self._code = ctypes.c_ubyte.from_buffer(fast_path.load_code())
         self.gpr = cast(MutableSequence[int], (ctypes.c_uint64 * 32)())
         self.msr, self.nip = ctypes.c_uint64(), ctypes.c_uint64(0x1004)
         self.error_code, self.exception_index = ctypes.c_int32(HYPERCALL), ctypes.c_int32()
@@ -68,9 +65,8 @@ class Native:
             slb=ctypes.addressof(cast(Any, self.slb)), tlb_descriptions=ctypes.addressof(self.descriptions),
             tlb_description_size=32, modes=MODES, table=ctypes.addressof(self.table), entries=ENTRIES, ram_bytes=RAM, enabled=1,
         )  # fmt: skip
-        entry = ctypes.addressof(self._code)
-        self.hook: Callable[[int, int, Any], None] = _Hook(entry + HOOK)
-        self.run: Callable[[Any, Any], int] = _Run(entry + RUN)
+        self.hook: Callable[[int, int, Any], None] = _Hook(native.address(HOOK))
+        self.run: Callable[[Any, Any], int] = _Run(native.address(RUN))
 
     def _emu_start(self, uc: int, begin: int, *rest: int) -> int:
         self.events.append(("run", uc, begin, *rest))
@@ -259,9 +255,3 @@ def test_the_engine_finds_an_entered_page_and_loses_it_when_it_is_removed(large:
     assert (machine.engine.fast_path.entered, machine.engine.fast_path.removed) == (1, 1)
     assert (machine.gpr[13], machine.gpr[14], machine.gpr[15], machine.gpr[20]) == (99, 11, 0, 11)
     assert machine.engine.state.spr[19] == 0x20_0000, "DAR: after its removal it faults"
-
-
-@pytest.mark.skipif(not all(map(shutil.which, fast_path.TOOLS)), reason="needs gcc and binutils")
-def test_the_built_code_is_what_the_source_gives(tmp_path: Path) -> None:
-    fast_path.build(tmp_path / "built.bin")
-    assert (tmp_path / "built.bin").read_bytes() == fast_path.BUILT.read_bytes(), "run python -m cpu_service.engine.fast_path"

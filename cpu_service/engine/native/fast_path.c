@@ -4,13 +4,10 @@
  * exceptions to the guest's vectors. It carries out the H_ENTER and H_REMOVE of one page that succeed. Everything else goes to the
  * slow path, in Python, which does the same and more: a call that this file refuses has changed nothing.
  *
- * Runs in the hypervisor's process, on the vCPU thread, without Python's lock. fast_path.py has the same structure.
+ * Runs on the vCPU thread, without Python's lock. ../fast_path.py has the same structure.
  */
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long u64;
+#include "native.h"
 
 enum { PROGRAM = 6, SYSTEM_CALL = 8, PRIVILEGED_REGISTER = 0x32, HYPERCALL = 1 };
 enum { H_REMOVE = 0x04, H_ENTER = 0x08 };
@@ -63,21 +60,17 @@ struct fast_path {
     volatile u32 stopping; /* ends run(); set by any thread */
 };
 
-/* The entries, 16 bytes each. */
-__asm__(".section .text.fast, \"ax\", @progbits\n\tjmp exception\n\t.balign 16\n\tjmp run\n\t.balign 16");
-#define FAST __attribute__((section(".text.fast"), used)) static
-
 #define be64(word) __builtin_bswap64(word)
 
 /* Bytes of the page that an entry maps; 0 when it is neither 4 KiB nor 64 KiB in a segment of such pages. */
-FAST u64 page_size(u64 high, u64 low)
+static u64 page_size(u64 high, u64 low)
 {
     if (!(high & LARGE))
         return PAGE_4K;
     return (low >> 12 & 0xF) == LP_64K ? PAGE_64K : 0;
 }
 
-FAST int enter(struct fast_path *self)
+static int enter(struct fast_path *self)
 {
     u64 *gpr = self->gpr, flags = gpr[4], index = gpr[5], high = gpr[6], low = gpr[7];
     u64 size = page_size(high, low), address = low & REAL_PAGE & -size, end;
@@ -101,7 +94,7 @@ FAST int enter(struct fast_path *self)
 
 /* The engine forgets all translations when one page of a "large" region goes, and one of more than 4 KiB makes such a region. Here
  * every 4 KiB of a page are flushed, so it need not remember them. */
-FAST void flush_page(struct fast_path *self, u64 address, u64 size)
+static void flush_page(struct fast_path *self, u64 address, u64 size)
 {
     for (u64 mode = 0; self->modes >> mode; mode++) {
         u64 *large_page = (u64 *)(self->tlb_descriptions + mode * self->tlb_description_size);
@@ -115,7 +108,7 @@ FAST void flush_page(struct fast_path *self, u64 address, u64 size)
 
 /* Drop the translations that come from a removed entry. Its virtual address follows from its place in the table, the effective one
  * from the segment that has it now. A segment that is in no SLB entry any more may have left translations: then all go. */
-FAST void flush(struct fast_path *self, u64 index, u64 high, u64 low)
+static void flush(struct fast_path *self, u64 index, u64 high, u64 low)
 {
     u64 size = page_size(high, low), segment_size = high >> SEGMENT_SIZE_SHIFT, group = index / GROUP_ENTRIES;
     u64 segment_shift = segment_size ? 40 : 28, avpn = (high & ABBREVIATED_VPN) >> AVPN_SHIFT;
@@ -138,7 +131,7 @@ all:
     self->tlb_flush(self->cpu);
 }
 
-FAST int remove(struct fast_path *self)
+static int remove(struct fast_path *self)
 {
     u64 *gpr = self->gpr, flags = gpr[4], index = gpr[5], avpn = gpr[6], high, low;
 
@@ -158,7 +151,7 @@ FAST int remove(struct fast_path *self)
 }
 
 /* Run until something stops it, or for so many hints. Returns Unicorn's error; *hints: how many are left. */
-FAST int run(struct fast_path *self, u64 *hints)
+EXPORT int run_guest(struct fast_path *self, u64 *hints)
 {
     for (; *hints; --*hints) {
         int error = self->emu_start(self->uc, *self->nip, 0, 0, 0);
@@ -171,7 +164,7 @@ FAST int run(struct fast_path *self, u64 *hints)
 }
 
 /* The hook. */
-FAST void exception(void *uc, u32 number, struct fast_path *self)
+EXPORT void exception_hook(void *uc, u32 number, struct fast_path *self)
 {
     if (number == SYSTEM_CALL && *self->error_code == HYPERCALL) {
         if (self->enabled && !(*self->msr & MSR_PR)) {
