@@ -139,7 +139,7 @@ def locate(uc: Any) -> EngineAddresses:
     handle = uc._uch.value
     cpu = _u64(handle + CPU)
     env = cpu + ENV
-    if not _mapped(env, ENV_SIZE):
+    if not mapped(env, ENV_SIZE):
         raise UnsupportedEngineError("its CPU state is not where it should be")
     _check_registers(uc, env)
     for what, found, expected in (
@@ -183,7 +183,7 @@ def _callback(spr: int) -> int:
 
 def _decrementer_bits(cpu: int) -> int:
     address = _u64(cpu + CPU_CLASS) + DECREMENTER_BITS
-    return ctypes.c_uint32.from_address(address).value if _mapped(address, 4) else 0
+    return ctypes.c_uint32.from_address(address).value if mapped(address, 4) else 0
 
 
 def _u64(address: int) -> int:
@@ -191,10 +191,10 @@ def _u64(address: int) -> int:
 
 
 def _text(address: int) -> bytes:
-    return ctypes.string_at(address, 8).partition(b"\0")[0] if _mapped(address, 8) else b""
+    return ctypes.string_at(address, 8).partition(b"\0")[0] if mapped(address, 8) else b""
 
 
-def _mapped(address: int, size: int) -> bool:
+def mapped(address: int, size: int) -> bool:
     """Whether this process may read the range: a wrong offset must end in an error, not in a segmentation fault."""
     with open("/proc/self/maps", encoding="ascii") as maps:
         for line in maps:
