@@ -32,6 +32,10 @@ class CpuState:
         self.pending_interrupts = ctypes.c_uint32.from_address(address + layout.PENDING_INTERRUPTS)
         self.error_code = ctypes.c_int32.from_address(address + layout.ERROR_CODE)
 
+    def integer_registers(self) -> bytes:
+        """What code without floating point computes with: general registers, LR, CTR, CR, XER, the reservation."""
+        return ctypes.string_at(self.address, layout.MSR)
+
     def portable(self) -> bytes:
         """What of the block is the guest's, and fits any process with the same layout."""
         parts = [ctypes.string_at(self.address + offset, length) for offset, length in layout.GUEST_STATE]

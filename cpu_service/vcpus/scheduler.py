@@ -16,11 +16,14 @@ from contextlib import contextmanager
 from cpu_service.engine import layout
 from cpu_service.engine.engine import MSR_ME, MSR_SF, PENDING_DECREMENTER, PENDING_EXTERNAL, Engine
 from cpu_service.engine.state import CpuState, SavedState
+from cpu_service.vcpus.spinning import SpinWatch
 from cpu_service.vcpus.timebase import Timebase, decrementer_deadline
 from cpu_service.vcpus.vcpu import RunState, Vcpu
 
 TURN_NS = 2_000_000
 """How long a vCPU runs while others wait."""
+SUSPECT_TURN_NS = 200_000
+"""The same for one that spun in its last turn."""
 RETRY_NS = 1_000_000
 """After which a stop that was not noticed is repeated."""
 HINTS_PER_TURN = 16
@@ -49,6 +52,7 @@ class VcpuContext:
         """When the decrementer's interrupt is due; None once it was delivered."""
         self.decrementer_zero_ns = 0
         self.start_msr: int | None = None
+        self.spin = SpinWatch()
         self.use(self.saved)
 
     def use(self, state: CpuState) -> None:
@@ -238,7 +242,7 @@ class VcpuScheduler:
                 self._resting = False
                 self._arm()
                 if not self.attention:
-                    self._engine.run(HINTS_PER_TURN if self._others_wait(vcpu) else MANY_HINTS)
+                    self._turn(vcpu)
         finally:
             # Only now: until here the timer repeats the stop that end() asked for.
             self._running = self._ending = False
@@ -248,6 +252,16 @@ class VcpuScheduler:
             self._thread_id = None
 
     # The vCPU thread.
+
+    def _turn(self, vcpu: VcpuContext) -> None:
+        """Run the loaded vCPU until something stops it."""
+        if not self._others_can_run(vcpu):
+            self._engine.run(MANY_HINTS)
+            return
+        now = time.monotonic_ns()
+        vcpu.spin.begin(vcpu.state.integer_registers(), now)
+        self._engine.run(HINTS_PER_TURN if any(not other.spin.rests(now) for other in self._waiting(vcpu)) else MANY_HINTS)
+        vcpu.spin.end(vcpu.state.integer_registers(), time.monotonic_ns())
 
     def attend(self) -> None:
         """Look after what other threads raised; called after each hypercall when `attention` is set."""
@@ -269,6 +283,7 @@ class VcpuScheduler:
                 value |= PENDING_DECREMENTER
             if value != pending.value:
                 pending.value = value
+                context.spin.wake()
             if context.run_state is RunState.CEDED and value & _WAKING:
                 context.run_state = RunState.RUNNING
         self._engine.notice_interrupts()
@@ -288,19 +303,27 @@ class VcpuScheduler:
         self._arm()
 
     def _pick(self) -> VcpuContext | None:
-        """The vCPU that was yielded to, else the next one in turn that can run."""
+        """The vCPU that was yielded to, else the next one in turn that can run and does not rest, else that which rests least."""
         wanted, self._next = self._next, None
         if wanted is not None and wanted.run_state is RunState.RUNNING:
             return wanted
         start = self.current.index + 1
-        for offset in range(len(self.contexts)):
-            context = self.contexts[(start + offset) % len(self.contexts)]
-            if context.run_state is RunState.RUNNING:
+        in_turn = (*self.contexts[start:], *self.contexts[:start])
+        runnable = [context for context in in_turn if context.run_state is RunState.RUNNING]
+        if len(runnable) < 2:
+            return runnable[0] if runnable else None
+        now = time.monotonic_ns()
+        for context in runnable:
+            if not context.spin.rests(now):
                 return context
-        return None
+        return min(runnable, key=lambda context: context.spin.resting_until_ns)
 
-    def _others_wait(self, vcpu: VcpuContext) -> bool:
-        return any(other is not vcpu and other.run_state is RunState.RUNNING for other in self.contexts)
+    def _waiting(self, vcpu: VcpuContext) -> Iterator[VcpuContext]:
+        """The others that could run instead."""
+        return (other for other in self.contexts if other is not vcpu and other.run_state is RunState.RUNNING)
+
+    def _others_can_run(self, vcpu: VcpuContext) -> bool:
+        return any(True for _ in self._waiting(vcpu))
 
     def _load(self, context: VcpuContext) -> None:
         previous = self.current
@@ -324,8 +347,10 @@ class VcpuScheduler:
             for context in self.contexts
             if context.decrementer_ns is not None and context.run_state in (RunState.RUNNING, RunState.CEDED)
         ]
-        if self._others_wait(self.current):
-            due.append(time.monotonic_ns() + TURN_NS)
+        rests = [other.spin.resting_until_ns for other in self._waiting(self.current)]
+        if rests:
+            turn = SUSPECT_TURN_NS if self.current.spin.is_suspect else TURN_NS
+            due.append(max(time.monotonic_ns() + turn, min(rests)))
         if self.attention or self._paused or self._ending:
             due.append(time.monotonic_ns() + RETRY_NS)
         return min(due, default=None)

@@ -18,7 +18,7 @@ from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.hash_page_table import MIN_SHIFT
 from cpu_service.vcpus.scheduler import VcpuContext, VcpuScheduler
 from cpu_service.vcpus.timebase import Timebase
-from cpu_service.vcpus.vcpu import RunState
+from cpu_service.vcpus.vcpu import RunState, Vcpu
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.processor import TIMEBASE_HZ
 from tests import ppc
@@ -339,6 +339,33 @@ def test_vcpus_share_the_engine(spinning: bool) -> None:
     counts = [rig.word(0x8000 + 8 * index) for index in range(4)]
     assert max(counts) < 10 * min(counts), f"unfair: {counts}"
     assert [context.spr[layout.SPR_PIR] for context in rig.scheduler.contexts] == [0, 1, 2, 3]
+
+
+def test_vcpus_that_only_look_at_memory_leave_the_engine_to_the_one_they_wait_for() -> None:
+    rig = Rig(4)
+    flag, steps = 0x8000, 100_000_000
+    # Until the flag is 1, without a hint: a loop as Linux has in stop_machine() while it changes the kernel's mapping.
+    rig.place(0x3000, ppc.ld(7, 0, 3), ppc.mtspr(ppc.SPR_CTR, 7), ppc.bdnz(-8), *call(REPORT), ppc.li(3, Hcall.H_CEDE), ppc.SC1)
+    starts = [(ppc.li(4, index), ppc.li(5, 0x3000), *ppc.li64(6, flag), *call(START)) for index in (1, 2, 3)]
+    count = *ppc.li64(9, steps), ppc.mtspr(ppc.SPR_CTR, 9), ppc.bdnz(0)
+    rig.begin(*itertools.chain(*starts), *count, *ppc.li64(3, flag), ppc.li(4, 1), ppc.std(4, 0, 3), *call(Hcall.H_CEDE))
+    loaded_s, since = [0.0] * 4, time.monotonic()
+
+    def dispatched(vcpu: Vcpu, running: bool) -> None:
+        nonlocal since
+        if not running and not rig.word(flag):
+            loaded_s[vcpu.index] += time.monotonic() - since
+        since = time.monotonic()
+
+    rig.scheduler.on_dispatch = dispatched
+
+    def watch() -> None:
+        wait_until(lambda: len(rig.reports) == 3, "all three see the flag")
+        rig.scheduler.end()
+
+    rig.run_with(watch)
+    assert sorted(vcpu for vcpu, _, _ in rig.reports) == [1, 2, 3]
+    assert loaded_s[0] > 0.4 * sum(loaded_s), f"turns alone would give it a quarter: {loaded_s}"
 
 
 def test_stopped_vcpu_runs_only_once_started() -> None:
