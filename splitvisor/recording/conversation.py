@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 
 from splitvisor.recording import RecordingError
 from splitvisor.rpc import recording_pb2 as rpb
@@ -195,11 +194,16 @@ class Conversation:
                     return
 
     def _finish(self, time_ns: int, response: pb.AttachResponse) -> Iterator[Item]:
-        done = [step for step in self._unanswered if step.take(response)]
-        if done and not response.HasField("acknowledge"):
-            # Requests are handled in order, so the batches before are done as well; their acknowledgement may come later.
-            before = takewhile(lambda step: step is not done[0], self._unanswered)
-            done = [*(step for step in before if step.request.HasField("posted")), *done]
+        answered = {id(step) for step in self._unanswered if step.take(response)}
+        # Requests are handled in order, so the batches before are done as well; their acknowledgements may come later.
+        done: list[Step] = []
+        before: list[Step] = []
+        for step in self._unanswered:
+            if id(step) in answered:
+                done += [*before, step]
+                before.clear()
+            elif step.request.HasField("posted"):
+                before.append(step)
         for step in done:
             self._unanswered.remove(step)
             self._bytes -= step.size

@@ -73,6 +73,20 @@ def test_a_batch_comes_before_the_call_after_it_though_it_is_acknowledged_later(
     assert [[list(each.arguments) for each in step.traps] for step in found] == [[[1], [2]], [[3]]]
 
 
+def test_batches_stay_in_order_however_their_acknowledgements_come() -> None:
+    batches = (
+        [trap(1, 1), trap(1, 2, vcpu=1)],
+        [trap(2, 3)],
+        [trap(2, 4, vcpu=1)],
+        [trap(3, 5)],
+    )
+    requests = [request(7, pb.AttachRequest(posted=pb.PostedBatch(traps=batch))) for batch in batches]
+    # A back end that is busy acknowledges several batches of a vCPU at a time, one vCPU after the other.
+    done = [response(9, pb.AttachResponse(acknowledge=pb.Acknowledge(vcpu=vcpu, sequence=end))) for vcpu, end in ((0, 3), (1, 2))]
+    found = steps(items(*requests, *done))
+    assert [[list(each.arguments) for each in step.traps] for step in found] == [[[1], [2]], [[3]], [[4]], [[5]]]
+
+
 def test_calls_without_an_answer_are_counted() -> None:
     recording = Recording([start(), *attached(), *call(5, 1, 3, 9)[:1]], "r")
     assert steps(item for _, item in recording.items()) == []
