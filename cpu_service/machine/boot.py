@@ -64,7 +64,7 @@ def load_guest(config: mpb.MachineConfig, board: Board) -> BootPlan:
     if not config.firmware:
         assert kernel is not None
         load_firmware(ram, io.BytesIO(firmware.FIRMWARE), "firmware")
-        return BootPlan(firmware.ENTRY, {3: kernel.entry, 4: start, 5: length}, MSR_ME, description)
+        return BootPlan(firmware.ENTRY, {2: kernel.toc, 3: kernel.entry, 4: start, 5: length}, MSR_ME, description)
     with open_image(Path(config.firmware)) as file:
         image = load_firmware(ram, file, config.firmware)
     if image.size <= CLIENT_FIRMWARE_SIZE and not config.flat_tree:

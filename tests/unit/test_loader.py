@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import random
@@ -45,6 +46,7 @@ class Segment:
     kind: int = 1
     offset: int | None = None
     file_size: int | None = None
+    flags: int = 7
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Program:
     table: int | None = None
     entry_size: int | None = None
     count: int | None = None
+    elf_flags: int = 0
 
     def build(self) -> bytes:
         wide = self.bits == 64
@@ -75,9 +78,9 @@ class Program:
             size = len(segment.data) if segment.file_size is None else segment.file_size
             place = (offset, segment.virtual, segment.physical, size, segment.memory_size)
             headers += (
-                struct.pack(self.order + "IIQQQQQQ", segment.kind, 7, *place, 16)
+                struct.pack(self.order + "IIQQQQQQ", segment.kind, segment.flags, *place, 16)
                 if wide
-                else struct.pack(self.order + "IIIIIIII", segment.kind, *place, 7, 16)
+                else struct.pack(self.order + "IIIIIIII", segment.kind, *place, segment.flags, 16)
             )
             data += segment.data
         identification = self.magic + bytes(
@@ -95,7 +98,7 @@ class Program:
             self.entry,
             table if self.table is None else self.table,
             0,
-            0,
+            self.elf_flags,
             table,
             SEGMENT_SIZE[self.bits] if self.entry_size is None else self.entry_size,
             len(self.segments) if self.count is None else self.count,
@@ -165,6 +168,76 @@ def test_uninitialized_data_is_cleared() -> None:
     assert ram.read(0x20_0000, 0x1001) == TEXT + bytes(0x1000 - len(TEXT)) + b"\xff"
 
 
+def test_uninitialized_data_wipes_nothing_that_another_segment_has() -> None:
+    first = Segment(0x20_0000, 0x20_0000, memory_size=0x2000)
+    for segments in ((first, Segment(0x20_1000, 0x20_1000)), (Segment(0x20_1000, 0x20_1000), first)):
+        _, ram = load(replace(CLIENT, segments=segments))
+        assert ram[0x20_0000:0x20_0300] == ram[0x20_1000:0x20_1300] == TEXT
+
+
+@pytest.mark.parametrize("offset", [1 << 20, 0xFFFF_F000])
+def test_a_segment_without_bytes_in_the_file_may_have_any_offset(offset: int) -> None:
+    bss = Segment(0x20_1000, 0x20_1000, b"", memory_size=0x1000, offset=offset)
+    image, _ = load(replace(CLIENT, segments=(*CLIENT.segments, bss)))
+    assert image.size == 0x2000 + PROGRAM_ROOM
+
+
+def test_segments_of_a_kernel_keep_their_distance() -> None:
+    far = Segment(LINEAR_MAP + 0x1000_0000, 0x1000_0000)
+    ram = make_ram(0x1100_0000)
+    image = load_program(ram, io.BytesIO(replace(KERNEL, segments=(KERNEL.segments[0], far)).build()), "image")
+    assert image.size == 0x1000_1000
+    assert ram.read(0x40_0000, 0x300) == ram.read(0x1040_0000, 0x300) == TEXT
+
+
+def opd(code: int, toc: int = 0x20_8300) -> bytes:
+    return struct.pack(">QQQ", code, toc, 0)
+
+
+def described(data: bytes, text: int = LINEAR_MAP, flags: int = 6, **changes: Any) -> Program:
+    """A program whose entry is in its second segment."""
+    segments = (Segment(text, 0x20_0000, flags=5), Segment(text + 0x10000, 0x21_0000, data, flags=flags))
+    return replace(Program(text + 0x10008, segments), **changes)
+
+
+@pytest.mark.parametrize("abi", [0, 1])
+@pytest.mark.parametrize(("text", "flags"), [(0x20_0000, 6), (0x20_0000, 7), (LINEAR_MAP, 6)])
+def test_an_entry_that_is_a_function_descriptor_is_followed(text: int, flags: int, abi: int) -> None:
+    image, _ = load(described(bytes(8) + opd(text + 0x20, text + 0x18000), text, flags, elf_flags=abi))
+    base = 0x40_0000 if text == LINEAR_MAP else text
+    assert (image.entry, image.toc) == (base + 0x20, base + 0x18000)
+
+
+def test_the_descriptor_of_a_program_that_is_moved_moves_with_it() -> None:
+    segments = (Segment(0, 0, flags=5), Segment(0x10000, 0x10000, opd(0x20, 0x18000), flags=6))
+    image, _ = load(Program(0x10000, segments, kind=3))
+    assert (image.entry, image.toc) == (0x40_0020, 0x41_8000)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        described(bytes(8) + opd(LINEAR_MAP + 0x22)),
+        described(bytes(8) + opd(LINEAR_MAP + 0x300)),
+        described(bytes(8) + opd(LINEAR_MAP + 0x10000)),
+        described(bytes(8) + opd(LINEAR_MAP + 0x20)[:15]),
+        described(bytes(8) + opd(LINEAR_MAP + 0x20), elf_flags=2),
+        described(bytes(8) + opd(LINEAR_MAP + 0x20), order="<"),
+        described(bytes(4) + opd(LINEAR_MAP + 0x20), entry=LINEAR_MAP + 0x10004),
+    ],
+    ids=["odd", "behind the code", "to itself", "cut off", "ELFv2", "little-endian", "unaligned"],
+)
+def test_data_that_is_no_function_descriptor_is_not_executed(program: Program) -> None:
+    with pytest.raises(LoaderError, match="is in a segment that is not executable"):
+        load(program)
+
+
+def test_an_instruction_that_looks_like_a_descriptor_is_executed() -> None:
+    # 0xc0000000 is lfs f0, 0(0).
+    image, _ = load(described(bytes(8) + opd(LINEAR_MAP + 0x20), flags=7))
+    assert (image.entry, image.toc) == (0x41_0008, 0)
+
+
 def test_other_program_headers_are_left_alone() -> None:
     note = Segment(0x30_0000, 0x30_0000, kind=4)
     empty = Segment(0, 0, b"", memory_size=0)
@@ -180,19 +253,25 @@ def segment(**changes: Any) -> Program:
 @pytest.mark.parametrize(
     ("program", "what"),
     [
-        (b"", "ends within its identification"),
-        (b"\x7fELF", "ends within its identification"),
-        (CLIENT.build()[:40], "ends within its header"),
-        (CLIENT.build()[:60], "ends within its program header table"),
-        (CLIENT.build()[:-1], "ends within the segment for 0x200000"),
-        (b"\x1f\x8b".ljust(100, b"\0"), "is compressed with gzip: unpack it first"),
-        (b"#!/bin/sh\n".ljust(100, b"\n"), "is not an ELF file"),
-        (replace(CLIENT, elf_class=3), "has an unknown ELF class, byte order or version: 3, 2, 1"),
+        (b"", "is empty; fetch or build it again"),
+        (b"hello\n", "is not an ELF file; give a PowerPC ELF kernel"),
+        (b"\x7fELF", "ends within its identification; fetch or build it again"),
+        (CLIENT.build()[:40], "ends within its header; fetch or build it again"),
+        (CLIENT.build()[:60], "ends within its program header table; fetch or build it again"),
+        (CLIENT.build()[:-1], "ends within the segment for 0x200000; fetch or build it again"),
+        (replace(CLIENT, elf_class=3), "has an unknown ELF class, byte order or version: 3, 2, 1; give a PowerPC ELF kernel"),
         (replace(CLIENT, byte_order=0), "has an unknown ELF class, byte order or version: 1, 0, 1"),
         (replace(CLIENT, version=0), "has an unknown ELF class, byte order or version: 1, 2, 0"),
-        (replace(CLIENT, machine=62), r"is for ELF machine 62, not for PowerPC \(20\)"),
-        (replace(CLIENT, kind=1), "has ELF type 1: not a linked program"),
-        (replace(CLIENT, entry_size=31), "has 1 program headers of 31 bytes: expected 1 to 64 of 32"),
+        (replace(CLIENT, byte_order=1), r"says that it is little-endian \(byte 5\), but its header is big-endian; link it again"),
+        (replace(CLIENT, order="<", byte_order=2), r"says that it is big-endian \(byte 5\), but its header is little-endian"),
+        (replace(CLIENT, machine=62), "is for x86-64, not for PowerPC; give a PowerPC ELF kernel"),
+        (replace(KERNEL, machine=183), r"is for ARM \(AArch64\), not for PowerPC"),
+        (replace(CLIENT, machine=21), r"is of ELF class 32, but for 64-bit PowerPC \(21\); link it again"),
+        (replace(CLIENT, machine=999), "is for ELF machine 999, not for PowerPC"),
+        (replace(CLIENT, kind=1), "is an object file, not a linked program; give a PowerPC ELF kernel"),
+        (replace(CLIENT, kind=4), "is a core dump, not a linked program"),
+        (replace(CLIENT, kind=77), "is of ELF type 77, not a linked program"),
+        (replace(CLIENT, entry_size=31), "has 1 program headers of 31 bytes; a program has 1 to 64 of 32 bytes"),
         (replace(CLIENT, count=0), "has 0 program headers"),
         (replace(CLIENT, count=65535), "has 65535 program headers"),
         (replace(CLIENT, table=0xFFFF_FFFF), "ends within its program header table"),
@@ -206,7 +285,20 @@ def segment(**changes: Any) -> Program:
         (replace(KERNEL, segments=(Segment(LINEAR_MAP | 0xFFF_F000, 0),)), "needs 0x1000 bytes at 0x103ff000; RAM ends at"),
         (replace(CLIENT, entry=0x20_0300), "its entry point 0x200300 is not an instruction that it loads"),
         (replace(CLIENT, entry=0x20_0002), "its entry point 0x200002 is not an instruction that it loads"),
-        (replace(CLIENT, entry=0), "its entry point 0x0 is not an instruction that it loads"),
+        (replace(CLIENT, entry=0), "its entry point 0x0 is not an instruction that it loads; link it again"),
+        (segment(flags=6), "its entry point 0x200010 is in a segment that is not executable; link it again"),
+        (
+            replace(CLIENT, segments=(*CLIENT.segments, Segment(0x20_02FF, 0x20_02FF))),
+            r"has two segments for 0x2002ff: 0x200000\+0x300 and 0x2002ff\+0x300 overlap; link it again",
+        ),
+        (
+            replace(CLIENT, segments=(Segment(0x20_0000, 0x30_0000), Segment(0x30_0000, 0x30_0000))),
+            r"has two segments for 0x300000: 0x200000\+0x300 and 0x300000\+0x300 overlap",
+        ),
+        (
+            replace(KERNEL, segments=(*KERNEL.segments, Segment(LINEAR_MAP + 0x1000_0000, 0))),
+            "needs 0x1000 bytes at 0x10400000; RAM ends at 0x1000000; give the machine more --memory",
+        ),
     ],
 )
 def test_a_broken_program_is_refused_with_the_reason_before_ram_changes(program: Program | bytes, what: str) -> None:
@@ -231,6 +323,18 @@ def test_any_header_loads_or_is_refused(program: Program, changes: list[tuple[in
     assert 0x10000 <= image.base <= image.entry < image.base + image.size <= 0x80_0000
 
 
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (KERNEL.build(), "is an ELF file, not a raw firmware image; make a raw image of it"),
+        (gzip.compress(bytes(1000)), "is compressed with gzip; unpack it first: gzip -dc FILE > OUT"),
+    ],
+)
+def test_firmware_is_a_raw_image(data: bytes, what: str) -> None:
+    with pytest.raises(LoaderError, match=f"^fw: {what}"):
+        load_firmware(make_ram(RAM), io.BytesIO(data), "fw")
+
+
 def test_firmware_is_loaded_at_0_and_starts_at_the_reset_vector() -> None:
     ram = make_ram(RAM)
     firmware = random.Random(1).randbytes(0x5000)
@@ -240,7 +344,8 @@ def test_firmware_is_loaded_at_0_and_starts_at_the_reset_vector() -> None:
 
 @pytest.mark.parametrize("size", [0, 0x100, FIRMWARE_MAX_SIZE + 1])
 def test_firmware_has_a_size_that_can_be(size: int) -> None:
-    with pytest.raises(LoaderError, match=f"^fw: has {size} bytes; a firmware image has 257 to 4194304"):
+    what = f"has {size} bytes, and is no firmware image" if size else "is empty"
+    with pytest.raises(LoaderError, match=f"^fw: {what}; give a raw image, which has 257 to 4194304 bytes"):
         load_firmware(make_ram(RAM), io.BytesIO(bytes(size)), "fw")
 
 
