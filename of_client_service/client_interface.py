@@ -163,6 +163,18 @@ class ClientInterface:
         """A guest's string of less than limit bytes. Raises GuestAddressError, or ValueError when it is longer."""
         return (await self.vm.memory.read_string(address, limit)).decode("latin-1")
 
+    async def give(self, buffer: int, data: bytes) -> None:
+        """Store a result in a client's buffer. Without room for any of it, the buffer may be anywhere, as with VOF and SLOF.
+
+        Raises GuestAddressError.
+        """
+        if data:
+            await self.vm.memory.write(buffer, data)
+
+    async def take(self, buffer: int, length: int) -> bytes:
+        """Return what is in a client's buffer; the same holds for one of no bytes. Raises GuestAddressError."""
+        return await self.vm.memory.read(buffer, length) if length else b""
+
     async def store_tree(self, origin: dt.TreeOrigin) -> None:
         """Put the tree into the store. A failure is logged only: the guest has the tree that it sees."""
         try:

@@ -67,6 +67,7 @@ async def _interpret(of: ClientInterface, call: ClientCall) -> int:
 
 
 async def _quiesce(of: ClientInterface, call: ClientCall) -> Sequence[int]:
+    # No end of the services: IEEE 1275 has no such call, and the firmwares that have it, SLOF and VOF, answer after it.
     await of.store_tree(dt.TREE_ORIGIN_QUIESCE)
     return ()
 
@@ -77,6 +78,13 @@ SERVICES = (
     ClientService("exit", _exit, 0, 0, "6.3.2.5", note="powers the machine off"),
     ClientService("interpret", _interpret, None, None, "6.3.2.6", Support.PARTIAL, "no Forth but " + ", ".join(WORDS)),
     ClientService("milliseconds", _milliseconds, 0, 1, "6.3.2.7"),
-    ClientService("quiesce", _quiesce, 0, 0, "as in SLOF", note="stores the tree as the operating system will see it"),
+    ClientService(
+        "quiesce",
+        _quiesce,
+        0,
+        0,
+        "as in SLOF",
+        note="stores the tree as the operating system will see it; services go on after it",
+    ),
     ClientService("splitvisor,exception", _exception, 4, 0, "-", note="the firmware's own vectors report here"),
 )

@@ -51,9 +51,11 @@ async def _read_terminal(of: ClientInterface, instance: Instance, buffer: int, l
     wanted = min(length, terminal.MAX_TRANSFER)
     if instance.terminal is None:
         return FAILED
+    if not wanted:
+        return 0
     of.vm.memory.check(buffer, wanted)  # before input is taken that could not be delivered
     data = await terminal.get(of.vm, instance, wanted)
-    if not data and wanted:
+    if not data:
         return terminal.NOTHING_TO_READ
     await of.vm.memory.write(buffer, data)
     return len(data)
@@ -62,7 +64,7 @@ async def _read_terminal(of: ClientInterface, instance: Instance, buffer: int, l
 async def _write_terminal(of: ClientInterface, call: ClientCall, instance: Instance, buffer: int, length: int) -> int:
     if instance.terminal is None:
         return FAILED
-    data = await of.vm.memory.read(buffer, min(length, terminal.MAX_TRANSFER))
+    data = await of.take(buffer, min(length, terminal.MAX_TRANSFER))
     terminal.put(call.trap, instance.terminal, data)
     return len(data)
 

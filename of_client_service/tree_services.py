@@ -48,7 +48,7 @@ async def _getprop(of: ClientInterface, call: ClientCall) -> int:
     value = await _property(of, phandle, name)
     if value is None:
         return FAILED
-    await of.vm.memory.write(buffer, value[:length])
+    await of.give(buffer, value[:length])
     return len(value)
 
 
@@ -61,7 +61,7 @@ async def _nextprop(of: ClientInterface, call: ClientCall) -> int:
         name = package.following(await of.string(previous, MAX_NAME) if previous else "")
     except KeyError:
         return FAILED
-    await of.vm.memory.write(buffer, (name or "").encode("latin-1") + b"\0")
+    await of.give(buffer, (name or "").encode("latin-1") + b"\0")
     return NO_MORE if name is None else FOUND
 
 
@@ -74,7 +74,7 @@ async def _setprop(of: ClientInterface, call: ClientCall) -> int:
     if name in ("phandle", "linux,phandle") or (package is of.chosen and name in INITRD_BOUNDS and length not in (4, 8)):
         return FAILED
     try:
-        of.tree.set(package, name, await of.vm.memory.read(buffer, length))
+        of.tree.set(package, name, await of.take(buffer, length))
     except TreeFullError:
         return FAILED
     return length
@@ -106,7 +106,7 @@ def _instance_to_package(of: ClientInterface, call: ClientCall) -> int:
 async def _give_text(of: ClientInterface, text: str, buffer: int, length: int) -> int:
     """Store text, cut to length, with a NUL where there is room; return the whole length without the NUL."""
     data = text.encode("latin-1")
-    await of.vm.memory.write(buffer, (data + b"\0")[:length])
+    await of.give(buffer, (data + b"\0")[:length])
     return len(data)
 
 

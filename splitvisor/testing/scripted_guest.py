@@ -150,11 +150,11 @@ class ScriptedGuest:
     def client(self, service: str, *arguments: Argument, returns: int = 1) -> tuple[int, ...]:
         """Call a service of the Open Firmware client interface; return its words.
 
-        Raises GuestError if there is no such service, or after the guest has called `quiesce`.
+        Raises GuestError if there is no such service.
         """
         result, words = self._call_with_block(Hcall.H_OF_CLIENT, service, arguments, returns)
         if result != H.SUCCESS:
-            raise GuestError(f"the client interface has no service {service!r}, or was quiesced")
+            raise GuestError(f"the client interface has no service {service!r}")
         return words
 
     def property(self, path: str, name: str) -> bytes | None:

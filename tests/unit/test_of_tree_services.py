@@ -53,6 +53,60 @@ def test_paths_are_cut_to_the_buffer_and_the_whole_length_is_returned(client: Cl
     assert client.peek(BUFFER, 10) == b"/vdevice##"
 
 
+FAR = 0xFFFF_FFFF
+"""No RAM."""
+
+
+@pytest.mark.parametrize("buffer", [0, FAR, RAM_BYTES, RAM_BYTES - 1])
+@pytest.mark.parametrize(
+    ("service", "arguments", "answer"),
+    [
+        ("getprop", ("/chosen", "bootargs"), len(b"quiet\0")),
+        ("canon", ("console",), len("/vdevice/vty@71000000")),
+        ("package-to-path", ("/chosen",), len("/chosen")),
+        ("instance-to-path", ("stdout",), len("/vdevice/vty@71000000")),
+        ("setprop", ("/chosen", "new"), 0),
+        ("read", ("stdin",), 0),
+        ("write", ("stdout",), 0),
+    ],
+)
+def test_a_buffer_of_no_bytes_may_be_anywhere(
+    client: Client, service: str, arguments: tuple[str, ...], answer: int, buffer: int
+) -> None:
+    given = [_handle(client, each) if number == 0 and service != "canon" else each for number, each in enumerate(arguments)]
+    assert client.call(service, *given, buffer, 0) == answer
+    # With room for a byte it must be there.
+    if service != "read":
+        assert (client.call(service, *given, buffer, 1) == -1) == (buffer in (FAR, RAM_BYTES))
+
+
+@pytest.mark.parametrize("buffer", [FAR, RAM_BYTES, RAM_BYTES - 4])
+def test_a_buffer_that_is_too_short_in_ram_gets_nothing(client: Client, buffer: int) -> None:
+    client.poke(RAM_BYTES - 4, b"####")
+    for service, given in (("getprop", (client.find("/chosen"), "bootargs")), ("canon", ("console",))):
+        assert client.call(service, *given, buffer, 256) == -1
+    assert client.call("nextprop", client.find("/chosen"), "", buffer) == -1
+    assert client.peek(RAM_BYTES - 4, 4) == b"####"
+
+
+@pytest.mark.parametrize("method", ["read", "write"])
+def test_methods_of_terminals_take_a_buffer_of_no_bytes_anywhere(client: Client, method: str) -> None:
+    assert client.call_all("call-method", method, _handle(client, "stdout"), 0, FAR, returns=2) == (0, 0)
+
+
+def test_services_go_on_after_quiesce(client: Client) -> None:
+    client.call_all("quiesce", returns=0)
+    chosen = client.find("/chosen")
+    assert client.call("getprop", chosen, "bootargs", BUFFER, 6) == 6
+    assert client.call("claim", 0x60_0000, 0x1000, 0) == 0x60_0000
+    assert client.call("setprop", chosen, "late", BUFFER, 4) == 4
+
+
+def _handle(client: Client, name: str) -> int:
+    """The phandle of a path, or the ihandle that /chosen has under a name."""
+    return client.find(name) if name.startswith("/") else int.from_bytes(client.read_property("/chosen", name), "big")
+
+
 def test_a_walk_by_child_peer_and_parent_meets_every_node_once(client: Client) -> None:
     root = client.call("peer", 0)
     met, pending = [], [root]
