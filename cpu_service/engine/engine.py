@@ -21,16 +21,13 @@ from unicorn.unicorn_const import (
     UC_CTL_IO_WRITE,
     UC_CTL_TB_FLUSH,
     UC_CTL_TLB_FLUSH,
-    UC_ERR_EXCEPTION,
     UC_HOOK_INTR,
-    UC_HOOK_TLB_FILL,
-    UC_MEM_FETCH,
-    UC_TLB_CPU,
-    UC_TLB_VIRTUAL,
 )
 
-from cpu_service.engine import layout, native
+from cpu_service.engine import code_tracking, layout, native
+from cpu_service.engine.code_tracking import CodePages
 from cpu_service.engine.fast_path import HOOK, RUN, FastPath
+from cpu_service.engine.interpose import loaded_unicorn
 from cpu_service.engine.state import CpuState, SavedState
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.processor import PVR_POWER8, TIMEBASE_HZ
@@ -51,30 +48,22 @@ _LPCR_LPES = 0xC  # Without it an external interrupt wants hypervisor mode and a
 _MMU_HASH_2_07 = 0x0001_0004
 _DECREMENTER_UNDERFLOW_LEVEL = 1 << 2 | 1 << 4
 """The interrupt stays pending until the guest writes the decrementer anew, as on every 64-bit server processor."""
-_EXCEPTION_PROGRAM, _EXCEPTION_SYSTEM_CALL = 6, 8
+_EXCEPTION_MACHINE_CHECK, _EXCEPTION_PROGRAM, _EXCEPTION_SYSTEM_CALL = 1, 6, 8
 _PRIVILEGED_REGISTER = 0x32
 _INTERRUPT_HARD = 2
 _DECREMENTER_BITS = 32
+_REAL_ADDRESS = (1 << 60) - 1
 _MTSPR_DECR = 0x7C16_03A6
 _MTSPR_MASK = 0xFC1F_FFFF
 _SC_1 = (0x4400_0022).to_bytes(4, "big")
 _SLBMTE_R4_R3 = (0x7C80_1B24).to_bytes(4, "big")
 _SLB_VALID = 1 << 27
-_PROGRAM_VECTOR, _SCRATCH = 0x700, 0x1000
+_PROGRAM_VECTOR, _SCRATCH = 0x700, code_tracking.SCRATCH
 """Where a page size that there is not leads, and where instructions of our own are for a moment."""
 
+_TLB_FILL, _OWN_TLB_FILL = "ppc64_v3_handle_mmu_fault", "mmu_fault"
+
 _HandlerType = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
-
-
-class _TlbEntry(ctypes.Structure):
-    """uc_tlb_entry."""
-
-    _fields_ = (("paddr", ctypes.c_uint64), ("perms", ctypes.c_int))
-
-
-_FillType = ctypes.CFUNCTYPE(
-    ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.POINTER(_TlbEntry), ctypes.c_void_p
-)
 
 
 class GuestFaultError(Exception):
@@ -107,14 +96,16 @@ class Engine:
         self._interrupt_request = ctypes.c_uint32.from_address(where.cpu + layout.INTERRUPT_REQUEST)
         self._exception_index = ctypes.c_int32.from_address(where.cpu + layout.EXCEPTION_INDEX)
         self._failure: BaseException | None = None
-        self._virtual_tlb = False
         self._delivered: Counter[int] = Counter()
         self._bind(where)
         self._become_papr_cpu(where.handle, where.env, len(table))
         self._pristine = SavedState()
         self._pristine.copy_from(self.state)
+        self._code_pages = CodePages(len(ram))
         self._hook()
+        self._fill_tlb_ourselves(where)
         self.reset()
+        self._prove_that_changed_code_runs()
 
     def _bind(self, where: layout.EngineAddresses) -> None:
         """Prepare the C calls. Short ones keep the GIL: giving it away costs more than they do."""
@@ -132,14 +123,17 @@ class Engine:
         cpu_class = ctypes.c_uint64.from_address(where.cpu + layout.CPU_CLASS).value
         ctypes.c_uint32.from_address(cpu_class + layout.DECREMENTER_BITS).value = _DECREMENTER_BITS
         do_interrupt = ctypes.c_uint64.from_address(cpu_class + layout.DO_INTERRUPT).value
+        self._code_written = ctypes.PYFUNCTYPE(None, ctypes.POINTER(FastPath), ctypes.c_uint64, ctypes.c_uint64)(
+            native.address("code_written")
+        )
         self._do_interrupt = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(do_interrupt)
 
     def _become_papr_cpu(self, handle: int, env: int, table_size: int) -> None:
-        """POWER8 without hypervisor mode: real addresses are guest-physical, the page table comes from SDR1."""
+        """POWER8 below a hypervisor, whose registers and instructions therefore trap; the page table comes from SDR1."""
         ctypes.c_uint8.from_address(handle + layout.NO_EXIT_REQUEST).value = 1
         self._uc.ctl_exits_enabled(True)
         ctypes.c_uint64.from_address(env + layout.MSR_MASK).value &= ~_MSR_HV
-        ctypes.c_uint8.from_address(env + layout.HAS_HV_MODE).value = 0
+        ctypes.c_uint8.from_address(env + layout.HAS_HV_MODE).value = 1
         ctypes.c_uint32.from_address(env + layout.MMU_MODEL).value = _MMU_HASH_2_07
         self.state.msr.value &= ~_MSR_HV
         spr = self.state.spr
@@ -188,7 +182,7 @@ class Engine:
         add = ctypes.CDLL(binding.uclib._name).uc_hook_add
         pointer, number64 = ctypes.c_void_p, ctypes.c_uint64
         add.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer, number64, number64]
-        handler, fill = self._callbacks = (_HandlerType(self._make_handler()), _FillType(self._fill_real_mode))
+        handler = self._callback = _HandlerType(self._make_handler())
         self.fast_path = FastPath(
             gpr=self.state.address + layout.GPR,
             msr=ctypes.addressof(self.state.msr),
@@ -209,13 +203,25 @@ class Engine:
             table=ctypes.addressof(self._buffers[1]),
             entries=len(self._buffers[1]) // PAGE_TABLE_ENTRY_BYTES,
             ram_bytes=self._ram_size,
+            env=self.state.address,
+            spr=self.state.address + layout.SPR,
+            ram=ctypes.addressof(self._buffers[0]),
+            pages=self._code_pages.address,
+            fast_tlbs=self.state.address + layout.FAST_TLBS,
         )
         """What the native part of the hook works on."""
         self._run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(FastPath), ctypes.POINTER(ctypes.c_uint64))(native.address(RUN))
-        hooks = ((UC_HOOK_INTR, native.address(HOOK)), (UC_HOOK_TLB_FILL, ctypes.cast(fill, pointer).value))
-        self._hook_numbers = [ctypes.c_size_t() for _ in hooks]
-        for number, (kind, callback) in zip(self._hook_numbers, hooks, strict=True):
-            add(self._handle, ctypes.byref(number), kind, callback, ctypes.byref(self.fast_path), 1, 0)
+        self._hook_number = ctypes.c_size_t()
+        add(self._handle, ctypes.byref(self._hook_number), UC_HOOK_INTR, native.address(HOOK), ctypes.byref(self.fast_path), 1, 0)
+
+    def _fill_tlb_ourselves(self, where: layout.EngineAddresses) -> None:
+        """Put our own function into the CPU's class: it serves real mode, and passes on what is translated."""
+        cpu_class = ctypes.c_uint64.from_address(where.cpu + layout.CPU_CLASS).value
+        fill = ctypes.c_uint64.from_address(cpu_class + layout.HANDLE_MMU_FAULT)
+        if fill.value not in (loaded_unicorn().address(_TLB_FILL), native.address(_OWN_TLB_FILL)):
+            raise layout.UnsupportedEngineError("its TLB is filled by an unknown function")
+        fill.value = native.address(_OWN_TLB_FILL)
+        code_tracking.install()
 
     def answer_page_table_calls(self, native: bool) -> None:
         """Let the native part carry out what it can of H_ENTER and H_REMOVE; on_hypercall gets the rest, or all."""
@@ -244,6 +250,8 @@ class Engine:
             try:
                 if number == _EXCEPTION_SYSTEM_CALL and error_code.value == 1:
                     self.on_hypercall()
+                elif number == _EXCEPTION_MACHINE_CHECK:
+                    self._check_stop()
                 elif not (
                     number == _EXCEPTION_PROGRAM and error_code.value == _PRIVILEGED_REGISTER and self._decrementer_written()
                 ):
@@ -257,6 +265,16 @@ class Engine:
 
         return handle
 
+    def _check_stop(self) -> None:
+        """The native part delivers a machine check that the guest can take."""
+        state = self.state
+        state.nip.value -= 4
+        fetch = state.error_code.value
+        address = state.nip.value if fetch else state.spr[layout.SPR_DAR]
+        what = f"{'fetched an instruction from' if fetch else 'accessed'} real address {address:#x}, where nothing is"
+        why = "has no handler at 0x200" if state.msr.value & MSR_ME else "had machine checks disabled (MSR[ME] is 0)"
+        raise GuestFaultError(f"the guest {what}, and {why}: at {state.nip.value:#x}")
+
     def vector(self, exception: int) -> int:
         """Return the address that an exception of the engine's number goes to; 0 when there is none."""
         if exception >= layout.EXCP_VECTORS_COUNT:
@@ -267,32 +285,30 @@ class Engine:
         """Carry out a supervisor's mtspr DEC; False when the exception is about something else."""
         if self.state.msr.value & MSR_PR:
             return False
-        raw = (ctypes.c_ubyte * 4)()
-        if self._vmem_read(self._handle, self.state.nip.value - 4, UC_PROT_EXEC, raw, 4):
-            return False
-        word = int.from_bytes(raw, "little" if self.state.msr.value & MSR_LE else "big")
+        word = self._instruction(self.state.nip.value - 4)
         if word & _MTSPR_MASK != _MTSPR_DECR:
             return False
         self.on_decrementer(self.state.gpr[word >> 21 & 31] & 0xFFFF_FFFF)
         return True
 
-    def _fill_real_mode(self, _uc: Any, address: int, access: int, entry: Any, _data: Any) -> bool:
-        """Real mode is identity, and no page both executed and written: every store to such a page stays slow for ever."""
-        physical = address & 0x0FFF_FFFF_FFFF_F000
-        if self.state.msr.value & (MSR_IR | MSR_DR) or physical >= self._ram_size:
-            return False
-        entry.contents.paddr = physical
-        entry.contents.perms = UC_PROT_READ | UC_PROT_EXEC if access == UC_MEM_FETCH else UC_PROT_READ | UC_PROT_WRITE
-        return True
+    def _instruction(self, address: int) -> int:
+        """Return the loaded vCPU's instruction at an effective address; 0, which is illegal, when it cannot be read."""
+        raw, msr = (ctypes.c_ubyte * 4)(), self.state.msr.value
+        if msr & MSR_IR:
+            if self._vmem_read(self._handle, address, UC_PROT_EXEC, raw, 4):
+                return 0
+        else:
+            address &= _REAL_ADDRESS
+            raw = (ctypes.c_ubyte * 4)(*self._buffers[0][address : address + 4])
+        return int.from_bytes(raw, "little" if msr & MSR_LE else "big")
 
     def reset(self) -> None:
-        """Power-on state: registers, translated code, TLB; real mode's own TLB until the guest turns translation on."""
+        """Power-on state: registers, translated code, TLB."""
         ctypes.memmove(self.state.address, self._pristine.address, layout.ENV_SIZE)
         self._interrupt_request.value = 0
         self._ctl(self._handle, UC_CTL_TB_FLUSH | UC_CTL_IO_WRITE << 30)
-        self._uc.ctl_set_tlb_mode(UC_TLB_VIRTUAL)
-        self._virtual_tlb = True
         self.flush_tlb()
+        self._code_pages.clear()
 
     def load(self, saved: SavedState) -> None:
         """Make a saved vCPU the loaded one."""
@@ -323,30 +339,41 @@ class Engine:
 
         The CPU itself tells: it executes slbmte for each. Before the guest runs; RAM stays as it is, vCPUs are reset.
         """
-        ram, on_hypercall = memoryview(self._buffers[0]).cast("B"), self.on_hypercall
         learnt: dict[int, int] = {}
-        kept = {start: bytes(ram[start : start + 8]) for start in (_PROGRAM_VECTOR, _SCRATCH)}
-        ram[_PROGRAM_VECTOR : _PROGRAM_VECTOR + 4] = _SC_1
-        ram[_SCRATCH : _SCRATCH + 8] = _SLBMTE_R4_R3 + _SC_1
-        self.on_hypercall = self.stop
-        self.reset()
-        try:
-            for encoding in range(0, layout.SLB_PAGE_SIZE + 1, 0x10):
-                if encoding & ~layout.SLB_PAGE_SIZE:
-                    continue
-                self.set_msr(MSR_SF | MSR_ME)
-                self.state.slb[2] = 0
-                self.state.gpr[3], self.state.gpr[4] = _SLB_VALID, encoding
-                self.state.nip.value = _SCRATCH
-                self.run(1)
+        for encoding in range(0, layout.SLB_PAGE_SIZE + 1, 0x10):
+            if not encoding & ~layout.SLB_PAGE_SIZE:
+                self._try_out({_PROGRAM_VECTOR: _SC_1, _SCRATCH: _SLBMTE_R4_R3 + _SC_1}, {3: _SLB_VALID, 4: encoding})
                 if self.state.slb[2]:
                     learnt[encoding] = self.state.slb[2]
+        self.reset()
+        return learnt
+
+    def _prove_that_changed_code_runs(self) -> None:
+        """Let the CPU rewrite two functions of a page that it has called: stores that it misses would break a guest at random."""
+        self._try_out(code_tracking.PROGRAM, code_tracking.REGISTERS)
+        if not code_tracking.is_right(self.state.gpr):
+            raise layout.UnsupportedEngineError("it goes on to run code that a guest has changed")
+        self.reset()
+
+    def _try_out(self, program: Mapping[int, bytes], registers: Mapping[int, int]) -> None:
+        """Reset, run code from _SCRATCH to its hypercall in real mode, and put RAM back as it was; state has what came out."""
+        ram, on_hypercall = memoryview(self._buffers[0]).cast("B"), self.on_hypercall
+        kept = {start: bytes(ram[start : start + len(code)]) for start, code in program.items()}
+        self.reset()
+        self.on_hypercall = self.stop
+        try:
+            for start, code in program.items():
+                ram[start : start + len(code)] = code
+            for number, value in registers.items():
+                self.state.gpr[number] = value
+            self.set_msr(MSR_SF | MSR_ME)
+            self.state.nip.value = _SCRATCH
+            self.run(1)
         finally:
             self.on_hypercall = on_hypercall
             for start, data in kept.items():
-                ram[start : start + 8] = data
-            self.reset()
-        return learnt
+                ram[start : start + len(data)] = data
+            self._ctl(self._handle, UC_CTL_TB_FLUSH | UC_CTL_IO_WRITE << 30)
 
     def set_msr(self, value: int) -> None:
         """Write the loaded vCPU's MSR with all that follows from it."""
@@ -365,14 +392,7 @@ class Engine:
 
     def invalidate_code(self, address: int, length: int) -> None:
         """Forget code translated from length bytes of RAM at a physical address; only from the engine's thread."""
-        if not length:
-            return
-        msr = self.state.msr.value
-        if msr & MSR_IR:  # Unicorn takes an effective address: real mode makes it the physical one.
-            self.set_msr(msr & ~MSR_IR)
-        self._uc.ctl_remove_cache(address, address + length)
-        if msr & MSR_IR:
-            self.set_msr(msr)
+        self._code_written(self.fast_path, address, length)
 
     def stop(self) -> None:
         """Make run() return after the present block; from any thread. A stop that comes just before run() may be missed."""
@@ -392,18 +412,9 @@ class Engine:
                 failure, self._failure = self._failure, None
                 raise failure
             if code:
-                self._recover(code)
+                raise GuestFaultError(f"{binding.uclib.uc_strerror(code).decode()} at {self.state.nip.value:#x}")
             if fast_path.stopping:
                 break
-
-    def _recover(self, code: int) -> None:
-        """Translation was turned on: from here the CPU's own MMU does the work. Anything else is the guest's end."""
-        if code == UC_ERR_EXCEPTION and self._virtual_tlb and self.state.msr.value & (MSR_IR | MSR_DR):
-            self._uc.ctl_set_tlb_mode(UC_TLB_CPU)
-            self._virtual_tlb = False
-            self.flush_tlb()
-            return
-        raise GuestFaultError(f"{binding.uclib.uc_strerror(code).decode()} at {self.state.nip.value:#x}")
 
 
 def _unconnected() -> None:

@@ -41,6 +41,12 @@ class FastPath(ctypes.Structure):
         ("removed", ctypes.c_uint64),
         ("hints", ctypes.c_uint64),
         ("delivered", ctypes.c_uint64 * EXCEPTIONS),
+        ("env", ctypes.c_uint64),
+        ("spr", ctypes.c_uint64),
+        ("ram", ctypes.c_uint64),
+        ("pages", ctypes.c_uint64),
+        ("fast_tlbs", ctypes.c_uint64),
+        ("machine_checks", ctypes.c_uint64),
         ("enabled", ctypes.c_uint64),
         ("stopping", ctypes.c_uint32),
     )

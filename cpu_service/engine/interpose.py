@@ -106,10 +106,13 @@ class Library:
 
         Returns the address of the library's own function.
 
-        Raises UnsupportedEngineError when the function has no slot, or the slot does not lead to it.
+        Raises UnsupportedEngineError when the function has no slot, or the slot does not lead to it; ValueError when it has
+        another replacement already.
         """
         original = self.address(name)
         slot = self._slot(name)
+        if self._replaced.get(name, replacement) != replacement:
+            raise ValueError(f"{name} has a replacement already")
         expected = self._replaced.get(name, original)
         if slot.value != replacement:
             if slot.value != expected and not self._is_lazy(name, slot.value):

@@ -34,6 +34,8 @@ ENV = 40384
 DO_INTERRUPT = 16
 DECREMENTER_BITS = 304
 """Of the large decrementer; with 32 there is none, and reads are not sign-extended."""
+HANDLE_MMU_FAULT = 328
+"""The function that fills the TLB, of PowerPCCPUClass."""
 
 # CPUPPCState ("env")
 FAST_TLBS = -176

@@ -235,8 +235,50 @@ def test_a_guests_own_stores_to_code_are_noticed() -> None:
 
 def test_access_to_nothing_is_a_fault_with_its_place() -> None:
     machine = ppc.BareMachine()
-    with pytest.raises(GuestFaultError, match=r"at 0x1014$"):
-        machine.execute(*ppc.li64(5, 1 << 32), ppc.ld(4, 0, 5))
+    with pytest.raises(GuestFaultError, match=r"accessed real address 0x100000008, .* no handler at 0x200: at 0x1014$"):
+        machine.execute(*ppc.li64(5, 1 << 32), ppc.ld(4, 8, 5))
+
+
+LOAD, STORE = ppc.ld(4, 8, 5), ppc.std(4, 8, 5)
+FETCH = ppc.mtspr(ppc.SPR_CTR, 5), 0x4E80_0420  # bctr
+NOWHERE = 1 << 32
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "cause"),
+    [((LOAD,), 0x1014, 0x20_0000), ((STORE,), 0x1014, 0x20_0000), (FETCH, NOWHERE, 0x4_0000)],
+    ids=["load", "store", "fetch"],
+)
+def test_access_to_nothing_is_a_machine_check_that_a_guest_can_take(words: tuple[int, ...], place: int, cause: int) -> None:
+    """SRR1 and DSISR tell what POWER8's tell: an error of a load or store (bit 42 of SRR1, 48 of DSISR), or of a fetch."""
+    machine = ppc.BareMachine()
+    machine.place(0x200, ppc.li(4, 77), *machine.END)
+    machine.execute(*ppc.li64(5, NOWHERE), *words)
+    state = machine.engine.state
+    assert machine.hypercalls[-1][1] == 77
+    assert state.spr[layout.SPR_SRR0] == place
+    assert state.spr[layout.SPR_SRR1] == MSR_SF | MSR_ME | cause
+    assert state.msr.value & MSR_ME == 0, "until the guest has dealt with it"
+    if cause == 0x20_0000:
+        assert (state.spr[layout.SPR_DAR], state.spr[layout.SPR_DSISR]) == (NOWHERE + 8, 0x8000)
+    assert machine.engine.exceptions[1] == 1
+
+
+def test_a_guest_goes_on_after_a_machine_check() -> None:
+    """Firmware probes memory in this way."""
+    machine = ppc.BareMachine()
+    skip = ppc.mfspr(8, ppc.SPR_SRR0), ppc.addi(8, 8, 4), ppc.mtspr(ppc.SPR_SRR0, 8), ppc.RFID
+    machine.place(0x200, *skip)
+    machine.execute(*ppc.li64(5, NOWHERE), ppc.li(4, 3), LOAD, ppc.addi(4, 4, 1), LOAD, ppc.addi(4, 4, 1))
+    assert machine.hypercalls[-1][1] == 5
+
+
+@pytest.mark.parametrize(("words", "what"), [((LOAD,), "accessed real address 0x100000008"), (FETCH, "fetched an instruction")])
+def test_a_machine_check_in_a_machine_check_ends_the_guest_and_names_the_address(words: tuple[int, ...], what: str) -> None:
+    machine = ppc.BareMachine()
+    machine.place(0x200, *words)
+    with pytest.raises(GuestFaultError, match=rf"{what}.*machine checks disabled \(MSR\[ME\] is 0\): at 0x"):
+        machine.execute(*ppc.li64(5, NOWHERE), *words)
 
 
 def test_hash_table_above_ram_is_out_of_the_guests_reach() -> None:
@@ -324,6 +366,23 @@ def test_reset_returns_to_the_power_on_state() -> None:
     machine.place(0x1000, ppc.li(4, 3), *machine.END)
     machine.run(0x1000)
     assert machine.hypercalls[-1][1] == 3, "code translated before the reset is gone, and so is its translation of addresses"
+
+
+SPR_HSPRG0, SPR_LPIDR, SPR_HRMOR, SPR_PTCR = 304, 319, 313, 464
+
+
+@pytest.mark.parametrize("spr", [layout.SPR_LPCR, SPR_LPIDR, SPR_HRMOR, SPR_HSPRG0, SPR_PTCR, layout.SPR_HDECR])
+@pytest.mark.parametrize("write", [False, True], ids=["read", "write"])
+def test_a_hypervisors_register_is_privileged(spr: int, write: bool) -> None:
+    """LPCR without LPES let the next external interrupt abort the process."""
+    machine = ppc.BareMachine()
+    machine.place(0x700, ppc.li(4, 77), *machine.END)
+    state = machine.engine.state
+    before = state.spr[spr]
+    machine.execute(ppc.li(4, 1), ppc.mtspr(spr, 4) if write else ppc.mfspr(4, spr))
+    assert machine.hypercalls[-1][1] == 77
+    assert (state.spr[layout.SPR_SRR0], state.spr[layout.SPR_SRR1] & 0xF_0000) == (0x1004, 0x4_0000), "privileged instruction"
+    assert state.spr[spr] == before
 
 
 def test_hypervisor_mode_does_not_exist() -> None:

@@ -15,9 +15,9 @@ from cpu_service.engine.interpose import Library, loaded_unicorn
 from cpu_service.engine.layout import UnsupportedEngineError
 from tests import ppc
 
-FUNCTION = "tb_gen_code_ppc64"
-"""Translates a block: (CPUState *, pc, cs_base, flags, cflags)."""
-_Function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_int)
+FUNCTION = "gen_intermediate_code_ppc64"
+"""Decodes a block: (CPUState *, TranslationBlock *, max_insns). A block's first word is its address."""
+_Function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
 RTLD_LAZY = 1
 
 
@@ -26,16 +26,16 @@ class Watched:
 
     def __init__(self) -> None:
         self.addresses: list[int] = []
-        self._callback = _Function(self._translate)
+        self._callback = _Function(self._decode)
         self.entry = ctypes.cast(self._callback, ctypes.c_void_p).value or 0
-        self.original: Callable[..., int] = lambda *_: 0
+        self.original: Callable[..., None] = lambda *_: None
 
     def install(self) -> None:
         self.original = _Function(loaded_unicorn().replace(FUNCTION, self.entry))
 
-    def _translate(self, cpu: int, pc: int, *rest: int) -> int:
-        self.addresses.append(pc)
-        return self.original(cpu, pc, *rest)
+    def _decode(self, cpu: int, block: int, instructions: int) -> None:
+        self.addresses.append(ctypes.c_uint64.from_address(block).value)
+        self.original(cpu, block, instructions)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_replacement_gets_the_librarys_own_calls_until_it_is_taken_back(watche
     watched.install()
     machine.execute(ppc.li(4, 2))
     assert watched.addresses[0] == 0x1000
-    assert machine.hypercalls[-1][1] == 2, "and what it returns counts"
+    assert machine.hypercalls[-1][1] == 2, "and what it does counts"
     loaded_unicorn().restore(FUNCTION)
     watched.addresses.clear()
     machine.execute(ppc.li(4, 3))
@@ -76,7 +76,7 @@ def test_every_engine_of_the_process_has_the_replacement(watched: Watched) -> No
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("tb_gen_cod_ppc64", "it has no function tb_gen_cod_ppc64"), ("uc_open", "it does not call uc_open through a slot")],
+    [("gen_intermediate_cod", "it has no function gen_intermediate_cod"), ("uc_open", "it does not call uc_open through a slot")],
 )
 def test_what_cannot_be_replaced_is_refused_in_one_line(name: str, message: str) -> None:
     with pytest.raises(UnsupportedEngineError, match=message) as raised:
@@ -86,8 +86,16 @@ def test_what_cannot_be_replaced_is_refused_in_one_line(name: str, message: str)
 
 
 def test_the_end_of_a_longer_name_is_no_name() -> None:
-    with pytest.raises(UnsupportedEngineError, match="no function gen_code_ppc64"):
-        loaded_unicorn().replace("gen_code_ppc64", 0x1234)
+    with pytest.raises(UnsupportedEngineError, match="no function intermediate_code_ppc64"):
+        loaded_unicorn().replace("intermediate_code_ppc64", 0x1234)
+
+
+def test_a_function_has_one_replacement(watched: Watched) -> None:
+    watched.install()
+    with pytest.raises(ValueError, match=f"{FUNCTION} has a replacement already"):
+        loaded_unicorn().replace(FUNCTION, watched.entry + 1)
+    loaded_unicorn().restore(FUNCTION)
+    loaded_unicorn().replace(FUNCTION, watched.entry)
 
 
 def test_a_slot_that_somebody_else_has_written_is_refused(watched: Watched) -> None:

@@ -7,16 +7,18 @@
  * Runs on the vCPU thread, without Python's lock. ../fast_path.py has the same structure.
  */
 
-#include "native.h"
+#include "fast_path.h"
 
-enum { PROGRAM = 6, SYSTEM_CALL = 8, PRIVILEGED_REGISTER = 0x32, HYPERCALL = 1 };
+enum { MACHINE_CHECK = 1, PROGRAM = 6, SYSTEM_CALL = 8, PRIVILEGED_REGISTER = 0x32, HYPERCALL = 1 };
+enum { SPR_SRR1 = 27 };
 enum { H_REMOVE = 0x04, H_ENTER = 0x08 };
-enum { EXCEPTIONS = 128 };
 enum { ENTRY_WORDS = 2, GROUP_ENTRIES = 8 };
 enum { SLB_ENTRIES = 64, SLB_ENTRY_WORDS = 3 };
 enum { VPN_SHIFT = 23, AVPN_SHIFT = 7, HASH_BITS = 11 };
 
-#define MSR_PR (1UL << 14)
+#define MACHINE_CHECK_VECTOR 0x200
+#define SRR1_LOAD_STORE 0x200000UL
+#define SRR1_FETCH 0x40000UL
 #define EXACT (1UL << 39)
 #define AVPN (1UL << 31)
 #define ANDCOND (1UL << 30)
@@ -38,27 +40,7 @@ enum { VPN_SHIFT = 23, AVPN_SHIFT = 7, HASH_BITS = 11 };
 #define SLB_VALID 0x08000000UL
 #define SLB_FLAGS 0xFFFUL
 
-struct fast_path {
-    u64 *gpr, *msr, *nip;
-    int *error_code, *exception_index;
-    void *cpu;
-    void (*do_interrupt)(void *cpu);
-    void (*tlb_flush)(void *cpu);
-    void (*tlb_flush_page)(void *cpu, u64 address, u16 modes);
-    u64 *slb;
-    u8 *tlb_descriptions; /* of each MMU mode, tlb_description_size bytes */
-    u64 tlb_description_size, modes;
-    void (*slow)(void *uc, u32 number, void *self);
-    int (*emu_start)(void *uc, u64 begin, u64 until, u64 timeout, u64 count);
-    void *uc;
-    u64 *table; /* big endian */
-    u64 entries, ram_bytes;
-    u64 entered, removed; /* calls so far */
-    u64 hints;            /* priority hints so far */
-    u64 delivered[EXCEPTIONS];
-    u64 enabled; /* 0: the slow path gets every hypercall */
-    volatile u32 stopping; /* ends run(); set by any thread */
-};
+_Thread_local struct fast_path *running __attribute__((tls_model("initial-exec")));
 
 #define be64(word) __builtin_bswap64(word)
 
@@ -153,14 +135,34 @@ static int remove(struct fast_path *self)
 /* Run until something stops it, or for so many hints. Returns Unicorn's error; *hints: how many are left. */
 EXPORT int run_guest(struct fast_path *self, u64 *hints)
 {
-    for (; *hints; --*hints) {
-        int error = self->emu_start(self->uc, *self->nip, 0, 0, 0);
+    struct fast_path *outer = running;
+    int error = 0;
 
+    running = self;
+    for (; *hints; --*hints) {
+        error = self->emu_start(self->uc, *self->nip, 0, 0, 0);
         if (error || self->stopping)
-            return error;
+            break;
         self->hints++;
     }
-    return 0;
+    running = outer;
+    return error;
+}
+
+/* An access to what is not there. Without a handler, and when the guest takes none, it is the guest's end. */
+static int machine_check(struct fast_path *self)
+{
+    u64 cause = *self->error_code ? SRR1_FETCH : SRR1_LOAD_STORE;
+
+    self->machine_checks++;
+    if (!(*self->msr & MSR_ME) || !*(u32 *)(self->ram + MACHINE_CHECK_VECTOR))
+        return 0;
+    self->delivered[MACHINE_CHECK]++;
+    *self->nip -= 4;
+    *self->exception_index = MACHINE_CHECK;
+    self->do_interrupt(self->cpu);
+    self->spr[SPR_SRR1] |= cause;
+    return 1;
 }
 
 /* The hook. */
@@ -176,6 +178,9 @@ EXPORT void exception_hook(void *uc, u32 number, struct fast_path *self)
         self->slow(uc, number, self);
     } else if (number == PROGRAM && *self->error_code == PRIVILEGED_REGISTER) {
         self->slow(uc, number, self);
+    } else if (number == MACHINE_CHECK) {
+        if (!machine_check(self))
+            self->slow(uc, number, self);
     } else {
         if (number < EXCEPTIONS)
             self->delivered[number]++;

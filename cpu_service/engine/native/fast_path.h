@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What the native part of an engine works on. ../fast_path.py has the same structure.
+ */
+
+#ifndef FAST_PATH_H
+#define FAST_PATH_H
+
+#include "native.h"
+
+enum { EXCEPTIONS = 128 };
+
+#define MSR_PR (1UL << 14)
+#define MSR_ME (1UL << 12)
+#define MSR_IR (1UL << 5)
+#define MSR_DR (1UL << 4)
+
+struct code_page;
+
+struct fast_path {
+    u64 *gpr, *msr, *nip;
+    int *error_code, *exception_index;
+    void *cpu;
+    void (*do_interrupt)(void *cpu);
+    void (*tlb_flush)(void *cpu);
+    void (*tlb_flush_page)(void *cpu, u64 address, u16 modes);
+    u64 *slb;
+    u8 *tlb_descriptions; /* of each MMU mode, tlb_description_size bytes */
+    u64 tlb_description_size, modes;
+    void (*slow)(void *uc, u32 number, void *self);
+    int (*emu_start)(void *uc, u64 begin, u64 until, u64 timeout, u64 count);
+    void *uc;
+    u64 *table; /* big endian */
+    u64 entries, ram_bytes;
+    u64 entered, removed; /* calls so far */
+    u64 hints;            /* priority hints so far */
+    u64 delivered[EXCEPTIONS];
+    u8 *env;
+    u64 *spr;
+    u8 *ram;
+    struct code_page *pages; /* of all RAM */
+    u64 *fast_tlbs;          /* of each MMU mode: mask, table */
+    u64 machine_checks;      /* accesses to what is not there, so far */
+    u64 enabled; /* 0: the slow path gets every hypercall */
+    volatile u32 stopping; /* ends run(); set by any thread */
+};
+
+/* The engine whose guest this thread runs; none between runs, and none for an engine that is not ours. */
+extern _Thread_local struct fast_path *running __attribute__((tls_model("initial-exec")));
+
+#endif
