@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from splitvisor.declarations.session import Session, Vm
+from splitvisor.process.signals import end_quietly
 from splitvisor.service.names import BACKEND_NAME, BACKEND_NAME_RULE
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Backend:
         return servicer.close
 
     def serve(self, arguments: Sequence[str] | None = None) -> NoReturn:
-        """Run as a service until SIGTERM or SIGINT, then exit: 0, 2 for bad usage, 4 if it could not start.
+        """Run as a service until SIGTERM, SIGINT or SIGHUP, then exit: 0, 2 for bad usage, 4 if it could not start.
 
         It listens at --listen, or at NAME.sock in this user's directory for services, and has health checks, reflection and logs
         like every service of Splitvisor; --help lists the flags.
@@ -67,6 +68,7 @@ class Backend:
         Args:
             arguments: the flags; by default those of this process.
         """
+        end_quietly()  # Before gRPC and its kin are loaded.
         from splitvisor.service.main import run
 
         sys.exit(run(BackendService(self), sys.argv[1:] if arguments is None else arguments))

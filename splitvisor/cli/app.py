@@ -11,6 +11,7 @@ import typer
 from splitvisor.cli.flags import for_typer
 from splitvisor.cli.plain import protos, version
 from splitvisor.cli.tls_options import TlsGroup
+from splitvisor.process.signals import Unwinding
 
 PLAIN = {"run": "run", "new-device": "new_device", "top": "top", "trace": "trace", "replay": "replay"}
 """Commands: the module of splitvisor.cli that has each, whose function has the same name."""
@@ -70,7 +71,8 @@ def guests() -> None:
     from splitvisor.guests.fetch import GuestError, cache_directory, fetch
 
     try:
-        found = fetch(lambda step: typer.echo(f"{step} ...", err=True))
+        with Unwinding():  # Nothing stays of what is not whole.
+            found = fetch(lambda step: typer.echo(f"{step} ...", err=True))
     except GuestError as error:
         typer.echo(f"splitvisor guests: {error}", err=True)
         raise typer.Exit(1) from None

@@ -14,6 +14,8 @@ import typer
 
 from splitvisor.bench import boot as bench_boot
 from splitvisor.bench import slof as bench_slof
+from splitvisor.cli.seconds import seconds
+from splitvisor.process.signals import Unwinding
 
 bench = typer.Typer(
     help="Measure: whole boots, firmware, single traps, the guest's clock, consoles, memory, many guests.", no_args_is_help=True
@@ -172,7 +174,7 @@ def snapshot(
 def many(
     *,
     guests: Annotated[int, typer.Option(metavar="N", min=1, max=250, help="Number of guests")] = 50,
-    seconds: Annotated[float, typer.Option(metavar="S", min=0.1, max=600, help="Duration of the load")] = 5.0,
+    seconds: Annotated[float, typer.Option(metavar="S", parser=seconds(0.1, 600), help="Duration of the load")] = 5.0,
     json_file: JsonOption = None,
 ) -> None:
     """Load one vio_service with many guests: traps per second, latencies, and fairness."""
@@ -208,7 +210,8 @@ def everything(
         if record:
             bench_all.check_history()
         vs_qemu = shutil.which(bench_slof.QEMU) is not None
-        figures, failures = bench_all.measure(names, bench_all.Extent(runs=runs, traps=traps, vs_qemu=vs_qemu), typer.echo)
+        with Unwinding():  # as in _report()
+            figures, failures = bench_all.measure(names, bench_all.Extent(runs=runs, traps=traps, vs_qemu=vs_qemu), typer.echo)
         bench_all.print_table(figures, failures)
         write_json(json_file, figures)
         if plot is not None and "arrangements" in figures:
@@ -226,7 +229,8 @@ def everything(
 def _report(name: str, measure: Callable[[], dict[str, Any]], json_file: Path | None) -> None:
     """Measure and write the figures; one line and status 1 when it fails."""
     try:
-        figures = measure()
+        with Unwinding():  # The processes that are measured end with this one.
+            figures = measure()
     except bench_boot.BenchError as error:
         typer.echo(f"splitvisor bench {name}: {error}", err=True)
         raise typer.Exit(1) from None

@@ -286,8 +286,6 @@ def watch(
                 sys.stdout.flush()
                 if number == count:
                     break
-        except KeyboardInterrupt:
-            raise typer.Exit(0) from None
         finally:
             stream.cancel()
 

@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from splitvisor.cli.control import USAGE, fail
+from splitvisor.cli.seconds import seconds
 from splitvisor.machine.config import ConfigError
+from splitvisor.process.signals import Unwinding
 from splitvisor.run.exit_status import ExitStatus
 
 fault = typer.Typer(help="Inject faults into the streams and processes of a machine.", no_args_is_help=True)
@@ -49,21 +51,22 @@ def stop(
     vm: Vm,
     service: Service,
     *,
-    seconds: Annotated[float, typer.Option("--for", metavar="S", min=0.0, max=3600.0, help="How long")] = 5.0,
+    seconds: Annotated[float, typer.Option("--for", metavar="S", parser=seconds(0, 3600), help="How long")] = 5.0,
     at: Address = None,
 ) -> None:
     """Stop a service (SIGSTOP) for a time, then continue it."""
     from splitvisor.faults import PROCESS_SIGNALS
     from splitvisor.faults.process import NoProcessError, send_signal
 
-    pid = _signal("stop", vm, service, at)
-    try:
-        time.sleep(seconds)
-    finally:
+    with Unwinding():
+        pid = _signal("stop", vm, service, at)
         try:
-            send_signal(pid, PROCESS_SIGNALS["continue"])
-        except NoProcessError as error:
-            fail("fault stop", str(error))
+            time.sleep(seconds)
+        finally:
+            try:
+                send_signal(pid, PROCESS_SIGNALS["continue"])
+            except NoProcessError as error:
+                fail("fault stop", str(error))
 
 
 @fault.command()

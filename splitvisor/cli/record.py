@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from splitvisor.cli.control import FAILED, USAGE, fail
+from splitvisor.cli.seconds import seconds
 
 if TYPE_CHECKING:
     from splitvisor.recording.conversation import Item, Recording
@@ -83,8 +84,10 @@ def show(
     link: LinkOption = None,
     call: CallOption = None,
     vcpu: Annotated[int | None, typer.Option(metavar="N", help="Only calls of this vCPU")] = None,
-    start: Annotated[float, typer.Option("--from", metavar="S", min=0, help="Start at this second")] = 0.0,
-    end: Annotated[float, typer.Option("--to", metavar="S", min=0, help="Stop at this second", show_default=False)] = 1e9,
+    start: Annotated[float, typer.Option("--from", metavar="S", parser=seconds(0), help="Start at this second")] = 0.0,
+    end: Annotated[
+        float, typer.Option("--to", metavar="S", parser=seconds(0), help="Stop at this second", show_default=False)
+    ] = 1e9,
     as_json: JsonOption = False,
 ) -> None:
     """Print calls with their answers, decoded, one per line. With --json, each line is an object."""

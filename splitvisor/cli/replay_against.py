@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import typer
 
 from splitvisor.cli.control import FAILED, USAGE, fail
 from splitvisor.net.addresses import AddressError
+from splitvisor.process import signals
 from splitvisor.recording import RecordingError
 from splitvisor.recording.comparison import Difference, Outcome
 from splitvisor.recording.conversation import Introduction, Recording
@@ -36,7 +36,7 @@ def replay_against(path: Path, link: str, address: str | None, trees_socket: Pat
                 fail(COMMAND, f"{path} has no {link}; it has {', '.join(recording.start.backends)}", USAGE)
             if program is None and address is None:
                 fail(COMMAND, f"{link} is not a service of Splitvisor; give its address: --against {link}@ADDRESS", USAGE)
-            outcome = asyncio.run(_replay(recording, link, program, address, trees_socket))
+            outcome = signals.run(_replay(recording, link, program, address, trees_socket))
     except OSError as error:
         fail(COMMAND, f"{error.filename or path}: {error.strerror or error}", USAGE)
     except (RecordingError, AddressError) as error:
@@ -82,7 +82,7 @@ def _say(outcome: Outcome, backend: str) -> None:
         typer.echo(f"... and {outcome.differences - MAX_REPORTED} more")
     for what, count in outcome.left_out.items():
         typer.echo(f"not compared, {count} times: {what}")
-    if outcome.unanswered:
+    if outcome.unanswered and not outcome.failure:  # Else the recording was not read to its end.
         typer.echo(f"not replayed: {outcome.unanswered} calls without an answer in the recording")
     found = f"{outcome.differences} differences" if outcome.differences else "no differences"
     typer.echo(f"{backend}: {outcome.calls} calls, {found}")

@@ -12,6 +12,7 @@ import uvloop
 from splitvisor.cli.control import FAILED, USAGE, fail
 from splitvisor.net.addresses import AddressError
 from splitvisor.process.logging import LogLevel, configure
+from splitvisor.process.signals import Kept
 from splitvisor.recording import RecordingError
 from splitvisor.recording.conversation import Recording
 from splitvisor.recording.file import RecordingReader
@@ -51,7 +52,8 @@ def replay_as(path: Path, link: str, listen: str | None) -> None:
         address = listen or f"unix:{make_socket_directory()}/{own.command}.sock"
         typer.echo(f"{link} of {path} at {address}; ^C or SIGTERM stops it", err=True)
         stand_in = _StandInName(own.command, own.package, own.summary, StandIn(script))
-        uvloop.run(serve(stand_in, None, Listening([address])))
+        with Kept():
+            uvloop.run(serve(stand_in, None, Listening([address])))
     except OSError as error:
         fail(COMMAND, f"{path}: {error.strerror or error}", USAGE)
     except (RecordingError, AddressError) as error:

@@ -16,6 +16,7 @@ from splitvisor.cli import machine_options as options
 from splitvisor.cli.flags import Flag
 from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, read_machine_file
 from splitvisor.machine.service_addresses import parse_backends, parse_connect
+from splitvisor.process.signals import Kept
 from splitvisor.run import launcher
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.run.request import Progress, RunRequest
@@ -130,7 +131,8 @@ def run(
     except ConfigError as error:
         print(error, file=sys.stderr)
         return ExitStatus.USAGE
-    result = uvloop.run(launcher.run(request))
+    with Kept():
+        result = uvloop.run(launcher.run(request))
     if result.message:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # The guest may have left its last line unfinished.

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from splitvisor.cli.control import DEADLINE_S, USAGE, fail, machine_stub
+from splitvisor.cli.seconds import seconds
+from splitvisor.process.signals import Unwinding
 from splitvisor.run.running_vms import NoSuchVmError, service_address
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ ENDED = frozenset({"powered_off", "crashed", "stopped", "failed"})
 def top(
     vm: Annotated[str, typer.Argument(metavar="VM", help="The VM's name")],
     *,
-    interval: Annotated[float, typer.Option(metavar="S", min=0.1, max=60, help="Seconds between views")] = 1.0,
+    interval: Annotated[float, typer.Option(metavar="S", parser=seconds(0.1, 60), help="Seconds between views")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Print one view over one interval, then end")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print views as JSON, one object per line")] = False,
     cpu: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cpu_service \\[that of the run with the VM]")] = None,
@@ -50,7 +52,7 @@ def top(
     from splitvisor.rpc import console_pb2_grpc  # slow to load
 
     with (
-        suppress(KeyboardInterrupt, BrokenPipeError),
+        suppress(BrokenPipeError),
         machine_stub("top", vm, cpu) as machine,
         _optional_stub(vio or _vio_of(vm), console_pb2_grpc.ConsoleServiceStub) as consoles,
     ):
@@ -166,7 +168,6 @@ def _keys() -> Iterator[Callable[[float], bool]]:
         return
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    tty.setcbreak(descriptor)
 
     def go_on(seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -175,10 +176,12 @@ def _keys() -> Iterator[Callable[[float], bool]]:
                 return False
         return True
 
-    try:
-        yield go_on
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+    with Unwinding():
+        try:
+            tty.setcbreak(descriptor)
+            yield go_on
+        finally:
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def render(view: MachineView) -> RenderableType:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from splitvisor.cli.control import FAILED, USAGE, fail, machine_stub
+from splitvisor.cli.seconds import LIMIT, seconds
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
 
@@ -23,13 +24,15 @@ def trace(
     owner: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only calls of this owner: vio_service, local")] = None,
     vcpu: Annotated[list[int] | None, typer.Option(metavar="N", min=0, max=7, help="Only calls of this vCPU")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only failed calls")] = False,
-    slower: Annotated[float, typer.Option(metavar="MS", min=0, help="Only calls that took longer, in milliseconds")] = 0.0,
+    slower: Annotated[
+        float, typer.Option(metavar="MS", parser=seconds(0), help="Only calls that took longer, in milliseconds")
+    ] = 0.0,
     local: Annotated[
         bool, typer.Option("--local", help="Also calls that cpu_service carries out itself, which are most calls")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line")] = False,
     count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after N calls")] = None,
-    seconds: Annotated[float | None, typer.Option(metavar="S", min=0.001, help="End after S seconds")] = None,
+    seconds: Annotated[float | None, typer.Option(metavar="S", parser=LIMIT, help="End after S seconds")] = None,
     cpu: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cpu_service \\[that of the run with the VM]")] = None,
 ) -> None:
     """Show a guest's hypercalls, RTAS calls and Open Firmware services as they return: name, arguments, result, time.
@@ -68,8 +71,6 @@ def trace(
                     raise
             finally:
                 responses.cancel()
-    except KeyboardInterrupt:
-        return
     except BrokenPipeError:  # Whoever read has seen enough; nothing may be written when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(FAILED) from None

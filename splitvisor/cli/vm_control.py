@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -16,6 +14,7 @@ import typer
 from splitvisor.cli import machine_options as options
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, machine_stub
 from splitvisor.cli.flags import for_typer
+from splitvisor.cli.seconds import LIMIT
 from splitvisor.cli.vm_status import render_status, state_text, status_fields
 from splitvisor.guests.fetch import resolve
 from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, read_machine_file, with_nvram_file
@@ -143,7 +142,7 @@ def wait(
     vm: Vm,
     *,
     cpu: Cpu = None,
-    timeout: Annotated[float | None, typer.Option(metavar="S", min=0.001, help="End with 124 after S seconds")] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="S", parser=LIMIT, help="End with 124 after S seconds")] = None,
 ) -> None:
     """Wait until a VM ends, and report its events.
 
@@ -214,8 +213,6 @@ def _tell_until_end(stub: Any, vm: str, incarnation: int, timeout: float | None 
         pb.MACHINE_STATE_CRASHED: ExitStatus.CRASHED,
         pb.MACHINE_STATE_FAILED: ExitStatus.SERVICE_FAILED,
     }
-    # The VM goes on without its watcher. A container's first process has no default for the signal.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(ExitStatus.TERMINATED)))
     try:
         for event in stub.WatchEvents(pb.WatchEventsRequest(vm=vm, incarnation=incarnation), timeout=timeout):
             if text := _event_text(event):
@@ -227,8 +224,6 @@ def _tell_until_end(stub: Any, vm: str, incarnation: int, timeout: float | None 
             typer.echo(f"splitvisor vm wait: {vm} did not end within {timeout:g} s", err=True)
             return ExitStatus.TIMEOUT
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
     raise AssertionError("the stream of events ends with a final state or an error")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
+from splitvisor.cli.seconds import seconds
 from splitvisor.cli.vio_backends import BusBackend, ask_all, vio_backends
 from splitvisor.service.names import VIO_SERVICE
 
@@ -18,7 +19,7 @@ Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
 Vio = Annotated[
     str | None, typer.Option("--vio", metavar="ADDRESS", help="Use only this back end \\[all back ends of the run with the VM]")
 ]
-Wait = Annotated[float, typer.Option("--wait", metavar="S", min=0, max=60, help="How long to wait for the guest")]
+Wait = Annotated[float, typer.Option("--wait", metavar="S", parser=seconds(0, 60), help="How long to wait for the guest")]
 
 
 @vm.command("devices")

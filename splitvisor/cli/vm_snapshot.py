@@ -15,6 +15,7 @@ from splitvisor.machine.config import ConfigError
 from splitvisor.machine.service_addresses import parse_connect
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_files import check_address
+from splitvisor.process.signals import Unwinding
 from splitvisor.service.names import SERVICE_NAMES
 
 TRANSFER_SECONDS = 300.0
@@ -49,7 +50,8 @@ def save(
     with machine_stub("vm save", vm, cpu) as stub:
         try:
             responses = stub.SaveMachine(machine_pb2.SaveMachineRequest(vm=vm, stop=stop), timeout=TRANSFER_SECONDS)
-            saved = write_snapshot(responses, file)
+            with Unwinding():  # Nothing stays of a file that is not whole.
+                saved = write_snapshot(responses, file)
         except OSError as error:
             _fail_file("vm save", file, error)
         except SnapshotError as error:

@@ -13,12 +13,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from splitvisor.process.signals import EndingAfter, handled_signals
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.run.request import Outcome, RunRequest, RunResult
 from splitvisor.service.fork_server import fork_server
@@ -31,7 +32,7 @@ SHOWN_LINES = 20
 
 
 async def run(request: RunRequest) -> RunResult:
-    """Run a machine to its end. Must be the program's main task: it handles SIGINT and SIGTERM."""
+    """Run a machine to its end. Must be the program's main task: it handles SIGINT, SIGTERM and SIGHUP."""
     started = time.monotonic()
     main = asyncio.current_task()
     assert main is not None
@@ -42,7 +43,7 @@ async def run(request: RunRequest) -> RunResult:
         main.cancel()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in handled_signals():
         loop.add_signal_handler(number, on_signal, number)
     try:
         async with asyncio.timeout(request.timeout):
@@ -57,6 +58,7 @@ async def run(request: RunRequest) -> RunResult:
 
 async def _run_in_directories(request: RunRequest, started: float) -> RunResult:
     with ExitStack() as stack:
+        stack.callback(request.progress, "")
         try:
             runtime = stack.enter_context(private_directory(socket_parents()))
             ram = stack.enter_context(private_directory(ram_parents(request.config.memory)))
@@ -67,7 +69,7 @@ async def _run_in_directories(request: RunRequest, started: float) -> RunResult:
                 log = sys.stderr.buffer
         except OSError as error:
             return RunResult(ExitStatus.USAGE, f"{error.filename or 'runtime directory'}: {error.strerror or error}")
-        return await _run_services(request, _commands(request, runtime, ram), log, runtime, started)
+        return await _run_services(request, _commands(request, runtime, ram), log, runtime, started, stack.close)
 
 
 def _commands(request: RunRequest, runtime: Path, ram: Path) -> list[ServiceCommand]:
@@ -95,7 +97,12 @@ def _transcript_arguments(request: RunRequest) -> tuple[str, ...]:
 
 
 async def _run_services(
-    request: RunRequest, commands: list[ServiceCommand], log: BinaryIO | None, runtime: Path, started: float
+    request: RunRequest,
+    commands: list[ServiceCommand],
+    log: BinaryIO | None,
+    runtime: Path,
+    started: float,
+    tidy: Callable[[], None],
 ) -> RunResult:
     request.progress("starting the services")
     processes: list[ServiceProcess] = []
@@ -106,14 +113,20 @@ async def _run_services(
         with closing(fork_server()) as forks:
             return ServiceProcess(command, request.log_level, log, forks)
 
+    def end() -> None:
+        for process in processes:
+            process.terminate()
+        tidy()
+
     try:
-        # One by one: those that were started are stopped when a later one cannot be.
-        with closing(fork_server()) as forks:
-            processes.extend(ServiceProcess(command, request.log_level, log, forks) for command in (*commands, *proxies.values()))
+        with EndingAfter(end):  # The event loop hears of no signal meanwhile.
+            # One by one: those that were started are stopped when a later one cannot be.
+            with closing(fork_server()) as forks:
+                processes.extend(ServiceProcess(each, request.log_level, log, forks) for each in (*commands, *proxies.values()))
+            from splitvisor.run.machine import run_machine  # gRPC loads while the services do
+
         for process in processes:
             process.watch()
-        from splitvisor.run.machine import run_machine  # gRPC loads while the services do
-
         _write_run_file(runtime / "run.json", request.config.name, addresses, processes[: len(commands)])
         await asyncio.gather(*(process.wait_ready() for process in processes))
         if request.faults is None:
@@ -140,7 +153,6 @@ async def _run_services(
         lines = (f"  {line}" for line in error.last_lines[-SHOWN_LINES:])
         return RunResult(ExitStatus.SERVICE_FAILED, "\n".join((str(error), *lines)))
     finally:
-        request.progress("")
         await asyncio.shield(stop_all(processes))
 
 

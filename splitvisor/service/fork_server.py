@@ -16,6 +16,7 @@ import gc
 import importlib
 import os
 import select
+import signal
 import site
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from splitvisor.process.end import end_process
+from splitvisor.process.signals import end_quietly
 
 MESSAGE_BYTES = 1 << 20
 """A request: arguments and environment."""
@@ -34,7 +36,7 @@ OWN = ("cpu_service.service", "hcall_service.service", "of_client_service.servic
 """Modules that one service imports, the slowest first."""
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-_PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _FILES = 3
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -58,7 +60,7 @@ class ForkServer:
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH", ""))))
         with other:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "splitvisor.service.fork_server", str(other.fileno())],
+                [sys.executable, "-P", "-m", "splitvisor.service.fork_server", str(other.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(other.fileno(),),
                 env=environment,
@@ -166,7 +168,16 @@ def _call_process(title: str) -> None:
     ctypes.memmove(start, title.encode()[: end - start - 1].ljust(end - start, b"\0"), end - start)
 
 
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended, in the middle of an import too: it has the parent's stderr open."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # Of this process only: a fork does not inherit it.
+    if os.getppid() != parent:
+        os._exit(0)
+
+
 if __name__ == "__main__":
+    end_quietly()
+    _end_with(int(sys.argv[2]))
     gc.disable()  # The services turn it on.
     with socket.socket(fileno=int(sys.argv[1])) as control:
         _load(control)

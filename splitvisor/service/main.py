@@ -18,6 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from splitvisor.process.signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # Before gRPC and its kin are loaded.
+
 try:
     import uvloop
 except ModuleNotFoundError:
@@ -27,6 +32,7 @@ from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_flags import add_tls_flags, use_tls_flags
 from splitvisor.process.extras import MissingExtraError
 from splitvisor.process.logging import LogLevel, configure, get_logger
+from splitvisor.process.signals import Kept
 from splitvisor.service.interface import Servable
 from splitvisor.service.names import ALL_SERVICE_NAMES
 from splitvisor.service.serve import Listening, SettingError, serve
@@ -40,7 +46,7 @@ def make_parser(name: Servable, options: type[Any]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=name.program,
         description=f"Run {name.package}: {name.summary}.",
-        epilog="SIGTERM or SIGINT stops it; calls in progress get 3 seconds.",
+        epilog="SIGTERM, SIGINT or SIGHUP stops it; calls in progress get 3 seconds.",
     )
     parser.add_argument(
         "--listen",
@@ -163,6 +169,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(name: Servable, arguments: Sequence[str]) -> int:
     """Run a service with the flags that follow its name; return the exit status as main() does."""
+    end_quietly()  # Until the service handles signals itself; a back end comes here first.
     gc.disable()  # Until the service runs: nothing of what is loaded is garbage.
     try:
         options_class = name.load().Options
@@ -180,7 +187,8 @@ def run(name: Servable, arguments: Sequence[str]) -> int:
             parsed.parent_fd, parsed.health, parsed.metrics, parsed.otel or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
             parsed.otel is None,
         )  # fmt: skip
-        (uvloop or asyncio).run(serve(name, options, listening))
+        with Kept():
+            (uvloop or asyncio).run(serve(name, options, listening))
     except (AddressError, SettingError, MissingExtraError) as error:
         return _refuse(name, error)
     except Exception:

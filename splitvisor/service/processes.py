@@ -128,10 +128,12 @@ class ServiceProcess:
         raise self._failed(how)
 
     def terminate(self) -> None:
-        """Ask it to stop: closes the pipe whose end it watches."""
+        """Ask it to stop: closes the pipe whose end it watches, and one that does not watch yet ends by the signal."""
         if self._parent_write >= 0:
             os.close(self._parent_write)
             self._parent_write = -1
+            if self.running:
+                os.kill(self.pid, signal.SIGTERM)
 
     async def wait_stopped(self) -> None:
         """Wait until it has ended, and kill it when that takes too long."""

@@ -11,7 +11,6 @@ import asyncio
 import gc
 import json
 import os
-import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.addresses import Address, AddressError, parse_address
 from splitvisor.process.extras import require
 from splitvisor.process.logging import get_logger
+from splitvisor.process.signals import handled_signals
 from splitvisor.service.interface import Servable, Started
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Listening:
 
 
 async def serve(name: Servable, options: Any, listening: Listening) -> None:
-    """Run a service until SIGTERM, SIGINT or the end of its parent.
+    """Run a service until SIGTERM, SIGINT, SIGHUP or the end of its parent.
 
     Raises SettingError, MissingExtraError and what its start raises.
     """
@@ -104,7 +104,7 @@ async def serve(name: Servable, options: Any, listening: Listening) -> None:
         require("metrics")  # before anything starts
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in handled_signals():
         loop.add_signal_handler(number, stopping.set)
     if listening.parent_descriptor is not None:
         _watch_parent(loop, listening.parent_descriptor, stopping)

@@ -76,7 +76,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
             "[console_scripts]",
             "splitvisor",
             "=",
-            "splitvisor.cli:main",
+            "splitvisor.__main__:main",
         ]
     assert metadata["Version"] == splitvisor.__version__
     assert metadata["License-Expression"] == "GPL-2.0-or-later"
