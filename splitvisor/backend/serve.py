@@ -69,9 +69,13 @@ class Backend:
             arguments: the flags; by default those of this process.
         """
         end_quietly()  # Before gRPC and its kin are loaded.
-        from splitvisor.service.main import run
+        from splitvisor.process.streams import standard_streams
 
-        sys.exit(run(BackendService(self), sys.argv[1:] if arguments is None else arguments))
+        service = BackendService(self)
+        with standard_streams(service.program):
+            from splitvisor.service.main import run
+
+            sys.exit(run(service, sys.argv[1:] if arguments is None else arguments))
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,23 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+from splitvisor.process.streams import standard_streams
+
 
 def main() -> None:
     """Run the command line and exit."""
-    try:
-        _main(sys.argv[1:])
-    except ImportError as error:
-        from splitvisor.process.extras import explain
+    program = " ".join(["splitvisor", *sys.argv[1:2]])
+    with standard_streams(program):
+        try:
+            _main(sys.argv[1:])
+        except ImportError as error:
+            from splitvisor.process.extras import explain
 
-        why = explain(error)
-        if why is None:
-            raise
-        print(" ".join(["splitvisor", *sys.argv[1:2]]) + f": {why}", file=sys.stderr)
-        sys.exit(2)
+            why = explain(error)
+            if why is None:
+                raise
+            print(f"{program}: {why}", file=sys.stderr)
+            sys.exit(2)
 
 
 def _main(arguments: Sequence[str]) -> None:

@@ -121,8 +121,8 @@ def log(
         for response in stub.ReadTranscript(request, timeout=TRANSCRIPT_SECONDS):
             if not response.data:
                 first = response
-            elif not _write(response.data):
-                return
+            else:
+                _write(response.data)
     if follow:
         if not first.instance:
             fail(command, f"VM {vm!r} is not attached to vio_service; there is nothing to follow")
@@ -283,20 +283,14 @@ async def _follow(address: str, request: console_pb2.ReadTranscriptRequest, firs
     link = ConsoleLink(address, opening, wait_seconds=DEADLINE_S, notify=notify_on_stderr, resume=resume)
     running = asyncio.create_task(link.run())
     while data := await link.read():
-        if not await asyncio.to_thread(_write, data):
-            running.cancel()
-            return
+        await asyncio.to_thread(_write, data)
     await running
 
 
-def _write(data: bytes) -> bool:
-    """Write to stdout; return False if it was closed."""
-    try:
-        while data:
-            data = data[os.write(1, data) :]
-    except BrokenPipeError:
-        return False
-    return True
+def _write(data: bytes) -> None:
+    """Write to stdout at once. Raises OutputError."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()
 
 
 def _line(each: console_pb2.Console) -> str:

@@ -41,8 +41,6 @@ def _opened(command: str, path: Path, *, note: bool = True) -> Iterator[Recordin
             yield recording
         if note and recording.note(reader.cut):
             typer.echo(f"note: {recording.note(reader.cut)}", err=True)
-    except BrokenPipeError:  # Whoever reads our output has seen enough.
-        raise
     except OSError as error:
         fail(f"record {command}", f"{path}: {error.strerror or error}", USAGE)
     except RecordingError as error:

@@ -87,7 +87,8 @@ def run(
     """Run a guest; its console is this terminal. Without a kernel, the demo guest.
 
     [bold]^][/] opens a menu, where [bold]q[/] leaves. Exit status: 0 the guest powered off, 1 it powered off before
-    it showed the text of --exit-on, 2 bad usage or configuration, 3 the guest crashed, 4 a service failed, 124 timeout.
+    it showed the text of --exit-on, 2 bad usage or configuration, 3 the guest crashed, 4 a service failed, 5 the output
+    could not be written, 124 timeout.
     """
     flags = {
         "name": name,

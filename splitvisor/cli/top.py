@@ -52,7 +52,6 @@ def top(
     from splitvisor.rpc import console_pb2_grpc  # slow to load
 
     with (
-        suppress(BrokenPipeError),
         machine_stub("top", vm, cpu) as machine,
         _optional_stub(vio or _vio_of(vm), console_pb2_grpc.ConsoleServiceStub) as consoles,
     ):

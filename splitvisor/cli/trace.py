@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 
-from splitvisor.cli.control import FAILED, USAGE, fail, machine_stub
+from splitvisor.cli.control import USAGE, fail, machine_stub
 from splitvisor.cli.seconds import LIMIT, seconds
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name")]
@@ -55,25 +54,21 @@ def trace(
     )  # fmt: skip
     write: Callable[[Any], str] = (lambda each: json.dumps(as_object(each))) if as_json else as_line
     missed: Callable[[int], None] = _missed_as_json if as_json else _missed_as_line
-    try:
-        with machine_stub("trace", vm, cpu) as machine:
-            responses = machine.WatchTraps(request, timeout=seconds)
-            watching = False
-            try:
-                watching = responses.initial_metadata() is not None
-                _show(_calls(responses, missed), write, count)
-            except grpc.RpcError as error:
-                code = error.code()
-                if code is grpc.StatusCode.INVALID_ARGUMENT:
-                    fail("trace", str(problem_in(error)), USAGE)
-                ended = watching and code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # with its cpu_service
-                if code is not grpc.StatusCode.DEADLINE_EXCEEDED and not ended:
-                    raise
-            finally:
-                responses.cancel()
-    except BrokenPipeError:  # Whoever read has seen enough; nothing may be written when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(FAILED) from None
+    with machine_stub("trace", vm, cpu) as machine:
+        responses = machine.WatchTraps(request, timeout=seconds)
+        watching = False
+        try:
+            watching = responses.initial_metadata() is not None
+            _show(_calls(responses, missed), write, count)
+        except grpc.RpcError as error:
+            code = error.code()
+            if code is grpc.StatusCode.INVALID_ARGUMENT:
+                fail("trace", str(problem_in(error)), USAGE)
+            ended = watching and code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # with its cpu_service
+            if code is not grpc.StatusCode.DEADLINE_EXCEEDED and not ended:
+                raise
+        finally:
+            responses.cancel()
 
 
 def _calls(responses: Any, missed: Callable[[int], None]) -> Iterator[Any]:

@@ -17,6 +17,8 @@ class ExitStatus(IntEnum):
     """The guest crashed; its registers and last traps are on stderr."""
     SERVICE_FAILED = 4
     """A service ended or could not be reached."""
+    OUTPUT_FAILED = 5
+    """What the guest wrote could not be written, on a full disk for instance."""
     TIMEOUT = 124
     """--timeout expired."""
     INTERRUPTED = 130

@@ -15,6 +15,7 @@ import grpc.aio
 from splitvisor.machine.config import MachineConfig
 from splitvisor.net.channels import explain, open_aio_channel
 from splitvisor.net.times import seconds
+from splitvisor.process.streams import OutputError
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
 from splitvisor.run.exit_status import ExitStatus
@@ -91,6 +92,8 @@ async def run_machine(
             return Outcome(ExitStatus.SERVICE_FAILED, f"cpu_service: {explain(error)}")
         except TerminalError as error:
             return Outcome(ExitStatus.SERVICE_FAILED, str(error))
+        except OutputError as error:
+            return Outcome(ExitStatus.OUTPUT_FAILED, f"standard output: {error}")
         finally:
             await _cancel(ended, terminal)
             # With a service gone an orderly end is out of reach: its calls wait for it.

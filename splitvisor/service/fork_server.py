@@ -26,6 +26,7 @@ from contextlib import suppress
 
 from splitvisor.process.end import end_process
 from splitvisor.process.signals import end_quietly
+from splitvisor.process.streams import open_standard_streams
 
 MESSAGE_BYTES = 1 << 20
 """A request: arguments and environment."""
@@ -177,6 +178,7 @@ def _end_with(parent: int) -> None:
 
 if __name__ == "__main__":
     end_quietly()
+    open_standard_streams()
     _end_with(int(sys.argv[2]))
     gc.disable()  # The services turn it on.
     with socket.socket(fileno=int(sys.argv[1])) as control:

@@ -33,6 +33,7 @@ from splitvisor.net.tls_flags import add_tls_flags, use_tls_flags
 from splitvisor.process.extras import MissingExtraError
 from splitvisor.process.logging import LogLevel, configure, get_logger
 from splitvisor.process.signals import Kept
+from splitvisor.process.streams import standard_streams
 from splitvisor.service.interface import Servable
 from splitvisor.service.names import ALL_SERVICE_NAMES
 from splitvisor.service.serve import Listening, SettingError, serve
@@ -203,4 +204,5 @@ def _refuse(name: Servable, why: Exception) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with standard_streams("splitvisor service"):
+        sys.exit(main(sys.argv[1:]))

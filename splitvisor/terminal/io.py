@@ -8,6 +8,7 @@ written before poll says that it can be.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -19,14 +20,15 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from splitvisor.process.streams import OutputError
+
 WRITE_BYTES = 4096
 """PIPE_BUF: what a pipe takes without blocking once poll says that it is writable."""
 
+_INPUT_ENDS = frozenset({errno.EIO, errno.EBADF, errno.ECONNRESET})
+"""What a read says once no more input can come: the terminal or the peer has hung up; or it was never open for reading, as nohup
+leaves standard input."""
 _DEADLY_SIGNALS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)
-
-
-class OutputClosedError(Exception):
-    """Nobody reads what is written any more."""
 
 
 class TextWatch:
@@ -45,19 +47,21 @@ class TextWatch:
 
 
 async def read_some(descriptor: int, limit: int) -> bytes:
-    """Return 1 to limit bytes when there are some, b"" at the end of file or when the terminal has hung up."""
+    """Return 1 to limit bytes when there are some, b"" at the end of input (see _INPUT_ENDS). Raises OSError."""
     while True:
         await _ready(descriptor, select.POLLIN)
         try:
             return os.read(descriptor, limit)
         except BlockingIOError:
             continue
-        except OSError:
+        except OSError as error:
+            if error.errno not in _INPUT_ENDS:
+                raise
             return b""
 
 
 async def write_all(descriptor: int, data: bytes) -> None:
-    """Write everything. Raises OutputClosedError if the reader has closed it."""
+    """Write everything. Raises OutputError."""
     view = memoryview(data)
     while view:
         await _ready(descriptor, select.POLLOUT)
@@ -66,7 +70,7 @@ async def write_all(descriptor: int, data: bytes) -> None:
         except BlockingIOError:
             continue
         except OSError as error:
-            raise OutputClosedError(error.strerror or "write failed") from error
+            raise OutputError(error) from error
 
 
 async def reader_gone(descriptor: int) -> None:

@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from splitvisor.process.streams import OutputError
 from splitvisor.rpc import console_pb2 as pb
-from splitvisor.terminal.io import OutputClosedError, TextWatch, raw_mode, read_some, reader_gone, write_all
+from splitvisor.terminal.io import TextWatch, raw_mode, read_some, reader_gone, write_all
 from splitvisor.terminal.link import ConsoleLink, TerminalEnd, TerminalError, own_name
 from splitvisor.terminal.menu import HELP, MENU, Command, MenuFilter
 
@@ -72,7 +73,8 @@ async def attach_terminal(
         notify: gets remarks for people, such as lost output; stderr when not given.
         opened: set once the console is connected.
 
-    Raises TerminalError when the console cannot be attached.
+    Raises TerminalError when the console cannot be attached, and OutputError when stdout cannot be written for another reason
+    than that its reader has gone.
     """
     opening = pb.ConsoleOpen(
         vm=vm, unit_address=unit_address, writer=writer, force=force, client_name=client_name or own_name(), replay=True
@@ -144,7 +146,9 @@ class _Terminal:
         while data := await self._link.read():
             try:
                 await write_all(self._stdout, data)
-            except OutputClosedError as error:
+            except OutputError as error:
+                if not error.reader_gone:
+                    raise
                 return self._result(TerminalEnd.OUTPUT_CLOSED, str(error))
             if self._watch is not None and self._watch.found(data):
                 return self._result(TerminalEnd.EXIT_TEXT)
@@ -154,8 +158,7 @@ class _Terminal:
     async def _read_input(self) -> TerminalResult | None:
         if not os.isatty(self._stdin):
             if self._link.is_writer:
-                while data := await read_some(self._stdin, READ_BYTES):
-                    await self._link.type(data)
+                await self._type_input()
             return None
         menu = MenuFilter()
         while data := await read_some(self._stdin, READ_BYTES):
@@ -170,6 +173,14 @@ class _Terminal:
             if menu.is_open:
                 self._notify(MENU)
         return None
+
+    async def _type_input(self) -> None:
+        """Type what comes from a pipe or a file."""
+        try:
+            while data := await read_some(self._stdin, READ_BYTES):
+                await self._link.type(data)
+        except OSError as error:
+            self._notify(f"standard input: {error.strerror}; nothing more is typed")
 
     async def _drain(self) -> None:
         """Let what was typed get out."""

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from splitvisor.terminal.io import OutputClosedError, TextWatch, raw_mode, read_some, reader_gone, write_all
+from splitvisor.process.streams import OutputError
+from splitvisor.terminal.io import TextWatch, raw_mode, read_some, reader_gone, write_all
 
 
 @pytest.fixture
@@ -135,12 +136,27 @@ def test_a_slow_reader_gets_every_byte_and_the_loop_goes_on(blocking: bool) -> N
     os.close(write_end)
 
 
-def test_a_closed_reader_is_told() -> None:
+def test_a_closed_reader_is_told_from_a_full_disk() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
-    with pytest.raises(OutputClosedError, match="Broken pipe"):
+    with pytest.raises(OutputError, match="Broken pipe") as closed:
         asyncio.run(write_all(write_end, b"x"))
     os.close(write_end)
+    full = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(OutputError, match="No space left") as failed:
+        asyncio.run(write_all(full, b"x"))
+    os.close(full)
+    assert (closed.value.reader_gone, failed.value.reader_gone) == (True, False)
+
+
+def test_input_that_nohup_left_unreadable_is_at_its_end_and_a_directory_is_an_error(tmp_path: Path) -> None:
+    unreadable = os.open(os.devnull, os.O_WRONLY)
+    assert asyncio.run(read_some(unreadable, 100)) == b""
+    os.close(unreadable)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(IsADirectoryError):
+        asyncio.run(read_some(directory, 100))
+    os.close(directory)
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
