@@ -49,6 +49,11 @@ def page_of(items: Sequence[_Item], key: Callable[[_Item], str], request: Any) -
     return page, base64.urlsafe_b64encode(key(page[-1]).encode()).decode()
 
 
+def console_key(console: Any) -> str:
+    """The key of a console in lists: by VM and unit address."""
+    return f"{console.vm}\0{console.unit_address:08x}"
+
+
 def every(rpc: Callable[..., Any], request: Any, timeout: float) -> list[Any]:
     """Return the items of all pages, of MAX_PAGES at most.
 

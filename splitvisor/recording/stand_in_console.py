@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from splitvisor.errors.status import refuse
-from splitvisor.net.pages import PageError, page_of
+from splitvisor.net.pages import PageError, console_key, page_of
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 
@@ -86,9 +86,7 @@ class StandInConsoles(console_pb2_grpc.ConsoleServiceServicer):
     async def ListConsoles(self, request: pb.ListConsolesRequest, context: _Context) -> pb.ListConsolesResponse:
         """See the contract."""
         try:
-            page, token = page_of(
-                self._output.describe(request.vm), lambda console: f"{console.vm}\0{console.unit_address:08x}", request
-            )
+            page, token = page_of(self._output.describe(request.vm), console_key, request)
         except PageError as error:
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         return pb.ListConsolesResponse(consoles=page, next_page_token=token)

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import shutil
 import struct
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -17,6 +19,7 @@ import grpc.aio
 
 from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2, trap_pb2_grpc
 from splitvisor.service.serve import SERVER_OPTIONS
+from splitvisor.terminal.io import read_some
 from splitvisor.trap.server import TrapServicer
 from vio_service import service
 from vio_service.console.server import ConsoleServicer
@@ -313,3 +316,39 @@ class Link:
 
         await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
         self._writers -= {writer, far_writer}
+
+
+class AnsweringTerminal:
+    """The other side of a pseudo-terminal, which answers queries as xterm does, and keeps what it is shown."""
+
+    ANSWERS: Mapping[bytes, bytes] = {
+        b"\x1b[6n": b"\x1b[24;80R",
+        b"\x1b[c": b"\x1b[?64;1;2c",
+        b"\x1b]11;?\x07": b"\x1b]11;rgb:0000/0000/0000\x07",
+    }
+
+    def __init__(self, master: int) -> None:
+        self.shown = b""
+        self._master = master
+        self._answered = 0
+        self._changed = asyncio.Event()
+        self._task = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        while data := await read_some(self._master, 4096):
+            self.shown += data
+            queries = re.compile(b"|".join(map(re.escape, self.ANSWERS)))
+            while match := queries.search(self.shown, self._answered):
+                self._answered = match.end()
+                os.write(self._master, self.ANSWERS[match[0]])
+            self._changed.set()
+
+    async def until(self, text: bytes) -> None:
+        """Wait until it has shown a text."""
+        while text not in self.shown:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)

@@ -15,7 +15,7 @@ import pytest
 
 from splitvisor.service.serve import SettingError
 from splitvisor.terminal.io import read_some
-from tests.component.console_harness import VTY, BareServer, Guest, Viewer, run_bare
+from tests.component.console_harness import VTY, AnsweringTerminal, BareServer, Guest, Viewer, run_bare
 from vio_service.console.directory import find_console
 from vio_service.console.telnet import MAX_CONNECTIONS, TelnetListener, TelnetPort, telnet_ports
 from vio_service.console.telnet_protocol import IAC, SB, SE, WILL, Option, TelnetServer
@@ -201,6 +201,33 @@ def test_debians_telnet_types_and_shows() -> None:
             assert b"ls" not in shown, "the guest echoes, not the client"
             await guest.end()
             await client.wait()
+        os.close(master)
+        os.close(slave)
+
+    run_bare(scenario)
+
+
+def test_a_terminal_behind_telnet_answers_what_the_guest_asks_now_and_nothing_older() -> None:
+    async def scenario(server: BareServer) -> None:
+        master, slave = pty.openpty()
+        async with Guest(server.address) as guest, listening(server, port_of("vm")) as [port]:
+            guest.post(b"~ # \x1b[6n\x1b[c\x1b]11;?\x07")
+            await guest.settle()
+            client = await asyncio.create_subprocess_exec(
+                "telnet", "-E", "127.0.0.1", str(port), stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+                env={**os.environ, "TERM": "xterm"},
+            )  # fmt: skip
+            terminal = AnsweringTerminal(master)
+            await terminal.until(b"~ # ")
+            guest.post(b"now: \x1b[6n.")
+            await terminal.until(b"now: \x1b[6n.")
+            assert await guest.read(8) == b"\x1b[24;80R", "the first that it reads"
+            guest.post(b"cut\x1b[3")
+            await terminal.until(b"cut\x1b[3")
+            await guest.end()
+            await terminal.until(b"\x18\r\n[the VM has ended]")
+            await client.wait()
+            await terminal.close()
         os.close(master)
         os.close(slave)
 

@@ -8,6 +8,7 @@ import asyncio
 import pytest
 
 from splitvisor.rpc import console_pb2
+from splitvisor.terminal.sequences import units_end
 from vio_service.console.console import (
     BACKLOG_BYTES,
     INPUT_BYTES,
@@ -202,3 +203,108 @@ def test_input_of_a_writer_that_was_replaced_stops() -> None:
         assert first.take_accepted() == INPUT_BYTES
 
     asyncio.run(scenario())
+
+
+STYLED = ("\x1b[1;31mrot\x1b[0m \x1b]0;Ärger\x07ünd 😀 \x1bP0;1|17/AB\x1b\\schwarz\x1b(B\r\n" * 3).encode()
+
+
+def test_a_replay_begins_between_two_sequences_wherever_its_length_would_cut() -> None:
+    console = make_console()
+    for start in range(0, len(STYLED), 16):
+        console.write(STYLED[start : start + 16])
+    whole = [end for end in range(len(STYLED) + 1) if units_end(STYLED[:end]) == end]
+    for console.replay_bytes in range(len(STYLED) + 1):
+        reader = attach(console)
+        position = reader.position
+        assert position == min(place for place in whole if place >= len(STYLED) - console.replay_bytes)
+        assert reader.take_output(1 << 20) == STYLED[position:]
+        console.detach(reader)
+
+
+def test_a_log_that_forgets_knows_where_sequences_end() -> None:
+    console = make_console()
+    log = console.output
+    unit = b"\x1b[1;31m"
+    for _ in range(BACKLOG_BYTES // 700 + 3):
+        log.append(unit * 100)
+    assert log.start % 7
+    for position in (log.start, log.start + 1, log.start + 70_001, log.end - 3):
+        assert log.boundary_from(position) == -(-position // 7) * 7
+    assert log.cut(log.start + 10, log.start + 50_003) % 7 == 0
+    assert b"".join(log.newest(0, 1 << 16))[:7] == unit
+    assert b"".join(log.newest(1000, 1 << 16)) == unit * 142
+    again = OutputLog(-(-log.start // 7) * 7 - 140)
+    again.append(unit * 20 + log.read(log.start, BACKLOG_BYTES)[-log.start % 7 :])
+    assert again.start % 7
+    assert again.boundary_from(again.start) == -(-again.start // 7) * 7
+
+
+def test_what_a_terminal_would_answer_is_not_in_a_replay_and_is_in_live_output() -> None:
+    console = make_console()
+    console.write(b"# \x1b[6n\x1b]11;?\x07")
+    console.write(b"\x1b[3")
+    reader = attach(console)
+    assert reader.take_output(100) == b"# " + bytes(11) + b"\x1b[3"
+    console.write(b"1m\x1b[6n")
+    assert reader.take_output(100) == b"1m\x1b[6n"
+    resumed = console.attach("c", writer=False, force=False, replay=True, resume=reader.position - 2)
+    assert resumed.take_output(100) == b"\x18\0", "the terminal has the first half of the query"
+
+
+def test_a_reader_never_gets_a_part_of_a_sequence_while_the_rest_is_there() -> None:
+    console = make_console()
+    reader = attach(console)
+    console.write(STYLED)
+    for limit in range(13, 40):
+        reader.position = 0
+        got = b""
+        while piece := reader.take_output(limit):
+            assert units_end(piece) == len(piece)
+            got += piece
+        assert got == STYLED
+
+
+def test_the_beginning_of_a_sequence_waits_for_its_rest_but_not_for_long() -> None:
+    async def scenario() -> None:
+        console = make_console()
+        reader = attach(console)
+        console.write(b"text\x1b[3")
+        assert reader.take_output(100) == b"text"
+        assert reader.take_output(100) == b""
+        reader.wake.clear()
+        await reader.more()
+        assert reader.take_output(100) == b"\x1b[3"
+        console.write(b"1m")
+        assert reader.take_output(100) == b"1m"
+        console.write(b"\xc3")
+        console.end(console_pb2.CONSOLE_END_REASON_VM_ENDED, "over")
+        assert reader.take_output(100) == b"\xc3"
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_who_comes_in_the_middle_of_a_long_string_does_not_get_its_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vio_service.console.console.HOLD_SECONDS", 0.0)
+    console = make_console()
+    console.write(b"\x1bPq" + b"~" * 2 * REPLAY_BYTES)
+    reader = attach(console)
+    assert reader.position == console.output.end
+    console.write(b"~~~")
+    assert reader.take_output(100) == b"\0\0\0"
+    console.write(b"~\x1b")
+    console.write(b"\\text")
+    assert reader.take_output(100) == b"\0\0\0text"
+    early = attach(console)
+    assert early.take_output(100) == b"text"
+
+
+def test_a_reader_that_is_skipped_ahead_goes_on_between_two_sequences_without_queries() -> None:
+    console = make_console()
+    slow = attach(console)
+    for _ in range(2 * BACKLOG_BYTES // 7000):
+        console.write(b"\x1b[?25h\x1b[6n" * 700)
+    assert slow.take_skipped() > 0
+    assert slow.position % 10 in (0, 6)
+    assert b"\x1b[6n" not in slow.take_output(1 << 20)
+    console.write(b"\x1b[6n")
+    assert slow.take_output(10) == b"\x1b[6n"

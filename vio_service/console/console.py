@@ -11,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from splitvisor.rpc import console_pb2, state_pb2
+from splitvisor.terminal.sequences import CAN, Boundary, unfinished, unit_end, units_end, without_queries
 
 STATE_VERSION = 1
 """Of VtyState."""
@@ -24,6 +27,10 @@ BACKLOG_BYTES = 1 << 20
 """How far a reader may fall behind."""
 INPUT_BYTES = 64 << 10
 """Input that waits for the guest."""
+MARK_BYTES = 4096
+"""Between two places where output may be cut, as far as they are kept: those between are found when they are needed."""
+HOLD_SECONDS = 0.05
+"""How long output waits for the rest of a unit: a guest that writes 16 bytes at a time sends it at once, if it comes at all."""
 MAX_ATTACHMENTS = 64
 """Readers and writer of one console together."""
 
@@ -33,28 +40,103 @@ class ConsoleBusyError(Exception):
 
 
 class OutputLog:
-    """The last BACKLOG_BYTES of a stream, addressed by position from the stream's first byte."""
+    """The last BACKLOG_BYTES of a stream, addressed by position from the stream's first byte.
 
-    def __init__(self) -> None:
+    It knows where the stream may be cut: between two units of what a terminal handles (splitvisor/terminal/sequences.py).
+
+    Args:
+        start: position of the first byte that is to come.
+    """
+
+    def __init__(self, start: int = 0) -> None:
         self._bytes = bytearray()
-        self.start = 0
+        self.start = start
         """Position of the oldest byte that is kept."""
-        self.end = 0
+        self.end = start
         """Position after the newest byte: how much was written in all."""
+        self._boundary = Boundary()
+        self._first: int | None = start
+        """The first place between two units that is not before start; None: the newest unit began before it."""
+        self.last = start
+        """The last place between two units, in the stream so far."""
+        self._marks = [start]
+        """Such places, some MARK_BYTES apart: the first one may lie before start."""
+        self._open_since = 0.0
 
     def append(self, data: bytes) -> None:
         """Add bytes; the oldest go when there are too many."""
         self._bytes += data
         self.end += len(data)
+        was_open = bool(self._boundary.open)
+        rest = self._boundary.feed(data)
+        if rest is not None:
+            self.last = self.end - rest
+            if self.last - self._marks[-1] >= MARK_BYTES:
+                self._marks.append(self.last)
+        if self._boundary.open and not (was_open and rest is None):
+            self._open_since = time.monotonic()
         surplus = len(self._bytes) - BACKLOG_BYTES
         if surplus > 0:
-            del self._bytes[:surplus]  # CPython moves the start of the buffer; nothing is copied per call.
-            self.start += surplus
+            self._move_start(self.start + surplus)
 
-    def restore(self, end: int, newest: bytes) -> None:
-        """Go on where another log ended, with its newest bytes."""
-        self._bytes = bytearray(newest)
-        self.start, self.end = end - len(newest), end
+    def _move_start(self, start: int) -> None:
+        if self._first is None or self._first < start:
+            self._first = self.boundary_from(start)
+        del self._bytes[: start - self.start]  # CPython moves the start of the buffer; nothing is copied per call.
+        self.start = start
+        while len(self._marks) > 1 and self._marks[1] <= start:
+            del self._marks[0]
+
+    def _last_before(self, position: int) -> int | None:
+        """The last place between two units up to a position; None when that has gone."""
+        mark = self._marks[max(bisect_right(self._marks, position) - 1, 0)]
+        base = mark if self._first is None else max(mark, self._first)
+        if not self.start <= base <= position:
+            return None
+        return self.start + units_end(self._bytes, base - self.start, position - self.start)
+
+    def boundary_from(self, position: int) -> int | None:
+        """Return the first place between two units that is not before position; None: it is yet to come."""
+        before = self._last_before(position)
+        if before is None:
+            later = self._first if self._first is not None else self.last
+            return later if later >= position else None
+        if before == position:
+            return position
+        end = unit_end(self._bytes, before - self.start)
+        return None if end is None else self.start + end
+
+    def beginning(self, position: int) -> int | None:
+        """Return where a reader of output from a position on begins; None: at the end, in the middle of a long unit."""
+        position = min(max(position, self.start), self.end)
+        boundary = self.boundary_from(position)
+        if boundary is None and self.last >= max(self.start, self.end - REPLAY_BYTES):
+            boundary = self.last
+        return boundary
+
+    def cut(self, position: int, end: int) -> int:
+        """Return where output from position on is cut that cannot go beyond end: between two units if it has such a place."""
+        before = self._last_before(end)
+        return end if before is None or before <= position else before
+
+    def held_for(self, position: int) -> float:
+        """Return the seconds for which output at a position had better wait: the guest is in the middle of a unit."""
+        if not self.last <= position < self.end:
+            return 0.0
+        return max(self._open_since + HOLD_SECONDS - time.monotonic(), 0.0)
+
+    def open_unit(self) -> bytes:
+        """The unit at the end that is not whole, or what stands for it."""
+        return self._boundary.open
+
+    def without_queries(self, position: int, end: int) -> bytes:
+        """Return output of which no terminal answers anything, though the first unit may have begun before position."""
+        before = self._last_before(position)
+        before = position if before is None else before
+        data = without_queries(self.read(before, end - before))[position - before :]
+        if before < position and data[:1] == b"\0" and self.read(position, 1) != b"\0":
+            return CAN + data[1:]  # The terminal has the first half of a query.
+        return data
 
     def read(self, position: int, limit: int) -> bytes:
         """Return up to limit bytes from a position that is not before start."""
@@ -62,8 +144,9 @@ class OutputLog:
         return bytes(self._bytes[first : first + limit])
 
     def newest(self, limit: int, piece: int) -> Iterator[bytes]:
-        """Return the newest limit bytes (0: all) as they are now, in pieces."""
-        data = self.read(max(self.start, self.end - limit) if limit else self.start, BACKLOG_BYTES)
+        """Return the newest limit bytes (0: all) as they are now, from a whole unit on, in pieces."""
+        begin = self.beginning(self.end - limit if limit else self.start)
+        data = b"" if begin is None else self.read(begin, BACKLOG_BYTES)
         return (data[start : start + piece] for start in range(0, len(data), piece))
 
 
@@ -79,11 +162,17 @@ class End:
 class Attachment:
     """One terminal at a console. Its owner takes output and acknowledgements whenever `wake` is set."""
 
-    def __init__(self, console: Console, client: str, position: int) -> None:
+    def __init__(self, console: Console, client: str, position: int | None) -> None:
         self.console = console
         self.client = client
-        self.position = position
+        self.position = 0
         """Of the next output byte that it gets."""
+        self._old: bytes | None = None
+        """What is left of the output from before it was there, without queries; None: not taken from the log yet."""
+        self._old_end = 0
+        self._passing = b""
+        """A unit in whose middle it begins, or what stands for it, which it does not get."""
+        self._go_to(position)
         self.accepted = 0
         """Input bytes that were taken and not acknowledged yet."""
         self.skipped = 0
@@ -110,24 +199,70 @@ class Attachment:
         It goes on at the replay's distance from the end, so as not to be too slow for the very next byte again.
         """
         log = self.console.output
-        if self.position >= log.start:
+        if self.position >= log.start or self._old:
             return 0
-        target = max(log.start, log.end - self.console.replay_bytes)
-        if self.end is not None:
-            target = min(target, self.end.position)
-        count = target - self.position
-        self.position = target
+        before = self.position
+        if self.end is not None and self.end.position <= log.start:
+            self._go_to(self.end.position)
+        else:
+            self._go_to(log.beginning(log.end - self.console.replay_bytes))
+        count = self.position - before
         self.skipped += count
         self.console.dropped_bytes += count
         return count
 
+    def _go_to(self, position: int | None) -> None:
+        """Go on at a position: what is there already is old. None: at the end, in the middle of a long unit."""
+        log = self.console.output
+        self._passing = log.open_unit() if position is None else b""
+        self.position = log.end if position is None else position
+        self._old, self._old_end = None, log.end
+
     def take_output(self, limit: int) -> bytes:
-        """Return the next output, at most limit bytes. After take_skipped(), without waiting in between."""
+        """Return the next output, at most limit bytes. After take_skipped(), without waiting in between.
+
+        It ends where a unit does, unless the guest does not go on. Old output has NULs for queries: nobody waits for an answer.
+        """
+        log = self.console.output
+        if self.position < self._old_end and self.position >= log.start and self._old is None:
+            self._old = log.without_queries(self.position, self._old_end)
+        if self._old:
+            data = self._old[:limit]
+            if len(self._old) > limit:
+                data = data[: units_end(data) or limit]
+            self._old = self._old[len(data) :]
+        else:
+            end = log.end if self.end is None else self.end.position
+            if self.position + limit < end:
+                end = log.cut(self.position, self.position + limit)
+            elif self.end is None and log.held_for(self.position):
+                end = self.position
+            elif self.end is None and self.position < log.last and log.held_for(log.last):
+                end = log.last
+            data = self._pass(log.read(self.position, max(end - self.position, 0)))
         if self.end is not None:
-            limit = min(limit, self.end.position - self.position)
-        data = self.console.output.read(self.position, limit)
+            data = data[: max(self.end.position - self.position, 0)]
         self.position += len(data)
         return data
+
+    def _pass(self, data: bytes) -> bytes:
+        """Return data with NUL for what belongs to the unit that it does not get."""
+        if not self._passing or not data:
+            return data
+        whole = self._passing + data
+        end = unit_end(whole, 0)
+        if end is None:
+            self._passing = unfinished(whole)
+            return bytes(len(data))
+        self._passing, rest = b"", max(end - (len(whole) - len(data)), 0)
+        return bytes(rest) + data[rest:]
+
+    async def more(self) -> None:
+        """Wait for something to take."""
+        held = self.console.output.held_for(max(self.position, self.console.output.last)) if self.end is None else 0.0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(held or None):
+                await self.wake.wait()
 
     def finish(self, reason: console_pb2.ConsoleEndReason, text: str, position: int) -> None:
         """End it once it has the output before position. The first reason stays."""
@@ -196,9 +331,13 @@ class Console:
         self._end: End | None = None
 
     def restore(self, instance: int, end: int, newest: bytes, input_received: int) -> None:
-        """Go on as the console of a former process: the same positions, and its newest output for replay."""
+        """Go on as the console of a former process: the same positions, and its newest output for replay.
+
+        Of more than BACKLOG_BYTES the first only show where units end.
+        """
         self.instance = instance
-        self.output.restore(end, newest)
+        self.output = OutputLog(end - len(newest))
+        self.output.append(newest)
         self.input_received = input_received
 
     # The guest's side.
@@ -242,9 +381,12 @@ class Console:
             self.detach(holder)
         if len(self._attachments) >= MAX_ATTACHMENTS:
             raise ConsoleBusyError(f"this console has {MAX_ATTACHMENTS} readers already")
-        position = max(self.output.start, self.output.end - self.replay_bytes) if replay else self.output.end
-        if resume is not None:
-            position = min(max(resume, self.output.start), self.output.end)
+        if resume is None:
+            position = self.output.beginning(self.output.end - self.replay_bytes if replay else self.output.end)
+        elif resume < self.output.start:
+            position = self.output.beginning(self.output.start)
+        else:
+            position = min(resume, self.output.end)
         attachment = Attachment(self, client, position)
         self._attachments[attachment] = None
         if writer:
@@ -294,7 +436,7 @@ class Console:
         output = self.output
         return state_pb2.VtyState(
             version=STATE_VERSION,
-            output=output.read(output.start, output.end - output.start),
+            output=b"".join(output.newest(0, BACKLOG_BYTES)),
             output_end=output.end,
             input=bytes(self._input),
             input_received=self.input_received,

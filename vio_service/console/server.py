@@ -17,7 +17,7 @@ import grpc.aio
 from splitvisor.errors.problem import Problem
 from splitvisor.errors.status import refuse
 from splitvisor.limits import is_vm_name
-from splitvisor.net.pages import PageError, page_of
+from splitvisor.net.pages import PageError, console_key, page_of
 from splitvisor.net.times import seconds
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
@@ -65,7 +65,7 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
         """See the contract."""
         consoles = [console.describe() for console in consoles_of(self._traps, request.vm)]
         try:
-            page, token = page_of(consoles, lambda console: f"{console.vm}\0{console.unit_address:08x}", request)
+            page, token = page_of(consoles, console_key, request)
         except PageError as error:
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         return pb.ListConsolesResponse(consoles=page, next_page_token=token)
@@ -216,4 +216,4 @@ async def _responses(attachment: Attachment, receiver: asyncio.Task[None]) -> As
             error = receiver.exception()
             if isinstance(error, _RefusedError):
                 raise error
-        await attachment.wake.wait()
+        await attachment.more()

@@ -19,6 +19,7 @@ import structlog
 from splitvisor.net.addresses import is_loopback, parse_host_port
 from splitvisor.rpc import console_pb2
 from splitvisor.service.serve import SettingError
+from splitvisor.terminal.sequences import Boundary
 from splitvisor.trap.server import TrapServicer
 from vio_service.console.console import Attachment, Console, ConsoleBusyError
 from vio_service.console.directory import ConsoleNotFoundError, consoles_of, find_console
@@ -155,6 +156,8 @@ class _Connection:
         self._writer = writer
         self._telnet = TelnetServer()
         self._size: Size | None = None
+        self._shown = Boundary()
+        """Where the client's terminal is in the guest's output."""
         host, port = writer.get_extra_info("peername")[:2]
         self._name = f"telnet {host} port {port}"
 
@@ -186,6 +189,11 @@ class _Connection:
         if self._telnet.replies:
             self._writer.write(bytes(self._telnet.replies))
             self._telnet.replies.clear()
+        await self._writer.drain()
+
+    async def _note(self, text: str, *, lost: bool = False) -> None:
+        """Say something amid the guest's output. lost: what follows is not what follows there."""
+        self._writer.write(self._telnet.encode(self._shown.interject(f"\r\n[{text}]\r\n".encode(), lost=lost)))
         await self._writer.drain()
 
     async def _say(self, text: str) -> None:
@@ -280,21 +288,22 @@ class _Connection:
                 attachment.wake.clear()
                 skipped = attachment.take_skipped()
                 if skipped:
-                    await self._say(f"\r\n[{skipped} bytes skipped]\r\n")
+                    await self._note(f"{skipped} bytes skipped", lost=True)
                     continue
                 output = attachment.take_output(WRITE_BYTES)
                 if output:
+                    self._shown.feed(output)
                     self._writer.write(self._telnet.encode(output))
                     await self._writer.drain()
                 elif attachment.end is not None:
-                    await self._say(f"\r\n[{attachment.end.text}]\r\n")
+                    await self._note(attachment.end.text)
                     if attachment.end.reason != console_pb2.CONSOLE_END_REASON_TAKEN_OVER:
                         return None
                     return console.attach(self._name, writer=False, force=False, replay=False, resume=attachment.position)
                 elif receiving.done():
                     return None
                 else:
-                    await attachment.wake.wait()
+                    await attachment.more()
         finally:
             console.detach(attachment)
             receiving.cancel()

@@ -18,11 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splitvisor.service.serve import SettingError
+from splitvisor.terminal.sequences import unit_end, units_end
 
 FILE_BYTES = 16 << 20
 KEPT_FILES = 4
 MIN_FILE_BYTES = 4096
 MAX_KEPT_FILES = 99
+LOOK_BACK_BYTES = 4096
+"""Read before a place in the middle of a file, to learn whether a terminal is between two sequences there."""
 LOCK_SECONDS = 2.0
 """How long a predecessor that was killed may take to be gone."""
 
@@ -74,7 +77,7 @@ class TranscriptDirectory:
         return min(units, default=None)
 
     def newest(self, vm: str, unit_address: int, limit: int) -> Iterator[bytes]:
-        """Yield the newest limit bytes (0: all) of a console's files, oldest first, in pieces of 64 KiB at most.
+        """Yield the newest limit bytes (0: all) of a console's files, from a whole unit on, in pieces of 64 KiB at most.
 
         All files are open before this returns its first piece, so that a rotation meanwhile leaves nothing out.
         """
@@ -86,16 +89,30 @@ class TranscriptDirectory:
                     descriptors.append(os.open(name, os.O_RDONLY | os.O_CLOEXEC))
             sizes = [os.fstat(descriptor).st_size for descriptor in descriptors]
             surplus = max(sum(sizes) - limit, 0) if limit else 0
+            lead = min(surplus, LOOK_BACK_BYTES)
+            surplus -= lead
             yield b""
             for descriptor, size in reversed(list(zip(descriptors, sizes, strict=True))):
                 start = min(surplus, size)
                 surplus -= start
                 while start < size and (data := os.pread(descriptor, min(size - start, 1 << 16), start)):
                     start += len(data)
-                    yield data
+                    if lead:
+                        data, lead = _without_lead(data, lead)
+                    if data:
+                        yield data
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+
+def _without_lead(data: bytes, lead: int) -> tuple[bytes, int]:
+    """Return a piece without its first lead bytes and the unit that reaches beyond them, and how much lead is left."""
+    if len(data) <= lead:
+        return b"", lead - len(data)
+    begun = units_end(data, 0, lead)
+    end = lead if begun == lead else unit_end(data, begun)
+    return data[lead if end is None else end :], 0
 
 
 def rotated(path: Path, number: int) -> Path:

@@ -28,7 +28,7 @@ import structlog
 from splitvisor.backend.vio import BusError
 from splitvisor.limits import is_vm_name
 from vio_service.console.console import BACKLOG_BYTES, Console
-from vio_service.console.transcript import TranscriptDirectory, TranscriptFile, rotated
+from vio_service.console.transcript import LOOK_BACK_BYTES, TranscriptDirectory, TranscriptFile, rotated
 
 MAX_VCPUS = 8
 SLOT_BYTES = 16 << 10
@@ -69,6 +69,11 @@ class _Transcript:
         self.missing = 0
         """Bytes that the file lacks since it could be written last."""
 
+    def is_full(self, file_bytes: int) -> bool:
+        """True when another file had better begin: not in the middle of a sequence, unless that has no end."""
+        surplus = self.file.size - file_bytes
+        return surplus >= 0 and (not self.console.output.open_unit() or surplus >= LOOK_BACK_BYTES)
+
 
 class Journal:
     """The transcripts of one VM.
@@ -107,7 +112,7 @@ class Journal:
                 file.rotate(continues=False)
             else:
                 _bring_back(file, known)
-                console.restore(known.instance, known.end, file.tail(BACKLOG_BYTES), known.input_received)
+                console.restore(known.instance, known.end, file.tail(BACKLOG_BYTES + LOOK_BACK_BYTES), known.input_received)
         except OSError as error:
             raise BusError(f"transcript {path}: {error}") from error
         console.transcript = str(path)
@@ -138,7 +143,7 @@ class Journal:
         for transcript in written:
             transcript.console.write(bytes(transcript.pending))
             transcript.pending.clear()
-        full = [it for it in written if it.file.size >= self._directory.file_bytes]
+        full = [it for it in written if it.is_full(self._directory.file_bytes)]
         for transcript in full:
             try:
                 transcript.file.rotate(continues=True)
