@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,6 @@ def test_a_line_is_not_taken_for_a_request() -> None:
     assert lines == [".TP", r"\fB\-a\fR", r"\&.b", ".TP", r"\fBc\fR", r"\(cqd\(cq \fBe\fR \fBf\-g\fR [h] i\ej"]
 
 
-@pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff: apt-get install groff")
 def test_troff_warns_of_nothing(page: str) -> None:
     done = subprocess.run(
         ["groff", "-man", "-ww", "-z", "-Kutf8"], input=page, capture_output=True, text=True, check=False, timeout=60
