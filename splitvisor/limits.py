@@ -7,6 +7,8 @@ import re
 
 MIB = 1 << 20
 
+CERTIFICATE_BYTES = 256 << 10
+"""The largest file that is taken for a certificate or a key."""
 MESSAGE_BYTES = 4 * MIB
 """Of a gRPC message in either direction; the contracts promise it."""
 

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.services import Service, start_services
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -19,6 +23,23 @@ def short_path() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="sv-", dir="/tmp"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def private_mounts(tmp_path: Path) -> Callable[[str], str]:
+    """Run a shell script with mounts that nobody else sees, in a directory of its own; it returns what the script prints."""
+    unshare = ["unshare", "--mount", "--propagation", "private"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount")
+
+    def run(script: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [*unshare, "sh", "-ec", script]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run
 
 
 @pytest.fixture

@@ -89,8 +89,9 @@ class Attachment:
     def wait(self, timeout: float) -> None:
         """Wait for the first connection.
 
-        Raises BackendUnavailableError after timeout seconds, or at once when the back end refuses, and BackendRefusedError when
-        it does not take the state that it is to restore, or one side does not know a feature of the other. Nothing follows then.
+        Raises BackendUnavailableError after timeout seconds, or at once when the back end is not for this machine, and
+        BackendRefusedError when it does not take the devices or the state that it is to have, or one side does not know a feature
+        of the other. Nothing follows then.
         """
         if self._settled.wait(timeout) and self._was_attached:
             return
@@ -137,7 +138,7 @@ class Attachment:
             except WireEndedError as error:
                 self.failure = _explained(error)
                 if error.code in REFUSALS:
-                    self._refused = error.code is grpc.StatusCode.FAILED_PRECONDITION
+                    self._refused = error.code in _OWN_WORDS
                     self._settled.set()
             except UnknownFeatureError as error:
                 self.failure, self._refused = str(error), True

@@ -26,7 +26,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from splitvisor.access.identity import SCHEME, Identity, IdentityError, parse_identity
 from splitvisor.errors.problem import ProblemError
-from splitvisor.process.files import replaced_file
+from splitvisor.limits import CERTIFICATE_BYTES
+from splitvisor.process.inputs import read_input
+from splitvisor.process.outputs import PRIVATE, Content, Output
 
 CA_CERTIFICATE, CA_KEY = "ca.pem", "ca-key.pem"
 CERTIFICATE, KEY = "cert.pem", "key.pem"
@@ -36,6 +38,8 @@ MAX_DAYS = 3650
 CLOCK_SKEW = datetime.timedelta(minutes=5)
 """A certificate is not valid before a little before now: not all clocks agree."""
 
+_PEM = Content("a certificate or a key", lambda file: b"\0" not in file.read(CERTIFICATE_BYTES))
+"""Any text: a damaged one is there to be replaced."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 
@@ -286,12 +290,11 @@ def _private_directory(path: Path) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_input(path, CERTIFICATE_BYTES)
     except OSError as error:
         raise CertificateError(f"{path}: {error.strerror}", "make an authority with `splitvisor certs init DIR`") from error
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Put a file with data in path's place, in one step, readable by this user only."""
-    with replaced_file(path) as file:
-        file.write(data)
+    """Write a file for this user only, or replace one of its kind."""
+    Output(path, _PEM, PRIVATE).write(data)

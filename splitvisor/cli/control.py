@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 
 from splitvisor.machine.config import ConfigError
 from splitvisor.net.addresses import AddressError
+from splitvisor.process.outputs import SHARED, Content, Output
 from splitvisor.run.running_vms import NoSuchVmError, service_address
 
 DEADLINE_S = 10.0
@@ -22,6 +24,14 @@ def fail(command: str, text: str, status: int = FAILED) -> NoReturn:
     """Print one line and end the program."""
     typer.echo(f"splitvisor {command}: {text}", err=True)
     raise typer.Exit(status)
+
+
+def output_file(command: str, path: Path, content: Content, mode: int = SHARED) -> Output:
+    """Return an output of a command; one that cannot be written ends the program with one line."""
+    try:
+        return Output(path, content, mode)
+    except OSError as error:
+        fail(command, f"{path}: {error.strerror}; give another file", USAGE)
 
 
 @contextmanager

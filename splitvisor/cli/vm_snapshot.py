@@ -15,6 +15,8 @@ from splitvisor.machine.config import ConfigError
 from splitvisor.machine.service_addresses import parse_connect
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_files import check_address
+from splitvisor.process.files import WrongFileError
+from splitvisor.process.inputs import Pipes
 from splitvisor.process.signals import Unwinding
 from splitvisor.service.names import SERVICE_NAMES
 
@@ -43,21 +45,26 @@ def save(
 ) -> None:
     """Save a VM: memory, vCPUs, and the state of every back end. It is paused meanwhile, then continues."""
     from splitvisor.machine.snapshot_file import SnapshotError
-    from splitvisor.machine.snapshot_transfer import write_snapshot
+    from splitvisor.machine.snapshot_transfer import snapshot_output, write_snapshot
     from splitvisor.net.times import seconds
     from splitvisor.rpc import machine_pb2  # slow to load
 
+    try:
+        output = snapshot_output(vm, file)
+        streams = output.streams
+    except OSError as error:
+        _fail_file("vm save", file, error)
     with machine_stub("vm save", vm, cpu) as stub:
         try:
             responses = stub.SaveMachine(machine_pb2.SaveMachineRequest(vm=vm, stop=stop), timeout=TRANSFER_SECONDS)
             with Unwinding():  # Nothing stays of a file that is not whole.
-                saved = write_snapshot(responses, file)
+                saved, size = write_snapshot(responses, output)
         except OSError as error:
             _fail_file("vm save", file, error)
         except SnapshotError as error:
             fail("vm save", str(error))
-    sizes = f"{_mebibytes(file.stat().st_size)} for {_mebibytes(saved.ram_bytes)} of memory in use"
-    typer.echo(f"{file}: {sizes}; {vm} was paused for {seconds(saved.paused):.2f} s")
+    sizes = f"{_mebibytes(size)} for {_mebibytes(saved.ram_bytes)} of memory in use"
+    typer.echo(f"{file}: {sizes}; {vm} was paused for {seconds(saved.paused):.2f} s", err=streams)
 
 
 def restore(
@@ -72,11 +79,15 @@ def restore(
 
     backends = _backends("vm restore", connect)
     try:
-        vm = read_machine(file).config.name
+        file, given = Pipes().file(file), file
     except OSError as error:
         _fail_file("vm restore", file, error)
+    try:
+        vm = read_machine(file).config.name
+    except OSError as error:
+        _fail_file("vm restore", given, error)
     except SnapshotError as error:
-        fail("vm restore", f"{file}: {error}", USAGE)
+        fail("vm restore", f"{given}: {error}", USAGE)
     began = time.monotonic()
     with machine_stub("vm restore", vm, cpu) as stub:
         for _ in stub.RestoreMachine(restore_requests(vm, file, backends), timeout=TRANSFER_SECONDS):
@@ -123,7 +134,9 @@ def _backends(command: str, connect: list[str] | None) -> Mapping[str, str]:
 
 
 def _fail_file(command: str, file: Path, error: OSError) -> NoReturn:
-    fail(command, f"{file}: {error.strerror or error}", USAGE if isinstance(error, FileNotFoundError) else FAILED)
+    fail(
+        command, f"{file}: {error.strerror or error}", USAGE if isinstance(error, FileNotFoundError | WrongFileError) else FAILED
+    )
 
 
 def _mebibytes(size: int) -> str:

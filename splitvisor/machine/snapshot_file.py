@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 
 from splitvisor.declarations.state import MAX_STATE_BYTES
 from splitvisor.errors.problem import ProblemError
+from splitvisor.process.inputs import open_input
 from splitvisor.rpc import state_pb2 as pb
 
 MAGIC: Final = b"SVISORSN"
@@ -137,7 +138,7 @@ def parse_machine(payload: bytes) -> pb.SavedMachine:
 
 def read_machine(path: Path) -> pb.SavedMachine:
     """Return what a snapshot file is of, without reading the rest. Raises SnapshotError and OSError."""
-    with path.open("rb") as file:
+    with open_input(path) as file:
         _, payload = next(read_sections(file))
     return parse_machine(payload)
 

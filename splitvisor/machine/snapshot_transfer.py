@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-from splitvisor.machine.snapshot_file import SnapshotError
-from splitvisor.process.files import replaced_file
+from splitvisor.machine.snapshot_file import SnapshotError, parse_machine, read_sections
+from splitvisor.process.inputs import open_input
+from splitvisor.process.outputs import PRIVATE, Content, Output
 from splitvisor.rpc import machine_pb2 as pb
 
 PART_BYTES = 1 << 20
@@ -30,21 +32,36 @@ def restore_requests(
     path = str(file.absolute()) if same_host else ""
     yield pb.RestoreMachineRequest(options=pb.RestoreOptions(vm=vm, backends=addresses, file=path))
     if not same_host:
-        with file.open("rb", buffering=0) as snapshot:
+        with open_input(file) as snapshot:
             while part := snapshot.read(PART_BYTES):
                 yield pb.RestoreMachineRequest(data=part)
     yield pb.RestoreMachineRequest(complete=pb.RestoreComplete())
     yield pb.RestoreMachineRequest(go=pb.RestoreGo())
 
 
-def write_snapshot(responses: Iterable[pb.SaveMachineResponse], path: Path) -> pb.MachineSaved:
-    """Write what SaveMachine answers to a file that is there whole or not at all.
+def snapshot_output(vm: str, path: Path) -> Output:
+    """Return the output of a snapshot, which replaces an earlier one of the same VM. Raises OSError."""
+
+    def is_in(file: BinaryIO) -> bool:
+        try:
+            _, payload = next(read_sections(file))
+            return parse_machine(payload).config.name == vm
+        except SnapshotError:
+            return False
+
+    return Output(path, Content(f"a snapshot of VM {vm!r}", is_in), PRIVATE)
+
+
+def write_snapshot(responses: Iterable[pb.SaveMachineResponse], output: Output) -> tuple[pb.MachineSaved, int]:
+    """Write what SaveMachine answers; return its last words and the size of the snapshot.
 
     Raises OSError, grpc.RpcError, and SnapshotError when the stream ends too early.
     """
-    with replaced_file(path) as file:
+    size = 0
+    with output.written() as file:
         for response in responses:
             if response.HasField("saved"):
-                return response.saved
+                return response.saved, size
             file.write(response.data)
+            size += len(response.data)
         raise SnapshotError("cpu_service ended the snapshot before it was complete", "try again")

@@ -5,10 +5,9 @@ that are there go on.
 
 from __future__ import annotations
 
-import os
 import ssl
 
-from splitvisor.net.tls_files import Credentials, TlsError, TlsFiles
+from splitvisor.net.tls_files import Credentials, TlsError, TlsFiles, load_chain
 from splitvisor.process.logging import get_logger
 
 _log = get_logger(__name__)
@@ -45,10 +44,5 @@ class ClientContext:
 def _context(credentials: Credentials) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=credentials.authority.decode("ascii", "replace"))
     context.set_alpn_protocols(["h2"])
-    # What was checked is what is used: the files may change between, and ssl reads files only.
-    descriptor = os.memfd_create("certificate")
-    with open(descriptor, "wb") as file:
-        file.write(credentials.certificate + b"\n" + credentials.key)
-        file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    load_chain(context, credentials.certificate, credentials.key)
     return context

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from splitvisor.limits import CERTIFICATE_BYTES
 from splitvisor.net.addresses import AddressError, parse_address
+from splitvisor.process.files import WrongFileError
+from splitvisor.process.inputs import read_input
 
 if TYPE_CHECKING:
+    import ssl
+
     from splitvisor.access.identity import Identity
 
 DIRECTORY_VARIABLE = "SPLITVISOR_TLS"
 FILE_NAMES: Mapping[str, str] = {"cert": "cert.pem", "key": "key.pem", "ca": "ca.pem"}
-FILE_BYTES = 256 << 10
-"""The largest file that is taken for a certificate or a key."""
 
 Stamp = tuple[tuple[int, int, int], ...]
 """Tells one state of the files from another."""
@@ -66,6 +69,18 @@ class TlsFiles:
         return Credentials(certificate, key, authority, identity)
 
 
+def load_chain(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """Let a context present a certificate; both are PEM texts. Raises ssl.SSLError.
+
+    What was read is what is used: the files may change between, and ssl reads files only.
+    """
+    descriptor = os.memfd_create("certificate")
+    with open(descriptor, "wb") as file:
+        file.write(certificate + b"\n" + key)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+
+
 def check_address(text: str) -> str:
     """Return an address when it may be used: on this host, or beyond it when this process has a usable certificate.
 
@@ -107,10 +122,8 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(FILE_BYTES + 1)
+        return read_input(path, CERTIFICATE_BYTES)
+    except WrongFileError as error:
+        raise TlsError(f"{path}: {error.strerror}, so no certificate or key", "correct the path") from error
     except OSError as error:
         raise TlsError(f"{path}: {error.strerror}", "make a certificate with `splitvisor certs issue`") from error
-    if len(data) > FILE_BYTES:
-        raise TlsError(f"{path}: larger than {FILE_BYTES} bytes, so not a certificate", "correct the path")
-    return data

@@ -17,7 +17,7 @@ from splitvisor.errors.problem import ProblemError
 from splitvisor.errors.status import problem_in
 from splitvisor.limits import MIB
 from splitvisor.machine.config import BackendAddress, MachineConfig
-from splitvisor.machine.snapshot_transfer import restore_requests, write_snapshot
+from splitvisor.machine.snapshot_transfer import restore_requests, snapshot_output, write_snapshot
 from splitvisor.net.channels import open_channel
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
@@ -154,7 +154,7 @@ class RunningMachine:
                 self._stub.SaveMachine(
                     pb.SaveMachineRequest(vm=self.name, incarnation=self._incarnation, stop=True), timeout=START_S
                 ),
-                path,
+                snapshot_output(self.name, path),
             )
             self._guest = None
             ready, *_ = self._stub.RestoreMachine(restore_requests(self.name, path, {}), timeout=START_S)

@@ -35,7 +35,7 @@ def test_no_other_is(name: str) -> None:
         (r"512_000_000", "splitvisor/papr/processor.py"),
         (r"MESSAGE_BYTES = 4|message_length\", \d", "splitvisor/limits.py"),
         (r"\.is_loopback", "splitvisor/net/addresses.py"),
-        (r"os\.replace\(", "splitvisor/process/files.py"),
+        (r"os\.replace\(", "splitvisor/process/outputs.py"),
         (r"rpartition\(\":\"\)", "splitvisor/net/addresses.py"),
     ],
 )

@@ -58,7 +58,7 @@ def used_bus() -> VioSession[VmConsoles]:
     vty.console.push_input(b"typed")
     vty.read_block()
     vty.console.push_input(b"typed later")
-    nvram.store(100, b"kept")
+    asyncio.run(nvram.store(100, b"kept"))
     vty.window = DmaWindow(session.vm.memory)
     vty.window.bypass = True
     vty.window.table.fill(511, 3, 0x1003)
@@ -125,7 +125,7 @@ def test_a_file_of_nvram_gets_what_was_saved(tmp_path: Path) -> None:
     async def store(path: Path) -> bytes:
         spec = trap_pb2.DeviceSpec(kind="nvram", options={"path": str(path)})
         session = vio_session(FakeVm(devices=(spec,)))
-        session.bus.all(Nvram)[0].store(0, b"saved")
+        await session.bus.all(Nvram)[0].store(0, b"saved")
         state = await session.save()
         await session.close()
         return state
@@ -145,7 +145,7 @@ def test_a_file_of_nvram_gets_what_was_saved(tmp_path: Path) -> None:
 
 def _vio(change: Callable[[state_pb2.VioState], None]) -> bytes:
     session = vio_session(FakeVm(devices=DEVICES))
-    session.bus.all(Nvram)[0].store(0, b"saved")
+    asyncio.run(session.bus.all(Nvram)[0].store(0, b"saved"))
     state = state_pb2.VioState.FromString(asyncio.run(session.save()))
     change(state)
     return state.SerializeToString()

@@ -64,11 +64,16 @@ class VioSession(Session, Generic[Host]):
         super().__init__(vm)
         self.host, self.hcall_service = host, hcall_service
         self.calls = (*(call for kind in kinds.values() for call in kind.calls), *BUS_CALLS, *more)
+        plugged: list[VioDevice] = []
         try:
             self.bus = VioBus(vm, kinds, owner, self._connector_changed)
             for device in self.bus.devices.values():
                 device.plugged(host)
+                plugged.append(device)
         except BusError:
+            # What they hold, a file of the host for instance, is free for the next attempt.
+            for device in plugged:
+                device.close()
             host.close()
             raise
 

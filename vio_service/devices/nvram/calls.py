@@ -46,7 +46,7 @@ async def nvram_store(session: Bus, call: Call) -> Result:
         return Result(returns=(status, 0))
     data = await session.vm.memory.read(address, length)
     try:
-        nvram.store(offset, data)
+        await nvram.store(offset, data)
     except OSError as error:
         log.error("nvram not stored", path=str(nvram.path), reason=error.strerror)
         return Result(returns=(RtasStatus.HARDWARE_ERROR, 0))
