@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import uvloop
 
@@ -16,10 +18,13 @@ from splitvisor.cli import machine_options as options
 from splitvisor.cli.flags import Flag
 from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, read_machine_file
 from splitvisor.machine.service_addresses import parse_backends, parse_connect
+from splitvisor.process.appended import AppendedFile
+from splitvisor.process.inputs import Pipes
 from splitvisor.process.signals import Kept
 from splitvisor.run import launcher
 from splitvisor.run.exit_status import ExitStatus
-from splitvisor.run.request import Progress, RunRequest
+from splitvisor.run.report import Report
+from splitvisor.run.request import Progress, RunRequest, RunResult
 
 if TYPE_CHECKING:
     from splitvisor.faults.run import FaultPlan
@@ -35,6 +40,7 @@ class LogLevel(StrEnum):
 
 
 _RUN = "This run"
+_T = TypeVar("_T")
 
 
 def run(
@@ -90,14 +96,25 @@ def run(
     it showed the text of --exit-on, 2 bad usage or configuration, 3 the guest crashed, 4 a service failed, 5 the output
     could not be written, 124 timeout.
     """
+    began = time.monotonic()
+    progress = _progress_line() if sys.stderr.isatty() else lambda _step: None
+    pipes = Pipes(began + timeout if timeout is not None else None, progress)
+    try:
+        files = _given(pipes, machine=machine, snapshot=snapshot, fault=fault, kernel=kernel, initrd=initrd, firmware=firmware)
+    except TimeoutError as error:
+        print(f"splitvisor run: {error.filename}: {error.strerror}: {timeout:g} s", file=sys.stderr)
+        return ExitStatus.TIMEOUT
+    except OSError as error:
+        print(f"splitvisor run: {error.filename}: {error.strerror}", file=sys.stderr)
+        return ExitStatus.USAGE
     flags = {
         "name": name,
         "memory": memory,
         "smp": smp,
-        "kernel": _image("kernel", kernel),
-        "initrd": _image("initrd", initrd),
+        "kernel": files["kernel"],
+        "initrd": files["initrd"],
         "append": append,
-        "firmware": _image("firmware", firmware),
+        "firmware": files["firmware"],
         "flat_tree": True if flat_tree else None,
         "shared_memory": False if no_shared_memory else None,
         "vty": vty,
@@ -106,10 +123,14 @@ def run(
     }
     try:
         if snapshot is None:
-            config = apply_flags(read_machine_file(machine) if machine is not None else MachineConfig(), flags)
+            base = read_machine_file(machine, read_from=files["machine"]) if machine is not None else MachineConfig()
+            config = apply_flags(base, flags)
         else:
+            snapshot = files["snapshot"] or snapshot
             config = _saved_config(snapshot, {**flags, "machine": machine, "record": record})
         targets = parse_connect(connect or [])
+        if "cpu" in targets:
+            _refuse_pipes(pipes, files)
         if transcripts is not None and "vio" in targets:
             remedy = "start that `splitvisor service vio` with --transcripts"
             raise ConfigError("splitvisor run", "--transcripts", "the vio_service of --connect is already running", remedy)
@@ -118,32 +139,72 @@ def run(
             snapshot=snapshot,
             connect=targets,
             log_level=log_level.value,
-            log_file=log_file,
+            log_file=_opened("--log-file", lambda: AppendedFile(log_file)) if log_file is not None else None,
             log_to_stderr=log_level is LogLevel.DEBUG,
             exit_on=exit_on.encode() if exit_on else None,
             timeout=timeout,
-            report=report,
+            began=began,
+            report=_opened("--report", lambda: Report(report, began)) if report is not None else None,
             store=store,
             transcripts=transcripts,
             record=record,
-            faults=_faults(fault, config, targets) if fault is not None else None,
-            progress=_progress_line() if sys.stderr.isatty() else lambda _step: None,
+            faults=_faults(files["fault"], config, targets) if files["fault"] is not None else None,
+            progress=progress,
         )
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(pipes.named(str(error)), file=sys.stderr)
         return ExitStatus.USAGE
     with Kept():
         result = uvloop.run(launcher.run(request))
+    result = replace(result, message=pipes.named(result.message))
     if result.message:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # The guest may have left its last line unfinished.
         print(f"splitvisor run: {result.message}", file=sys.stderr)
+    return _keep_account(request, result)
+
+
+def _keep_account(request: RunRequest, result: RunResult) -> ExitStatus:
+    """Write the report, and a line on stderr about what was not written; return the exit status."""
+    if request.log_file is not None and request.log_file.lost_bytes:
+        log = request.log_file
+        print(f"splitvisor run: --log-file {log.path}: {log.failure}; {log.lost_bytes} bytes are lost", file=sys.stderr)
+    if request.report is not None:
+        try:
+            request.report.write(int(result.status), result.message)
+        except OSError as error:
+            print(f"splitvisor run: --report {request.report.path}: {error.strerror}; there is no report", file=sys.stderr)
+            return result.status or ExitStatus.SERVICE_FAILED
     return result.status
 
 
-def _image(kind: str, value: str | None) -> Path | None:
-    if value is None:
-        return None
+def _given(
+    pipes: Pipes, machine: Path | None, snapshot: Path | None, fault: Path | None, **images: str | None
+) -> dict[str, Path | None]:
+    """Return the files of flags, each where every process finds it. Raises OSError and TimeoutError."""
+    paths = {"machine": machine, "snapshot": snapshot, "fault": fault}
+    for kind, value in images.items():
+        paths[kind] = _image(kind, value) if value is not None else None
+    return {key: pipes.file(path) if path is not None else None for key, path in paths.items()}
+
+
+def _refuse_pipes(pipes: Pipes, files: Mapping[str, Path | None]) -> None:
+    """Raise ConfigError for an image that only services of this run find."""
+    for image in ("kernel", "initrd", "firmware"):
+        if pipes.gave(files[image]):
+            what = "a cpu_service that runs already cannot read a pipe of this command"
+            raise ConfigError("splitvisor run", f"--{image}", what, "give a file of its host")
+
+
+def _opened(flag: str, opener: Callable[[], _T]) -> _T:
+    """Return what opener opens. Raises ConfigError."""
+    try:
+        return opener()
+    except OSError as error:
+        raise ConfigError("splitvisor run", flag, f"{error.filename}: {error.strerror}", "give another file") from None
+
+
+def _image(kind: str, value: str) -> Path:
     from splitvisor.guests.fetch import resolve  # the demo guest and snapshots have no use for it
 
     return resolve(kind, value)

@@ -56,6 +56,7 @@ from splitvisor.limits import (
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_files import check_address
 from splitvisor.papr.vio import SLOTS
+from splitvisor.process.inputs import open_input, read_input
 from splitvisor.rpc import machine_pb2, trap_pb2
 from splitvisor.service.names import BACKEND_NAME, BACKEND_NAME_RULE, SERVICE_NAMES, VIO_SERVICE
 
@@ -63,6 +64,8 @@ VTYS_MAX = 16
 UNIT_ADDRESSES = range(0x3000_0000, 0x8000_0000)
 """PAPR's virtual devices; QEMU's default addresses start at 0x71000000."""
 
+MACHINE_FILE_BYTES = 1 << 20
+"""The largest machine file."""
 _SIZE = re.compile(r"(\d{1,9})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -191,8 +194,7 @@ def _file(value: Any, base: Path) -> Path:
         raise _WrongError(f"{value!r} is not a path", "give the path of a file")
     path = base / Path(value).expanduser()
     try:
-        with path.open("rb"):
-            pass
+        open_input(path).close()
     except OSError as error:
         raise _WrongError(f"{path} cannot be read ({error.strerror})", "give the path of a file") from error
     return path
@@ -324,11 +326,16 @@ def _check_placement(config: MachineConfig, where: str) -> None:
             raise ConfigError(where, f"device[{number}].backend", f"there is no back end {device.backend!r}", known)
 
 
-def read_machine_file(path: Path, config: MachineConfig | None = None) -> MachineConfig:
-    """Return config (default: a machine with all defaults) with what a TOML file sets. Raises ConfigError."""
+def read_machine_file(path: Path, config: MachineConfig | None = None, *, read_from: Path | None = None) -> MachineConfig:
+    """Return config (default: a machine with all defaults) with what a TOML file sets.
+
+    read_from: where the contents of a pipe are; paths in them start at the working directory, else at the file's. Raises
+    ConfigError.
+    """
     where = str(path)
+    base = path.parent if read_from in (None, path) else Path()
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(read_input(read_from or path, MACHINE_FILE_BYTES).decode())
     except OSError as error:
         raise ConfigError(where, "", f"cannot be read ({error.strerror})", "give the path of a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -340,7 +347,7 @@ def read_machine_file(path: Path, config: MachineConfig | None = None) -> Machin
         elif key == "backend":
             result = replace(result, backends=_backends(value, where))
         elif key in _KEYS:
-            result = _apply(result, key, value, (where, key), path.parent)
+            result = _apply(result, key, value, (where, key), base)
         else:
             raise ConfigError(where, key, "is not a setting", f"known: {', '.join((*_KEYS, 'device', 'backend'))}")
     return result
@@ -371,7 +378,7 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "s
             config = replace(config, devices=(*(Device("vty") for _ in range(value)), *others))
         elif key == "nvram":
             path = Path(value)
-            if not path.parent.is_dir() or path.is_dir():
+            if not path.parent.is_dir() or (path.exists() and not path.is_file()):
                 raise ConfigError(where, flag, f"{path} cannot be a file", "give a path in a directory that exists")
             config = replace(config, devices=with_nvram_file(config.devices, path))
         elif key == "backend":

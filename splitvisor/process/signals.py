@@ -55,9 +55,13 @@ class Unwinding(Kept):
 
 
 class EndingAfter(Kept):
-    """A context in which a signal ends this process once something is done: for blocking code under an event loop."""
+    """A context in which a signal ends this process once something is done: for blocking code under an event loop.
 
-    def __init__(self, action: Callable[[], object]) -> None:
+    Args:
+        action: is given the exit status.
+    """
+
+    def __init__(self, action: Callable[[int], object]) -> None:
         self._action = action
 
     def __enter__(self) -> None:
@@ -65,7 +69,7 @@ class EndingAfter(Kept):
 
         def end(number: int, _frame: object) -> None:
             end_quietly()
-            self._action()
+            self._action(_BASE + number)
             _end(number)
 
         _handle(end)

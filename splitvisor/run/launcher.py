@@ -14,17 +14,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from splitvisor.process.signals import EndingAfter, handled_signals
 from splitvisor.run.exit_status import ExitStatus
-from splitvisor.run.request import Outcome, RunRequest, RunResult
+from splitvisor.run.request import RunRequest, RunResult
 from splitvisor.service.fork_server import fork_server
 from splitvisor.service.names import SERVICE_NAMES
-from splitvisor.service.processes import ServiceCommand, ServiceFailedError, ServiceProcess, stop_all
+from splitvisor.service.processes import LogSink, ServiceCommand, ServiceFailedError, ServiceProcess, stop_all
 from splitvisor.service.runtime_directory import private_directory, ram_parents, socket_parents
 
 SHOWN_LINES = 20
@@ -33,7 +33,6 @@ SHOWN_LINES = 20
 
 async def run(request: RunRequest) -> RunResult:
     """Run a machine to its end. Must be the program's main task: it handles SIGINT, SIGTERM and SIGHUP."""
-    started = time.monotonic()
     main = asyncio.current_task()
     assert main is not None
     received: list[int] = []
@@ -46,8 +45,10 @@ async def run(request: RunRequest) -> RunResult:
     for number in handled_signals():
         loop.add_signal_handler(number, on_signal, number)
     try:
-        async with asyncio.timeout(request.timeout):
-            return await _run_in_directories(request, started)
+        # What was read before the services start, through a pipe for instance, has taken its time.
+        left = None if request.timeout is None else request.timeout - (time.monotonic() - request.began)
+        async with asyncio.timeout(left):
+            return await _run_in_directories(request)
     except TimeoutError:
         return RunResult(ExitStatus.TIMEOUT, f"the guest did not end within {request.timeout:g} s")
     except asyncio.CancelledError:
@@ -56,20 +57,15 @@ async def run(request: RunRequest) -> RunResult:
         return RunResult(ExitStatus.INTERRUPTED if received[0] == signal.SIGINT else ExitStatus.TERMINATED)
 
 
-async def _run_in_directories(request: RunRequest, started: float) -> RunResult:
+async def _run_in_directories(request: RunRequest) -> RunResult:
     with ExitStack() as stack:
         stack.callback(request.progress, "")
         try:
             runtime = stack.enter_context(private_directory(socket_parents()))
             ram = stack.enter_context(private_directory(ram_parents(request.config.memory)))
-            log: BinaryIO | None = None
-            if request.log_file is not None:
-                log = stack.enter_context(request.log_file.open("ab"))
-            elif request.log_to_stderr:
-                log = sys.stderr.buffer
         except OSError as error:
             return RunResult(ExitStatus.USAGE, f"{error.filename or 'runtime directory'}: {error.strerror or error}")
-        return await _run_services(request, _commands(request, runtime, ram), log, runtime, started, stack.close)
+        return await _run_services(request, _commands(request, runtime, ram), runtime, stack.close)
 
 
 def _commands(request: RunRequest, runtime: Path, ram: Path) -> list[ServiceCommand]:
@@ -97,14 +93,11 @@ def _transcript_arguments(request: RunRequest) -> tuple[str, ...]:
 
 
 async def _run_services(
-    request: RunRequest,
-    commands: list[ServiceCommand],
-    log: BinaryIO | None,
-    runtime: Path,
-    started: float,
-    tidy: Callable[[], None],
+    request: RunRequest, commands: list[ServiceCommand], runtime: Path, tidy: Callable[[], None]
 ) -> RunResult:
     request.progress("starting the services")
+    log: LogSink | None = request.log_file or (_LogToStderr() if request.log_to_stderr else None)
+    facts: dict[str, Any] = {}
     processes: list[ServiceProcess] = []
     addresses = dict(request.connect) | {command.name: command.address for command in commands}
     proxies = request.faults.proxies(addresses, request.config, runtime) if request.faults is not None else {}
@@ -113,10 +106,13 @@ async def _run_services(
         with closing(fork_server()) as forks:
             return ServiceProcess(command, request.log_level, log, forks)
 
-    def end() -> None:
+    def end(status: int) -> None:
         for process in processes:
             process.terminate()
         tidy()
+        if request.report is not None:
+            with suppress(OSError):  # Nobody is left to tell.
+                request.report.write(status, "")
 
     try:
         with EndingAfter(end):  # The event loop hears of no signal meanwhile.
@@ -138,13 +134,10 @@ async def _run_services(
             request = replace(request, config=through_proxies(request.config, proxies))
         try:
             via = {name: proxy.address for name, proxy in proxies.items()}
-            outcome = await run_machine(request, addresses, failures, via)
+            outcome = await run_machine(request, addresses, failures, via, facts)
         finally:
             for task in failures:
                 task.cancel()
-        if request.report is not None:
-            faults = {} if request.faults is None else {"faults": request.faults.account(runtime)}
-            _write_report(request.report, outcome, processes[: len(commands)], time.monotonic() - started, faults)
         return RunResult(outcome.status, outcome.message)
     except ServiceFailedError as error:
         if error.status == ExitStatus.USAGE and error.last_lines:
@@ -153,7 +146,20 @@ async def _run_services(
         lines = (f"  {line}" for line in error.last_lines[-SHOWN_LINES:])
         return RunResult(ExitStatus.SERVICE_FAILED, "\n".join((str(error), *lines)))
     finally:
+        if request.report is not None:
+            faults = {} if request.faults is None else {"faults": request.faults.account(runtime)}
+            request.report.pids = {process.command.name: process.pid for process in processes[: len(commands)]}
+            request.report.facts = {**facts, **faults}
         await asyncio.shield(stop_all(processes))
+
+
+class _LogToStderr:
+    """See LogSink."""
+
+    def write(self, data: bytes) -> None:
+        """See LogSink."""
+        sys.stderr.buffer.write(data)
+        sys.stderr.buffer.flush()
 
 
 def _write_run_file(path: Path, vm: str, addresses: Mapping[str, str], processes: list[ServiceProcess]) -> None:
@@ -162,15 +168,3 @@ def _write_run_file(path: Path, vm: str, addresses: Mapping[str, str], processes
     text = json.dumps({"vm": vm, "pid": os.getpid(), "services": dict(addresses), "pids": pids})
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
-
-
-def _write_report(path: Path, outcome: Outcome, processes: list[ServiceProcess], seconds: float, more: Mapping[str, Any]) -> None:
-    report = {
-        "status": int(outcome.status),
-        "message": outcome.message,
-        "seconds": round(seconds, 4),
-        "pids": {process.command.name: process.pid for process in processes},
-        **outcome.statistics,
-        **more,
-    }
-    path.write_text(json.dumps(report, indent=2) + "\n")

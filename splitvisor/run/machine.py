@@ -32,6 +32,7 @@ START_SECONDS = 60.0
 LAST_OUTPUT_SECONDS = 5.0
 """How long to wait for what the guest wrote last, once it has ended."""
 CONTROL_SECONDS = 5.0
+STATISTICS_SECONDS = 2.0
 FAILURE_SECONDS = 1.0
 """How long after its last connection a process may take to be seen ended."""
 
@@ -49,7 +50,11 @@ _START_ERRORS: Mapping[grpc.StatusCode, ExitStatus] = {
 
 
 async def run_machine(
-    request: RunRequest, addresses: Mapping[str, str], failures: Sequence[asyncio.Task[Any]], via: Mapping[str, str]
+    request: RunRequest,
+    addresses: Mapping[str, str],
+    failures: Sequence[asyncio.Task[Any]],
+    via: Mapping[str, str],
+    facts: dict[str, Any],
 ) -> Outcome:
     """Run the machine.
 
@@ -58,6 +63,7 @@ async def run_machine(
         addresses: of the services, by flag name.
         failures: tasks that raise when a service ends early.
         via: what cpu_service reaches a back end through when it is not the service itself; by flag name.
+        facts: gets what the machine did, at every end, for reports.
     """
     reached = {**addresses, **via}
     backends = {name.package: reached[name.command] for name in SERVICE_NAMES if name.command != "cpu"}
@@ -84,8 +90,7 @@ async def run_machine(
             except OSError as error:
                 return Outcome(ExitStatus.USAGE, f"{request.snapshot}: {error.strerror}")
             request.progress("")
-            outcome = await _end(ended, terminal, failures, request.exit_on)
-            return Outcome(outcome.status, outcome.message, await _statistics(stub, request.config.name, started.result()))
+            return await _end(ended, terminal, failures, request.exit_on)
         except grpc.aio.AioRpcError as error:
             # When its process has ended, that is the better explanation, and known a moment later.
             await _raise_failure(failures)
@@ -96,6 +101,9 @@ async def run_machine(
             return Outcome(ExitStatus.OUTPUT_FAILED, f"standard output: {error}")
         finally:
             await _cancel(ended, terminal)
+            if started.done():
+                with suppress(grpc.aio.AioRpcError):
+                    facts.update(await _statistics(stub, request.config.name, started.result()))
             # With a service gone an orderly end is out of reach: its calls wait for it.
             # And what runs at a cpu_service that refused to start this machine is another one.
             if not refused and not any(failure.done() for failure in failures):
@@ -197,7 +205,7 @@ async def _watch(stub: _Stub, vm: str, started: asyncio.Future[int], progress: C
 
 
 async def _statistics(stub: _Stub, vm: str, incarnation: int) -> dict[str, Any]:
-    status = await stub.GetStatus(pb.GetStatusRequest(vm=vm, incarnation=incarnation), timeout=CONTROL_SECONDS)
+    status = await stub.GetStatus(pb.GetStatusRequest(vm=vm, incarnation=incarnation), timeout=STATISTICS_SECONDS)
     return {
         "vm": status.vm,
         "state": pb.MachineState.Name(status.state),

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from splitvisor.machine.config import MachineConfig
 from splitvisor.run.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from splitvisor.faults.run import FaultPlan
+    from splitvisor.process.appended import AppendedFile
+    from splitvisor.run.report import Report
 
 Progress = Callable[[str], None]
 
@@ -27,14 +30,16 @@ class RunRequest:
     connect: Mapping[str, str] = field(default_factory=dict)
     """Services that run already: gRPC target by flag name."""
     log_level: str = "info"
-    log_file: Path | None = None
+    log_file: AppendedFile | None = None
     """Gets the services' logs."""
     log_to_stderr: bool = False
     exit_on: bytes | None = None
     timeout: float | None = None
-    """Seconds."""
-    report: Path | None = None
-    """Gets a JSON account of the run."""
+    """Seconds, from began."""
+    began: float = field(default_factory=time.monotonic)
+    """By time.monotonic()."""
+    report: Report | None = None
+    """Gets what the run did."""
     store: str | None = None
     """Where hcall_service keeps device trees; None: where they go with the run."""
     transcripts: Path | None = None
@@ -62,5 +67,3 @@ class Outcome:
 
     status: ExitStatus
     message: str = ""
-    statistics: Mapping[str, Any] = field(default_factory=dict)
-    """Calls and waiting, for reports."""

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO, NoReturn
+from typing import NoReturn, Protocol
 
 from splitvisor.service.fork_server import ForkServer
 
@@ -47,10 +47,17 @@ class ServiceFailedError(Exception):
         self.status = status
 
 
+class LogSink(Protocol):
+    """What gets the services' logs, as they come."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take a part of a log."""
+
+
 class ServiceProcess:
     """A running service."""
 
-    def __init__(self, command: ServiceCommand, log_level: str, log: BinaryIO | None, forks: ForkServer) -> None:
+    def __init__(self, command: ServiceCommand, log_level: str, log: LogSink | None, forks: ForkServer) -> None:
         self.command = command
         self._log = log
         self._lines: deque[bytes] = deque(maxlen=LAST_LINES)
@@ -160,7 +167,6 @@ class ServiceProcess:
             return
         if self._log is not None:
             self._log.write(data)
-            self._log.flush()
         *lines, partial = (self._partial + data).split(b"\n")
         self._lines.extend(line[:LINE_BYTES] for line in lines)
         self._partial = partial[:LINE_BYTES]
