@@ -17,8 +17,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from splitvisor.process.inputs import read_input
 from splitvisor.process.logging import get_logger
 
+TOKENS_BYTES: Final = 1 << 20
+"""The largest file of tokens."""
 MAX_TOKENS = 1000
 MAX_NAME = 64
 """Characters of a token's name; consoles show it."""
@@ -143,7 +146,7 @@ class TokenFile:
 def read_tokens(path: Path) -> Mapping[str, Principal]:
     """Return principals by the sum of their token. Raises TokenError."""
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(read_input(path, TOKENS_BYTES).decode())
     except OSError as error:
         raise TokenError(f"{path}: {error.strerror}; give a file of tokens, see docs/web.md") from error
     except ValueError as error:

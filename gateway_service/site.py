@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from splitvisor.limits import CERTIFICATE_BYTES
 from splitvisor.net.addresses import is_loopback, parse_host_port
+from splitvisor.net.tls_files import load_chain
+from splitvisor.process.inputs import read_input
 from splitvisor.service.serve import SettingError
 
 
@@ -118,8 +121,7 @@ class Certificate:
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            self.context.load_cert_chain(certificate, key)
-            self.names = _host_names(certificate)
+            self.names = _host_names(self._load())
         except (OSError, ValueError) as error:
             text = f"{certificate}, {key}: not a certificate with its key: {error}"
             raise SettingError(f"{text}", "give --http-tls-cert and --http-tls-key PEM files that belong together") from error
@@ -130,18 +132,24 @@ class Certificate:
         """Read the files again when they have changed. Raises OSError, and then goes on with what it has."""
         version = self._stat()
         if version != self._version:
-            self.context.load_cert_chain(*self._files)
+            self._load()
             self._version = version
+
+    def _load(self) -> bytes:
+        """Take what the files have; return the certificate. Raises OSError and ValueError."""
+        certificate, key = (read_input(path, CERTIFICATE_BYTES) for path in self._files)
+        load_chain(self.context, certificate, key)
+        return certificate
 
     def _stat(self) -> list[tuple[int, int]]:
         return [(status.st_ino, status.st_mtime_ns) for status in (file.stat() for file in self._files if file.exists())]
 
 
-def _host_names(path: Path) -> frozenset[str]:
+def _host_names(pem: bytes) -> frozenset[str]:
     """Return the names and addresses in a certificate's subjectAltName, as they stand in a URL."""
     from cryptography import x509  # slow to load, and most gateways do without
 
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    certificate = x509.load_pem_x509_certificate(pem)
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

@@ -12,13 +12,10 @@ An image that is packed with gzip, xz or zstd is unpacked in memory first. This 
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from os import O_CLOEXEC, O_NONBLOCK, O_RDONLY, fdopen, fstat
-from os import open as os_open
 from pathlib import Path
 from struct import Struct
 from typing import BinaryIO, Final
@@ -27,6 +24,7 @@ from cpu_service.images.elf import MAGIC, Elf, ElfError, Segment, read_elf
 from cpu_service.images.unpack import UnpackError, packing_of, unpack
 from cpu_service.vcpus.vcpu import Ram
 from splitvisor.errors.problem import ProblemError
+from splitvisor.process.inputs import open_input
 
 FIRMWARE_ENTRY: Final = 0x100
 """A firmware image starts at the system reset vector."""
@@ -74,12 +72,10 @@ class LoadedInitrd:
 def open_image(path: Path) -> Iterator[BinaryIO]:
     """Open a regular file for one of the functions below. Raises LoaderError."""
     try:
-        file = fdopen(os_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), "rb")
+        file = open_input(path)
     except OSError as error:
         raise LoaderError(f"{path}: {error.strerror}", "give the path of a file that cpu_service can read") from error
     with file:
-        if not stat.S_ISREG(fstat(file.fileno()).st_mode):
-            raise LoaderError(f"{path}: is not a regular file", "give the path of a regular file")
         yield file
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -25,6 +25,8 @@ from splitvisor.errors.problem import ProblemError
 from splitvisor.errors.status import refuse
 from splitvisor.machine.snapshot_file import SnapshotError, Source
 from splitvisor.net.times import duration
+from splitvisor.process.files import WrongFileError
+from splitvisor.process.inputs import open_input
 from splitvisor.rpc import machine_pb2 as pb
 
 
@@ -186,11 +188,10 @@ def _open(path: str) -> AbstractContextManager[Source]:
     """Open a snapshot of this host. Raises OSError, and SnapshotError for what is not a file: a pipe would have no end."""
     if not os.path.isabs(path):
         raise SnapshotError(f"{path}: not an absolute path")
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise SnapshotError(f"{path}: not a regular file")
-    return os.fdopen(descriptor, "rb")
+    try:
+        return open_input(Path(path))
+    except WrongFileError as error:
+        raise SnapshotError(f"{path}: {error.strerror}") from error
 
 
 async def _feed(requests: AsyncIterator[pb.RestoreMachineRequest], incoming: Incoming, *, in_parts: bool) -> None:

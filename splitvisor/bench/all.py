@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from splitvisor.bench import slof as bench_slof
 from splitvisor.bench import snapshot as bench_snapshot
 from splitvisor.bench import start as bench_start
 from splitvisor.bench.boot import BenchError
+from splitvisor.process.outputs import SHARED, Content, Output
 
 if TYPE_CHECKING:
     from splitvisor.bench.trap import Latency
@@ -185,6 +187,9 @@ def print_table(figures: Mapping[str, Any], failures: Mapping[str, str]) -> None
     Console().print(table)
 
 
+PLOT = Content("a plot", lambda file: (head := file.read(1024)).startswith(b"\x89PNG") and b"Matplotlib" in head)
+
+
 def check_plot() -> None:
     """Raise BenchError when plots cannot be drawn here."""
     if importlib.util.find_spec("matplotlib") is None:  # a user of Splitvisor has no other need of it
@@ -207,8 +212,10 @@ def write_plot(path: Path, arrangements: Mapping[str, Latency]) -> None:
     axes.set_xlim(left=1)
     axes.set_xlabel("microseconds a call")
     axes.legend()
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=120)
     try:
-        figure.savefig(path, format="png", dpi=120)
+        Output(path, PLOT, SHARED).write(drawn.getvalue())
     except OSError as error:
         raise BenchError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -8,26 +8,60 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
 from splitvisor.bench import boot as bench_boot
 from splitvisor.bench import slof as bench_slof
+from splitvisor.cli.control import fail, output_file
 from splitvisor.cli.seconds import seconds
+from splitvisor.process.outputs import Content, Output
 from splitvisor.process.signals import Unwinding
 
 bench = typer.Typer(
     help="Measure: whole boots, firmware, single traps, the guest's clock, consoles, memory, many guests.", no_args_is_help=True
 )
 
-JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures to this file")]
+
+def _are_figures(file: BinaryIO) -> bool:
+    """Whether a file has nothing but numbers with names."""
+    try:
+        values: list[Any] = [json.loads(file.read(_FIGURES_BYTES))]
+    except ValueError:
+        return False
+    if not values[0] or not isinstance(values[0], dict):
+        return False
+    while values:
+        value = values.pop()
+        if isinstance(value, dict | list):
+            values.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, str):
+            return False
+    return True
 
 
-def write_json(path: Path | None, figures: dict[str, Any]) -> None:
+_FIGURES_BYTES = 16 << 20
+_FIGURES = Content("the figures of a bench", _are_figures)
+
+
+def _figures_file(path: str) -> Output:
+    """Open the file of --json: a bench may take an hour, and its figures are to have their place."""
+    return output_file("bench", Path(path), _FIGURES)
+
+
+JsonOption = Annotated[
+    Output | None, typer.Option("--json", metavar="FILE", parser=_figures_file, help="Write all figures to this file")
+]
+
+
+def write_json(output: Output | None, figures: dict[str, Any]) -> None:
     """Write a bench's figures, when a file was asked for."""
-    if path is not None:
-        path.write_text(json.dumps(figures, indent=2) + "\n")
+    if output is not None:
+        try:
+            output.write((json.dumps(figures, indent=2) + "\n").encode())
+        except OSError as error:
+            fail("bench", f"--json {output.path}: {error.strerror}")
 
 
 @bench.command()
@@ -207,6 +241,7 @@ def everything(
     try:
         if plot is not None:
             bench_all.check_plot()
+            output_file("bench all", plot, bench_all.PLOT).close()
         if record:
             bench_all.check_history()
         vs_qemu = shutil.which(bench_slof.QEMU) is not None
@@ -226,7 +261,7 @@ def everything(
         raise typer.Exit(1)
 
 
-def _report(name: str, measure: Callable[[], dict[str, Any]], json_file: Path | None) -> None:
+def _report(name: str, measure: Callable[[], dict[str, Any]], json_file: Output | None) -> None:
     """Measure and write the figures; one line and status 1 when it fails."""
     try:
         with Unwinding():  # The processes that are measured end with this one.

@@ -13,6 +13,8 @@ import typer
 
 from splitvisor.access.identity import Identity, IdentityError, Role
 from splitvisor.cli.control import USAGE, fail
+from splitvisor.limits import CERTIFICATE_BYTES
+from splitvisor.process.inputs import Pipes, read_input
 
 if TYPE_CHECKING:
     from splitvisor.access.certs import Description
@@ -96,7 +98,7 @@ def show(
     if path.is_dir():
         path = path / (CERTIFICATE if (path / CERTIFICATE).exists() else CA_CERTIFICATE)
     with _one_line("show"):
-        description = describe(parse_certificate(path.read_bytes(), path))
+        description = describe(parse_certificate(read_input(Pipes().file(path), CERTIFICATE_BYTES), path))
     fields = _fields(description)
     if as_json:
         typer.echo(json.dumps({"path": str(path), **fields}, indent=2))

@@ -15,9 +15,11 @@ from typing import Annotated, Any
 import typer
 
 from splitvisor.cli import dt_output as output
-from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
+from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, output_file, service_stub
 from splitvisor.cli.dt_parent import parent
 from splitvisor.machine.service_addresses import CONNECT_VARIABLE
+from splitvisor.process.inputs import Pipes, read_input
+from splitvisor.process.outputs import Content
 from splitvisor.run.running_vms import running_vms
 from splitvisor.tree import fdt
 from splitvisor.tree.check import findings
@@ -39,6 +41,10 @@ AddressOption = Annotated[
 ]
 RevisionOption = Annotated[str, typer.Option("--revision", "-r", metavar="REVISION", help="Revision of the tree")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON")]
+
+
+_BLOB = Content("a device tree", lambda file: file.read(4) == fdt.MAGIC.to_bytes(4))
+_TEXT = Content("the text of a device tree", lambda file: file.read(256).lstrip().startswith(b"/dts-v1/;"))
 
 
 @dataclass(frozen=True)
@@ -213,16 +219,17 @@ def export(
     as_text = text or file.endswith(".dts")
     if file == "-" and not as_text and sys.stdout.isatty():
         fail("dt export", "the output is binary; give --output FILE or --dts", USAGE)
+    written = None if file == "-" else output_file("dt export", Path(file), _TEXT if as_text else _BLOB)
     with _trees("export", vm, address) as trees:
         _, blob = trees.fetch(revision)
         data = "".join(f"{line}\n" for line in format_tree(fdt.read(blob))).encode() if as_text else blob
-    if file == "-":
+    if written is None:
         sys.stdout.buffer.write(data)
         return
     try:
-        Path(file).write_bytes(data)
+        written.write(data)
     except OSError as error:
-        fail("dt export", f"{file}: {error.strerror}", USAGE)
+        fail("dt export", f"{file}: {error.strerror}")
 
 
 @dt.command()
@@ -237,7 +244,7 @@ def validate(
     """Check a tree: its format, then the properties that every PAPR guest needs. Exits with 1 if a check fails."""
     if file is not None:
         try:
-            name, blob = str(file), file.read_bytes()
+            name, blob = str(file), read_input(Pipes().file(file), fdt.MAX_SIZE)
         except OSError as error:
             fail("dt validate", f"{file}: {error.strerror}", USAGE)
     else:

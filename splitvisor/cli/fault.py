@@ -12,6 +12,7 @@ import typer
 from splitvisor.cli.control import USAGE, fail
 from splitvisor.cli.seconds import seconds
 from splitvisor.machine.config import ConfigError
+from splitvisor.process.inputs import Pipes
 from splitvisor.process.signals import Unwinding
 from splitvisor.run.exit_status import ExitStatus
 
@@ -75,7 +76,7 @@ def check(scenario: Annotated[Path, typer.Argument(metavar="FILE", help="A scena
     from splitvisor.faults.scenario import ScenarioError, read_scenario
 
     try:
-        read = read_scenario(scenario)
+        read = read_scenario(Pipes().file(scenario))
     except ScenarioError as error:
         fail("fault check", str(error), USAGE)
     for place, each in enumerate(read.faults):

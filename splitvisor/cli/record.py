@@ -14,6 +14,7 @@ import typer
 
 from splitvisor.cli.control import FAILED, USAGE, fail
 from splitvisor.cli.seconds import seconds
+from splitvisor.process.inputs import Pipes, open_input
 
 if TYPE_CHECKING:
     from splitvisor.recording.conversation import Item, Recording
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 record = typer.Typer(help="Show and compare recordings of [bold]splitvisor run --record FILE[/].", no_args_is_help=True)
 
+_pipes = Pipes()
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A recording")]
 LinkOption = Annotated[list[str] | None, typer.Option("--link", metavar="NAME", help="Only this back end; may be repeated")]
 CallOption = Annotated[list[str] | None, typer.Option("--call", metavar="NAME", help="Only this call; may be repeated")]
@@ -35,7 +37,7 @@ def _opened(command: str, path: Path, *, note: bool = True) -> Iterator[Recordin
     from splitvisor.recording.file import RecordingReader
 
     try:
-        with path.open("rb") as file:
+        with open_input(_pipes.file(path)) as file:
             reader = RecordingReader(file, str(path))
             recording = Recording(reader, str(path))
             yield recording

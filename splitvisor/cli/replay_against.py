@@ -11,6 +11,7 @@ import typer
 from splitvisor.cli.control import FAILED, USAGE, fail
 from splitvisor.net.addresses import AddressError
 from splitvisor.process import signals
+from splitvisor.process.inputs import Pipes, open_input
 from splitvisor.recording import RecordingError
 from splitvisor.recording.comparison import Difference, Outcome
 from splitvisor.recording.conversation import Introduction, Recording
@@ -28,8 +29,9 @@ COMMAND = "replay"
 def replay_against(path: Path, link: str, address: str | None, trees_socket: Path | None) -> None:
     """Replay one link's part of a recording; ends the program with the status that `splitvisor replay` promises."""
     try:
-        program = None if address is not None else _program(path, link)
-        with path.open("rb") as file:
+        opened = Pipes().file(path)
+        program = None if address is not None else _program(opened, link)
+        with open_input(opened) as file:
             reader = RecordingReader(file, str(path))
             recording = Recording(reader, str(path))
             if link not in recording.start.backends:
@@ -54,7 +56,7 @@ def replay_against(path: Path, link: str, address: str | None, trees_socket: Pat
 
 def _program(path: Path, link: str) -> ServiceName | None:
     """The service that a link of a recording was to, by what it said of itself: links have names of their own."""
-    with path.open("rb") as file:
+    with open_input(path) as file:
         items = Recording(RecordingReader(file, str(path)), str(path)).items(link)
         offered = next((item.offer.backend for _, item in items if isinstance(item, Introduction)), "")
     return next((name for name in SERVICE_NAMES if name.package in (offered, link)), None)

@@ -11,6 +11,7 @@ import uvloop
 
 from splitvisor.cli.control import FAILED, USAGE, fail
 from splitvisor.net.addresses import AddressError
+from splitvisor.process.inputs import Pipes, open_input
 from splitvisor.process.logging import LogLevel, configure
 from splitvisor.process.signals import Kept
 from splitvisor.recording import RecordingError
@@ -39,7 +40,7 @@ class _StandInName(ServiceName):
 def replay_as(path: Path, link: str, listen: str | None) -> None:
     """Stand in for a back end; ends the program with 1 when a guest left the recording."""
     try:
-        with path.open("rb") as file:
+        with open_input(Pipes().file(path)) as file:
             reader = RecordingReader(file, str(path))
             recording = Recording(reader, str(path))
             if link not in recording.start.backends:

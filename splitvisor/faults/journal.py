@@ -8,9 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import structlog
+
+from splitvisor.process.appended import AppendedFile
 
 LINES_MAX = 100_000
 """Faults that are written down; further ones are only counted."""
@@ -23,12 +25,14 @@ class Journal:
 
     Args:
         path: gets a line of JSON for each fault; None: nowhere.
+
+    Raises OSError when it cannot be written.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.counts: Counter[str] = Counter()
         """Faults that happened, by kind."""
-        self._file: IO[str] | None = path.open("a", encoding="utf-8", buffering=1) if path is not None else None
+        self._file = AppendedFile(path) if path is not None else None
         self._began = time.monotonic()
 
     def happened(self, kind: str, **details: Any) -> None:
@@ -37,7 +41,7 @@ class Journal:
         log.info("fault", kind=kind, **details)
         if self._file is not None and self.counts.total() <= LINES_MAX:
             seconds = round(time.monotonic() - self._began, 6)
-            self._file.write(json.dumps({"kind": kind, "at_seconds": seconds, **details}) + "\n")
+            self._file.write((json.dumps({"kind": kind, "at_seconds": seconds, **details}) + "\n").encode())
 
     def close(self) -> None:
         """Close the file."""

@@ -27,7 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from splitvisor.errors.problem import ProblemError
+from splitvisor.process.inputs import read_input
 
+SCENARIO_BYTES = 1 << 20
+"""The largest scenario."""
 FAULTS_MAX = 64
 SECONDS_MAX = 3600.0
 
@@ -132,7 +135,7 @@ class Scenario:
 def read_scenario(path: Path) -> Scenario:
     """Return what a TOML file says. Raises ScenarioError."""
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(read_input(path, SCENARIO_BYTES).decode())
     except OSError as error:
         raise ScenarioError(f"{path} cannot be read ({error.strerror})", "give the path of a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
