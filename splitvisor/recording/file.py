@@ -20,6 +20,8 @@ from typing import BinaryIO
 import zstandard
 from google.protobuf.message import DecodeError
 
+from splitvisor.process.files import OPEN_FLAGS, found_at, require_regular
+from splitvisor.process.locks import lock
 from splitvisor.recording import RecordingError
 from splitvisor.rpc import recording_pb2 as pb
 
@@ -44,9 +46,9 @@ class RecordingWriter:
     """Writes a recording. Not for several threads.
 
     Args:
-        path: replaced when it is a recording or empty, made when it is not there; readable by its owner only.
+        path: rewritten when it is a recording or empty, made when it is not there; readable by its owner only.
 
-    Raises RecordingError when something else is there or it cannot be opened.
+    Raises RecordingError when something else is there, when another machine is recorded there, or when it cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -189,20 +191,24 @@ class RecordingReader:
 def _open_for_writing(path: Path) -> BufferedRandom:
     head = _skippable(_TITLE_MAGIC, _TITLE + _VERSION.pack(VERSION))[: -_VERSION.size]
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
+        found = found_at(path)
+        if found is not None:
+            require_regular(found, path)
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, 0o600), "r+b")
+        try:
+            require_regular(os.fstat(file.fileno()), path)
+            lock(file.fileno(), path)
+            there = file.read(len(head))
+            if there and there != head:
+                raise RecordingError(f"{path} is there and is not a recording, so it is not replaced", "give another file")
+            file.seek(0)
+            file.truncate()
+            os.fchmod(file.fileno(), 0o600)
+        except BaseException:
+            file.close()
+            raise
     except OSError as error:
         raise RecordingError(f"{path} cannot be written: {error.strerror}", "give another file") from error
-    file = os.fdopen(descriptor, "r+b")
-    try:
-        found = file.read(len(head))
-        if found and found != head:
-            raise RecordingError(f"{path} is there and is not a recording, so it is not replaced", "give another file")
-        file.seek(0)
-        file.truncate()
-        os.fchmod(descriptor, 0o600)
-    except BaseException:
-        file.close()
-        raise
     return file
 
 
