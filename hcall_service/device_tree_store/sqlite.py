@@ -8,14 +8,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 from hcall_service.device_tree_store.sql_store import Execute, SqlStore
 from hcall_service.device_tree_store.store import StoreError
+from splitvisor.process.files import found_at, is_mounted_alone, require_regular
 
 BUSY_SECONDS = 5.0
 """How long a transaction waits for one of another process."""
 RETRY_SECONDS = 0.01
+MEMORY = ":memory:"
+"""In place of a path: nothing is kept."""
 _REMEDY = "check that the file can be written, or choose another"
 
 
@@ -53,6 +57,8 @@ class SqliteStore(SqlStore):
     def __init__(self, path: str, retention: int) -> None:
         super().__init__(path, retention)
         self._lock = threading.Lock()
+        if path != MEMORY:
+            self._check(Path(path))
         try:
             self._database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
@@ -68,6 +74,24 @@ class SqliteStore(SqlStore):
         except StoreError:
             self._database.close()
             raise
+
+    def _check(self, path: Path) -> None:
+        """Raise StoreError for what SQLite would wait for, or lose revisions in.
+
+        It finds the log of a database by the database's name. So the log of one with two names is lost to the other name's user,
+        and that of a file that is mounted alone goes with its container.
+        """
+        try:
+            found = found_at(path)
+            if found is None:
+                return
+            require_regular(found, path)
+            if found.st_nlink > 1:
+                raise self._failed("it has two names, and a log for each would lose revisions", "copy it instead of linking it")
+            if is_mounted_alone(path):
+                raise self._failed("it is mounted as a single file, which leaves its log outside", "mount its directory instead")
+        except OSError as error:
+            raise self._failed(error.strerror, _REMEDY) from error
 
     def _write_ahead(self) -> None:
         """Switch to write-ahead logging. SQLite waits for nobody who does the same to a new file, whatever its timeout is."""
