@@ -21,6 +21,8 @@ from gateway_service.sessions import Sessions
 from gateway_service.site import Certificate, HttpAddress, check_reach, make_site, parse_address
 from gateway_service.vms import Channels, find_running, parse_connect
 from gateway_service.web_app import STATIC, Gateway, application
+from splitvisor.net.addresses import AddressError
+from splitvisor.net.sockets import make_way
 from splitvisor.process.logging import get_logger
 from splitvisor.service.serve import SettingError
 
@@ -121,6 +123,11 @@ async def _listen(runner: web.AppRunner, address: HttpAddress, certificate: Cert
         site = web.UnixSite(runner, address.path, ssl_context=context)
     else:
         site = web.TCPSite(runner, address.host, address.port, ssl_context=context, reuse_address=True)
+    if address.path:
+        try:
+            make_way(address.path)
+        except AddressError as error:
+            raise SettingError(f"--listen-http {error.problem.what}", error.problem.remedy) from None
     mask = os.umask(0o177)  # Who may connect to a unix socket is who may write to it.
     try:
         await site.start()

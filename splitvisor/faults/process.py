@@ -8,10 +8,10 @@ import signal
 import socket
 import struct
 from contextlib import suppress
-from pathlib import Path
 
 from splitvisor.errors.problem import ProblemError
 from splitvisor.net.addresses import AddressError, parse_address
+from splitvisor.net.sockets import make_way
 
 
 class NoProcessError(ProblemError, LookupError):
@@ -45,8 +45,8 @@ def send_signal(pid: int, number: signal.Signals) -> None:
 
 
 def forget_socket(address: str) -> None:
-    """Remove the socket that a killed service left behind, so that its successor can listen there."""
+    """Remove the socket that a killed service left behind, so that nobody waits there for its successor."""
     path = parse_address(address).socket_path
     if path is not None:
-        with suppress(FileNotFoundError):
-            Path(path).unlink()
+        with suppress(AddressError):
+            make_way(path)

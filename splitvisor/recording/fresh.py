@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc.aio
 
+from splitvisor.net.sockets import make_way
 from splitvisor.recording.trees import RecordedTrees
 from splitvisor.rpc import device_tree_pb2_grpc
 from splitvisor.service.fork_server import fork_server
@@ -27,9 +28,10 @@ _ARGUMENTS: dict[str, Callable[[str], Sequence[str]]] = {
 
 @asynccontextmanager
 async def serve_trees(trees: RecordedTrees, path: Path) -> AsyncIterator[str]:
-    """Serve trees at a unix socket while inside; yields its target."""
+    """Serve trees at a unix socket while inside; yields its target. Raises AddressError."""
     server = grpc.aio.server(options=SERVER_OPTIONS)
     device_tree_pb2_grpc.add_DeviceTreeServiceServicer_to_server(trees, server)
+    make_way(str(path))
     server.add_insecure_port(f"unix:{path}")
     await server.start()
     try:
