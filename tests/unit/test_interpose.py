@@ -58,9 +58,9 @@ def test_a_replacement_gets_the_librarys_own_calls_until_it_is_taken_back(watche
 
 
 def test_replacing_twice_is_replacing_once(watched: Watched) -> None:
+    machine = ppc.BareMachine()  # First: an engine runs code of its own when it is made.
     watched.install()
     watched.install()
-    machine = ppc.BareMachine()
     machine.execute(ppc.li(4, 1))
     assert watched.addresses.count(0x1000) == 1
     assert loaded_unicorn().replace(FUNCTION, watched.entry) == loaded_unicorn().address(FUNCTION)
