@@ -22,6 +22,10 @@ CONNECT_MS = 2000
 """How long one attempt to connect may take. gRPC calls it min_reconnect_backoff_ms, but an attempt that fails sooner is repeated
 sooner; with less, a busy peer on a busy host counts as unreachable."""
 
+DIRECT: ChannelOptions = (("grpc.enable_http_proxy", 0),)
+"""For every channel: http_proxy, https_proxy and grpc_proxy of the environment are for the Internet, not for services that an
+address names, on this host or on others; gRPC would ask them for loopback and for TLS, too."""
+
 SERVICE_OPTIONS: ChannelOptions = (
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -64,7 +68,7 @@ _LAST_ERROR = re.compile(r"last error: [A-Z_]+: (?:ipv[46]|unix):[^ ]+: (.*)", r
 
 def open_channel(target: str, options: ChannelOptions = ()) -> grpc.Channel:
     """Return a channel to a service. Raises AddressError when the target must not be spoken to, or not without a certificate."""
-    address = parse_address(target)
+    address, options = parse_address(target), (*options, *DIRECT)
     if not address.tls:
         return grpc.insecure_channel(address.target, options=options)
     from splitvisor.net.renewing_channel import RenewingChannel  # most processes have no use for it
@@ -74,7 +78,7 @@ def open_channel(target: str, options: ChannelOptions = ()) -> grpc.Channel:
 
 def open_aio_channel(target: str, options: ChannelOptions = ()) -> grpc.aio.Channel:
     """Return a channel for asyncio to a service. Raises AddressError as open_channel() does."""
-    address = parse_address(target)
+    address, options = parse_address(target), (*options, *DIRECT)
     if not address.tls:
         return grpc.aio.insecure_channel(address.target, options=options)
     from splitvisor.net.renewing_channel import RenewingAioChannel  # see above

@@ -165,8 +165,12 @@ def start_tracing(service: str, endpoint: str) -> Tracing:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+    from splitvisor.net.channels import DIRECT
+
     resource = Resource.create({"service.name": service, "service.version": __version__})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    exporter = OTLPSpanExporter(endpoint=endpoint, insecure=parts.scheme == "http", timeout=EXPORT_SECONDS)
+    direct: Any = DIRECT  # OpenTelemetry's annotation of it knows texts only.
+    insecure = parts.scheme == "http"
+    exporter = OTLPSpanExporter(endpoint=endpoint, insecure=insecure, timeout=EXPORT_SECONDS, channel_options=direct)
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=BATCH_SECONDS * 1000))
     return Tracing(provider, exporter)
