@@ -16,6 +16,7 @@ import grpc
 from cpu_service.engine.layout import UnsupportedEngineError
 from cpu_service.images.loader import LoaderError
 from cpu_service.link.errors import BackendRefusedError, BackendUnavailableError
+from cpu_service.machine.board import NoMemoryError
 from cpu_service.machine.machine import FINAL_STATES, Machine
 from cpu_service.machine.placement import OWN_SERVICES, PlacementError, check_devices, vio_slots
 from cpu_service.observe.trap_trace import TooManyWatchersError, Watcher, WatchError
@@ -123,10 +124,10 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
                 PlacementError,
                 UnsupportedEngineError,
                 RecordingError,
+                NoMemoryError,
+                OSError,
             ) as error:
                 await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
-            except OSError as error:
-                await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, f"guest RAM: {error}", "NO_MEMORY")
         return pb.StartMachineResponse(incarnation=machine.incarnation)
 
     async def PauseMachine(self, request: pb.PauseMachineRequest, context: _Context) -> pb.PauseMachineResponse:

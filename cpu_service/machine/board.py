@@ -32,6 +32,7 @@ from cpu_service.routing.registry import Registry, RegistryError
 from cpu_service.routing.router import TrapRouter
 from cpu_service.vcpus.scheduler import VcpuScheduler
 from cpu_service.vcpus.timebase import Timebase
+from splitvisor.errors.problem import ProblemError
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import state_pb2 as spb
 from splitvisor.rpc import trap_pb2 as pb
@@ -47,6 +48,10 @@ TREE_OWNER = "hcall_service"
 MIB = 1 << 20
 
 log = structlog.get_logger()
+
+
+class NoMemoryError(ProblemError):
+    """The host has no place for the guest's memory."""
 
 
 class BoardEvents(Protocol):
@@ -94,13 +99,13 @@ class Board:
         self._vcpu_thread = threading.get_ident()
         size = config.memory_mib * MIB
         self._ram_path = runtime_dir / f"{config.name}-{secrets.token_hex(16)}{RAM_SUFFIX}"
-        self.ram_file = RamFile.create(self._ram_path, size)
+        self.ram_file = _create_ram(self._ram_path, size)
         private = config.private_memory or bool(config.record_file)
         if private:
             self._ram_path.unlink()
         self.ram = GuestRam(self.ram_file.map)
         shift = table_shift(size)
-        self.table = mmap.mmap(-1, 1 << shift, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.table = _create_table(1 << shift)
         for area in (self.ram_file.map, self.table):
             with suppress(OSError):
                 area.madvise(mmap.MADV_HUGEPAGE)
@@ -238,6 +243,24 @@ class Board:
             written, self._written = self._written, []
         for address, length in written:
             self.engine.invalidate_code(address, length)
+
+
+def _create_ram(path: Path, size: int) -> RamFile:
+    """Make the file of guest RAM. Raises NoMemoryError."""
+    try:
+        return RamFile.create(path, size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        remedy = "give less --memory, or the cpu_service another --ram-dir"
+        raise NoMemoryError(f"guest RAM: {size // MIB} MiB in {path.parent}: {error.strerror or error}", remedy) from error
+
+
+def _create_table(size: int) -> mmap.mmap:
+    """Make room for the page table. Raises NoMemoryError."""
+    try:
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise NoMemoryError(f"page table: {size // MIB} MiB: {error.strerror or error}", "give less --memory") from error
 
 
 def _recorder(config: mpb.MachineConfig) -> Recorder | None:

@@ -20,7 +20,7 @@ import structlog
 from cpu_service.engine.engine import GuestFaultError
 from cpu_service.link.errors import BackendRefusedError, BackendUnavailableError
 from cpu_service.link.events import LinkStatus
-from cpu_service.machine.board import Board, BoardOrigin
+from cpu_service.machine.board import Board, BoardOrigin, NoMemoryError
 from cpu_service.machine.boot import BootPlan, load_guest
 from cpu_service.machine.crash_report import crash_report
 from cpu_service.machine.placement import PlacementError
@@ -262,7 +262,14 @@ class Machine:
         except GuestFaultError as error:
             assert self.board is not None
             self._end(mpb.MACHINE_STATE_CRASHED, crash_report(str(error), self.board))
-        except (BackendUnavailableError, BackendRefusedError, RegistryError, PlacementError, SnapshotError) as error:
+        except (
+            BackendUnavailableError,
+            BackendRefusedError,
+            RegistryError,
+            PlacementError,
+            SnapshotError,
+            NoMemoryError,
+        ) as error:
             self._fail(error)
         except Exception as error:
             log.exception("machine failed")

@@ -59,7 +59,6 @@ class Recorder:
 
     def __init__(self, path: Path, config: mpb.MachineConfig) -> None:
         self._path = path
-        self._writer = RecordingWriter(path)
         self._lock = threading.Lock()
         self._wake, self._room = threading.Condition(self._lock), threading.Condition(self._lock)
         self._pending: list[tuple[int, int, _Event]] = []
@@ -79,11 +78,15 @@ class Recorder:
             backends=[backend.name for backend in config.backends],
         )
         try:
+            self._writer = RecordingWriter(path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        try:
             self._writer.append(rpb.Record(start=start).SerializeToString())
             self._writer.flush()
         except OSError as error:
             self._writer.abandon()
-            raise RecordingError(f"{path} cannot be written: {error.strerror}", "give another file") from error
+            raise _unwritable(path, error) from error
         self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
         self._thread.start()
 
@@ -147,6 +150,10 @@ class Recorder:
                 self._failed = True
                 self._pending.clear()
                 self._room.notify_all()
+
+
+def _unwritable(path: Path, error: OSError) -> RecordingError:
+    return RecordingError(f"{path} cannot be written: {error.strerror or error}", "give another file")
 
 
 class LinkTap:

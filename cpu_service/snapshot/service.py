@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from cpu_service.link.errors import BackendRefusedError, BackendUnavailableError
-from cpu_service.machine.board import Board
+from cpu_service.machine.board import Board, NoMemoryError
 from cpu_service.machine.machine import BusyError, Machine
 from cpu_service.routing.registry import RegistryError
 from cpu_service.snapshot.load import SnapshotLoader
@@ -39,6 +39,7 @@ STATUS: Mapping[type[Exception], grpc.StatusCode] = {
     SnapshotError: grpc.StatusCode.INVALID_ARGUMENT,
     BackendRefusedError: grpc.StatusCode.FAILED_PRECONDITION,
     RegistryError: grpc.StatusCode.FAILED_PRECONDITION,
+    NoMemoryError: grpc.StatusCode.FAILED_PRECONDITION,
     OSError: grpc.StatusCode.FAILED_PRECONDITION,
     BackendUnavailableError: grpc.StatusCode.UNAVAILABLE,
     SlowReaderError: grpc.StatusCode.ABORTED,

@@ -20,6 +20,7 @@ from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, r
 from splitvisor.machine.service_addresses import parse_backends, parse_connect
 from splitvisor.process.appended import AppendedFile
 from splitvisor.process.inputs import Pipes
+from splitvisor.process.open_files import TooFewFilesError, require_open_files
 from splitvisor.process.signals import Kept
 from splitvisor.run import launcher
 from splitvisor.run.exit_status import ExitStatus
@@ -122,6 +123,7 @@ def run(
         "backend": parse_backends(backend) if backend else None,
     }
     try:
+        require_open_files()
         if snapshot is None:
             base = read_machine_file(machine, read_from=files["machine"]) if machine is not None else MachineConfig()
             config = apply_flags(base, flags)
@@ -153,6 +155,9 @@ def run(
         )
     except ConfigError as error:
         print(pipes.named(str(error)), file=sys.stderr)
+        return ExitStatus.USAGE
+    except TooFewFilesError as error:
+        print(f"splitvisor run: {error}", file=sys.stderr)
         return ExitStatus.USAGE
     with Kept():
         result = uvloop.run(launcher.run(request))

@@ -48,15 +48,20 @@ class RecordingWriter:
     Args:
         path: rewritten when it is a recording or empty, made when it is not there; readable by its owner only.
 
-    Raises RecordingError when something else is there, when another machine is recorded there, or when it cannot be opened.
+    Raises RecordingError when something else is there, when another machine is recorded there, or when it cannot be opened, and
+    OSError when it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = _open_for_writing(path)
         self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, write_content_size=True)
         self._records = bytearray()
-        self._file.write(_skippable(_TITLE_MAGIC, _TITLE + _VERSION.pack(VERSION)))
-        self._file.flush()
+        try:
+            self._file.write(_skippable(_TITLE_MAGIC, _TITLE + _VERSION.pack(VERSION)))
+            self._file.flush()
+        except OSError:
+            self.abandon()
+            raise
 
     def append(self, record: bytes) -> None:
         """Add a serialised Record; it is in the file after flush(), or when a frame is full. Raises OSError."""

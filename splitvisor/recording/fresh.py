@@ -12,9 +12,8 @@ import grpc.aio
 from splitvisor.net.sockets import make_way
 from splitvisor.recording.trees import RecordedTrees
 from splitvisor.rpc import device_tree_pb2_grpc
-from splitvisor.service.fork_server import fork_server
 from splitvisor.service.names import ServiceName
-from splitvisor.service.processes import ServiceCommand, ServiceProcess, stop_all
+from splitvisor.service.processes import ServiceCommand, ServiceProcess, start_forks, stop_all
 from splitvisor.service.runtime_directory import private_directory, socket_parents
 from splitvisor.service.serve import SERVER_OPTIONS
 
@@ -48,7 +47,7 @@ async def fresh_service(name: ServiceName, trees: RecordedTrees) -> AsyncIterato
             command = ServiceCommand(
                 name.command, name.package, f"unix:{directory}/{name.command}.sock", _ARGUMENTS[name.command](trees_at)
             )
-            with closing(fork_server()) as forks:
+            with closing(start_forks()) as forks:
                 process = ServiceProcess(command, "info", None, forks)
             try:
                 process.watch()

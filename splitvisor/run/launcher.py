@@ -22,9 +22,8 @@ from typing import Any, NoReturn
 from splitvisor.process.signals import EndingAfter, handled_signals
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.run.request import RunRequest, RunResult
-from splitvisor.service.fork_server import fork_server
 from splitvisor.service.names import SERVICE_NAMES
-from splitvisor.service.processes import LogSink, ServiceCommand, ServiceFailedError, ServiceProcess, stop_all
+from splitvisor.service.processes import LogSink, ServiceCommand, ServiceFailedError, ServiceProcess, start_forks, stop_all
 from splitvisor.service.runtime_directory import private_directory, ram_parents, socket_parents
 
 SHOWN_LINES = 20
@@ -103,7 +102,7 @@ async def _run_services(
     proxies = request.faults.proxies(addresses, request.config, runtime) if request.faults is not None else {}
 
     def start(command: ServiceCommand) -> ServiceProcess:
-        with closing(fork_server()) as forks:
+        with closing(start_forks()) as forks:
             return ServiceProcess(command, request.log_level, log, forks)
 
     def end(status: int) -> None:
@@ -117,7 +116,7 @@ async def _run_services(
     try:
         with EndingAfter(end):  # The event loop hears of no signal meanwhile.
             # One by one: those that were started are stopped when a later one cannot be.
-            with closing(fork_server()) as forks:
+            with closing(start_forks()) as forks:
                 processes.extend(ServiceProcess(each, request.log_level, log, forks) for each in (*commands, *proxies.values()))
             from splitvisor.run.machine import run_machine  # gRPC loads while the services do
 

@@ -32,6 +32,7 @@ from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_flags import add_tls_flags, use_tls_flags
 from splitvisor.process.extras import MissingExtraError
 from splitvisor.process.logging import LogLevel, configure, get_logger
+from splitvisor.process.open_files import TooFewFilesError, require_open_files
 from splitvisor.process.signals import Kept
 from splitvisor.process.streams import standard_streams
 from splitvisor.service.interface import Servable
@@ -173,8 +174,9 @@ def run(name: Servable, arguments: Sequence[str]) -> int:
     end_quietly()  # Until the service handles signals itself; a back end comes here first.
     gc.disable()  # Until the service runs: nothing of what is loaded is garbage.
     try:
+        require_open_files()
         options_class = name.load().Options
-    except MissingExtraError as error:
+    except (TooFewFilesError, MissingExtraError) as error:
         return _refuse(name, error)
     parsed = make_parser(name, options_class).parse_args(arguments)
     configure(parsed.log_level, name.package)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
-from splitvisor.service.fork_server import ForkServer
+from splitvisor.service.fork_server import ForkServer, fork_server
 
 LAST_LINES = 200
 """Log lines of a service that are kept for the case that it fails."""
@@ -54,6 +54,18 @@ class LogSink(Protocol):
         """Take a part of a log."""
 
 
+def start_forks() -> ForkServer:
+    """Return a fork server, which the caller closes. Raises ServiceFailedError where it cannot be started."""
+    try:
+        return fork_server()
+    except OSError as error:
+        raise _cannot_start("the services", error) from error
+
+
+def _cannot_start(what: str, error: OSError) -> ServiceFailedError:
+    return ServiceFailedError(f"{what} cannot be started: {error.strerror or error}")
+
+
 class ServiceProcess:
     """A running service."""
 
@@ -64,16 +76,19 @@ class ServiceProcess:
         self._partial = b""
         self._status: int | None = None
         arguments = [command.name, "--listen", command.address, "--log-level", log_level, *command.arguments]
-        ready_read, ready_write = os.pipe()
-        parent_read, self._parent_write = os.pipe()
-        log_read, log_write = os.pipe()
+        try:
+            ready_read, ready_write = os.pipe()
+            parent_read, self._parent_write = os.pipe()
+            log_read, log_write = os.pipe()
+        except OSError as error:
+            raise _cannot_start(command.package, error) from error
         try:
             self.pid = forks.start(arguments, log_write, ready_write, parent_read)
             """The process."""
         except OSError as error:
             for descriptor in (ready_read, self._parent_write, log_read):
                 os.close(descriptor)
-            raise ServiceFailedError(f"{command.package} cannot be started: {error}") from error
+            raise _cannot_start(command.package, error) from error
         finally:
             for descriptor in (ready_write, parent_read, log_write):
                 os.close(descriptor)

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from splitvisor.service.fork_server import fork_server
 from splitvisor.service.names import SERVICE_NAMES
-from splitvisor.service.processes import ServiceCommand, ServiceFailedError, ServiceProcess, stop_all
+from splitvisor.service.processes import ServiceCommand, ServiceFailedError, ServiceProcess, start_forks, stop_all
 from splitvisor.testing.loop import LoopThread
 
 _WAIT_ENDED_S = 10.0
@@ -58,7 +57,7 @@ class Services:
         tree = ("--device-tree", self.addresses["hcall"])
         own = {"hcall": ("--store", str(self.directory / "trees.sqlite")), "vio": tree, "of-client": tree, "cpu": ()}
         packages = {name.command: name.package for name in SERVICE_NAMES}
-        with closing(fork_server()) as forks:
+        with closing(start_forks()) as forks:
             for name in names:
                 command = ServiceCommand(name, packages[name], self.addresses[name], own[name])
                 self._processes[name] = ServiceProcess(command, "info", None, forks)

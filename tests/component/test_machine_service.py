@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
 
+from splitvisor.errors.status import problem_in
 from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc, trap_pb2
 from tests.services import Service
@@ -121,6 +124,20 @@ def test_a_wrong_configuration_is_refused_by_its_key(
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert str(refused.value.details()).startswith(f"{key}:")
     assert machines(stub) == []
+
+
+def test_guest_ram_that_has_no_place_is_told_with_its_directory(
+    stub: Stub, services: dict[str, Service], short_path: Path
+) -> None:
+    """The limit of a file's size stands for the limit of a disk's: both fail the call that makes the file."""
+    pid = services["cpu"].process.pid
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1 << 20, hard))
+    with pytest.raises(grpc.RpcError) as refused:
+        start(stub, config(services))
+    problem = problem_in(refused.value)
+    assert (problem.reason, problem.what) == ("NO_MEMORY", f"guest RAM: 256 MiB in {short_path}: File too large")
+    assert list(short_path.glob("*.ram")) == [], "nothing is left of it"
 
 
 def test_two_back_ends_that_claim_the_same_calls_are_both_named(stub: Stub, services: dict[str, Service]) -> None:

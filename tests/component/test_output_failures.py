@@ -119,3 +119,11 @@ def test_a_service_without_standard_streams_gets_them(entry: str, short_path: Pa
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("arguments", [("run",), ("service", "vio")], ids=str)
+def test_a_limit_of_open_files_that_is_too_low_is_told(arguments: tuple[str, ...]) -> None:
+    limited = ["sh", "-c", 'ulimit -n 32 && exec "$@"', "sh", sys.executable, "-m", "splitvisor", *arguments]
+    done = subprocess.run(limited, cwd=ROOT, capture_output=True, timeout=STEP_SECONDS, check=False)
+    told = "only 32 files may be open at once (ulimit -n); allow at least 64"
+    assert (done.returncode, done.stderr.decode()) == (2, f"splitvisor {' '.join(arguments)}: {told}\n")

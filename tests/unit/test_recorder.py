@@ -14,6 +14,7 @@ import pytest
 
 from cpu_service.observe.recorder import PENDING_BYTES, Recorder
 from cpu_service.routing.router import CallCount
+from splitvisor.recording import RecordingError
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import trap_pb2 as pb
 from tests.component.trap_client import wait_until
@@ -71,6 +72,14 @@ def _file_size_limit(limit: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_from_the_start_is_told_with_the_file(tmp_path: Path) -> None:
+    with (
+        _file_size_limit(0),
+        pytest.raises(RecordingError, match=f"{tmp_path}/r cannot be written: File too large; give another"),
+    ):
+        Recorder(tmp_path / "r", CONFIG)
 
 
 def test_a_full_disk_ends_the_recording_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
