@@ -21,7 +21,14 @@ from splitvisor.rpc import machine_pb2_grpc
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.run.request import Outcome, RunRequest
 from splitvisor.service.names import SERVICE_NAMES, VIO_SERVICE
-from splitvisor.terminal.session import TerminalEnd, TerminalError, TerminalResult, attach_terminal
+from splitvisor.terminal.session import (
+    NoConsoleError,
+    TerminalEnd,
+    TerminalError,
+    TerminalResult,
+    attach_terminal,
+    stay_without_console,
+)
 
 if TYPE_CHECKING:
     from splitvisor.rpc.machine_pb2_grpc import MachineServiceAsyncStub as _Stub
@@ -73,12 +80,7 @@ async def run_machine(
         refused = False
         ended = asyncio.create_task(_watch(stub, request.config.name, started, request.progress))
         # Before the machine: it may say all it has to say, and end, before an attach after its start came through.
-        terminal = asyncio.create_task(
-            attach_terminal(
-                _console_address(request.config, addresses["vio"]), request.config.name, 0,
-                stdin=sys.stdin.fileno(), stdout=sys.stdout.fileno(), exit_text=request.exit_on,
-            )
-        )  # fmt: skip
+        terminal = asyncio.create_task(_terminal(request, addresses["vio"], ended))
         try:
             try:
                 started.set_result(await _first(asyncio.ensure_future(_start(stub, request, backends)), failures))
@@ -111,6 +113,17 @@ async def run_machine(
                 stop = pb.StopMachineRequest(vm=request.config.name, incarnation=incarnation)
                 with suppress(grpc.aio.AioRpcError):
                     await stub.StopMachine(stop, timeout=CONTROL_SECONDS)
+
+
+async def _terminal(request: RunRequest, vio: str, ended: asyncio.Task[pb.StateChanged]) -> TerminalResult:
+    """Be at the machine's first console, or wait for its end when it has none. Raises TerminalError."""
+    name, stdin = request.config.name, sys.stdin.fileno()
+    address = _console_address(request.config, vio)
+    try:
+        return await attach_terminal(address, name, 0, stdin=stdin, stdout=sys.stdout.fileno(), exit_text=request.exit_on)
+    except NoConsoleError:
+        request.progress("")
+        return await stay_without_console(name, ended, stdin=stdin)
 
 
 def _console_address(config: MachineConfig, vio: str) -> str:

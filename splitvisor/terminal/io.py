@@ -15,6 +15,7 @@ import signal
 import stat
 import termios
 import threading
+import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -110,8 +111,10 @@ async def _ready(descriptor: int, event: int) -> None:
 
 
 @contextmanager
-def raw_mode(descriptor: int) -> Iterator[None]:
+def raw_mode(descriptor: int, *, signals: bool = False) -> Iterator[None]:
     """Pass every key on as it is typed, while the context lasts; does nothing when the descriptor is no terminal.
+
+    signals: `^C` and the like are signals still, and output is as before.
 
     The terminal's modes come back on every way out, death by SIGHUP, SIGQUIT or SIGTERM included unless the program handles
     those itself. After a stop (SIGSTOP, then SIGCONT) raw mode is set again.
@@ -129,8 +132,14 @@ def raw_mode(descriptor: int) -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
+    def set_mode() -> None:
+        if signals:
+            tty.setcbreak(descriptor, termios.TCSANOW)
+        else:
+            _set_raw(descriptor)
+
     def resume(number: int, frame: FrameType | None) -> None:
-        _set_raw(descriptor)
+        set_mode()
 
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
@@ -139,7 +148,7 @@ def raw_mode(descriptor: int) -> Iterator[None]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     try:
-        _set_raw(descriptor)
+        set_mode()
         yield
     finally:
         restore()

@@ -16,6 +16,7 @@ from enum import Enum
 import grpc
 import grpc.aio
 
+from splitvisor.errors.status import problem_in
 from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.channels import CONNECT_MS, explain, open_aio_channel
 from splitvisor.net.pages import every_aio
@@ -29,6 +30,8 @@ UNREAD_BYTES = 64 << 20
 """Output that waits for a slow reader of ours, before vio_service notices that we are slow."""
 UNSENT_BYTES = 256 << 10
 """Typed input that waits for the guest, before no more is taken."""
+NO_CONSOLE = "NO_CONSOLE"
+"""The reason of a vio_service whose VM has no console (docs/contracts.md)."""
 LIST_SECONDS = 5.0
 """How long a list of consoles may take."""
 FIRST_PAUSE, LAST_PAUSE = 0.05, 1.0
@@ -51,6 +54,10 @@ _Call = grpc.aio.StreamStreamCall[pb.AttachConsoleRequest, pb.AttachConsoleRespo
 
 class TerminalError(Exception):
     """The console cannot be attached; the text says why and what to do."""
+
+
+class NoConsoleError(TerminalError):
+    """The VM is there and has no console."""
 
 
 class TerminalEnd(Enum):
@@ -260,7 +267,7 @@ class ConsoleLink:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             return
         if not self.opened.is_set():
-            raise TerminalError(reason) from error
+            raise (NoConsoleError if problem_in(error).reason == NO_CONSOLE else TerminalError)(reason) from error
         # The VM's own way back to vio_service, a reset stream.
         passing = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
         if error.code() is grpc.StatusCode.FAILED_PRECONDITION and self.is_writer:

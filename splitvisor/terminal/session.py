@@ -14,14 +14,23 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from splitvisor.process.streams import OutputError
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.terminal.io import TextWatch, raw_mode, read_some, reader_gone, write_all
-from splitvisor.terminal.link import ConsoleLink, TerminalEnd, TerminalError, own_name
+from splitvisor.terminal.link import ConsoleLink, NoConsoleError, TerminalEnd, TerminalError, own_name
 from splitvisor.terminal.menu import HELP, MENU, Command, MenuFilter
 
-__all__ = ["TerminalEnd", "TerminalError", "TerminalResult", "attach_terminal", "notify_on_stderr"]
+__all__ = [
+    "NoConsoleError",
+    "TerminalEnd",
+    "TerminalError",
+    "TerminalResult",
+    "attach_terminal",
+    "notify_on_stderr",
+    "stay_without_console",
+]
 
 LEAVE_SECONDS = 1.0
 """How long what was typed before `^]` `q` may take to get out."""
@@ -86,6 +95,41 @@ async def attach_terminal(
     watch = TextWatch(exit_text) if exit_text else None
     with raw_mode(stdin):
         return await _Terminal(link, stdin=stdin, stdout=stdout, watch=watch, notify=notify).run()
+
+
+async def stay_without_console(vm: str, ended: asyncio.Future[Any], *, stdin: int = 0) -> TerminalResult:
+    """Wait for the end of a VM that has no console. At a terminal, `^]` `q` leaves and `^C` is a signal.
+
+    Args:
+        vm: the VM's name.
+        ended: done once the VM has ended.
+        stdin: descriptor to read from, if it is a terminal.
+    """
+    at_terminal = os.isatty(stdin)
+    leaving = "; ^] q leaves" if at_terminal else ""
+    notify_on_stderr(f"VM {vm} has no console; waiting for its end{leaving}")
+    with raw_mode(stdin, signals=True):
+        typing = asyncio.ensure_future(_wait_for_quit(stdin) if at_terminal else asyncio.Event().wait())
+        try:
+            await asyncio.wait({typing, ended}, return_when=asyncio.FIRST_COMPLETED)
+            left = typing.done() and typing.result()
+        finally:
+            typing.cancel()
+            await asyncio.gather(typing, return_exceptions=True)
+    end = TerminalEnd.LEFT if left else TerminalEnd.VM_ENDED
+    return TerminalResult(end, end.value)
+
+
+async def _wait_for_quit(stdin: int) -> bool:
+    """Wait for `^]` `q`; the end of the terminal is none."""
+    menu = MenuFilter()
+    while data := await read_some(stdin, READ_BYTES):
+        for item in menu.feed(data):
+            if item is Command.QUIT:
+                return True
+        if menu.is_open:
+            notify_on_stderr("q quit; there is no console for the other keys")
+    return await asyncio.Event().wait()
 
 
 def notify_on_stderr(text: str) -> None:

@@ -34,8 +34,9 @@ class Console:
         if terminal:
             self._read, slave = pty.openpty()
             self._write = self._read
+            # A session of its own, whose terminal it is: ^C is a signal as long as the terminal is not raw.
             self.process = subprocess.Popen(
-                command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+                ["setsid", "--ctty", *command], stdin=slave, stdout=slave, stderr=slave, env=environment
             )
             os.close(slave)
         else:

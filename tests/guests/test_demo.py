@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +93,31 @@ def readable(descriptor: int) -> bool:
 def test_a_kernel_that_is_none_is_status_2(run: Run) -> None:
     console = run("--kernel", __file__)
     assert console.wait() == 2
+
+
+@pytest.fixture
+def without_terminals(tmp_path: Path) -> Path:
+    path = tmp_path / "mute.toml"
+    path.write_text('name = "mute"\nmemory = "256M"\n[[device]]\nkind = "nvram"\n')
+    return path
+
+
+@pytest.mark.parametrize(("keys", "status"), [("x\x1dsy\x1dq", 0), ("\x03", 130)])
+def test_a_machine_without_a_console_runs_until_it_is_left(run: Run, without_terminals: Path, keys: str, status: int) -> None:
+    console = run("--machine", str(without_terminals), terminal=True)
+    console.expect(r"VM mute has no console; waiting for its end; \^\] q leaves")
+    console.type(keys)
+    assert console.wait() == status
+
+
+def test_a_machine_without_a_console_ends_by_itself_and_in_time(run: Run, without_terminals: Path) -> None:
+    console = run("--machine", str(without_terminals), "--timeout", "4")
+    assert console.wait() == 124
+    console = run("--machine", str(without_terminals), "--exit-on", "never said")
+    assert console.process.stderr is not None
+    while b"has no console" not in (line := console.process.stderr.readline()):
+        assert line
+    attached = console.splitvisor("console", "attach", "mute")
+    assert (attached.returncode, "VM 'mute' has no console" in attached.stderr) == (1, True)
+    assert console.splitvisor("vm", "stop", "mute").returncode == 0
+    assert console.wait(4.0) == 1, "at once, and without the text"

@@ -108,14 +108,14 @@ def test_an_endless_unit_is_remembered_by_its_kind(start: bytes) -> None:
 CONTROL = (
     "6n 5n ?6n ?15n ?26n ?53n ?996n 7n "
     "c 0c >c >0c =c x 0x 1x 11t 13t 13;2t 14t 14;2t 15t 16t 18t 19t 20t 21t 021t ?25$p 4$p "
-    "+p >q >0q ?u 1$u 2;1$u &u 1,u 1$w 2$w \"v 1;1;1;1;24;80*y '| 0'| 1;1;2;2#| #R "
-    "?1;1;0S ?4m ?2048h ?25;2048h 6\nn 6\x05n \n>\x00c"
+    "+p >q >0q ?u 1$u 2;1$u &u 1,u "
+    "1$w 2$w \"v 1;1;1;1;24;80*y '| 0'| 1;1;2;2#| #R ?1;1;0S ?4m ?2048h ?25;2048h 6\nn 6\x05n \n>\x00c"
 )
 STRINGS = (
     "]10;? ]11;? ]4;1;? ]4;0;?;1;? ]5;0;? ]104;? ]012;? ]52;c;? ]52;;? ]50;? "
     "]21;foreground=? ]22;?__current__ ]60 ]61 "
-    "]1337;ReportCellSize ]1337;ReportVariable=x ]99;i=1:p=?; ]3;?prop ]702;? P$qm "
-    'P$q"p P+q544e P+Qx P0;1zz _Gi=31,s=1,a=q;AAAA ^x Xx'
+    "]1337;ReportCellSize "
+    ']1337;ReportVariable=x ]99;i=1:p=?; ]3;?prop ]702;? P$qm P$q"p P+q544e P+Qx P0;1zz _Gi=31,s=1,a=q;AAAA ^x Xx'
 )
 
 

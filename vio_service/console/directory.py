@@ -11,7 +11,16 @@ from vio_service.console.vm_consoles import VmConsoles
 
 
 class ConsoleNotFoundError(LookupError):
-    """There is no such console; the text says what there is."""
+    """There is no such console; the text says what there is.
+
+    Args:
+        text: for people.
+        reason: for programs (docs/contracts.md).
+    """
+
+    def __init__(self, text: str, reason: str = "NO_SUCH_CONSOLE") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 def consoles_of(traps: TrapServicer, vm: str = "") -> list[Console]:
@@ -32,7 +41,9 @@ def find_console(traps: TrapServicer, vm: str, unit_address: int) -> Console:
     for console in consoles:
         if unit_address in {0, console.unit_address}:
             return console
-    known = ", ".join(f"{console.unit_address:#x}" for console in consoles) or "none"
+    if not consoles:
+        raise ConsoleNotFoundError(f"VM {vm!r} has no console; `splitvisor vm device-add {vm} vty` adds one", "NO_CONSOLE")
+    known = ", ".join(f"{console.unit_address:#x}" for console in consoles)
     raise ConsoleNotFoundError(f"VM {vm!r} has no VTY at {unit_address:#x}; it has: {known}")
 
 

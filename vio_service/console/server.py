@@ -150,7 +150,7 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
         try:
             return find_console(self._traps, opening.vm, opening.unit_address)
         except ConsoleNotFoundError as error:
-            raise _RefusedError(str(error), grpc.StatusCode.NOT_FOUND, "NO_SUCH_CONSOLE") from error
+            raise _RefusedError(str(error), grpc.StatusCode.NOT_FOUND, error.reason) from error
 
 
 def _check_open(request: pb.AttachConsoleRequest) -> None:
