@@ -166,8 +166,8 @@ def without_queries(data: bytes) -> bytes:
     Terminals ignore NUL, and all positions stay what they are.
     """
     end = units_end(data)
-    # ENQ takes effect inside a sequence, too.
-    return (_RUN.sub(_without_query, data[:end]) + data[end:]).replace(b"\x05", b"\0")
+    # What comes after the last unit may be what ends it. ENQ takes effect inside a sequence, too.
+    return (_RUN.sub(_without_query, data)[:end] + data[end:]).replace(b"\x05", b"\0")
 
 
 def _without_query(run: re.Match[bytes]) -> bytes:
@@ -188,4 +188,4 @@ class QueryFilter:
         self._rest = whole[end:]
         if len(self._rest) > self._limit:
             self._rest = unfinished(self._rest)
-        return without_queries(whole[:end])
+        return without_queries(whole)[:end]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from splitvisor.terminal.sequences import OPEN_BYTES, Boundary, QueryFilter, unfinished, unit_end, units_end, without_queries
@@ -159,6 +159,7 @@ def test_what_nobody_answers_stays(text: str) -> None:
 
 
 @given(st.lists(st.one_of(PIECES.map(str.encode), st.binary(max_size=3)), max_size=40))
+@example([b"\xc2\x90", b"\x1b", b"\x1b", b"\x1b"])  # A query that the begin of the next sequence ends.
 def test_a_filter_shows_in_pieces_what_it_shows_of_the_whole(pieces: list[bytes]) -> None:
     stream = QueryFilter()
     shown, whole = b"".join(stream.feed(piece) for piece in pieces), b"".join(pieces)
