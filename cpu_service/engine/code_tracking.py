@@ -12,20 +12,9 @@ import mmap
 import struct
 from collections.abc import Sequence
 
-from cpu_service.engine import native
-from cpu_service.engine.interpose import loaded_unicorn
-
 _PAGE_BYTES = 4096
 _RECORD_BYTES = 16
 """struct code_page"""
-
-REPLACEMENTS = {
-    "tb_gen_code_ppc64": "tracked_gen_code",
-    "tb_invalidate_phys_page_fast_ppc64": "tracked_store",
-    "tlb_reset_dirty_by_vaddr_ppc64": "tracked_reset_dirty",
-    "tlb_set_page_ppc64": "tracked_set_page",
-}
-"""Unicorn's functions, and ours."""
 
 SCRATCH = 0x1000
 """Where a program of the engine's own is for a moment."""
@@ -53,12 +42,6 @@ REGISTERS = {3: _FIRST, 4: _SECOND, 8: _SET_R5, 9: _SET_R7, 10: _FIRST | _ALIAS,
 def is_right(gpr: Sequence[int]) -> bool:
     """Tell from the registers after PROGRAM whether it ran what it had written."""
     return gpr[5] == gpr[7] == 2
-
-
-def install() -> None:
-    """Replace the tracking of every engine that this process runs through the native part. Raises UnsupportedEngineError."""
-    for name, replacement in REPLACEMENTS.items():
-        loaded_unicorn().replace(name, native.address(replacement))
 
 
 class CodePages:

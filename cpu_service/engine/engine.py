@@ -24,13 +24,14 @@ from unicorn.unicorn_const import (
     UC_HOOK_INTR,
 )
 
-from cpu_service.engine import code_tracking, layout, native
+from cpu_service.engine import code_tracking, layout, native, replacements
 from cpu_service.engine.code_tracking import CodePages
-from cpu_service.engine.fast_path import HOOK, RUN, FastPath
+from cpu_service.engine.fast_path import ABORTED, HOOK, RUN, FastPath
 from cpu_service.engine.interpose import loaded_unicorn
+from cpu_service.engine.special_registers import Callbacks, Clock
 from cpu_service.engine.state import CpuState, SavedState
 from splitvisor.papr.hcall import Hcall
-from splitvisor.papr.processor import PVR_POWER8, TIMEBASE_HZ
+from splitvisor.papr.processor import PVR_POWER8
 
 HASH_TABLE_BASE = 1 << 36
 """Physical address of the hash page table: above the largest RAM, so that no guest page can name it by accident."""
@@ -44,11 +45,10 @@ _MMU_MODES_IN_USE = (0, 1, 3)
 """Problem state and supervisor with translation, and supervisor without."""
 _LPCR_GUESTS = 1 << 25 | 3 << 23
 """What H_SET_MODE changes: ILE and AIL."""
+_RESERVED_AIL = 1  # H_SET_MODE refuses it; an interrupt with it would abort the process.
 _LPCR_LPES = 0xC  # Without it an external interrupt wants hypervisor mode and aborts the process.
 _MMU_HASH_2_07 = 0x0001_0004
-_DECREMENTER_UNDERFLOW_LEVEL = 1 << 2 | 1 << 4
-"""The interrupt stays pending until the guest writes the decrementer anew, as on every 64-bit server processor."""
-_EXCEPTION_MACHINE_CHECK, _EXCEPTION_PROGRAM, _EXCEPTION_SYSTEM_CALL = 1, 6, 8
+_EXCEPTION_PROGRAM, _EXCEPTION_SYSTEM_CALL = 6, 8
 _PRIVILEGED_REGISTER = 0x32
 _INTERRUPT_HARD = 2
 _DECREMENTER_BITS = 32
@@ -61,7 +61,12 @@ _SLB_VALID = 1 << 27
 _PROGRAM_VECTOR, _SCRATCH = 0x700, code_tracking.SCRATCH
 """Where a page size that there is not leads, and where instructions of our own are for a moment."""
 
-_TLB_FILL, _OWN_TLB_FILL = "ppc64_v3_handle_mmu_fault", "mmu_fault"
+_EXCEPTION_EMBEDDED_DOORBELL, _DOORBELL_VECTOR = 36, 0xA00
+_CLASS_FUNCTIONS = (
+    (layout.HANDLE_MMU_FAULT, "ppc64_v3_handle_mmu_fault", "mmu_fault"),
+    (layout.EXEC_INTERRUPT, "ppc_cpu_exec_interrupt_ppc64", "exec_interrupt"),
+)
+"""Offset in the CPU's class, Unicorn's function, and ours."""
 
 _HandlerType = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 
@@ -95,15 +100,15 @@ class Engine:
         """Called when the guest writes the decrementer, with the 32-bit value."""
         self._interrupt_request = ctypes.c_uint32.from_address(where.cpu + layout.INTERRUPT_REQUEST)
         self._exception_index = ctypes.c_int32.from_address(where.cpu + layout.EXCEPTION_INDEX)
+        self._exit_flag = ctypes.c_uint64.from_address(where.cpu + layout.ICOUNT_DECR).value + 2
         self._failure: BaseException | None = None
-        self._delivered: Counter[int] = Counter()
         self._bind(where)
         self._become_papr_cpu(where.handle, where.env, len(table))
         self._pristine = SavedState()
         self._pristine.copy_from(self.state)
         self._code_pages = CodePages(len(ram))
         self._hook()
-        self._fill_tlb_ourselves(where)
+        self._replace_functions(where)
         self.reset()
         self._prove_that_changed_code_runs()
 
@@ -135,54 +140,27 @@ class Engine:
         ctypes.c_uint64.from_address(env + layout.MSR_MASK).value &= ~_MSR_HV
         ctypes.c_uint8.from_address(env + layout.HAS_HV_MODE).value = 1
         ctypes.c_uint32.from_address(env + layout.MMU_MODEL).value = _MMU_HASH_2_07
+        ctypes.c_uint64.from_address(env + layout.EXCP_VECTORS + 8 * _EXCEPTION_EMBEDDED_DOORBELL).value = _DOORBELL_VECTOR
         self.state.msr.value &= ~_MSR_HV
         spr = self.state.spr
         spr[layout.SPR_PVR] = PVR_POWER8
         spr[layout.SPR_LPCR] = _LPCR_LPES
         spr[layout.SPR_SDR1] = HASH_TABLE_BASE | (table_size.bit_length() - 1 - 18)
-        self._give_time(env)
+        self._clock = Clock(env)
+        self.timebase_offset = self._clock.timebase_offset
+        self.decrementer_zero_ns = self._clock.decrementer_zero_ns
+        self._registers = Callbacks(env)
+        self._registers.give_time()
+        self._registers.become_power8()
         # The engine looks through every mode's TLB whenever it translates code; one entry is the least that one can have.
         for mode in {*range(layout.MMU_MODES)} - {*_MMU_MODES_IN_USE}:
             ctypes.c_uint64.from_address(env + layout.FAST_TLBS + layout.FAST_TLB_SIZE * mode).value = 0
-
-    def _give_time(self, env: int) -> None:
-        """Let TB and DEC count: both are plain storage in the wheel.
-
-        TB is read by PURR's callbacks and DEC by HDEC's, which compute from the host's monotonic clock. A write to DEC is
-        made a privileged one, so that it comes to the hook with its exact time.
-        """
-        self._tb_env = (ctypes.c_uint8 * layout.TB_ENV_SIZE)()
-        self._timer = (ctypes.c_uint8 * 64)()
-        base = ctypes.addressof(self._tb_env)
-        ctypes.c_uint64.from_address(base + layout.TB_ENV_DECR_TIMER).value = ctypes.addressof(self._timer)
-        ctypes.c_uint32.from_address(base + layout.TB_ENV_FLAGS).value = _DECREMENTER_UNDERFLOW_LEVEL
-        ctypes.c_uint32.from_address(base + layout.TB_ENV_FREQUENCY).value = TIMEBASE_HZ
-        ctypes.c_uint32.from_address(base + layout.TB_ENV_DECR_FREQUENCY).value = TIMEBASE_HZ
-        ctypes.c_uint64.from_address(env + layout.TB_ENV).value = base
-        self.timebase_offset = ctypes.c_int64.from_address(base + layout.TB_ENV_PURR_OFFSET)
-        """Ticks to add to the host's monotonic clock."""
-        self.decrementer_zero_ns = ctypes.c_uint64.from_address(base + layout.TB_ENV_HDECR_NEXT)
-        """Monotonic time in nanoseconds at which the loaded vCPU's decrementer is 0."""
-        callbacks = (ctypes.c_uint64 * (1024 * 8)).from_address(env + layout.SPR_CALLBACKS)
-
-        def slot(spr: int, offset: int) -> int:
-            return (layout.SPR_CALLBACK_SIZE * spr + offset) // 8
-
-        no_access = callbacks[slot(layout.SPR_DECR, layout.WRITE_SLOTS[0])]
-        read_hdecr = next(filter(None, (callbacks[slot(layout.SPR_HDECR, offset)] for offset in reversed(layout.READ_SLOTS))))
-        for offset in layout.READ_SLOTS:
-            callbacks[slot(layout.SPR_TB, offset)] = callbacks[slot(layout.SPR_PURR, offset)]
-        for offset in layout.READ_SLOTS[1:]:
-            callbacks[slot(layout.SPR_DECR, offset)] = read_hdecr
-        for offset in layout.WRITE_SLOTS[1:]:
-            callbacks[slot(layout.SPR_DECR, offset)] = no_access
 
     def _hook(self) -> None:
         """Install the hooks with bare C callbacks: the binding's wrappers cost as much as a hypercall."""
         add = ctypes.CDLL(binding.uclib._name).uc_hook_add
         pointer, number64 = ctypes.c_void_p, ctypes.c_uint64
         add.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer, number64, number64]
-        handler = self._callback = _HandlerType(self._make_handler())
         self.fast_path = FastPath(
             gpr=self.state.address + layout.GPR,
             msr=ctypes.addressof(self.state.msr),
@@ -197,7 +175,6 @@ class Engine:
             tlb_descriptions=self.state.address + layout.TLB_DESCRIPTIONS,
             tlb_description_size=layout.TLB_DESCRIPTION_SIZE,
             modes=sum(1 << mode for mode in _MMU_MODES_IN_USE),
-            slow=ctypes.cast(handler, ctypes.c_void_p).value,
             emu_start=ctypes.cast(self._emu_start, ctypes.c_void_p).value,
             uc=self._handle.value,
             table=ctypes.addressof(self._buffers[1]),
@@ -208,20 +185,26 @@ class Engine:
             ram=ctypes.addressof(self._buffers[0]),
             pages=self._code_pages.address,
             fast_tlbs=self.state.address + layout.FAST_TLBS,
+            interrupt_request=ctypes.addressof(self._interrupt_request),
+            pending=ctypes.addressof(self.state.pending_interrupts),
+            exit_flag=self._exit_flag,
         )
         """What the native part of the hook works on."""
+        self._callback = _HandlerType(self._make_handler())
+        self.fast_path.slow = ctypes.cast(self._callback, ctypes.c_void_p).value
         self._run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(FastPath), ctypes.POINTER(ctypes.c_uint64))(native.address(RUN))
         self._hook_number = ctypes.c_size_t()
         add(self._handle, ctypes.byref(self._hook_number), UC_HOOK_INTR, native.address(HOOK), ctypes.byref(self.fast_path), 1, 0)
 
-    def _fill_tlb_ourselves(self, where: layout.EngineAddresses) -> None:
-        """Put our own function into the CPU's class: it serves real mode, and passes on what is translated."""
+    def _replace_functions(self, where: layout.EngineAddresses) -> None:
+        """Put our own functions into the CPU's class, and into the library for all engines."""
         cpu_class = ctypes.c_uint64.from_address(where.cpu + layout.CPU_CLASS).value
-        fill = ctypes.c_uint64.from_address(cpu_class + layout.HANDLE_MMU_FAULT)
-        if fill.value not in (loaded_unicorn().address(_TLB_FILL), native.address(_OWN_TLB_FILL)):
-            raise layout.UnsupportedEngineError("its TLB is filled by an unknown function")
-        fill.value = native.address(_OWN_TLB_FILL)
-        code_tracking.install()
+        for offset, original, own in _CLASS_FUNCTIONS:
+            function = ctypes.c_uint64.from_address(cpu_class + offset)
+            if function.value not in (loaded_unicorn().address(original), native.address(own)):
+                raise layout.UnsupportedEngineError(f"its CPU does not use {original}")
+            function.value = native.address(own)
+        replacements.install()
 
     def answer_page_table_calls(self, native: bool) -> None:
         """Let the native part carry out what it can of H_ENTER and H_REMOVE; on_hypercall gets the rest, or all."""
@@ -235,7 +218,7 @@ class Engine:
     @property
     def exceptions(self) -> Counter[int]:
         """Exceptions of the guest's own so far, by the engine's number."""
-        return self._delivered + Counter({number: count for number, count in enumerate(self.fast_path.delivered) if count})
+        return Counter({number: count for number, count in enumerate(self.fast_path.delivered) if count})
 
     def native_calls(self) -> dict[int, int]:
         """Hypercalls that on_hypercall did not get, by token."""
@@ -243,37 +226,37 @@ class Engine:
 
     def _make_handler(self) -> Callable[[Any, int, Any], None]:
         """The exception hook for what the native part does not do, as a closure."""
-        error_code, nip, exception_index = self.state.error_code, self.state.nip, self._exception_index
-        do_interrupt, cpu, delivered = self._do_interrupt, self._cpu, self._delivered
+        error_code, fast_path = self.state.error_code, self.fast_path
 
         def handle(_uc: Any, number: int, _data: Any) -> None:
             try:
                 if number == _EXCEPTION_SYSTEM_CALL and error_code.value == 1:
                     self.on_hypercall()
-                elif number == _EXCEPTION_MACHINE_CHECK:
-                    self._check_stop()
-                elif not (
-                    number == _EXCEPTION_PROGRAM and error_code.value == _PRIVILEGED_REGISTER and self._decrementer_written()
-                ):
-                    delivered[number] += 1
-                    nip.value -= 4
-                    exception_index.value = number
-                    do_interrupt(cpu)
+                elif number == _EXCEPTION_PROGRAM:
+                    fast_path.deliver = not self._decrementer_written()
+                else:
+                    self._give_up(number)
             except BaseException as error:  # Nothing may pass through the C frames; run() raises it.
                 self._failure = error
                 self.stop()
 
         return handle
 
-    def _check_stop(self) -> None:
-        """The native part delivers a machine check that the guest can take."""
+    def _give_up(self, number: int) -> None:
+        """Raise GuestFaultError: the engine aborted, or a machine check came that the guest cannot take."""
         state = self.state
         state.nip.value -= 4
+        if number == ABORTED:
+            raise GuestFaultError(f"the engine cannot go on ({self.fast_path.aborted.decode().strip()}): at {state.nip.value:#x}")
         fetch = state.error_code.value
         address = state.nip.value if fetch else state.spr[layout.SPR_DAR]
         what = f"{'fetched an instruction from' if fetch else 'accessed'} real address {address:#x}, where nothing is"
         why = "has no handler at 0x200" if state.msr.value & MSR_ME else "had machine checks disabled (MSR[ME] is 0)"
         raise GuestFaultError(f"the guest {what}, and {why}: at {state.nip.value:#x}")
+
+    def has_register(self, spr: int) -> bool:
+        """Whether the guest's CPU has a special purpose register, for whatever privilege."""
+        return any(self._registers.get(spr, slot) for slot in (*layout.READ_SLOTS, *layout.WRITE_SLOTS))
 
     def vector(self, exception: int) -> int:
         """Return the address that an exception of the engine's number goes to; 0 when there is none."""
@@ -329,6 +312,8 @@ class Engine:
         Raises ValueError for bytes that cannot be registers.
         """
         target.take_portable(portable, page_sizes)
+        if target.spr[layout.SPR_LPCR] >> 23 & 3 == _RESERVED_AIL:
+            raise ValueError("LPCR[AIL] has a reserved value")
         for number in (layout.SPR_PVR, layout.SPR_SDR1):
             target.spr[number] = self._pristine.spr[number]
         target.msr.value &= ~_MSR_HV

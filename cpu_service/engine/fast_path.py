@@ -46,11 +46,17 @@ class FastPath(ctypes.Structure):
         ("ram", ctypes.c_uint64),
         ("pages", ctypes.c_uint64),
         ("fast_tlbs", ctypes.c_uint64),
-        ("machine_checks", ctypes.c_uint64),
+        ("interrupt_request", ctypes.c_uint64),
+        ("pending", ctypes.c_uint64),
+        ("exit_flag", ctypes.c_uint64),
+        ("aborted", ctypes.c_char_p),
+        ("deliver", ctypes.c_uint64),
         ("enabled", ctypes.c_uint64),
         ("stopping", ctypes.c_uint32),
     )
 
 
+ABORTED = 127
+"""The exception number with which the engine gives up."""
 HOOK, RUN = "exception_hook", "run_guest"
 """Names of the functions in the native part."""

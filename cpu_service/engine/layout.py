@@ -32,6 +32,8 @@ ENV = 40384
 
 # CPUClass
 DO_INTERRUPT = 16
+EXEC_INTERRUPT = 144
+"""The function that delivers interrupts."""
 DECREMENTER_BITS = 304
 """Of the large decrementer; with 32 there is none, and reads are not sign-extended."""
 HANDLE_MMU_FAULT = 328

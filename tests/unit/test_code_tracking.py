@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from cpu_service.engine import code_tracking
+from cpu_service.engine import replacements
 from cpu_service.engine.engine import MSR_DR, MSR_IR, MSR_LE, MSR_ME, MSR_SF
 from cpu_service.engine.interpose import loaded_unicorn
 from cpu_service.engine.layout import UnsupportedEngineError
@@ -292,9 +292,9 @@ def test_little_endian_code_is_tracked_too() -> None:
 
 
 def test_an_engine_that_misses_stores_is_refused_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    install = code_tracking.install
-    monkeypatch.setattr(code_tracking, "install", lambda: None)
-    for name in code_tracking.REPLACEMENTS:
+    install = replacements.install
+    monkeypatch.setattr(replacements, "install", lambda: None)
+    for name in replacements.REPLACEMENTS:
         loaded_unicorn().restore(name)
     try:
         with pytest.raises(UnsupportedEngineError, match="goes on to run code that a guest has changed; install"):

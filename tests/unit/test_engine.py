@@ -201,6 +201,49 @@ def test_pending_interrupt_waits_until_the_guest_enables_it(pending: int, vector
     assert 0x1008 < state.spr[layout.SPR_SRR0] < 0x1030
 
 
+MSGSNDP_R5, DOORBELL_TO_SELF = 0x7C00_011C | 5 << 11, 5 << 27
+
+
+def test_a_message_to_itself_interrupts_a_guest_at_0xa00_once_it_enables_interrupts() -> None:
+    """It used to corrupt memory, and then to abort the process."""
+    machine = ppc.BareMachine()
+    machine.place(0xA00, ppc.li(4, 77), *machine.END)
+    send = *ppc.li64(5, DOORBELL_TO_SELF), MSGSNDP_R5, ppc.li(6, 1)
+    machine.execute(*send, *ppc.li64(7, MSR_SF | MSR_ME | MSR_EE), ppc.mtmsrd(7), ppc.NOP, ppc.branch(0))
+    state = machine.engine.state
+    assert machine.hypercalls[-1][1:5] == (77, DOORBELL_TO_SELF, 1, MSR_SF | MSR_ME | MSR_EE)
+    assert state.spr[layout.SPR_SRR1] == MSR_SF | MSR_ME | MSR_EE
+    assert state.pending_interrupts.value == 0
+    machine.execute(*ppc.li64(7, MSR_SF | MSR_ME | MSR_EE), ppc.mtmsrd(7), ppc.NOP, ppc.li(4, 3))
+    assert machine.hypercalls[-1][1] == 3, "it comes once"
+
+
+def test_an_external_interrupt_comes_before_a_message() -> None:
+    machine = ppc.BareMachine()
+    machine.place(0x500, ppc.li(4, 5), *machine.END)
+    machine.place(0xA00, ppc.li(4, 10), *machine.END)
+    state = machine.engine.state
+    state.pending_interrupts.value = PENDING_EXTERNAL
+    machine.engine.notice_interrupts()
+    send = *ppc.li64(5, DOORBELL_TO_SELF), MSGSNDP_R5
+    enable = *ppc.li64(7, MSR_SF | MSR_ME | MSR_EE), ppc.mtmsrd(7), ppc.NOP, ppc.branch(0)
+    machine.execute(*send, *enable)
+    assert machine.hypercalls[-1][1] == 5
+    state.pending_interrupts.value &= ~PENDING_EXTERNAL
+    machine.engine.notice_interrupts()
+    machine.execute(*enable)
+    assert machine.hypercalls[-1][1] == 10
+
+
+def test_where_the_engine_would_abort_the_guest_ends() -> None:
+    """An interrupt that this CPU has not: a guest cannot raise it, and if it could, the process would live."""
+    machine = ppc.BareMachine()
+    machine.engine.state.pending_interrupts.value = 1 << 11
+    machine.engine.notice_interrupts()
+    with pytest.raises(GuestFaultError, match=r"the engine cannot go on \(Raised an exception without defined vector .*at 0x"):
+        machine.execute(ppc.NOP, msr=MSR_SF | MSR_ME | MSR_EE)
+
+
 def test_priority_hints_are_counted_and_give_the_turn_back() -> None:
     machine = ppc.BareMachine()
     machine.execute(ppc.HMT_LOW, ppc.HMT_MEDIUM, ppc.HMT_LOW)

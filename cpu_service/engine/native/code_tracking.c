@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
  * Which pages of RAM hold translated code, and what happens when somebody stores there. These functions replace Unicorn's own by
- * name (../code_tracking.py), which miss stores: those to a page that has other blocks, after the first; and those through another
+ * name (../replacements.py), which miss stores: those to a page that has other blocks, after the first; and those through another
  * virtual address. They also keep every store beside code on the slow path for ever.
  *
  * The rule here: while a page has code, no TLB entry lets a store pass unseen, whatever its virtual address. An entry is

@@ -9,7 +9,7 @@
 
 #include "fast_path.h"
 
-enum { MACHINE_CHECK = 1, PROGRAM = 6, SYSTEM_CALL = 8, PRIVILEGED_REGISTER = 0x32, HYPERCALL = 1 };
+enum { MACHINE_CHECK = 1, PROGRAM = 6, SYSTEM_CALL = 8, EMULATION_ASSISTANCE = 96, INVALID = 0x21, PRIVILEGED_REGISTER = 0x32, HYPERCALL = 1 };
 enum { SPR_SRR1 = 27 };
 enum { H_REMOVE = 0x04, H_ENTER = 0x08 };
 enum { ENTRY_WORDS = 2, GROUP_ENTRIES = 8 };
@@ -149,20 +149,30 @@ EXPORT int run_guest(struct fast_path *self, u64 *hints)
     return error;
 }
 
-/* An access to what is not there. Without a handler, and when the guest takes none, it is the guest's end. */
-static int machine_check(struct fast_path *self)
+/* Of an access to what is not there. Otherwise it is the guest's end. */
+static int can_take_machine_check(struct fast_path *self)
 {
-    u64 cause = *self->error_code ? SRR1_FETCH : SRR1_LOAD_STORE;
+    return *self->msr & MSR_ME && *(u32 *)(self->ram + MACHINE_CHECK_VECTOR);
+}
 
-    self->machine_checks++;
-    if (!(*self->msr & MSR_ME) || !*(u32 *)(self->ram + MACHINE_CHECK_VECTOR))
-        return 0;
-    self->delivered[MACHINE_CHECK]++;
+static void deliver(struct fast_path *self, u32 number)
+{
+    if (number < EXCEPTIONS)
+        self->delivered[number]++;
+    if (number == EMULATION_ASSISTANCE) /* Which a hypervisor would pass on as an illegal instruction. */
+        *self->error_code = INVALID;
     *self->nip -= 4;
-    *self->exception_index = MACHINE_CHECK;
+    *self->exception_index = (int)number;
     self->do_interrupt(self->cpu);
-    self->spr[SPR_SRR1] |= cause;
-    return 1;
+}
+
+/* Python may want the exception delivered. It does not do it itself: do_interrupt() may end in a jump out of here. */
+static void go_slowly(void *uc, u32 number, struct fast_path *self)
+{
+    self->deliver = 0;
+    self->slow(uc, number, self);
+    if (self->deliver)
+        deliver(self, number);
 }
 
 /* The hook. */
@@ -175,17 +185,16 @@ EXPORT void exception_hook(void *uc, u32 number, struct fast_path *self)
             if (self->gpr[3] == H_REMOVE && remove(self))
                 return;
         }
-        self->slow(uc, number, self);
-    } else if (number == PROGRAM && *self->error_code == PRIVILEGED_REGISTER) {
-        self->slow(uc, number, self);
-    } else if (number == MACHINE_CHECK) {
-        if (!machine_check(self))
-            self->slow(uc, number, self);
+        go_slowly(uc, number, self);
+    } else if ((number == PROGRAM && *self->error_code == PRIVILEGED_REGISTER) || number == ABORTED) {
+        go_slowly(uc, number, self);
+    } else if (number == MACHINE_CHECK && !can_take_machine_check(self)) {
+        go_slowly(uc, number, self);
     } else {
-        if (number < EXCEPTIONS)
-            self->delivered[number]++;
-        *self->nip -= 4;
-        *self->exception_index = (int)number;
-        self->do_interrupt(self->cpu);
+        u64 cause = *self->error_code ? SRR1_FETCH : SRR1_LOAD_STORE;
+
+        deliver(self, number);
+        if (number == MACHINE_CHECK)
+            self->spr[SPR_SRR1] |= cause;
     }
 }

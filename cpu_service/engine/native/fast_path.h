@@ -8,7 +8,7 @@
 
 #include "native.h"
 
-enum { EXCEPTIONS = 128 };
+enum { EXCEPTIONS = 128, ABORTED = 127 };
 
 #define MSR_PR (1UL << 14)
 #define MSR_ME (1UL << 12)
@@ -40,7 +40,10 @@ struct fast_path {
     u8 *ram;
     struct code_page *pages; /* of all RAM */
     u64 *fast_tlbs;          /* of each MMU mode: mask, table */
-    u64 machine_checks;      /* accesses to what is not there, so far */
+    u32 *interrupt_request, *pending;
+    volatile u16 *exit_flag; /* ends the chain of blocks */
+    const char *aborted;     /* why the engine has given up */
+    u64 deliver;             /* set by slow(): the guest gets the exception */
     u64 enabled; /* 0: the slow path gets every hypercall */
     volatile u32 stopping; /* ends run(); set by any thread */
 };
