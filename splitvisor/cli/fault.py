@@ -37,7 +37,8 @@ def proxy(
     """Run a proxy between cpu_service and a back end until SIGTERM, and inject the scenario's faults."""
     from splitvisor.service.main import main  # gRPC is slow to load
 
-    arguments = ["fault", "--listen", listen, "--to", to, "--scenario", str(scenario), "--backend", backend]
+    file = Pipes().file(scenario)
+    arguments = ["fault", "--listen", listen, "--to", to, "--scenario", str(file), "--backend", backend]
     raise typer.Exit(main([*arguments, *(("--journal", str(journal)) if journal is not None else ())]))
 
 

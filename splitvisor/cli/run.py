@@ -141,12 +141,12 @@ def run(
             snapshot=snapshot,
             connect=targets,
             log_level=log_level.value,
-            log_file=_opened("--log-file", lambda: AppendedFile(log_file)) if log_file is not None else None,
+            log_file=_opened("--log-file", log_file, AppendedFile) if log_file is not None else None,
             log_to_stderr=log_level is LogLevel.DEBUG,
             exit_on=exit_on.encode() if exit_on else None,
             timeout=timeout,
             began=began,
-            report=_opened("--report", lambda: Report(report, began)) if report is not None else None,
+            report=_opened("--report", report, lambda path: Report(path, began)) if report is not None else None,
             store=store,
             transcripts=transcripts,
             record=record,
@@ -201,12 +201,12 @@ def _refuse_pipes(pipes: Pipes, files: Mapping[str, Path | None]) -> None:
             raise ConfigError("splitvisor run", f"--{image}", what, "give a file of its host")
 
 
-def _opened(flag: str, opener: Callable[[], _T]) -> _T:
-    """Return what opener opens. Raises ConfigError."""
+def _opened(flag: str, path: Path, opener: Callable[[Path], _T]) -> _T:
+    """Return what opener makes of a file. Raises ConfigError."""
     try:
-        return opener()
+        return opener(path)
     except OSError as error:
-        raise ConfigError("splitvisor run", flag, f"{error.filename}: {error.strerror}", "give another file") from None
+        raise ConfigError("splitvisor run", flag, f"{path}: {error.strerror}", "give another file") from None
 
 
 def _image(kind: str, value: str) -> Path:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,8 @@ from splitvisor.cli.vm_status import render_status, state_text, status_fields
 from splitvisor.guests.fetch import resolve
 from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, read_machine_file, with_nvram_file
 from splitvisor.machine.service_addresses import parse_backends, parse_connect
+from splitvisor.process.files import own_descriptor
+from splitvisor.process.inputs import Pipes
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.service.names import SERVICE_NAMES
 
@@ -78,7 +81,9 @@ def start(
     try:
         targets = parse_connect(connect or [], "--connect")
         targets |= parse_connect([f"cpu={cpu}"], "--cpu") if cpu is not None else {}
-        config = read_machine_file(machine) if machine is not None else MachineConfig()
+        config = MachineConfig()
+        if machine is not None:
+            config = read_machine_file(machine, read_from=_given(machine))
         config = _with_images(config, {kind: value for kind, value in images.items() if value is not None})
         config = apply_flags(config, flags, f"splitvisor {command}")
         if nvram is not None:
@@ -96,9 +101,21 @@ def start(
             raise typer.Exit(_tell_until_end(stub, vm, incarnation))
 
 
+def _given(machine: Path) -> Path:
+    """Return where the contents of a machine file are, which may be a pipe. Raises ConfigError."""
+    try:
+        return Pipes().file(machine)
+    except OSError as error:
+        raise ConfigError(str(machine), "", f"cannot be read ({error.strerror})", "give the path of a TOML file") from error
+
+
 def _with_images(config: MachineConfig, images: Mapping[str, str]) -> MachineConfig:
     """Return config with the guest's images, by kind; unchecked, for their paths are those of cpu_service's host."""
     paths = {kind: resolve(kind, value) for kind, value in images.items()}
+    for kind, path in paths.items():
+        if own_descriptor(path) is not None:
+            what = f"{path} is a descriptor of this command, which cpu_service does not have"
+            raise ConfigError("splitvisor vm start", f"--{kind}", what, "give a file of its host")
     return dataclasses.replace(
         config, kernel=paths.get("kernel", config.kernel), initrd=paths.get("initrd", config.initrd),
         firmware=paths.get("firmware", config.firmware),

@@ -149,7 +149,11 @@ class Output:
         """Open the file that will take the place, beside it. One that a killed process left is used again."""
         name = self._place.with_name(f".{self._place.name}{_PART_SUFFIX}")
         while True:
-            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | OPEN_FLAGS, self._mode)
+            try:
+                descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | OPEN_FLAGS, self._mode)
+            except OSError as error:
+                error.filename = str(self.path)
+                raise
             try:
                 require_regular(os.fstat(descriptor), name)
                 lock(descriptor, self.path)
