@@ -43,6 +43,20 @@ def require_regular(found: os.stat_result, path: Path) -> None:
         raise WrongFileError(f"is not a regular file but {kind_of(found)}", path)
 
 
+def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a regular file, made with O_CREAT. Raises OSError; WrongFileError for what is none, which is not opened at all."""
+    found = found_at(path)
+    if found is not None:
+        require_regular(found, path)
+    descriptor = os.open(path, flags | OPEN_FLAGS, mode)
+    try:
+        require_regular(os.fstat(descriptor), path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def kind_of(found: os.stat_result) -> str:
     """Return what something is that is no regular file."""
     return KINDS.get(stat.S_IFMT(found.st_mode), "something unknown")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 
-from splitvisor.process.files import OPEN_FLAGS, WrongFileError, found_at, own_descriptor, require_regular
+from splitvisor.process.files import OPEN_FLAGS, WrongFileError, found_at, open_regular, own_descriptor
 
 PIPE_BYTES = 1 << 30
 """What a pipe may hold: it is kept in memory."""
@@ -21,14 +21,7 @@ _PART_BYTES = 1 << 20
 
 def open_input(path: Path) -> BufferedReader:
     """Open a regular file to read it. Raises OSError; WrongFileError for what is none, which is not opened at all."""
-    require_regular(os.stat(path), path)
-    descriptor = os.open(path, os.O_RDONLY | OPEN_FLAGS)
-    try:
-        require_regular(os.fstat(descriptor), path)
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    return os.fdopen(open_regular(path, os.O_RDONLY), "rb")
 
 
 def read_input(path: Path, limit: int) -> bytes:

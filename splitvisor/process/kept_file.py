@@ -12,10 +12,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from splitvisor.process.files import OPEN_FLAGS, WrongFileError, found_at, require_regular, sync_directory
+from splitvisor.process.files import WrongFileError, found_at, open_regular, sync_directory
 from splitvisor.process.locks import InUseError, lock, unlock
-
-_MODE = 0o600
 
 
 class KeptFile:
@@ -33,15 +31,12 @@ class KeptFile:
     def __init__(self, path: Path, size: int, *, wait: bool = False) -> None:
         self.path, self.size = path, size
         self.locked = False
-        found = found_at(path)
-        if found is not None:
-            require_regular(found, path)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, _MODE)
+        fresh = found_at(path) is None
+        self._descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
-            require_regular(os.fstat(self._descriptor), path)
             with suppress(*([InUseError] if wait else [])):
                 self.lock()
-            self._check(fresh=found is None)
+            self._check(fresh=fresh)
         except BaseException:
             self.close()
             raise

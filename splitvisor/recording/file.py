@@ -20,7 +20,7 @@ from typing import BinaryIO
 import zstandard
 from google.protobuf.message import DecodeError
 
-from splitvisor.process.files import OPEN_FLAGS, found_at, require_regular
+from splitvisor.process.files import open_regular
 from splitvisor.process.locks import lock
 from splitvisor.recording import RecordingError
 from splitvisor.rpc import recording_pb2 as pb
@@ -196,12 +196,8 @@ class RecordingReader:
 def _open_for_writing(path: Path) -> BufferedRandom:
     head = _skippable(_TITLE_MAGIC, _TITLE + _VERSION.pack(VERSION))[: -_VERSION.size]
     try:
-        found = found_at(path)
-        if found is not None:
-            require_regular(found, path)
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, 0o600), "r+b")
+        file = os.fdopen(open_regular(path, os.O_RDWR | os.O_CREAT), "r+b")
         try:
-            require_regular(os.fstat(file.fileno()), path)
             lock(file.fileno(), path)
             there = file.read(len(head))
             if there and there != head:

@@ -18,7 +18,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from splitvisor.access.identity import Role
 from splitvisor.service.names import SERVICE_NAMES, ServiceName
+from tests.certificates import Authority
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEADLINE = 20.0
@@ -123,4 +125,43 @@ def test_an_address_that_may_not_be_listened_at_is_one_line_and_status_2(start: 
     _, errors = service.process.communicate(timeout=DEADLINE)
     assert service.process.returncode == 2
     assert reason in errors.decode()
+    assert len(errors.decode().splitlines()) == 1
+
+
+def test_a_service_takes_no_address_of_one_that_runs_and_the_one_of_a_killed_one(start: Start, short_path: Path) -> None:
+    name, address = SERVICE_NAMES[2], f"unix:{short_path}/a.sock"
+    first = start(name, "--listen", address)
+    assert first.wait_ready() == [address]
+    second = start(name, "--listen", address)
+    _, errors = second.process.communicate(timeout=DEADLINE)
+    assert second.process.returncode == 2
+    assert errors.decode().splitlines() == [
+        f"{name.program}: {address}: another process listens there; end it, or give another path"
+    ]
+    assert (short_path / "a.sock").is_socket()
+    first.process.kill()
+    first.process.wait(DEADLINE)
+    assert start(name, "--listen", address).wait_ready() == [address]
+
+
+def test_a_file_where_a_socket_is_to_be_stays(start: Start, short_path: Path) -> None:
+    path = short_path / "mine"
+    path.write_text("mine")
+    service = start(SERVICE_NAMES[2], "--listen", f"unix:{path}")
+    _, errors = service.process.communicate(timeout=DEADLINE)
+    assert service.process.returncode == 2
+    assert "it is a regular file, not a socket, so it is not replaced" in errors.decode()
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("flag", ["--tls-cert", "--tls-key", "--tls-ca"])
+def test_a_pipe_as_a_certificate_is_one_line_at_once(start: Start, short_path: Path, flag: str) -> None:
+    authority = Authority(short_path / "ca")
+    pipe = short_path / "pipe"
+    os.mkfifo(pipe)
+    directory = authority.issue(Role.CPU)
+    service = start(SERVICE_NAMES[2], "--listen", "tls:127.0.0.1:0", "--tls", str(directory), flag, str(pipe))
+    _, errors = service.process.communicate(timeout=DEADLINE)
+    assert service.process.returncode == 2
+    assert f"{pipe}: is not a regular file but a pipe, so no certificate or key" in errors.decode()
     assert len(errors.decode().splitlines()) == 1

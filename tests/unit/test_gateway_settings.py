@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from gateway_service import trees
 from gateway_service.authorization import PERMISSIONS, Action, Principal, Role, StartToken, TokenError, read_tokens, token_sum
 from gateway_service.sessions import MAX_SESSIONS, Credential, Sessions
-from gateway_service.site import check_reach, make_site, parse_address
+from gateway_service.site import Certificate, check_reach, make_site, parse_address
 from gateway_service.vms import parse_connect
 from splitvisor.service.serve import SettingError
 from splitvisor.tree import fdt
@@ -199,3 +200,14 @@ def test_a_bad_setting_is_one_line_and_status_2(arguments: list[str], tmp_path: 
     assert len(done.stderr.splitlines()) == 1
     assert "; " in done.stderr
     assert done.stdout == ""
+
+
+def test_pipes_as_tokens_or_a_certificate_are_refused_at_once(tmp_path: Path) -> None:
+    pipe, key = tmp_path / "pipe", tmp_path / "key"
+    os.mkfifo(pipe)
+    key.write_text("a key")
+    with pytest.raises(TokenError, match="is not a regular file but a pipe"):
+        read_tokens(pipe)
+    for files in ((pipe, key), (key, pipe)):
+        with pytest.raises(SettingError, match="is not a regular file but a pipe"):
+            Certificate(*files)

@@ -240,3 +240,13 @@ def test_without_transcripts_nothing_is_to_be_committed() -> None:
     make_call(session, vty.put_term_char, UNIT, 1, 0x41 << 56, 0)
     assert session.uncommitted is False
     assert session.host.all()[0].output.end == 1
+
+
+@pytest.mark.parametrize("name", ["vm.positions", f"vm-{UNIT:08x}.log", f"vm-{UNIT:08x}.log.1"])
+def test_a_pipe_in_the_directory_is_not_waited_for(directory: TranscriptDirectory, name: str) -> None:
+    os.mkfifo(directory.path / name)
+    if name.endswith(".1"):
+        assert everything(directory) == b""
+    else:
+        with pytest.raises(BusError, match=f"{name}: is not a regular file but a pipe"):
+            Process(directory)

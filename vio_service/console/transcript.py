@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from splitvisor.process.files import WrongFileError, open_regular
+from splitvisor.process.inputs import open_input
 from splitvisor.service.serve import SettingError
 from splitvisor.terminal.sequences import unit_end, units_end
 
@@ -51,7 +53,7 @@ class TranscriptDirectory:
             raise SettingError(f"--transcript-files {self.kept_files}: give 1 to {MAX_KEPT_FILES}")
         try:
             self.path.mkdir(mode=0o700, exist_ok=True)
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = open_regular(self.path / "lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise SettingError(f"--transcripts {self.path}: {error.strerror}", "give a directory that can be written") from error
         deadline = time.monotonic() + LOCK_SECONDS
@@ -85,8 +87,8 @@ class TranscriptDirectory:
         descriptors: list[int] = []
         try:
             for name in (path, *(rotated(path, number) for number in range(1, self.kept_files + 1))):
-                with suppress(FileNotFoundError):
-                    descriptors.append(os.open(name, os.O_RDONLY | os.O_CLOEXEC))
+                with suppress(FileNotFoundError, WrongFileError):
+                    descriptors.append(open_regular(name, os.O_RDONLY))
             sizes = [os.fstat(descriptor).st_size for descriptor in descriptors]
             surplus = max(sum(sizes) - limit, 0) if limit else 0
             lead = min(surplus, LOOK_BACK_BYTES)
@@ -131,7 +133,7 @@ class TranscriptFile:
     def __init__(self, path: Path, kept_files: int) -> None:
         self.path = path
         self._kept_files = kept_files
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         self.size = os.fstat(self._descriptor).st_size
         self.previous = 0
         """Bytes of the youngest rotated file, when they are those just before this file's."""
@@ -160,7 +162,7 @@ class TranscriptFile:
         if not wanted:
             return own
         try:
-            with rotated(self.path, 1).open("rb") as before:
+            with open_input(rotated(self.path, 1)) as before:
                 before.seek(self.previous - wanted)
                 older = before.read(wanted)
         except OSError:
@@ -173,7 +175,7 @@ class TranscriptFile:
             self.previous = self.previous if continues else 0
             return
         fresh = self.path.with_name(f"{self.path.name}.new")  # Before anything is renamed: a full disk changes nothing.
-        descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        descriptor = open_regular(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         for number in range(self._kept_files, 1, -1):
             with suppress(FileNotFoundError):
                 rotated(self.path, number - 1).rename(rotated(self.path, number))

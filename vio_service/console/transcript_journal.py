@@ -27,6 +27,7 @@ import structlog
 
 from splitvisor.backend.vio import BusError
 from splitvisor.limits import is_vm_name
+from splitvisor.process.files import open_regular
 from vio_service.console.console import BACKLOG_BYTES, Console
 from vio_service.console.transcript import LOOK_BACK_BYTES, TranscriptDirectory, TranscriptFile, rotated
 
@@ -91,9 +92,9 @@ class Journal:
             raise BusError(f"{vm!r} is not a name for a VM with transcripts", "use 1 to 63 characters of a-z, 0-9 and -")
         self._directory, self._vm, self._incarnation = directory, vm, incarnation
         try:
-            self._descriptor = os.open(directory.path / f"{vm}.positions", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = open_regular(directory.path / f"{vm}.positions", os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise BusError(f"transcripts of {vm}: {error}") from error
+            raise BusError(f"transcripts of {vm}: {directory.path / vm}.positions: {error.strerror}") from error
         self._transcripts: dict[int, _Transcript] = {}
         found = _read_record(self._descriptor)
         self._generation = 0 if found is None else found.generation
@@ -114,7 +115,7 @@ class Journal:
                 _bring_back(file, known)
                 console.restore(known.instance, known.end, file.tail(BACKLOG_BYTES + LOOK_BACK_BYTES), known.input_received)
         except OSError as error:
-            raise BusError(f"transcript {path}: {error}") from error
+            raise BusError(f"transcript {path}: {error.strerror}") from error
         console.transcript = str(path)
         console.on_received = self.commit
         self._transcripts[console.unit_address] = _Transcript(console, file)
