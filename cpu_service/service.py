@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, aclosing
@@ -37,6 +38,7 @@ from splitvisor.rpc import machine_pb2 as pb
 from splitvisor.rpc import machine_pb2_grpc
 from splitvisor.service.interface import Started
 from splitvisor.service.runtime_directory import private_directory, ram_parents
+from splitvisor.service.serve import SettingError
 from splitvisor.trap.ram_file import remove_abandoned
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
     stack = ExitStack()
     directory = options.ram_dir or stack.enter_context(private_directory(ram_parents(0)))
     if options.ram_dir is not None:
+        if not os.access(options.ram_dir, os.W_OK | os.X_OK) or not options.ram_dir.is_dir():
+            raise SettingError(f"--ram-dir {options.ram_dir}: not a directory that this user can write", "make it first")
         await asyncio.to_thread(remove_abandoned, options.ram_dir)
     servicer = MachineServicer(directory)
     machine_pb2_grpc.add_MachineServiceServicer_to_server(servicer, server)

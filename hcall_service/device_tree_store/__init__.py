@@ -44,7 +44,7 @@ def open_store(location: str, retention: int = DEFAULT_RETENTION) -> Store:
     Raises StoreError, with the location and what to do; StoreAbsentError when it may be there if it is tried again.
     """
     if retention < 2:
-        raise StoreError(f"device-tree store: {retention} revisions of each VM are too few to keep; give at least 2")
+        raise StoreError(f"--retention {retention}: too few revisions of each VM to keep; give at least 2")
     scheme, separator, rest = location.partition("://")
     if is_served(location):
         try:

@@ -36,6 +36,11 @@ def _main(arguments: Sequence[str]) -> None:
     if command != "service":
         # A failed TLS handshake is one line of ours, not one of gRPC's too; services keep gRPC's: what a peer got wrong.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if command == "--version":
+        from splitvisor.process.versions import versions
+
+        print(versions())
+        sys.exit(0)
     if command in SMALL:
         sys.exit(SMALL[command](arguments[1:]))
     if command in PLAIN and len(arguments) == 1:

@@ -31,6 +31,7 @@ def make_app(wanted: str | None = None) -> typer.Typer:
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(whole)
     chosen = {wanted} if wanted in {*PLAIN, *GROUPS} else {*PLAIN, *GROUPS}
     for name, module in PLAIN.items():
         if name in chosen:
@@ -50,6 +51,17 @@ def make_app(wanted: str | None = None) -> typer.Typer:
 
 def _load(name: str) -> Any:
     return getattr(importlib.import_module(f"splitvisor.cli.{name}"), name)
+
+
+def whole(
+    *, versions: Annotated[bool, typer.Option("--version", help="Print the versions of Splitvisor, Python and Unicorn")] = False
+) -> None:
+    """The options of no command."""
+    if versions:  # main() of the command line takes this way only for help
+        from splitvisor.process.versions import versions as all_versions
+
+        typer.echo(all_versions())
+        raise typer.Exit
 
 
 def service(arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME [OPTIONS]")] = None) -> None:

@@ -34,6 +34,10 @@ class Flag:
     """The variable that counts when the flag is not given."""
 
 
+MAY_BE_EMPTY = frozenset({"append", "text"})
+"""Parameters of all commands: a kernel's command line, and what is typed at a console."""
+
+
 class _NotPlainError(Exception):
     """Typer is to read this."""
 
@@ -78,7 +82,10 @@ def read(command: Callable[..., Any], arguments: Sequence[str]) -> dict[str, Any
                     return None
                 found[parameter.name] = True
                 continue
-            value = parameter.convert(text if equals else _next(rest))
+            text = text if equals else _next(rest)
+            if (not text and parameter.name not in MAY_BE_EMPTY) or (parameter.name in found and not parameter.repeated):
+                return None
+            value = parameter.convert(text)
             if parameter.flag.least is not None and value < parameter.flag.least:
                 return None
             found[parameter.name] = [*found.get(parameter.name, ()), value] if parameter.repeated else value

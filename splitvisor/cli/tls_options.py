@@ -9,16 +9,16 @@ from functools import cache
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 from typer.main import get_command
 
+from splitvisor.cli.usage import StrictGroup, make_strict
 from splitvisor.net.tls_flags import FLAGS, flag, use_tls_flags
 
 WITHOUT = frozenset({"bench", "certs", "guests", "health", "protos", "record", "service", "version"})
 """Commands that talk to no service, and `service` and `health`, which read their arguments themselves."""
 
 
-class TlsGroup(TyperGroup):
+class TlsGroup(StrictGroup):
     """The commands, with --tls and its kin."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -26,6 +26,7 @@ class TlsGroup(TyperGroup):
         command = super().get_command(ctx, cmd_name)
         if command is not None and cmd_name not in WITHOUT:
             _add(command)
+            make_strict(command)
         return command
 
 

@@ -77,11 +77,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def make_parser() -> ArgumentParser:
     """Return what reads the command's flags."""
-    import argparse
-
     from splitvisor.net.tls_flags import add_tls_flags
+    from splitvisor.service.arguments import StrictParser
 
-    parser = argparse.ArgumentParser(
+    parser = StrictParser(
         prog="splitvisor health",
         description="Check the health of a service (grpc.health.v1).",
         epilog="Exit status: 0 it is healthy, 1 it is not or does not answer, 2 bad usage.",

@@ -28,6 +28,7 @@ try:
 except ModuleNotFoundError:
     uvloop = None  # type: ignore[assignment]  # a base install, which serves back ends, has none
 
+from splitvisor.errors.similar import did_you_mean
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_flags import add_tls_flags, use_tls_flags
 from splitvisor.process.extras import MissingExtraError
@@ -35,6 +36,7 @@ from splitvisor.process.logging import LogLevel, configure, get_logger
 from splitvisor.process.open_files import TooFewFilesError, require_open_files
 from splitvisor.process.signals import Kept
 from splitvisor.process.streams import standard_streams
+from splitvisor.service.arguments import StrictParser, choice
 from splitvisor.service.interface import Servable
 from splitvisor.service.names import ALL_SERVICE_NAMES
 from splitvisor.service.serve import Listening, SettingError, serve
@@ -45,7 +47,7 @@ EXIT_FAILED = 4
 
 def make_parser(name: Servable, options: type[Any]) -> argparse.ArgumentParser:
     """Return what reads a service's flags: those of every service, and one for each field of its options."""
-    parser = argparse.ArgumentParser(
+    parser = StrictParser(
         prog=name.program,
         description=f"Run {name.package}: {name.summary}.",
         epilog="SIGTERM, SIGINT or SIGHUP stops it; calls in progress get 3 seconds.",
@@ -60,12 +62,12 @@ def make_parser(name: Servable, options: type[Any]) -> argparse.ArgumentParser:
     add_tls_flags(parser)
     parser.add_argument(
         "--log-level",
-        type=LogLevel,
-        choices=list(LogLevel),
+        type=choice("a log level", list(LogLevel)),
         default=LogLevel.INFO,
         metavar="LEVEL",
         help="debug, info, warning or error (default: info)",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the versions of Splitvisor, Python and Unicorn")
     parser.add_argument("--no-health", action="store_true", help="do not serve grpc.health.v1.Health")
     parser.add_argument("--no-reflection", action="store_true", help="do not serve gRPC reflection")
     parser.add_argument("--health", metavar="ADDRESS", help="also listen there, for health checks only, in plaintext")
@@ -112,6 +114,16 @@ class _Option:
     @property
     def flag(self) -> str:
         return "--" + self.name.replace("_", "-")
+
+
+class _Version(argparse.Action):
+    """Prints versions and ends the program."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_given: Any) -> None:
+        from splitvisor.process.versions import versions  # rarely wanted
+
+        print(versions())
+        parser.exit()
 
 
 class _Append(argparse.Action):
@@ -161,6 +173,10 @@ def _default_address(name: Servable) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Run the service that arguments name; return the exit status: 0, 2 bad usage, 4 it could not start."""
     names = {name.command: name for name in ALL_SERVICE_NAMES}
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
+        remedy = did_you_mean(arguments[0], names) or f"known: {', '.join(names)}"
+        print(f"splitvisor service: no service {arguments[0]!r}; {remedy}", file=sys.stderr)
+        return EXIT_USAGE
     if not arguments or arguments[0] not in names:
         listing = "\n".join(f"  {name.command:<10} {name.summary}" for name in ALL_SERVICE_NAMES)
         wanted = bool(arguments) and arguments[0] in ("-h", "--help")
@@ -179,7 +195,7 @@ def run(name: Servable, arguments: Sequence[str]) -> int:
     except (TooFewFilesError, MissingExtraError) as error:
         return _refuse(name, error)
     parsed = make_parser(name, options_class).parse_args(arguments)
-    configure(parsed.log_level, name.package)
+    configure(LogLevel(parsed.log_level), name.package)
     options = options_class(**{option.name: getattr(parsed, option.name) for option in _fields(options_class)})
     use_tls_flags(vars(parsed))
     # What a service makes, sockets, RAM, stores and transcripts, is its user's only.

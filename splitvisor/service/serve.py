@@ -25,6 +25,7 @@ from grpc_reflection.v1alpha import reflection
 from splitvisor.errors.problem import ProblemError
 from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.addresses import Address, AddressError, parse_address
+from splitvisor.net.listening import check_free
 from splitvisor.net.sockets import make_way
 from splitvisor.process.extras import require
 from splitvisor.process.logging import get_logger
@@ -195,9 +196,8 @@ async def _let_watch(name: Servable, started: object, listening: Listening, watc
 
 def _bind(server: grpc.aio.Server, address: Address) -> str:
     """Listen, and return the address with the port that was chosen when 0 was asked for."""
+    check_free(address)
     path = Path(address.socket_path) if address.socket_path is not None else None
-    if path is not None and not path.parent.is_dir():
-        raise AddressError(f"{address.text}: {path.parent} is not a directory", "make it first")
     if path is not None:
         make_way(str(path))  # gRPC would take the address of a service that runs.
     try:

@@ -22,7 +22,6 @@ PLAIN: list[tuple[list[str], dict[str, Any]]] = [
     (["--from", "a/b", "--flat-tree"], {"snapshot": Path("a/b"), "flat_tree": True}),
     (["--no-shared-memory"], {"no_shared_memory": True}),
     (["--backend", "a=b", "--backend", "c=d"], {"backend": ["a=b", "c=d"]}),
-    (["--name", "one", "--name", "two"], {"name": "two"}),
     (["--log-level", "debug"], {"log_level": LogLevel.DEBUG}),
     (["--exit-on", "a=b=c", "--report=r=s"], {"exit_on": "a=b=c", "report": Path("r=s")}),
 ]
