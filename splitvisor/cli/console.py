@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -93,7 +93,7 @@ def attach(
         command,
         attach_terminal(
             address, vm, _unit(command, unit), stdin=sys.stdin.fileno(), stdout=sys.stdout.fileno(), writer=not read_only,
-            force=force, wait_seconds=wait,
+            force=force, wait_seconds=wait, greet=True,
         ),
     )  # fmt: skip
     lost = f"; {result.lost_bytes} bytes of output are lost" if result.lost_bytes else ""
@@ -117,16 +117,17 @@ def log(
     request = console_pb2.ReadTranscriptRequest(vm=vm, unit_address=_unit(command, unit), max_bytes=size)
     first = console_pb2.ReadTranscriptResponse()
     address = _address(command, vm, vio, request.unit_address)
+    shown = _shown()
     with service_stub(command, vm, "vio", address, console_pb2_grpc.ConsoleServiceStub) as stub:
         for response in stub.ReadTranscript(request, timeout=TRANSCRIPT_SECONDS):
             if not response.data:
                 first = response
             else:
-                _write(response.data)
+                _write(shown(response.data))
     if follow:
         if not first.instance:
             fail(command, f"VM {vm!r} is not attached to vio_service; there is nothing to follow")
-        _run(command, _follow(address, request, first))
+        _run(command, _follow(address, request, first, shown))
 
 
 @console.command("send")
@@ -273,7 +274,19 @@ def _run(command: str, work: Awaitable[_T], late: str = "no answer in time") -> 
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
 
 
-async def _follow(address: str, request: console_pb2.ReadTranscriptRequest, first: console_pb2.ReadTranscriptResponse) -> None:
+def _shown() -> Callable[[bytes], bytes]:
+    """Return what passes a console's output on to stdout: a terminal must not answer what it finds there, to the shell."""
+    from splitvisor.terminal.sequences import QueryFilter
+
+    return QueryFilter().feed if os.isatty(1) else lambda data: data
+
+
+async def _follow(
+    address: str,
+    request: console_pb2.ReadTranscriptRequest,
+    first: console_pb2.ReadTranscriptResponse,
+    shown: Callable[[bytes], bytes],
+) -> None:
     from splitvisor.rpc import console_pb2
     from splitvisor.terminal.link import ConsoleLink, own_name
     from splitvisor.terminal.session import notify_on_stderr
@@ -283,7 +296,7 @@ async def _follow(address: str, request: console_pb2.ReadTranscriptRequest, firs
     link = ConsoleLink(address, opening, wait_seconds=DEADLINE_S, notify=notify_on_stderr, resume=resume)
     running = asyncio.create_task(link.run())
     while data := await link.read():
-        await asyncio.to_thread(_write, data)
+        await asyncio.to_thread(_write, shown(data))
     await running
 
 

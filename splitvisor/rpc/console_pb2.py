@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from splitvisor.rpc import access_pb2 as splitvisor_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#splitvisor/control/v1/console.proto\x12\x15splitvisor.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a!splitvisor/access/v1/access.proto\"H\n\x13ListConsolesRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x14ListConsolesResponse\x12\x30\n\x08\x63onsoles\x18\x01 \x03(\x0b\x32\x1e.splitvisor.control.v1.Console\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfa\x01\n\x07\x43onsole\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x14\n\x0coutput_bytes\x18\x03 \x01(\x04\x12\x13\n\x0binput_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07readers\x18\x05 \x01(\r\x12\x0e\n\x06writer\x18\x06 \x01(\t\x12\x35\n\x07\x63lients\x18\x07 \x03(\x0b\x32$.splitvisor.control.v1.ConsoleClient\x12\x36\n\x0bwindow_size\x18\x08 \x01(\x0b\x32!.splitvisor.control.v1.WindowSize\x12\x12\n\ntranscript\x18\t \x01(\t\"t\n\rConsoleClient\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\x08\x12\x18\n\x10\x61ttached_seconds\x18\x03 \x01(\x01\x12\x14\n\x0c\x62\x65hind_bytes\x18\x04 \x01(\x04\x12\x15\n\rskipped_bytes\x18\x05 \x01(\x04\"\xa0\x01\n\x14\x41ttachConsoleRequest\x12\x32\n\x04open\x18\x01 \x01(\x0b\x32\".splitvisor.control.v1.ConsoleOpenH\x00\x12\x0f\n\x05input\x18\x02 \x01(\x0cH\x00\x12\x38\n\x0bwindow_size\x18\x03 \x01(\x0b\x32!.splitvisor.control.v1.WindowSizeH\x00\x42\t\n\x07message\"\xce\x01\n\x0b\x43onsoleOpen\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x0e\n\x06writer\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x13\n\x0b\x63lient_name\x18\x05 \x01(\t\x12\'\n\x04wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06replay\x18\x07 \x01(\x08\x12\x17\n\x0fresume_instance\x18\x08 \x01(\x06\x12\x17\n\x0fresume_position\x18\t \x01(\x04\"+\n\nWindowSize\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\"\xcf\x01\n\x15\x41ttachConsoleResponse\x12\x36\n\x06opened\x18\x01 \x01(\x0b\x32$.splitvisor.control.v1.ConsoleOpenedH\x00\x12\x10\n\x06output\x18\x02 \x01(\x0cH\x00\x12\x18\n\x0einput_accepted\x18\x03 \x01(\rH\x00\x12\x34\n\x05\x65nded\x18\x04 \x01(\x0b\x32#.splitvisor.control.v1.ConsoleEndedH\x00\x12\x11\n\x07skipped\x18\x05 \x01(\x04H\x00\x42\t\n\x07message\"u\n\rConsoleOpened\x12\x14\n\x0cunit_address\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x14\n\x0cinput_window\x18\x03 \x01(\r\x12\x10\n\x08instance\x18\x04 \x01(\x06\x12\x16\n\x0einput_received\x18\x05 \x01(\x04\"U\n\x0c\x43onsoleEnded\x12\x37\n\x06reason\x18\x01 \x01(\x0e\x32\'.splitvisor.control.v1.ConsoleEndReason\x12\x0c\n\x04text\x18\x02 \x01(\t\"L\n\x15ReadTranscriptRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x11\n\tmax_bytes\x18\x03 \x01(\x04\"N\n\x16ReadTranscriptResponse\x12\x10\n\x08instance\x18\x01 \x01(\x06\x12\x14\n\x0c\x65nd_position\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c*\x9b\x01\n\x10\x43onsoleEndReason\x12\"\n\x1e\x43ONSOLE_END_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43ONSOLE_END_REASON_VM_ENDED\x10\x01\x12!\n\x1d\x43ONSOLE_END_REASON_TAKEN_OVER\x10\x02\x12\x1f\n\x1b\x43ONSOLE_END_REASON_SHUTDOWN\x10\x03\x32\xa9\x03\n\x0e\x43onsoleService\x12\x7f\n\x0cListConsoles\x12*.splitvisor.control.v1.ListConsolesRequest\x1a+.splitvisor.control.v1.ListConsolesResponse\"\x16\xa2\xbb\x18\x12\n\x03\x03\x04\x05\x1a\x0b\x63onsoles.vm\x12\x95\x01\n\rAttachConsole\x12+.splitvisor.control.v1.AttachConsoleRequest\x1a,.splitvisor.control.v1.AttachConsoleResponse\"%\xa2\xbb\x18!\n\x03\x03\x04\x05\x12\x07open.vm*\x11\n\x0bopen.writer\x12\x02\x04\x05(\x01\x30\x01\x12~\n\x0eReadTranscript\x12,.splitvisor.control.v1.ReadTranscriptRequest\x1a-.splitvisor.control.v1.ReadTranscriptResponse\"\r\xa2\xbb\x18\t\n\x03\x03\x04\x05\x12\x02vm0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#splitvisor/control/v1/console.proto\x12\x15splitvisor.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a!splitvisor/access/v1/access.proto\"H\n\x13ListConsolesRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x14ListConsolesResponse\x12\x30\n\x08\x63onsoles\x18\x01 \x03(\x0b\x32\x1e.splitvisor.control.v1.Console\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfa\x01\n\x07\x43onsole\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x14\n\x0coutput_bytes\x18\x03 \x01(\x04\x12\x13\n\x0binput_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07readers\x18\x05 \x01(\r\x12\x0e\n\x06writer\x18\x06 \x01(\t\x12\x35\n\x07\x63lients\x18\x07 \x03(\x0b\x32$.splitvisor.control.v1.ConsoleClient\x12\x36\n\x0bwindow_size\x18\x08 \x01(\x0b\x32!.splitvisor.control.v1.WindowSize\x12\x12\n\ntranscript\x18\t \x01(\t\"t\n\rConsoleClient\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\x08\x12\x18\n\x10\x61ttached_seconds\x18\x03 \x01(\x01\x12\x14\n\x0c\x62\x65hind_bytes\x18\x04 \x01(\x04\x12\x15\n\rskipped_bytes\x18\x05 \x01(\x04\"\xa0\x01\n\x14\x41ttachConsoleRequest\x12\x32\n\x04open\x18\x01 \x01(\x0b\x32\".splitvisor.control.v1.ConsoleOpenH\x00\x12\x0f\n\x05input\x18\x02 \x01(\x0cH\x00\x12\x38\n\x0bwindow_size\x18\x03 \x01(\x0b\x32!.splitvisor.control.v1.WindowSizeH\x00\x42\t\n\x07message\"\xe5\x01\n\x0b\x43onsoleOpen\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x0e\n\x06writer\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x13\n\x0b\x63lient_name\x18\x05 \x01(\t\x12\'\n\x04wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06replay\x18\x07 \x01(\x08\x12\x17\n\x0fresume_instance\x18\x08 \x01(\x06\x12\x17\n\x0fresume_position\x18\t \x01(\x04\x12\x15\n\rdiscard_input\x18\n \x01(\x08\"+\n\nWindowSize\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\"\xcf\x01\n\x15\x41ttachConsoleResponse\x12\x36\n\x06opened\x18\x01 \x01(\x0b\x32$.splitvisor.control.v1.ConsoleOpenedH\x00\x12\x10\n\x06output\x18\x02 \x01(\x0cH\x00\x12\x18\n\x0einput_accepted\x18\x03 \x01(\rH\x00\x12\x34\n\x05\x65nded\x18\x04 \x01(\x0b\x32#.splitvisor.control.v1.ConsoleEndedH\x00\x12\x11\n\x07skipped\x18\x05 \x01(\x04H\x00\x42\t\n\x07message\"\x8e\x01\n\rConsoleOpened\x12\x14\n\x0cunit_address\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x14\n\x0cinput_window\x18\x03 \x01(\r\x12\x10\n\x08instance\x18\x04 \x01(\x06\x12\x16\n\x0einput_received\x18\x05 \x01(\x04\x12\x17\n\x0finput_discarded\x18\x06 \x01(\r\"U\n\x0c\x43onsoleEnded\x12\x37\n\x06reason\x18\x01 \x01(\x0e\x32\'.splitvisor.control.v1.ConsoleEndReason\x12\x0c\n\x04text\x18\x02 \x01(\t\"L\n\x15ReadTranscriptRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x11\n\tmax_bytes\x18\x03 \x01(\x04\"N\n\x16ReadTranscriptResponse\x12\x10\n\x08instance\x18\x01 \x01(\x06\x12\x14\n\x0c\x65nd_position\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c*\x9b\x01\n\x10\x43onsoleEndReason\x12\"\n\x1e\x43ONSOLE_END_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43ONSOLE_END_REASON_VM_ENDED\x10\x01\x12!\n\x1d\x43ONSOLE_END_REASON_TAKEN_OVER\x10\x02\x12\x1f\n\x1b\x43ONSOLE_END_REASON_SHUTDOWN\x10\x03\x32\xa9\x03\n\x0e\x43onsoleService\x12\x7f\n\x0cListConsoles\x12*.splitvisor.control.v1.ListConsolesRequest\x1a+.splitvisor.control.v1.ListConsolesResponse\"\x16\xa2\xbb\x18\x12\n\x03\x03\x04\x05\x1a\x0b\x63onsoles.vm\x12\x95\x01\n\rAttachConsole\x12+.splitvisor.control.v1.AttachConsoleRequest\x1a,.splitvisor.control.v1.AttachConsoleResponse\"%\xa2\xbb\x18!\n\x03\x03\x04\x05\x12\x07open.vm*\x11\n\x0bopen.writer\x12\x02\x04\x05(\x01\x30\x01\x12~\n\x0eReadTranscript\x12,.splitvisor.control.v1.ReadTranscriptRequest\x1a-.splitvisor.control.v1.ReadTranscriptResponse\"\r\xa2\xbb\x18\t\n\x03\x03\x04\x05\x12\x02vm0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONSOLESERVICE'].methods_by_name['AttachConsole']._serialized_options = b'\242\273\030!\n\003\003\004\005\022\007open.vm*\021\n\013open.writer\022\002\004\005'
   _globals['_CONSOLESERVICE'].methods_by_name['ReadTranscript']._loaded_options = None
   _globals['_CONSOLESERVICE'].methods_by_name['ReadTranscript']._serialized_options = b'\242\273\030\t\n\003\003\004\005\022\002vm'
-  _globals['_CONSOLEENDREASON']._serialized_start=1665
-  _globals['_CONSOLEENDREASON']._serialized_end=1820
+  _globals['_CONSOLEENDREASON']._serialized_start=1714
+  _globals['_CONSOLEENDREASON']._serialized_end=1869
   _globals['_LISTCONSOLESREQUEST']._serialized_start=129
   _globals['_LISTCONSOLESREQUEST']._serialized_end=201
   _globals['_LISTCONSOLESRESPONSE']._serialized_start=203
@@ -52,19 +52,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACHCONSOLEREQUEST']._serialized_start=674
   _globals['_ATTACHCONSOLEREQUEST']._serialized_end=834
   _globals['_CONSOLEOPEN']._serialized_start=837
-  _globals['_CONSOLEOPEN']._serialized_end=1043
-  _globals['_WINDOWSIZE']._serialized_start=1045
-  _globals['_WINDOWSIZE']._serialized_end=1088
-  _globals['_ATTACHCONSOLERESPONSE']._serialized_start=1091
-  _globals['_ATTACHCONSOLERESPONSE']._serialized_end=1298
-  _globals['_CONSOLEOPENED']._serialized_start=1300
-  _globals['_CONSOLEOPENED']._serialized_end=1417
-  _globals['_CONSOLEENDED']._serialized_start=1419
-  _globals['_CONSOLEENDED']._serialized_end=1504
-  _globals['_READTRANSCRIPTREQUEST']._serialized_start=1506
-  _globals['_READTRANSCRIPTREQUEST']._serialized_end=1582
-  _globals['_READTRANSCRIPTRESPONSE']._serialized_start=1584
-  _globals['_READTRANSCRIPTRESPONSE']._serialized_end=1662
-  _globals['_CONSOLESERVICE']._serialized_start=1823
-  _globals['_CONSOLESERVICE']._serialized_end=2248
+  _globals['_CONSOLEOPEN']._serialized_end=1066
+  _globals['_WINDOWSIZE']._serialized_start=1068
+  _globals['_WINDOWSIZE']._serialized_end=1111
+  _globals['_ATTACHCONSOLERESPONSE']._serialized_start=1114
+  _globals['_ATTACHCONSOLERESPONSE']._serialized_end=1321
+  _globals['_CONSOLEOPENED']._serialized_start=1324
+  _globals['_CONSOLEOPENED']._serialized_end=1466
+  _globals['_CONSOLEENDED']._serialized_start=1468
+  _globals['_CONSOLEENDED']._serialized_end=1553
+  _globals['_READTRANSCRIPTREQUEST']._serialized_start=1555
+  _globals['_READTRANSCRIPTREQUEST']._serialized_end=1631
+  _globals['_READTRANSCRIPTRESPONSE']._serialized_start=1633
+  _globals['_READTRANSCRIPTRESPONSE']._serialized_end=1711
+  _globals['_CONSOLESERVICE']._serialized_start=1872
+  _globals['_CONSOLESERVICE']._serialized_end=2297
 # @@protoc_insertion_point(module_scope)

@@ -87,7 +87,7 @@ class AttachConsoleRequest(_message.Message):
     def __init__(self, open: _Optional[_Union[ConsoleOpen, _Mapping]] = ..., input: _Optional[bytes] = ..., window_size: _Optional[_Union[WindowSize, _Mapping]] = ...) -> None: ...
 
 class ConsoleOpen(_message.Message):
-    __slots__ = ("vm", "unit_address", "writer", "force", "client_name", "wait", "replay", "resume_instance", "resume_position")
+    __slots__ = ("vm", "unit_address", "writer", "force", "client_name", "wait", "replay", "resume_instance", "resume_position", "discard_input")
     VM_FIELD_NUMBER: _ClassVar[int]
     UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     WRITER_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +97,7 @@ class ConsoleOpen(_message.Message):
     REPLAY_FIELD_NUMBER: _ClassVar[int]
     RESUME_INSTANCE_FIELD_NUMBER: _ClassVar[int]
     RESUME_POSITION_FIELD_NUMBER: _ClassVar[int]
+    DISCARD_INPUT_FIELD_NUMBER: _ClassVar[int]
     vm: str
     unit_address: int
     writer: bool
@@ -106,7 +107,8 @@ class ConsoleOpen(_message.Message):
     replay: bool
     resume_instance: int
     resume_position: int
-    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., writer: _Optional[bool] = ..., force: _Optional[bool] = ..., client_name: _Optional[str] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., replay: _Optional[bool] = ..., resume_instance: _Optional[int] = ..., resume_position: _Optional[int] = ...) -> None: ...
+    discard_input: bool
+    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., writer: _Optional[bool] = ..., force: _Optional[bool] = ..., client_name: _Optional[str] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., replay: _Optional[bool] = ..., resume_instance: _Optional[int] = ..., resume_position: _Optional[int] = ..., discard_input: _Optional[bool] = ...) -> None: ...
 
 class WindowSize(_message.Message):
     __slots__ = ("rows", "columns")
@@ -131,18 +133,20 @@ class AttachConsoleResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[ConsoleOpened, _Mapping]] = ..., output: _Optional[bytes] = ..., input_accepted: _Optional[int] = ..., ended: _Optional[_Union[ConsoleEnded, _Mapping]] = ..., skipped: _Optional[int] = ...) -> None: ...
 
 class ConsoleOpened(_message.Message):
-    __slots__ = ("unit_address", "offset", "input_window", "instance", "input_received")
+    __slots__ = ("unit_address", "offset", "input_window", "instance", "input_received", "input_discarded")
     UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     INPUT_WINDOW_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     INPUT_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    INPUT_DISCARDED_FIELD_NUMBER: _ClassVar[int]
     unit_address: int
     offset: int
     input_window: int
     instance: int
     input_received: int
-    def __init__(self, unit_address: _Optional[int] = ..., offset: _Optional[int] = ..., input_window: _Optional[int] = ..., instance: _Optional[int] = ..., input_received: _Optional[int] = ...) -> None: ...
+    input_discarded: int
+    def __init__(self, unit_address: _Optional[int] = ..., offset: _Optional[int] = ..., input_window: _Optional[int] = ..., instance: _Optional[int] = ..., input_received: _Optional[int] = ..., input_discarded: _Optional[int] = ...) -> None: ...
 
 class ConsoleEnded(_message.Message):
     __slots__ = ("reason", "text")

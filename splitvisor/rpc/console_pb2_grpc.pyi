@@ -45,6 +45,10 @@ class ConsoleServiceStub:
     Limits. One writer per console, at most 64 attachments. The guest never waits for a reader: one that falls more than 1 MiB
     behind is marked in ListConsoles and skipped ahead; `skipped` says by how much.
 
+    Terminals. Output begins, is skipped and pauses between two characters or control sequences, unless the guest pauses within
+    one for long. Old output, which was there before the attachment or before a skip, has NUL for each byte of what a terminal
+    would answer.
+
     Reconnects. With open.resume_instance and open.resume_position output goes on where a lost connection stopped, as far as the
     console still has it. A vio_service that keeps transcripts goes on with the same instance and positions after a restart.
 
@@ -77,6 +81,10 @@ class ConsoleServiceAsyncStub(ConsoleServiceStub):
 
     Limits. One writer per console, at most 64 attachments. The guest never waits for a reader: one that falls more than 1 MiB
     behind is marked in ListConsoles and skipped ahead; `skipped` says by how much.
+
+    Terminals. Output begins, is skipped and pauses between two characters or control sequences, unless the guest pauses within
+    one for long. Old output, which was there before the attachment or before a skip, has NUL for each byte of what a terminal
+    would answer.
 
     Reconnects. With open.resume_instance and open.resume_position output goes on where a lost connection stopped, as far as the
     console still has it. A vio_service that keeps transcripts goes on with the same instance and positions after a restart.
@@ -119,6 +127,10 @@ class ConsoleServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Limits. One writer per console, at most 64 attachments. The guest never waits for a reader: one that falls more than 1 MiB
         behind is marked in ListConsoles and skipped ahead; `skipped` says by how much.
+
+        Terminals. Output begins, is skipped and pauses between two characters or control sequences, unless the guest pauses within
+        one for long. Old output, which was there before the attachment or before a skip, has NUL for each byte of what a terminal
+        would answer.
 
         Reconnects. With open.resume_instance and open.resume_position output goes on where a lost connection stopped, as far as the
         console still has it. A vio_service that keeps transcripts goes on with the same instance and positions after a restart.

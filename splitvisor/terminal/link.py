@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from enum import Enum
 
@@ -23,13 +24,16 @@ from splitvisor.net.pages import every_aio
 from splitvisor.net.times import duration
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
+from splitvisor.terminal.sequences import units_end
 
 RECONNECT_SECONDS = 60.0
 """How long vio_service may be away."""
 UNREAD_BYTES = 64 << 20
 """Output that waits for a slow reader of ours, before vio_service notices that we are slow."""
 UNSENT_BYTES = 256 << 10
-"""Typed input that waits for the guest, before no more is taken."""
+"""Input from a pipe that waits for the guest, before no more is taken."""
+QUEUED_BYTES = 1 << 20
+"""Input from a terminal that waits for the guest; more is dropped."""
 NO_CONSOLE = "NO_CONSOLE"
 """The reason of a vio_service whose VM has no console (docs/contracts.md)."""
 LIST_SECONDS = 5.0
@@ -85,6 +89,7 @@ class ConsoleLink:
         wait_seconds: how long vio_service and the VM may take to appear, at most 60.
         notify: gets remarks for people, such as lost output.
         resume: instance and position where output shall go on; (0, 0): as opening says.
+        notify_gap: gets remarks about output that is missing where read() is; notify when not given.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class ConsoleLink:
         wait_seconds: float,
         notify: Callable[[str], None],
         resume: tuple[int, int] = (0, 0),
+        notify_gap: Callable[[str], None] | None = None,
     ) -> None:
         self.address = address
         self.opened = asyncio.Event()
@@ -107,6 +113,7 @@ class ConsoleLink:
         self._opening = opening
         self._wait_seconds = min(wait_seconds, RECONNECT_SECONDS)
         self._notify = notify
+        self._notify_gap = notify_gap or notify
         self._input = bytearray()
         """From the first byte that was not acknowledged."""
         self._sent = 0
@@ -124,7 +131,13 @@ class ConsoleLink:
         """Which console it was, and the position of the next output byte."""
         self._received = 0
         """Position up to which the console has our input, counted as ConsoleOpened.input_received is."""
+        self._typed_since: bytearray | None = None
+        """Input that came after discard(), while vio_service is asked to drop what came before; None: it is not being asked."""
         self._output = bytearray()
+        self._read = 0
+        """Bytes of output that read() has returned."""
+        self._gaps: deque[tuple[int, str]] = deque()
+        """Remarks for notify_gap, and how many bytes read() returns before."""
         self._size: pb.WindowSize | None = None
         self._size_sent = True
         self._changed = asyncio.Event()
@@ -156,13 +169,19 @@ class ConsoleLink:
 
     async def read(self) -> bytes:
         """Return what the guest has written since; b"" when the link has ended and all was read."""
-        while not self._output:
+        while True:
+            while self._gaps and self._gaps[0][0] == self._read:
+                self._notify_gap(self._gaps.popleft()[1])
+            if self._output:
+                break
             if self.ended.is_set():
                 return b""
             self._output_ready.clear()
             await self._output_ready.wait()
-        data = bytes(self._output)
-        self._output.clear()
+        count = self._gaps[0][0] - self._read if self._gaps else len(self._output)
+        data = bytes(self._output[:count])
+        del self._output[:count]
+        self._read += count
         self._output_taken.set()
         return data
 
@@ -170,11 +189,44 @@ class ConsoleLink:
         """Send input, once there is room for it. Without the writer's place it is dropped."""
         if not self.is_writer:
             return
-        self._input += data
-        self._changed.set()
+        self._queue(data)
         while len(self._input) > UNSENT_BYTES:
             self._room.clear()
             await self._room.wait()
+
+    def offer(self, data: bytes) -> int:
+        """Queue input of a terminal, whose later keys must be seen, as far as there is room; return how many bytes were taken.
+
+        A character is taken as a whole. Without the writer's place everything is dropped, and counts as taken.
+        """
+        room = QUEUED_BYTES - self.queued
+        if not self.is_writer or len(data) <= room:
+            self._queue(data if self.is_writer else b"")
+            return len(data)
+        count = units_end(data[: max(room, 0)])
+        self._queue(data[:count])
+        return count
+
+    def _queue(self, data: bytes) -> None:
+        if self._typed_since is not None:
+            self._typed_since += data
+        else:
+            self._input += data
+            self._changed.set()
+
+    @property
+    def queued(self) -> int:
+        """Bytes of input that vio_service has not taken."""
+        return len(self._input if self._typed_since is None else self._typed_since)
+
+    def discard(self) -> None:
+        """Drop the input that the guest has not read, here and at vio_service; notify says how much that was."""
+        if not self.is_writer:
+            self._notify("read only: nothing is queued")
+        elif self._typed_since is None:
+            self._typed_since = bytearray()
+            self._opening.discard_input = True
+            self.reopen(writer=True)
 
     async def drained(self) -> None:
         """Wait until vio_service has all that was typed."""
@@ -193,6 +245,7 @@ class ConsoleLink:
         if unit_address is not None and unit_address != self._opening.unit_address:
             self._opening.unit_address = unit_address
             self._instance = 0
+            self._gaps.append((self._read + len(self._output), f"console {unit_address:#x}"))
             self._input.clear()
         if not writer:
             self._input.clear()
@@ -305,7 +358,9 @@ class ConsoleLink:
             if self._away:
                 self._notify("connected again")
         elif self._instance:
-            self._notify("vio_service was restarted; output may be missing")
+            self._note_gap("vio_service was restarted; output may be missing")
+        if self._typed_since is not None:
+            self._discarded(opened.input_discarded)
         self._away = False
         self._received = opened.input_received
         self._position = opened.offset
@@ -318,10 +373,23 @@ class ConsoleLink:
         self.opened.set()
         self._changed.set()
 
+    def _discarded(self, at_console: int) -> None:
+        """The console has dropped input; so is what it had not taken before."""
+        assert self._typed_since is not None
+        self._notify(f"{len(self._input) + at_console} bytes of input dropped")
+        self._input, self._typed_since = self._typed_since, None
+        self._opening.discard_input = False
+        self._room.set()
+
     def _lose(self, count: int) -> None:
         self.lost += count
         self._position += count
-        self._notify(f"{count} bytes skipped: too slow, or disconnected for too long")
+        self._note_gap(f"{count} bytes skipped: too slow, or disconnected for too long")
+
+    def _note_gap(self, text: str) -> None:
+        """Show a remark once what came before it is."""
+        self._gaps.append((self._read + len(self._output), text))
+        self._output_ready.set()
 
     def _acknowledge(self, count: int) -> None:
         count = max(0, min(count, len(self._input)))

@@ -16,17 +16,19 @@ class Command(Enum):
     QUIT = "q"
     TAKE_OVER = "f"
     RELEASE = "r"
+    DISCARD = "d"
     STATUS = "s"
     LIST = "l"
     NEXT = "n"
     HELP = "?"
 
 
-MENU = "q quit, f take over, r read only, s status, l list, n next console, ? help, ^] send ^]"
+MENU = "q quit, f take over, r read only, d drop input, s status, l list, n next console, ? help, ^] send ^]"
 HELP = (
     "q  leave; the guest keeps running unless this is its `splitvisor run`",
     "f  type here; the present writer becomes a reader and gets a notice",
     "r  only read, so that another terminal can type",
+    "d  drop what was typed and the guest has not read, such as a paste into the wrong console",
     "s  show what this terminal is attached to",
     "l  list the consoles of this VM",
     "n  switch to the next console of this VM",

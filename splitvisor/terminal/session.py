@@ -18,9 +18,10 @@ from typing import Any
 
 from splitvisor.process.streams import OutputError
 from splitvisor.rpc import console_pb2 as pb
-from splitvisor.terminal.io import TextWatch, raw_mode, read_some, reader_gone, write_all
+from splitvisor.terminal.io import WRITE_BYTES, TextWatch, raw_mode, read_some, reader_gone, write_all
 from splitvisor.terminal.link import ConsoleLink, NoConsoleError, TerminalEnd, TerminalError, own_name
 from splitvisor.terminal.menu import HELP, MENU, Command, MenuFilter
+from splitvisor.terminal.sequences import Boundary
 
 __all__ = [
     "NoConsoleError",
@@ -32,6 +33,8 @@ __all__ = [
     "stay_without_console",
 ]
 
+PASTE_SECONDS = 0.3
+"""After the last key that was dropped until that is said: a paste comes in many pieces."""
 LEAVE_SECONDS = 1.0
 """How long what was typed before `^]` `q` may take to get out."""
 READ_BYTES = 16 << 10
@@ -62,6 +65,7 @@ async def attach_terminal(
     client_name: str | None = None,
     notify: Callable[[str], None] | None = None,
     opened: asyncio.Event | None = None,
+    greet: bool = False,
 ) -> TerminalResult:
     """Connect two file descriptors to a console until one side ends.
 
@@ -81,6 +85,7 @@ async def attach_terminal(
         client_name: what others are told about this terminal; user, host and process when not given.
         notify: gets remarks for people, such as lost output; stderr when not given.
         opened: set once the console is connected.
+        greet: say at a terminal what it is connected to, and how to leave.
 
     Raises TerminalError when the console cannot be attached, and OutputError when stdout cannot be written for another reason
     than that its reader has gone.
@@ -88,13 +93,14 @@ async def attach_terminal(
     opening = pb.ConsoleOpen(
         vm=vm, unit_address=unit_address, writer=writer, force=force, client_name=client_name or own_name(), replay=True
     )
-    notify = notify or notify_on_stderr
-    link = ConsoleLink(address, opening, wait_seconds=wait_seconds, notify=notify)
+    notices = Notices(notify, amid_output=os.isatty(stdout) and os.isatty(2))
+    link = ConsoleLink(address, opening, wait_seconds=wait_seconds, notify=notices.show, notify_gap=notices.show_gap)
     if opened is not None:
         link.opened = opened
     watch = TextWatch(exit_text) if exit_text else None
+    greet = greet and os.isatty(stdin) and os.isatty(stdout)
     with raw_mode(stdin):
-        return await _Terminal(link, stdin=stdin, stdout=stdout, watch=watch, notify=notify).run()
+        return await _Terminal(link, stdin=stdin, stdout=stdout, watch=watch, notices=notices, greet=greet).run()
 
 
 async def stay_without_console(vm: str, ended: asyncio.Future[Any], *, stdin: int = 0) -> TerminalResult:
@@ -138,17 +144,56 @@ def notify_on_stderr(text: str) -> None:
     sys.stderr.flush()
 
 
+class Notices:
+    """Remarks on stderr, between two sequences of the output if both are shown by one terminal.
+
+    Args:
+        notify: gets the remarks instead.
+        amid_output: stdout and stderr are terminals.
+    """
+
+    def __init__(self, notify: Callable[[str], None] | None, *, amid_output: bool) -> None:
+        self._notify = notify or (self._interject if amid_output else notify_on_stderr)
+        self._boundary = Boundary()
+        self._lost = False
+
+    def wrote(self, data: bytes) -> None:
+        """The next output was written."""
+        self._boundary.feed(data)
+
+    def show(self, text: str) -> None:
+        """Show a remark."""
+        self._notify(text)
+
+    def show_gap(self, text: str) -> None:
+        """Show a remark where output is missing: what comes next begins a sequence."""
+        self._lost = True
+        self._notify(text)
+        self._lost = False
+
+    def _interject(self, text: str) -> None:
+        sys.stderr.flush()
+        data = self._boundary.interject(f"\r\n[{text}]\r\n".encode(errors="replace"), lost=self._lost)
+        with suppress(OSError):
+            os.write(2, data)
+
+
 class _Terminal:
     """One attachment: the link, and two descriptors."""
 
     def __init__(
-        self, link: ConsoleLink, *, stdin: int, stdout: int, watch: TextWatch | None, notify: Callable[[str], None]
+        self, link: ConsoleLink, *, stdin: int, stdout: int, watch: TextWatch | None, notices: Notices, greet: bool
     ) -> None:
         self._link = link
         self._stdin = stdin
         self._stdout = stdout
         self._watch = watch
-        self._notify = notify
+        self._notices = notices
+        self._notify = notices.show
+        self._greet = greet
+        self._dropped = 0
+        """Bytes of a paste that the queue did not take."""
+        self._drop_notice: asyncio.TimerHandle | None = None
         self._end: TerminalEnd | None = None
 
     async def run(self) -> TerminalResult:
@@ -167,6 +212,8 @@ class _Terminal:
         finally:
             if resize_handler:
                 loop.remove_signal_handler(signal.SIGWINCH)
+            if self._drop_notice is not None:
+                self._drop_notice.cancel()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -187,9 +234,16 @@ class _Terminal:
         return self._result(TerminalEnd.OUTPUT_CLOSED)
 
     async def _write_output(self) -> TerminalResult | None:
+        if self._greet:
+            await self._link.opened.wait()
+            role = "you type here" if self._link.is_writer else "only reading"
+            self._notify(f"VM {self._link.vm}, console {self._link.unit_address:#x}: {role}; ^] ? shows the keys, ^] q leaves")
         while data := await self._link.read():
             try:
-                await write_all(self._stdout, data)
+                for start in range(0, len(data), WRITE_BYTES):
+                    piece = data[start : start + WRITE_BYTES]
+                    await write_all(self._stdout, piece)
+                    self._notices.wrote(piece)
             except OutputError as error:
                 if not error.reader_gone:
                     raise
@@ -208,7 +262,7 @@ class _Terminal:
         while data := await read_some(self._stdin, READ_BYTES):
             for item in menu.feed(data):
                 if isinstance(item, bytes):
-                    await self._link.type(item)
+                    self._offer(item)
                 elif item is Command.QUIT:
                     await self._drain()
                     return self._result(TerminalEnd.LEFT)
@@ -225,6 +279,26 @@ class _Terminal:
                 await self._link.type(data)
         except OSError as error:
             self._notify(f"standard input: {error.strerror}; nothing more is typed")
+
+    def _offer(self, keys: bytes) -> None:
+        """Queue keys. Waiting for room would keep `^]` from being seen: what does not fit is counted."""
+        taken = self._link.offer(keys)
+        if taken == len(keys) and not self._dropped:
+            return
+        self._dropped += len(keys) - taken
+        if self._drop_notice is not None:
+            self._drop_notice.cancel()
+        self._drop_notice = asyncio.get_running_loop().call_later(PASTE_SECONDS, self._tell_dropped)
+
+    def _tell_dropped(self) -> None:
+        self._notify(
+            f"the guest does not read, and the input queue is full: {self._dropped} bytes are not taken, "
+            f"{self._link.queued} bytes wait; ^] d drops them"
+        )
+        self._dropped = 0
+
+    async def _discard(self) -> None:
+        self._link.discard()
 
     async def _drain(self) -> None:
         """Let what was typed get out."""
@@ -249,7 +323,10 @@ class _Terminal:
         link = self._link
         role = "types" if link.is_writer else "reads"
         state = "connected" if link.is_connected else "not connected, trying again"
-        self._notify(f"VM {link.vm}, console {link.unit_address:#x} at {link.address}: {state}; {role}; {link.lost} bytes lost")
+        waits = f"; {link.queued} bytes of input wait" if link.queued else ""
+        self._notify(
+            f"VM {link.vm}, console {link.unit_address:#x} at {link.address}: {state}; {role}; {link.lost} bytes lost{waits}"
+        )
 
     async def _list(self) -> None:
         try:
@@ -270,7 +347,6 @@ class _Terminal:
             self._notify("this VM has no other console")
             return
         await self._drain()
-        self._notify(f"console {following:#x}")
         self._link.reopen(writer=self._link.is_writer, unit_address=following)
 
     async def _help(self) -> None:
@@ -281,6 +357,7 @@ class _Terminal:
 _COMMANDS: Mapping[Command, Callable[[_Terminal], Awaitable[None]]] = {
     Command.TAKE_OVER: _Terminal._take_over,
     Command.RELEASE: _Terminal._release,
+    Command.DISCARD: _Terminal._discard,
     Command.STATUS: _Terminal._status,
     Command.LIST: _Terminal._list,
     Command.NEXT: _Terminal._next,

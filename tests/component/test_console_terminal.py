@@ -6,17 +6,29 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import re
 import signal
+import sys
 import termios
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from splitvisor.terminal.io import read_some
 from splitvisor.terminal.session import TerminalEnd, TerminalError, TerminalResult, attach_terminal
-from tests.component.console_harness import VTY, BareServer, Guest, Link, Viewer, VioServer, run_bare, vio_server
-from vio_service.console.console import BACKLOG_BYTES
+from tests.component.console_harness import (
+    VTY,
+    AnsweringTerminal,
+    BareServer,
+    Guest,
+    Link,
+    Viewer,
+    VioServer,
+    run_bare,
+    vio_server,
+)
+from vio_service.console.console import BACKLOG_BYTES, INPUT_BYTES
 from vio_service.console.directory import find_console
 
 
@@ -226,7 +238,7 @@ def test_output_that_the_console_no_longer_has_is_counted(ends: Ends) -> None:
                 await guest.end()
                 assert (await terminal).lost_bytes == 1000
         assert notes[0].startswith("disconnected: ")
-        assert notes[1:] == ["1000 bytes skipped: too slow, or disconnected for too long", "connected again"]
+        assert notes[1:] == ["connected again", "1000 bytes skipped: too slow, or disconnected for too long"]
 
     run(scenario)
 
@@ -382,3 +394,85 @@ def test_the_menu_gives_the_console_away_takes_it_back_and_goes_to_the_next() ->
     run_bare(scenario)
     os.close(master)
     os.close(slave)
+
+
+@asynccontextmanager
+async def command_at_a_terminal(address: str, *arguments: str) -> AsyncIterator[tuple[AnsweringTerminal, int]]:
+    """Run `splitvisor console` with output and remarks on a pseudo-terminal that answers; yield that, and its other side."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "splitvisor", "console", *arguments, "--vio", address]
+    process = await asyncio.create_subprocess_exec("setsid", "--ctty", *command, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    terminal = AnsweringTerminal(master)
+    try:
+        yield terminal, master
+        await process.wait()
+    finally:
+        await terminal.close()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(master)
+
+
+def test_a_terminal_answers_what_the_guest_asks_now_and_nothing_older() -> None:
+    async def scenario(server: VioServer) -> None:
+        async with Guest(server.address) as guest:
+            guest.post(b"~ # \x1b[6n\x1b[c\x1b]11;?\x07")
+            await guest.settle()
+            async with command_at_a_terminal(server.address, "attach", "vm") as (terminal, master):
+                await terminal.until(b"[VM vm, console 0x71000000: you type here; ^] ? shows the keys, ^] q leaves]\r\n~ # ")
+                guest.post(b"now: \x1b[6n")
+                assert await guest.read(8) == b"\x1b[24;80R", "the first that it reads"
+                os.write(master, b"\x1dq")
+            async with command_at_a_terminal(server.address, "log", "vm") as (terminal, _):
+                await terminal.until(b"now: ")
+            assert b"\x1b" not in terminal.shown
+
+    run(scenario)
+
+
+def test_a_notice_does_not_stand_in_the_middle_of_a_sequence() -> None:
+    async def scenario(server: VioServer) -> None:
+        async with (
+            Guest(server.address) as guest,
+            command_at_a_terminal(server.address, "attach", "vm", "--read-only") as (terminal, master),
+        ):
+            await terminal.until(b"only reading")
+            guest.post(b"a\x1b[3")
+            await terminal.until(b"a\x1b[3")
+            os.write(master, b"\x1d")
+            await terminal.until(b"send ^]]\r\n\x1b[3")
+            guest.post("1mred ä".encode()[:-1])
+            await terminal.until(b"1mred \xc3")
+            os.write(master, b"s")
+            await terminal.until(b"bytes lost]\r\n\xc3")
+            guest.post(b"\xa4.")
+            await terminal.until(b"\xc3\xa4.")
+            os.write(master, b"\x1dq")
+        assert terminal.shown.count(b"\x18") == 1
+        assert b"a\x1b[3\x18\r\n[q quit" in terminal.shown
+
+    run(scenario)
+
+
+def test_a_paste_that_does_not_fit_is_counted_and_can_be_dropped() -> None:
+    async def scenario(server: VioServer) -> None:
+        async with Guest(server.address) as guest, command_at_a_terminal(server.address, "attach", "vm") as (terminal, master):
+            await terminal.until(b"^] q leaves")
+            paste = 1_300_000
+            await asyncio.to_thread(_write_all, master, b"x" * paste)
+            await terminal.until(b"^] d drops them]")
+            match = re.search(
+                rb"\[the guest does not read, and the input queue is full: (\d+) bytes are not taken, (\d+) bytes wait",
+                terminal.shown,
+            )
+            assert match is not None
+            assert int(match[1]) + int(match[2]) + INPUT_BYTES == paste
+            os.write(master, b"\x1ddls\r")
+            await terminal.until(b"bytes of input dropped]")
+            assert b"[%d bytes of input dropped]" % (int(match[2]) + INPUT_BYTES) in terminal.shown
+            assert await guest.read(3) == b"ls\r"
+            os.write(master, b"\x1dq")
+
+    run(scenario)

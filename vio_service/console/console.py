@@ -313,6 +313,8 @@ class Console:
         self.writer: Attachment | None = None
         self.input_received = 0
         """Input bytes taken from writers."""
+        self.input_discarded = 0
+        """Input bytes that a writer took back."""
         self.dropped_bytes = 0
         """Output that readers were too slow for, all together."""
         self.transcript = ""
@@ -361,6 +363,15 @@ class Console:
         """The guest has read count bytes."""
         del self._input[:count]
         self._room.set()
+
+    def discard_input(self) -> int:
+        """Drop the input that the guest has not read; return how many bytes. While the VM is being saved, none."""
+        if self.is_frozen:
+            return 0
+        count = len(self._input)
+        self.drop_input(count)
+        self.input_discarded += count
+        return count
 
     # The terminals' side.
 
@@ -477,7 +488,7 @@ class Console:
             vm=self.vm,
             unit_address=self.unit_address,
             output_bytes=self.output.end,
-            input_bytes=self.input_received - len(self._input),
+            input_bytes=self.input_received - self.input_discarded - len(self._input),
             readers=len(self._attachments),
             writer="" if self.writer is None else self.writer.client,
             clients=[attachment.describe() for attachment in self._attachments],

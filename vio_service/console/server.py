@@ -80,6 +80,7 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
         try:
             console = await self._find(first)
             attachment = _attach(console, first.open)
+            discarded = console.discard_input() if first.open.discard_input and attachment.is_writer else 0
         except _RefusedError as error:
             await refuse(context, error.code, error, error.reason)
         receiver = asyncio.get_running_loop().create_task(_receive(request_iterator, attachment))
@@ -92,6 +93,7 @@ class ConsoleServicer(console_pb2_grpc.ConsoleServiceServicer):
                     input_window=INPUT_BYTES,
                     instance=console.instance,
                     input_received=console.input_received,
+                    input_discarded=discarded,
                 )
             )
             async for response in _responses(attachment, receiver):
