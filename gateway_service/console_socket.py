@@ -28,12 +28,15 @@ from splitvisor.net.pages import every_aio
 from splitvisor.net.times import duration
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
+from splitvisor.terminal.sequences import Boundary
 
 OUTPUT_WINDOW = 256 << 10
 """Bytes of output that a browser may leave unacknowledged."""
 WAIT_S = 2.0
 """How long the VM's way back to a vio_service that was restarted may take."""
 LIST_SECONDS = 5.0
+HELD_BYTES = 4096
+"""Of an unfinished control sequence that wait for its end."""
 MAX_SIZE = 1000
 """Rows or columns of a terminal."""
 
@@ -70,6 +73,8 @@ class Opening:
     """Of the console that was attached before; 0: none."""
     position: int
     """Of the first byte of output that is not known from there."""
+    discard: bool = False
+    """Drop input that the guest has not read."""
 
 
 async def console_socket(call: Call) -> web.StreamResponse:
@@ -96,7 +101,7 @@ def _opening(request: web.Request) -> Opening:
         raise ProtocolError(f"mode must be one of {', '.join(Mode)}")
     return Opening(
         _number(query.get("unit", "0"), 32), Mode(query.get("mode", "read")), client,
-        _number(query.get("instance", "0"), 64), _number(query.get("position", "0"), 64),
+        _number(query.get("instance", "0"), 64), _number(query.get("position", "0"), 64), query.get("discard", "0") == "1",
     )  # fmt: skip
 
 
@@ -104,6 +109,28 @@ def _number(text: str, bits: int) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 20 or int(text) >> bits:
         raise ProtocolError(f"unit, instance and position are decimal numbers of at most {bits} bits")
     return int(text)
+
+
+class _WholeUnits:
+    """Output in pieces that end between two characters or control sequences, as the page's notices stand between two pieces."""
+
+    def __init__(self) -> None:
+        self._boundary = Boundary()
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next output; return what can be shown. Of a sequence, HELD_BYTES at most wait for the rest."""
+        after = self._boundary.feed(data)
+        data = self._held + data
+        waiting = min(len(data) if after is None else after, len(data))
+        end = len(data) - waiting if waiting <= HELD_BYTES else len(data)
+        self._held = data[end:]
+        return data[:end]
+
+    def flush(self) -> bytes:
+        """Return what waits: the rest will not come."""
+        self._boundary, data, self._held = Boundary(), self._held, b""
+        return data
 
 
 class _Attachment:
@@ -116,6 +143,7 @@ class _Attachment:
         self._opening = opening
         self._refusal = refusal
         """Why the browser may not type, for people."""
+        self._units = _WholeUnits()
         self._sent = 0
         self._acknowledged = 0
         self._keeps_up = asyncio.Event()
@@ -155,13 +183,15 @@ class _Attachment:
                         opened = True
                         await self._open(response.opened, writer=writer)
                     case "output":
-                        await self._output(response.output)
+                        await self._output(self._units.feed(response.output))
                     case "skipped":
+                        await self._output(self._units.flush())
                         await self._send({"type": "skipped", "bytes": response.skipped})
                     case "input_accepted":
                         self._unaccepted -= response.input_accepted
                         await self._send({"type": "accepted", "bytes": response.input_accepted})
                     case "ended":
+                        await self._output(self._units.flush())
                         return {"reason": _ENDS.get(response.ended.reason, "lost"), "text": response.ended.text}
         except grpc.aio.AioRpcError as error:
             if not writer or opened or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
@@ -186,6 +216,7 @@ class _Attachment:
                 replay=True,
                 resume_instance=opening.instance,
                 resume_position=opening.position,
+                discard_input=writer and opening.discard,
             )
         )
         while generation == self._generation:
@@ -217,6 +248,7 @@ class _Attachment:
                 "live": await self._live(opened),
                 "input_window": self._window,
                 "input_received": opened.input_received,
+                "discarded": opened.input_discarded,
             }
         )
 
@@ -227,6 +259,8 @@ class _Attachment:
         return next((each.output_bytes for each in consoles if each.unit_address == opened.unit_address), opened.offset)
 
     async def _output(self, data: bytes) -> None:
+        if not data:
+            return
         await self._socket.send_bytes(data)
         self._sent += len(data)
         while self._sent - self._acknowledged > OUTPUT_WINDOW:

@@ -8,6 +8,7 @@ const INPUT_BYTES = 1 << 20;
 const ACK_BYTES = 32 << 10;
 const AGAIN_MS = [200, 500, 1000, 2000, 3000];
 const QUIET_MS = 3000;
+const PASTE_MS = 300;
 
 /** Name of this page among those of the same user; a reload is the same one, so it gets its own console back. */
 function pageName() {
@@ -39,6 +40,10 @@ export class Attachment {
     this.received = 0;
     this.window = 0;
     this.failures = 0;
+    this.taken = 0;
+    this.dropped = 0;
+    // How much of the input is to be dropped once the console has done so with what it has; null: nothing.
+    this.discarding = null;
     this.closed = false;
     this.#connect();
   }
@@ -49,17 +54,43 @@ export class Attachment {
     this.#connect();
   }
 
-  /** Send what was typed, once there is room. */
+  /** Send what was typed, once there is room. Of a paste that does not fit in the queue, a part is taken and the rest counted. */
   type(bytes) {
-    if (this.input.length + bytes.length > INPUT_BYTES) {
-      this.handlers.onnotice("the guest does not read; what was typed is dropped");
-      return;
-    }
-    const joined = new Uint8Array(this.input.length + bytes.length);
+    let taken = Math.max(0, Math.min(bytes.length, INPUT_BYTES - this.input.length));
+    // A character is taken as a whole.
+    while (taken > 0 && taken < bytes.length && (bytes[taken] & 0xc0) === 0x80) taken -= 1;
+    const joined = new Uint8Array(this.input.length + taken);
     joined.set(this.input);
-    joined.set(bytes, this.input.length);
+    joined.set(bytes.subarray(0, taken), this.input.length);
     this.input = joined;
     this.#send();
+    if (taken < bytes.length) this.#countDropped(taken, bytes.length - taken);
+  }
+
+  /** Drop what was typed and the guest has not read. */
+  discard() {
+    if (this.discarding !== null || this.mode === "read") return;
+    this.discarding = this.input.length;
+    this.#connect();
+  }
+
+  #countDropped(taken, dropped) {
+    this.taken += taken;
+    this.dropped += dropped;
+    window.clearTimeout(this.dropTimer);
+    this.dropTimer = window.setTimeout(() => {
+      const wait = `${this.input.length} wait`;
+      this.handlers.onnotice(`the guest does not read, and the input queue is full: ${this.taken} bytes taken, ${this.dropped} not; ${wait}`);
+      this.taken = this.dropped = 0;
+    }, PASTE_MS);
+  }
+
+  /** The console has dropped what it had; what came before discard() and is still here goes, too. */
+  #discarded(atConsole) {
+    const here = Math.min(this.discarding, this.input.length);
+    this.input = this.input.slice(here);
+    this.discarding = null;
+    this.handlers.onnotice(`${here + atConsole} bytes of input dropped`);
   }
 
   /** Tell the terminal's size. */
@@ -71,6 +102,7 @@ export class Attachment {
   close() {
     this.closed = true;
     window.clearTimeout(this.timer);
+    window.clearTimeout(this.dropTimer);
     this.socket.close();
   }
 
@@ -79,6 +111,7 @@ export class Attachment {
     this.window = 0;
     const query = new URLSearchParams({
       unit: this.unit, mode: this.mode, client: pageName(), instance: this.instance, position: this.position,
+      discard: this.discarding === null ? 0 : 1,
     });
     const old = this.socket;
     const socket = openSocket(this.vm, `console?${query}`);
@@ -114,6 +147,7 @@ export class Attachment {
     else if (this.failures) this.handlers.onnotice("connected again");
     if (message.skipped) this.handlers.onnotice(`${message.skipped} bytes of output skipped`);
     if (message.same && message.writer) this.#forget(message.input_received - this.received);
+    if (this.discarding !== null) this.#discarded(message.discarded);
     this.failures = 0;
     this.instance = message.instance;
     this.position = message.position;
@@ -141,6 +175,7 @@ export class Attachment {
 
   #forget(bytes) {
     const known = Math.max(0, Math.min(bytes, this.input.length));
+    if (this.discarding !== null) this.discarding = Math.max(0, this.discarding - known);
     this.input = this.input.slice(known);
     this.sent = Math.max(0, this.sent - known);
   }

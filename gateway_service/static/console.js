@@ -19,10 +19,14 @@ export class ConsoleView {
     this.holder = element("span", { role: "status", class: "quiet", id: "console-holder" });
     this.take = element("button", { type: "button", id: "console-take", hidden: true, onclick: () => this.#take() });
     this.leave = element("button", { type: "button", id: "console-leave", hidden: true, onclick: () => this.attachment.attach("read") }, "Stop typing");
+    this.drop = element(
+      "button", { type: "button", id: "console-drop", hidden: true, title: "What was typed and the guest has not read", onclick: () => this.#drop() },
+      "Drop unread input",
+    );
     this.place = element("div", { class: "console", role: "group", "aria-label": `Console of ${vm}` });
     this.elements = [
       element(
-        "div", { class: "bar" }, element("label", { for: "unit" }, "Console"), this.units, this.badge, this.holder, this.take, this.leave,
+        "div", { class: "bar" }, element("label", { for: "unit" }, "Console"), this.units, this.badge, this.holder, this.take, this.leave, this.drop,
         element("span", { class: "push quiet" }, "Shift+F6 leaves the terminal"),
       ),
       this.place,
@@ -88,7 +92,8 @@ export class ConsoleView {
     this.attachment = new Attachment(this.vm, this.units.value, this.may ? "write" : "read", {
       onopened: (message) => this.#opened(message),
       onoutput: (bytes, done) => this.#output(bytes, done),
-      onnotice: (text) => this.terminal.write(`\r\n\x1b[0;2m[${printable(text)}]\x1b[0m\r\n`),
+      // CAN: of a sequence of more than 4 KiB only a part may have come.
+      onnotice: (text) => this.terminal.write(`\x18\r\n\x1b[0;2m[${printable(text)}]\x1b[0m\r\n`),
       onstate: (text) => this.#showState(text),
     });
     this.terminal.onResize(({ rows, cols }) => this.attachment.resize(rows, cols));
@@ -99,6 +104,11 @@ export class ConsoleView {
 
   #take() {
     this.attachment.attach("take");
+    this.terminal.focus();
+  }
+
+  #drop() {
+    this.attachment.discard();
     this.terminal.focus();
   }
 
@@ -139,6 +149,7 @@ export class ConsoleView {
     setText(this.holder, text);
     this.take.hidden = true;
     this.leave.hidden = true;
+    this.drop.hidden = true;
   }
 
   #showWriter() {
@@ -151,6 +162,7 @@ export class ConsoleView {
     this.take.hidden = writer || !this.may;
     setText(this.take, holder ? "Take over" : "Type here");
     this.leave.hidden = !writer;
+    this.drop.hidden = !writer;
   }
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway_service.console_socket import OUTPUT_WINDOW
+from gateway_service.console_socket import HELD_BYTES, OUTPUT_WINDOW
 from gateway_service.sockets import MAX_MESSAGE
 from gateway_service.web_app import MAX_SOCKETS
 from tests.component.console_harness import DEADLINE, VTY, Guest, VioServer
@@ -374,5 +374,44 @@ def test_sockets_are_counted(stage: Stage) -> None:
                 except aiohttp.WSServerHandshakeError:
                     continue
             await asyncio.gather(*(socket.close() for socket in open_sockets))
+
+    stage.play(talk)
+
+
+def test_a_message_ends_between_two_sequences_and_what_is_unfinished_comes_with_the_end(stage: Stage) -> None:
+    async def talk(scene: Scene) -> None:
+        async with scene.browser() as browser:
+            scene.guest.post(b"a\x1b[3")
+            await scene.guest.settle()
+            await browser.expect(b"a")
+            # Longer than vio_service waits for the rest.
+            scene.guest.post(b"1mred")
+            assert (await browser.socket.receive()).data == b"\x1b[31mred"
+            long = b"\x1b]0;" + b"x" * 2 * HELD_BYTES
+            scene.guest.post(long)
+            browser.output = b""
+            await browser.expect(long)
+            scene.guest.post(b"\x07\xc3")
+            assert (await browser.socket.receive()).data == b"\x07"
+            await scene.guest.end()
+            assert (await browser.socket.receive()).data == b"\xc3"
+            assert (await browser.message("ended"))["reason"] == "vm-ended"
+
+    stage.play(talk)
+
+
+def test_input_that_the_guest_has_not_read_can_be_dropped(stage: Stage) -> None:
+    async def talk(scene: Scene) -> None:
+        async with scene.browser() as browser:
+            await browser.socket.send_bytes(b"x" * 10_000)
+            assert (await browser.message("accepted"))["bytes"] == 10_000
+        async with scene.browser("rita", mode="read", discard=1) as reader:
+            assert reader.opened["discarded"] == 0
+        async with scene.browser(discard=1) as again:
+            assert again.opened["discarded"] == 10_000
+            await again.socket.send_bytes(b"ls")
+            assert await scene.guest.read(2) == b"ls"
+        async with scene.browser() as last:
+            assert last.opened["discarded"] == 0
 
     stage.play(talk)

@@ -217,3 +217,33 @@ def test_without_a_token_there_is_only_a_form(run: Run, page: Page, gateway: Gat
     page.find(f"#vms a[data-vm='{NAME}']")
     page.button("Sign out").click()
     page.find("#token")
+
+
+PASTE = """
+const data = new DataTransfer();
+data.setData("text/plain", "x".repeat(arguments[0]));
+const paste = new ClipboardEvent("paste", { clipboardData: data, bubbles: true });
+document.querySelector(".xterm-helper-textarea").dispatchEvent(paste);
+"""
+
+
+def test_a_paste_that_does_not_fit_is_counted_and_can_be_dropped(run: Run, page: Page, gateway: GatewayProcess) -> None:
+    console = run("--name", NAME)
+    console.expect("Type help")
+    page.driver.get(gateway.start_url)
+    page.find(f"#vms a[data-vm='{NAME}']").click()
+    page.shows("Type help")
+    page.button("Take over").click()
+    page.until(lambda: page.find("#console-mode").text == "you type")
+    assert console.splitvisor("vm", "pause", NAME).returncode == 0
+    page.driver.execute_script(PASTE, 1_300_000)
+    page.shows("1048576 bytes taken, 251424 not")
+    page.button("Drop unread input").click()
+    page.shows("1048576 bytes of input dropped")
+    page.until(lambda: page.find("#console-mode").text == "you type")
+    page.type("help" + Keys.ENTER)
+    assert console.splitvisor("vm", "resume", NAME).returncode == 0
+    page.shows("this list")
+    assert page.errors() == []
+    page.type("off" + Keys.ENTER)
+    assert console.wait() == 0
