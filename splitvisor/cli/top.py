@@ -10,7 +10,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +18,10 @@ import typer
 
 from splitvisor.cli.control import DEADLINE_S, USAGE, fail, machine_stub
 from splitvisor.cli.seconds import seconds
+from splitvisor.cli.vio_backends import BusBackend, ask_one
 from splitvisor.process.signals import Unwinding
 from splitvisor.run.running_vms import NoSuchVmError, service_address
+from splitvisor.service.names import SERVICE_NAMES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,7 +57,7 @@ def top(
         machine_stub("top", vm, cpu) as machine,
         _optional_stub(vio or _vio_of(vm), console_pb2_grpc.ConsoleServiceStub) as consoles,
     ):
-        look = _looker(vm, machine, consoles)
+        look = _looker(vm, machine, consoles, others=vio is None)
         if as_json:
             for each in _views(look, interval, _sleep):
                 print(json.dumps(each.as_object()), flush=True)
@@ -96,22 +98,30 @@ def _optional_stub(address: str | None, stub: Callable[[Any], Any]) -> Iterator[
         yield stub(channel)
 
 
-def _looker(vm: str, machine: Any, consoles: Any) -> Callable[[], Look]:
-    """Return what asks the services."""
+def _looker(vm: str, machine: Any, consoles: Any, *, others: bool) -> Callable[[], Look]:
+    """Return what asks the services. others: further back ends may have consoles, too."""
     import grpc
 
-    from splitvisor.net.pages import every
+    from splitvisor.net.pages import console_key, every
     from splitvisor.observe.machine_view import Look
-    from splitvisor.rpc import console_pb2, machine_pb2
+    from splitvisor.rpc import console_pb2, console_pb2_grpc, machine_pb2
+
+    own = {name.package for name in SERVICE_NAMES}
+
+    def list_of(stub: Any, seconds: float) -> Any:
+        return every(stub.ListConsoles, console_pb2.ListConsolesRequest(vm=vm), seconds)
 
     def look() -> Look:
         status = machine.GetStatus(machine_pb2.GetStatusRequest(vm=vm), timeout=DEADLINE_S)
-        found: Sequence[Any] = ()
+        found: list[Any] = []
         if consoles is not None:
             with suppress(grpc.RpcError):
-                request = console_pb2.ListConsolesRequest(vm=vm)
-                found = every(consoles.ListConsoles, request, CONSOLE_SECONDS)
-        return Look(status, tuple(found))
+                found += list_of(consoles, CONSOLE_SECONDS)
+        further = [BusBackend(each.name, each.address) for each in status.backends if others and each.name not in own]
+        for backend in further:
+            answer = ask_one(backend, console_pb2_grpc.ConsoleServiceStub, list_of)
+            found += answer if isinstance(answer, list) else ()
+        return Look(status, tuple(sorted(found, key=console_key)))
 
     return look
 

@@ -17,6 +17,7 @@ from splitvisor.errors.status import refuse
 from splitvisor.net.pages import PageError, console_key, page_of
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
+from splitvisor.terminal.sequences import LOOK_BACK_BYTES, boundary_after, without_queries
 
 OUTPUT_BYTES = 1 << 20
 """Of each VM's output that are kept for a terminal that comes late or reads slowly."""
@@ -99,7 +100,9 @@ class StandInConsoles(console_pb2_grpc.ConsoleServiceServicer):
         if log is None:
             await refuse(context, grpc.StatusCode.NOT_FOUND, f"no VM {request.vm!r} is attached here")
         assert log is not None
-        kept = bytes(log.kept[-request.max_bytes :] if request.max_bytes else log.kept)
+        kept = bytes(log.kept)
+        wanted = max(len(kept) - request.max_bytes, 0) if request.max_bytes else 0
+        kept = kept[boundary_after(kept, wanted) if wanted else 0 :]
         yield pb.ReadTranscriptResponse(end_position=log.start + len(log.kept))
         for start in range(0, len(kept), OUTPUT_CHUNK):
             yield pb.ReadTranscriptResponse(data=kept[start : start + OUTPUT_CHUNK])
@@ -113,13 +116,22 @@ class StandInConsoles(console_pb2_grpc.ConsoleServiceServicer):
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of an attachment is open")
         assert first is not None
         log = self._output.log(first.open.vm)
-        position = log.start
+        kept = bytes(log.kept)
+        begin = boundary_after(kept, LOOK_BACK_BYTES) if log.start else 0
+        old, position = without_queries(kept[begin:]), log.start + begin
         opened = pb.ConsoleOpened(
             unit_address=first.open.unit_address, offset=position, input_window=OUTPUT_CHUNK, instance=secrets.randbits(63) | 1
         )
         yield pb.AttachConsoleResponse(opened=opened)
+        for start in range(0, len(old), OUTPUT_CHUNK):
+            yield pb.AttachConsoleResponse(output=old[start : start + OUTPUT_CHUNK])
+        position += len(old)
         while True:
-            changed, position = log.changed, max(position, log.start)
+            changed = log.changed
+            if position < log.start:
+                yield pb.AttachConsoleResponse(skipped=log.start - position)
+                position = log.start
+                continue
             data = bytes(log.kept[position - log.start :][:OUTPUT_CHUNK])
             if data:
                 position += len(data)

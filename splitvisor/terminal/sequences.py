@@ -20,6 +20,8 @@ CAN = b"\x18"
 """Ends an unfinished sequence without effect."""
 OPEN_BYTES = 1024
 """Of an unfinished unit that are kept as they are; of a longer one its kind is."""
+LOOK_BACK_BYTES = 4096
+"""Before a place in the middle of a stream, to learn whether it is between two units."""
 
 # In a sequence: controls that take effect at once, without CAN, SUB and ESC, and DEL, which has none.
 _CONTROLS = rb"\x00-\x17\x19\x1c-\x1f\x7f"
@@ -73,6 +75,16 @@ def unit_end(data: _Bytes, start: int) -> int | None:
     """Return where the unit that begins at start ends; None when it is not whole."""
     match = _UNIT.match(data, start)
     return None if match is None else match.end()
+
+
+def boundary_after(data: _Bytes, position: int) -> int:
+    """Return the first place between two units that is not before position; the data's end when there is none.
+
+    The data begins anywhere: it is known after a few characters where units end, as most sequences are short.
+    """
+    begun = units_end(data, 0, position)
+    end = position if begun == position else unit_end(data, begun)
+    return len(data) if end is None else end
 
 
 def unfinished(data: bytes) -> bytes:

@@ -134,6 +134,8 @@ def test_three_processes_have_a_terminal_each_and_a_crash_of_one_is_nothing_to_t
     ], "the program in C++ is not asked: it does not serve VioBusService"  # fmt: skip
     consoles = console.splitvisor("console", "list", VM).stdout
     assert [line.split()[1] for line in consoles.splitlines() if line.startswith(VM)] == ["0x71000000", f"{SECOND:#x}"]
+    seen = json.loads(console.splitvisor("top", VM, "--once", "--json").stdout)
+    assert [each["console"] for each in seen["consoles"]] == ["0x71000000", f"{SECOND:#x}"]
 
     # Each is typed at and read from.
     foreign_name, second_name = TERMINALS[FOREIGN], TERMINALS[SECOND]

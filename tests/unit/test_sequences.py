@@ -7,7 +7,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from splitvisor.terminal.sequences import OPEN_BYTES, Boundary, QueryFilter, unfinished, unit_end, units_end, without_queries
+from splitvisor.terminal.sequences import (
+    OPEN_BYTES,
+    Boundary,
+    QueryFilter,
+    boundary_after,
+    unfinished,
+    unit_end,
+    units_end,
+    without_queries,
+)
 
 INTRODUCERS = {"\x90": "dcs", "\x98": "sos", "\x9b": "csi", "\x9d": "osc", "\x9e": "pm", "\x9f": "apc"}
 AFTER_ESCAPE = {"P": "dcs", "X": "sos", "[": "csi", "]": "osc", "^": "pm", "_": "apc"}
@@ -176,3 +185,9 @@ def test_a_notice_ends_what_is_unfinished_and_begins_it_again(before: bytes, aga
     assert boundary.interject(b"[note]") == aborted + b"[note]" + again
     assert boundary.interject(b"[note]", lost=True) == aborted + b"[note]"
     assert boundary.interject(b"[note]") == b"[note]"
+
+
+def test_where_a_file_goes_on_between_two_units_is_learnt_from_what_is_before() -> None:
+    text = b"\x1b[1;31m" * 20
+    assert [boundary_after(text[3:], position) for position in (25, 26, 32, 137)] == [25, 32, 32, 137]
+    assert boundary_after(b"text\x1b[3", 6) == 7

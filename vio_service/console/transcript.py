@@ -20,14 +20,12 @@ from pathlib import Path
 from splitvisor.process.files import WrongFileError, open_regular
 from splitvisor.process.inputs import open_input
 from splitvisor.service.serve import SettingError
-from splitvisor.terminal.sequences import unit_end, units_end
+from splitvisor.terminal.sequences import LOOK_BACK_BYTES, boundary_after
 
 FILE_BYTES = 16 << 20
 KEPT_FILES = 4
 MIN_FILE_BYTES = 4096
 MAX_KEPT_FILES = 99
-LOOK_BACK_BYTES = 4096
-"""Read before a place in the middle of a file, to learn whether a terminal is between two sequences there."""
 LOCK_SECONDS = 2.0
 """How long a predecessor that was killed may take to be gone."""
 
@@ -112,9 +110,7 @@ def _without_lead(data: bytes, lead: int) -> tuple[bytes, int]:
     """Return a piece without its first lead bytes and the unit that reaches beyond them, and how much lead is left."""
     if len(data) <= lead:
         return b"", lead - len(data)
-    begun = units_end(data, 0, lead)
-    end = lead if begun == lead else unit_end(data, begun)
-    return data[lead if end is None else end :], 0
+    return data[boundary_after(data, lead) :], 0
 
 
 def rotated(path: Path, number: int) -> Path:

@@ -28,8 +28,9 @@ import structlog
 from splitvisor.backend.vio import BusError
 from splitvisor.limits import is_vm_name
 from splitvisor.process.files import open_regular
+from splitvisor.terminal.sequences import LOOK_BACK_BYTES
 from vio_service.console.console import BACKLOG_BYTES, Console
-from vio_service.console.transcript import LOOK_BACK_BYTES, TranscriptDirectory, TranscriptFile, rotated
+from vio_service.console.transcript import TranscriptDirectory, TranscriptFile, rotated
 
 MAX_VCPUS = 8
 SLOT_BYTES = 16 << 10
