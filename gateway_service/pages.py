@@ -48,5 +48,5 @@ def pages(gateway: Gateway) -> Sequence[web.RouteDef]:
 
 
 def _page(name: str, status: int) -> web.Response:
-    text = (STATIC / name).read_text()
+    text = (STATIC / name).read_text("utf-8")
     return web.Response(text=text, content_type="text/html", status=status, headers={hdrs.CACHE_CONTROL: "no-store"})

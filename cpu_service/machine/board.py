@@ -33,6 +33,7 @@ from cpu_service.routing.router import TrapRouter
 from cpu_service.vcpus.scheduler import VcpuScheduler
 from cpu_service.vcpus.timebase import Timebase
 from splitvisor.errors.problem import ProblemError
+from splitvisor.process.text import is_text
 from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import state_pb2 as spb
 from splitvisor.rpc import trap_pb2 as pb
@@ -100,7 +101,8 @@ class Board:
         size = config.memory_mib * MIB
         self._ram_path = runtime_dir / f"{config.name}-{secrets.token_hex(16)}{RAM_SUFFIX}"
         self.ram_file = _create_ram(self._ram_path, size)
-        private = config.private_memory or bool(config.record_file)
+        # A path that is no text cannot be told to back ends.
+        private = config.private_memory or bool(config.record_file) or not is_text(str(self._ram_path))
         if private:
             self._ram_path.unlink()
         self.ram = GuestRam(self.ram_file.map)

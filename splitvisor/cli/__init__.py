@@ -23,6 +23,14 @@ def main() -> None:
                 raise
             print(f"{program}: {why}", file=sys.stderr)
             sys.exit(2)
+        except UnicodeEncodeError as error:
+            from splitvisor.process.text import explain as explain_text
+
+            why = explain_text(error)
+            if why is None:
+                raise
+            print(f"{program}: {why}", file=sys.stderr)
+            sys.exit(2)
 
 
 def _main(arguments: Sequence[str]) -> None:

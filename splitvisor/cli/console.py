@@ -17,6 +17,7 @@ from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
 from splitvisor.cli.vio_backends import BusBackend, ask_all, ask_one, further_backends, vio_backends
 from splitvisor.machine.service_addresses import CONNECT_VARIABLE
 from splitvisor.net.addresses import AddressError
+from splitvisor.process.text import bytes_of
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.run.running_vms import running_vms
 from splitvisor.service.names import VIO_SERVICE
@@ -175,7 +176,7 @@ def expect(
     if (text is None) == (regex is None):
         fail(command, "give either TEXT or --regex RE", USAGE)
     try:
-        wanted = re.escape(_bytes(command, text).replace(b"\r", b"")) if text is not None else (regex or "").encode()
+        wanted = re.escape(_bytes(command, text).replace(b"\r", b"")) if text is not None else bytes_of(regex or "")
         pattern = re.compile(wanted, re.MULTILINE)
     except re.error as error:
         fail(command, f"--regex {regex!r}: {error}", USAGE)

@@ -55,8 +55,8 @@ def new_device(
         _fail(f"{target}: {error.strerror}; give a --directory that can be written to")
     templates = resources.files("splitvisor.cli") / "templates"
     for file, template in (_VIO_FILES if vio else _FILES).items():
-        text = Template(templates.joinpath(f"{template}.template").read_text()).substitute(values)
-        (target / file.format(name=name)).write_text(text)
+        text = Template(templates.joinpath(f"{template}.template").read_text("utf-8")).substitute(values)
+        (target / file.format(name=name)).write_text(text, "utf-8")
     typer.echo(f"{target}: run its tests with `cd {target} && python -m pytest`; README.md has the rest")
 
 

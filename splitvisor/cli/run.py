@@ -16,12 +16,13 @@ import uvloop
 
 from splitvisor.cli import machine_options as options
 from splitvisor.cli.flags import Flag
-from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, read_machine_file
+from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, not_text, read_machine_file
 from splitvisor.machine.service_addresses import parse_backends, parse_connect
 from splitvisor.process.appended import AppendedFile
 from splitvisor.process.inputs import Pipes
 from splitvisor.process.open_files import TooFewFilesError, require_open_files
 from splitvisor.process.signals import Kept
+from splitvisor.process.text import bytes_of, is_text
 from splitvisor.run import launcher
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.run.report import Report
@@ -130,6 +131,8 @@ def run(
         else:
             snapshot = files["snapshot"] or snapshot
             config = _saved_config(snapshot, {**flags, "machine": machine, "record": record})
+        if record is not None and not is_text(str(record.absolute())):
+            raise ConfigError("splitvisor run", "--record", *not_text(record.absolute()))
         targets = parse_connect(connect or [])
         if "cpu" in targets:
             _refuse_pipes(pipes, files)
@@ -143,7 +146,7 @@ def run(
             log_level=log_level.value,
             log_file=_opened("--log-file", log_file, AppendedFile) if log_file is not None else None,
             log_to_stderr=log_level is LogLevel.DEBUG,
-            exit_on=exit_on.encode() if exit_on else None,
+            exit_on=bytes_of(exit_on) if exit_on else None,
             timeout=timeout,
             began=began,
             report=_opened("--report", report, lambda path: Report(path, began)) if report is not None else None,

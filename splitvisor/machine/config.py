@@ -57,6 +57,7 @@ from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_files import check_address
 from splitvisor.papr.vio import SLOTS
 from splitvisor.process.inputs import open_input, read_input
+from splitvisor.process.text import is_text, shown
 from splitvisor.rpc import machine_pb2, trap_pb2
 from splitvisor.service.names import BACKEND_NAME, BACKEND_NAME_RULE, SERVICE_NAMES, VIO_SERVICE
 
@@ -189,10 +190,17 @@ def _name(value: Any, _base: Path) -> str:
     return value
 
 
+def not_text(path: Path) -> tuple[str, str]:
+    """Return what is wrong with a path that is_text() does not take and that another process is to open, and what to do."""
+    return f"{shown(str(path))} is not UTF-8, as the service that opens it takes paths", "give the path of a link to it"
+
+
 def _file(value: Any, base: Path) -> Path:
     if not isinstance(value, str | Path) or not str(value):
         raise _WrongError(f"{value!r} is not a path", "give the path of a file")
     path = base / Path(value).expanduser()
+    if not is_text(str(path.absolute())):
+        raise _WrongError(*not_text(path.absolute()))
     try:
         open_input(path).close()
     except OSError as error:
@@ -203,6 +211,8 @@ def _file(value: Any, base: Path) -> Path:
 def _append(value: Any, _base: Path) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise _WrongError(f"{value!r} is not a command line", "give a text")
+    if not is_text(value):
+        raise _WrongError(f"{shown(value)} is not UTF-8", "give a text in UTF-8")
     if len(value.encode()) > BOOTARGS_BYTES:
         raise _WrongError(f"is {len(value.encode())} bytes long", f"the kernel takes {BOOTARGS_BYTES}")
     return value
@@ -378,6 +388,8 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "s
             config = replace(config, devices=(*(Device("vty") for _ in range(value)), *others))
         elif key == "nvram":
             path = Path(value)
+            if not is_text(str(path.absolute())):
+                raise ConfigError(where, flag, *not_text(path.absolute()))
             if not path.parent.is_dir() or (path.exists() and not path.is_file()):
                 raise ConfigError(where, flag, f"{path} cannot be a file", "give a path in a directory that exists")
             config = replace(config, devices=with_nvram_file(config.devices, path))

@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass
 
 from splitvisor.errors.problem import ProblemError
+from splitvisor.process.text import is_text
 
 TLS_PREFIX = "tls:"
 SOCKET_PATH_BYTES = 100
@@ -45,6 +46,8 @@ class Address:
 
 def parse_address(text: str) -> Address:
     """Return what an address means. Raises AddressError when it means nothing."""
+    if not is_text(text):
+        raise AddressError(f"{text}: not UTF-8", "give an address in UTF-8")
     if text.startswith("unix:"):
         address = Address(text, text, False)
         path = address.socket_path or ""

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from splitvisor.net.addresses import AddressError
+from splitvisor.process.text import is_text
 
 PREFIX = "splitvisor-"
 LOCK = "lock"
@@ -54,7 +55,7 @@ def private_directory(parents: Sequence[Path]) -> Iterator[Path]:
 def socket_parents() -> list[Path]:
     """Where the directory of the sockets may go, best first."""
     named = os.environ.get("XDG_RUNTIME_DIR", "")
-    short = named and os.path.isabs(named) and len(os.fsencode(named)) <= PATH_BYTES
+    short = named and os.path.isabs(named) and len(os.fsencode(named)) <= PATH_BYTES and is_text(named)
     return [*([Path(named)] if short else []), Path("/tmp")]
 
 

@@ -22,6 +22,7 @@ from splitvisor.limits import MESSAGE_BYTES
 from splitvisor.net.channels import CONNECT_MS, explain, open_aio_channel
 from splitvisor.net.pages import every_aio
 from splitvisor.net.times import duration
+from splitvisor.process.text import shown
 from splitvisor.rpc import console_pb2 as pb
 from splitvisor.rpc import console_pb2_grpc
 from splitvisor.terminal.sequences import units_end
@@ -77,7 +78,7 @@ class TerminalEnd(Enum):
 def own_name() -> str:
     """Return the description of this process's terminal for other users: user, host and process."""
     user = os.environ.get("USER") or f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()} pid {os.getpid()}"[-200:]
+    return shown(f"{user}@{socket.gethostname()} pid {os.getpid()}")[-200:]
 
 
 class ConsoleLink:

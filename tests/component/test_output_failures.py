@@ -127,3 +127,18 @@ def test_a_limit_of_open_files_that_is_too_low_is_told(arguments: tuple[str, ...
     done = subprocess.run(limited, cwd=ROOT, capture_output=True, timeout=STEP_SECONDS, check=False)
     told = "only 32 files may be open at once (ulimit -n); allow at least 64"
     assert (done.returncode, done.stderr.decode()) == (2, f"splitvisor {' '.join(arguments)}: {told}\n")
+
+
+def test_a_run_among_names_that_are_not_text(short_path: Path) -> None:
+    bad = os.fsdecode(b"caf\xe9")
+    runtime = short_path / bad
+    runtime.mkdir(mode=0o700)
+    files = (f"{short_path}/{bad}.log", f"{short_path}/{bad}.json", f"{short_path}/{bad}.trees", f"{short_path}/{bad}.kept")
+    flags = [word for pair in zip(("--log-file", "--report", "--store", "--transcripts"), files, strict=True) for word in pair]
+    done = subprocess.run(
+        [sys.executable, "-m", "splitvisor", "run", "--memory", "256M", "--exit-on", "Type help", *flags],
+        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=STEP_SECONDS, check=False,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(runtime), "USER": bad, "TERM": bad, "LC_ALL": "C", "PYTHONUTF8": "0"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b""), done.stdout
+    assert all(os.path.exists(file) for file in files)

@@ -28,6 +28,7 @@ import structlog
 from splitvisor.backend.vio import BusError
 from splitvisor.limits import is_vm_name
 from splitvisor.process.files import open_regular
+from splitvisor.process.text import shown
 from splitvisor.terminal.sequences import LOOK_BACK_BYTES
 from vio_service.console.console import BACKLOG_BYTES, Console
 from vio_service.console.transcript import TranscriptDirectory, TranscriptFile, rotated
@@ -117,7 +118,7 @@ class Journal:
                 console.restore(known.instance, known.end, file.tail(BACKLOG_BYTES + LOOK_BACK_BYTES), known.input_received)
         except OSError as error:
             raise BusError(f"transcript {path}: {error.strerror}") from error
-        console.transcript = str(path)
+        console.transcript = shown(str(path))
         console.on_received = self.commit
         self._transcripts[console.unit_address] = _Transcript(console, file)
         self._save()
