@@ -31,6 +31,22 @@ def main() -> None:
                 raise
             print(f"{program}: {why}", file=sys.stderr)
             sys.exit(2)
+        except OSError as error:
+            # What a command has no better words for: a directory that is missing or full, a limit of this user's.
+            if sys.flags.dev_mode:
+                raise
+            print(f"{program}: {_told(error)}", file=sys.stderr)
+            sys.exit(1)
+
+
+def _told(error: OSError) -> str:
+    """Return in one line what the system said."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working directory is gone; change to one that is there"
+    reason = error.strerror or str(error)
+    return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
 
 
 def _main(arguments: Sequence[str]) -> None:

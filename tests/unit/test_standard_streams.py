@@ -146,3 +146,19 @@ PAST_OUR_STREAMS = re.compile(r"os\.write\(1,|sys\.__std|BrokenPipeError")
 def test_nobody_goes_past_the_streams() -> None:
     assert len(SOURCES) > 200
     assert [str(path.relative_to(ROOT)) for path in SOURCES if PAST_OUR_STREAMS.search(path.read_text())] == []
+
+
+def test_what_a_command_has_no_words_for_is_one_line_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    left = ["sh", "-c", 'cd "$1" && rmdir "$1" && shift && exec "$@"', "sh", str(gone)]
+    for before, arguments, line in (
+        ([], ["guests"], f"splitvisor guests: {tmp_path}/file/guests: Not a directory\n"),
+        (left, ["run", "--kernel", "k"], "splitvisor run: the working directory is gone; change to one that is there\n"),
+    ):
+        done = subprocess.run(
+            [*before, sys.executable, "-m", "splitvisor", *arguments], cwd=ROOT, capture_output=True, text=True, check=False,
+            env={**os.environ, "SPLITVISOR_CACHE": str(tmp_path / "file" / "guests"), "PYTHONPATH": str(ROOT)}, timeout=SECONDS,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (1, line)
