@@ -24,7 +24,7 @@ from unicorn.unicorn_const import (
     UC_HOOK_INTR,
 )
 
-from cpu_service.engine import code_tracking, layout, native, replacements
+from cpu_service.engine import code_tracking, instructions, layout, native, replacements
 from cpu_service.engine.code_tracking import CodePages
 from cpu_service.engine.fast_path import ABORTED, HOOK, RUN, FastPath
 from cpu_service.engine.interpose import loaded_unicorn
@@ -104,6 +104,8 @@ class Engine:
         self._failure: BaseException | None = None
         self._bind(where)
         self._become_papr_cpu(where.handle, where.env, len(table))
+        instructions.replace_helpers()
+        instructions.become_power8(where.env)
         self._pristine = SavedState()
         self._pristine.copy_from(self.state)
         self._code_pages = CodePages(len(ram))
@@ -111,6 +113,7 @@ class Engine:
         self._replace_functions(where)
         self.reset()
         self._prove_that_changed_code_runs()
+        self._prove_instructions()
 
     def _bind(self, where: layout.EngineAddresses) -> None:
         """Prepare the C calls. Short ones keep the GIL: giving it away costs more than they do."""
@@ -338,6 +341,18 @@ class Engine:
         self._try_out(code_tracking.PROGRAM, code_tracking.REGISTERS)
         if not code_tracking.is_right(self.state.gpr):
             raise layout.UnsupportedEngineError("it goes on to run code that a guest has changed")
+        self.reset()
+
+    def _prove_instructions(self) -> None:
+        """Let instructions.py see some executed, once in a process."""
+        if instructions.proved():
+            return
+
+        def execute(program: bytes, registers: Mapping[int, int]) -> bool:
+            self._try_out({_PROGRAM_VECTOR: _SC_1, _SCRATCH: program + _SC_1}, registers)
+            return self.state.nip.value == _SCRATCH + len(program) + len(_SC_1)
+
+        instructions.prove(execute, self.state.gpr)
         self.reset()
 
     def _try_out(self, program: Mapping[int, bytes], registers: Mapping[int, int]) -> None:

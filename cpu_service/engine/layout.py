@@ -67,9 +67,13 @@ AFTER_CALLBACKS = SPR_CALLBACKS + 1024 * SPR_CALLBACK_SIZE
 READ_SLOTS = (0, 16, 32)
 """User, supervisor and hypervisor read callbacks of one SPR; the write callback follows each."""
 WRITE_SLOTS = (8, 24, 40)
+FPSCR = 77648
 TB_ENV = 77656
 MSR_MASK = 77680
 MMU_MODEL = 77688
+INSTRUCTION_FLAGS = 77712
+INSTRUCTION_FLAGS_2 = 77720
+"""Which instructions the CPU has."""
 ERROR_CODE = 77728
 PENDING_INTERRUPTS = 77732
 EXCP_VECTORS = 77752
@@ -77,6 +81,8 @@ EXCP_VECTORS_COUNT = 96
 """Exception numbers below it can come from a guest without hypervisor mode."""
 HAS_HV_MODE = 78609
 ENV_SIZE = 80032
+OPCODES = ENV_SIZE + 48
+"""The decoder's first table, of 64 pointers."""
 GUEST_STATE = ((0, SLB), (SPR, 8 * 1024), (AFTER_CALLBACKS, TB_ENV - AFTER_CALLBACKS))
 """(offset, length) of what a guest's program can change beside the SLB: registers, SPRs, vector and floating point. All else is
 the CPU model's, this process', or follows from MSR."""
@@ -99,6 +105,7 @@ SPR_SRR1 = 27
 SPR_TB = 268
 SPR_SPRG0 = 272
 SPR_PVR = 0x11F
+SPR_FSCR = 0x99
 SPR_HDECR = 310
 SPR_PURR = 0x135
 SPR_LPCR = 0x13E

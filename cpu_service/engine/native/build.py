@@ -38,8 +38,11 @@ def build(output: Path) -> None:
             ["gcc", *C_FLAGS, *LINK_FLAGS, "-o", made, *map(str, SOURCES), stand_in],
         ):
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
-        output.write_bytes(Path(made).read_bytes())
-    output.chmod(0o644)
+        # A running process has the old one mapped.
+        new = output.with_name(f"{output.name}.new")
+        new.write_bytes(Path(made).read_bytes())
+        new.chmod(0o644)
+        new.replace(output)
 
 
 if __name__ == "__main__":
