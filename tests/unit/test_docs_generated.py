@@ -9,6 +9,7 @@ import pytest
 
 from of_client_service.client_services import SERVICES as CLIENT_SERVICES
 from splitvisor.devtools import call_tables as docs
+from splitvisor.devtools.fuzz_cpu.documentation import rewritten
 from splitvisor.devtools.qemu_calls import OTHER_SERVICES, VOF_SERVICES
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
@@ -22,6 +23,11 @@ def pages() -> dict[str, str]:
 @pytest.mark.parametrize("name", ["hypercalls.md", "rtas.md", "openfirmware.md", "metrics.md"])
 def test_a_generated_page_is_what_the_tables_say(pages: dict[str, str], name: str) -> None:
     assert (DOCS / name).read_text() == pages[name], "run ./dev docs and commit what it changes"
+
+
+def test_the_differences_of_instructions_are_listed() -> None:
+    page = (DOCS / "compatibility.md").read_text()
+    assert page == rewritten(page), "run ./dev docs and commit what it changes"
 
 
 def test_what_vof_has_is_here_and_what_is_listed_as_missing_is_not() -> None:
