@@ -24,6 +24,7 @@ from gateway_service.web_app import STATIC, Gateway, application
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.sockets import make_way
 from splitvisor.process.logging import get_logger
+from splitvisor.process.streams import OutputError, drop_output
 from splitvisor.service.serve import SettingError
 
 SERVICES: tuple[str, ...] = ()
@@ -91,7 +92,11 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
     gateway.site = make_site(address, port, options.url, certificate.names if certificate is not None else frozenset())
     suffix = f"/?token={tokens.token}" if isinstance(tokens, StartToken) else "/"
     # stdout: the token is for whoever started this, not for the log.
-    print(f"{gateway.site.url}{suffix}", file=sys.stdout, flush=True)
+    try:
+        print(f"{gateway.site.url}{suffix}", file=sys.stdout, flush=True)
+    except OutputError as error:  # The page is served all the same.
+        drop_output()
+        _log.warning("the address cannot be printed", reason=str(error))
     refresh = asyncio.create_task(_refresh(certificate)) if certificate is not None else None
 
     async def stop() -> None:

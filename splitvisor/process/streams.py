@@ -120,7 +120,7 @@ def standard_streams(program: str) -> Iterator[None]:
             raise
         sys.stdout.flush()
     except OutputError as error:
-        _drop_output()
+        drop_output()
         if error.reader_gone:
             raise SystemExit(READER_GONE) from None
         print(f"{program}: standard output: {error}", file=sys.stderr)
@@ -156,8 +156,8 @@ def _as_bytes(character: str) -> bytes:
     return _LOOKALIKES.get(character, character).encode("ascii", "backslashreplace")
 
 
-def _drop_output() -> None:
-    """Let what is still in the buffers go nowhere: Python writes it when it ends, and would complain."""
+def drop_output() -> None:
+    """Let what is printed and was not written go nowhere, and what is printed from now on: Python writes it when it ends."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)

@@ -121,6 +121,25 @@ def test_a_service_without_standard_streams_gets_them(entry: str, short_path: Pa
         process.wait()
 
 
+def test_a_gateway_whose_address_cannot_be_printed_serves_all_the_same(short_path: Path) -> None:
+    ready, write = os.pipe()
+    command = [sys.executable, "-m", "splitvisor.service.main", "gateway", "--listen", f"unix:{short_path}/gateway.sock"]
+    with open(FULL, "wb") as full:
+        process = subprocess.Popen(
+            [*command, "--listen-http", "127.0.0.1:0", "--ready-fd", str(write)], cwd=ROOT, pass_fds=[write],
+            stdout=full, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    os.close(write)
+    try:
+        with os.fdopen(ready, "rb") as file:
+            assert file.readline()
+        process.terminate()
+        assert process.wait(STEP_SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("arguments", [("run",), ("service", "vio")], ids=str)
 def test_a_limit_of_open_files_that_is_too_low_is_told(arguments: tuple[str, ...]) -> None:
     limited = ["sh", "-c", 'ulimit -n 32 && exec "$@"', "sh", sys.executable, "-m", "splitvisor", *arguments]
