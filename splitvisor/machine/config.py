@@ -390,8 +390,10 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "s
             path = Path(value)
             if not is_text(str(path.absolute())):
                 raise ConfigError(where, flag, *not_text(path.absolute()))
-            if not path.parent.is_dir() or (path.exists() and not path.is_file()):
+            if not path.parent.is_dir():
                 raise ConfigError(where, flag, f"{path} cannot be a file", "give a path in a directory that exists")
+            if path.exists() and not path.is_file():
+                raise ConfigError(where, flag, f"{path} cannot be a file: something else is there", "give another path")
             config = replace(config, devices=with_nvram_file(config.devices, path))
         elif key == "backend":
             config = replace(config, backends=check_backends((*config.backends, *value), (where, flag)))

@@ -171,7 +171,7 @@ def _vty(**fields: Any) -> Callable[[state_pb2.VioState], None]:
         (lambda state: state.devices[0].window.SetInParent(), "DMA window"),
         (lambda state: setattr(state.devices[1], "state", b""), "nvram at 0x71000001: its state has version 0"),
         (lambda state: state.devices[1].spec.options.update({"bytes": "8192"}), "65536 bytes were saved"),
-        (lambda state: state.devices[1].spec.options.update({"path": "/nonexistent/nvram"}), "/nonexistent/nvram"),
+        (lambda state: state.devices[1].spec.options.update({"path": "/dev/null/nvram"}), "/dev/null/nvram"),
         (lambda state: state.connectors.add(index=7, state=1), "no slot 0x7"),
         (lambda state: setattr(state.connectors[0], "state", 77), "77"),
         (lambda state: state.connectors[0].ClearField("node"), "node"),
