@@ -240,7 +240,7 @@ def test_a_guest_that_leaves_the_recording_is_told_of(run: Run, stand: Stand, de
 
 def test_another_machine_is_refused_with_the_reason(run: Run, stand: Stand, demo: Path) -> None:
     console = run("--connect", f"vio={stand(demo, 'vio').address}", "--memory", "1G")
-    assert console.wait() == ExitStatus.SERVICE_FAILED
+    assert console.wait() == ExitStatus.USAGE
     assert console.process.stderr is not None
     assert b"the recording is of a machine with 1 vCPUs and 512 MiB" in console.process.stderr.read()
 
