@@ -6,17 +6,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, service_stub
+from splitvisor.cli.seconds import LIMIT, seconds
 from splitvisor.cli.vio_backends import BusBackend, ask_all, ask_one, further_backends, vio_backends
 from splitvisor.machine.service_addresses import CONNECT_VARIABLE
 from splitvisor.net.addresses import AddressError
+from splitvisor.process import signals
 from splitvisor.process.text import bytes_of
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.run.running_vms import running_vms
@@ -37,7 +38,7 @@ Vio = Annotated[
     str | None, typer.Option("--vio", metavar="ADDRESS", help="Use only this back end \\[all back ends of the run with the VM]")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Take over the console; its writer becomes a reader")]
-Wait = Annotated[float, typer.Option("--wait", metavar="S", min=0, max=60, help="How long to wait for the VM")]
+Wait = Annotated[float, typer.Option("--wait", metavar="S", parser=seconds(0, 60), help="How long to wait for the VM")]
 
 _T = TypeVar("_T")
 
@@ -137,20 +138,29 @@ def send(
     text: Annotated[str, typer.Argument(metavar="TEXT", help=r"Text to type, with the escapes \r \n \t \e \\ \xHH")],
     *,
     enter: Annotated[bool, typer.Option("--enter", help="Type Enter after it")] = False,
+    position: Annotated[
+        bool, typer.Option("--position", help="Print the console's position before it, for expect --from")
+    ] = False,
     unit: Unit = "0",
     force: Force = False,
-    timeout: Annotated[float, typer.Option(metavar="S", min=0.001, help="Time limit")] = 10.0,
+    timeout: Annotated[float, typer.Option(metavar="S", parser=LIMIT, help="Time limit")] = 10.0,
     vio: Vio = None,
 ) -> None:
-    """Type a text at a console. Exit status: 0 accepted by vio_service, 1 refused or ended, 124 timeout."""
+    """Type a text at a console.
+
+    Exit status: 0 accepted by vio_service, 1 refused, ended or not to be reached, 124 timeout.
+    """
     from splitvisor.terminal.script import send_text
     from splitvisor.terminal.session import notify_on_stderr  # slow to load
 
     command = "console send"
     data = _bytes(command, text) + (b"\r" if enter else b"")
     target = _target(command, vm, unit, force, timeout, vio)
-    if not _run(command, send_text(target, data, notify_on_stderr, timeout), f"the guest did not take it within {timeout:g} s"):
+    before = _run(command, send_text(target, data, notify_on_stderr, timeout), f"the guest did not take it within {timeout:g} s")
+    if before is None:
         fail(command, "the console ended or was taken over before all was typed")
+    if position:
+        typer.echo(before)
 
 
 @console.command("expect")
@@ -161,32 +171,52 @@ def expect(
     regex: Annotated[
         str | None, typer.Option("--regex", metavar="RE", help="A regular expression instead of TEXT; ^ and $ match at line ends")
     ] = None,
-    timeout: Annotated[float, typer.Option(metavar="S", min=0.001, help="How long to wait")] = 60.0,
+    timeout: Annotated[float, typer.Option(metavar="S", parser=LIMIT, help="How long to wait")] = 60.0,
     typed: Annotated[str | None, typer.Option("--send", metavar="TEXT", help="Type this first, as `send` does")] = None,
     new: Annotated[bool, typer.Option("--new", help="Search new output only, not the replay")] = False,
+    after: Annotated[
+        str | None, typer.Option("--from", metavar="POSITION", help="Search the output after what --position printed, all of it")
+    ] = None,
+    position: Annotated[
+        bool, typer.Option("--position", help="Print the position after the match instead of the line, for the next --from")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print line, match and position as JSON")] = False,
     unit: Unit = "0",
     force: Force = False,
     vio: Vio = None,
 ) -> None:
-    """Wait until a console shows a text, and print the line. Exit status: 0 found, 1 the console ended, 124 timeout."""
-    from splitvisor.terminal.script import expect_text
+    """Wait until a console shows a text, and print the line.
+
+    Exit status: 0 found, 1 the console ended or cannot be reached, 124 timeout.
+    """
+    from splitvisor.terminal.script import Position, PositionError, expect_text
+    from splitvisor.terminal.search import RegexSearch, SearchError, TextSearch
     from splitvisor.terminal.session import notify_on_stderr  # slow to load
 
     command = "console expect"
     if (text is None) == (regex is None):
         fail(command, "give either TEXT or --regex RE", USAGE)
-    try:
-        wanted = re.escape(_bytes(command, text).replace(b"\r", b"")) if text is not None else bytes_of(regex or "")
-        pattern = re.compile(wanted, re.MULTILINE)
-    except re.error as error:
-        fail(command, f"--regex {regex!r}: {error}", USAGE)
-    target = _target(command, vm, unit, force, timeout, vio)
+    if new and after is not None:
+        fail(command, "--new and --from exclude each other; leave out --new", USAGE)
     data = _bytes(command, typed or "")
-    work = expect_text(target, pattern, notify_on_stderr, timeout=timeout, new=new, send=data)
-    line = _run(command, work, f"not within {timeout:g} s: {text if text is not None else regex!r}")
-    if line is None:
+    try:
+        start = Position.parse(after) if after is not None else None
+        search = (
+            RegexSearch(bytes_of(regex)) if regex is not None else TextSearch(_bytes(command, text or "").replace(b"\r", b""))
+        )
+        target = _target(command, vm, unit, force, timeout, vio)
+        work = expect_text(target, search, notify_on_stderr, timeout=timeout, new=new, after=start, send=data)
+        found = _run(command, work, f"not within {timeout:g} s: {text if text is not None else regex!r}")
+    except PositionError as error:
+        fail(command, f"--from: {error}", USAGE)
+    except SearchError as error:
+        fail(command, f"--regex {regex!r}: {error}" if regex is not None else str(error), USAGE)
+    if found is None:
         fail(command, "the console ended without showing it")
-    typer.echo(line)
+    if as_json:
+        typer.echo(json.dumps({"line": found.line, "match": found.match, "position": str(found.position)}))
+    else:
+        typer.echo(found.position if position else found.line)
 
 
 # What they share.
@@ -241,10 +271,10 @@ def _unit(command: str, text: str) -> int:
 
 
 def _target(command: str, vm: str, unit: str, force: bool, timeout: float, vio: str | None) -> Target:
-    from splitvisor.terminal.script import Target
+    from splitvisor.terminal.script import WAIT_SECONDS, Target
 
     address = _unit(command, unit)
-    return Target(_address(command, vm, vio, address), vm, address, force, timeout)
+    return Target(_address(command, vm, vio, address), vm, address, force, min(timeout, WAIT_SECONDS))
 
 
 def _bytes(command: str, text: str) -> bytes:
@@ -256,23 +286,18 @@ def _bytes(command: str, text: str) -> bytes:
         fail(command, str(error), USAGE)
 
 
-def _run(command: str, work: Awaitable[_T], late: str = "no answer in time") -> _T:
+def _run(command: str, work: Coroutine[Any, Any, _T], late: str = "no answer in time") -> _T:
     """Run to the end; what goes wrong is one line and an exit status. late says what was not done in time."""
     from splitvisor.terminal.link import TerminalError
 
-    async def run() -> _T:
-        return await work
-
     try:
-        return asyncio.run(run())
+        return signals.run(work)
     except AddressError as error:
         fail(command, str(error), USAGE)
     except TerminalError as error:
         fail(command, str(error))
     except TimeoutError:
         fail(command, late, ExitStatus.TIMEOUT)
-    except KeyboardInterrupt:
-        raise typer.Exit(ExitStatus.INTERRUPTED) from None
 
 
 def _shown() -> Callable[[bytes], bytes]:
@@ -289,6 +314,7 @@ async def _follow(
     shown: Callable[[bytes], bytes],
 ) -> None:
     from splitvisor.rpc import console_pb2
+    from splitvisor.terminal.io import reader_gone, write_all
     from splitvisor.terminal.link import ConsoleLink, own_name
     from splitvisor.terminal.session import notify_on_stderr
 
@@ -296,9 +322,19 @@ async def _follow(
     resume = (first.instance, first.end_position)
     link = ConsoleLink(address, opening, wait_seconds=DEADLINE_S, notify=notify_on_stderr, resume=resume)
     running = asyncio.create_task(link.run())
-    while data := await link.read():
-        await asyncio.to_thread(_write, shown(data))
-    await running
+
+    async def print_all() -> None:
+        while data := await link.read():
+            await write_all(sys.stdout.fileno(), shown(data))
+        await running
+
+    tasks = {asyncio.create_task(print_all()), asyncio.create_task(reader_gone(sys.stdout.fileno()))}
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in (*tasks, running):
+        task.cancel()
+    await asyncio.gather(*tasks, running, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 def _write(data: bytes) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +16,14 @@ from splitvisor.process.outputs import SHARED, Content, Output
 from splitvisor.run.running_vms import NoSuchVmError, service_address
 
 DEADLINE_S = 10.0
+OPTIONS = (
+    # A service that takes connections and does not answer, or is stopped, or whose host is gone, is noticed.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+)
+"""Of every command's channels."""
 FAILED, USAGE = 1, 2
 """Exit statuses."""
 
@@ -42,7 +50,6 @@ def service_stub(
     address: str | None,
     stub: Callable[[Any], Any],
     *,
-    options: Sequence[tuple[str, int]] = (),
     failed: int = FAILED,
 ) -> Iterator[Any]:
     """Yield a stub for one of a VM's services; an rpc that fails ends the program with its reason.
@@ -53,38 +60,41 @@ def service_stub(
         service: "cpu", "hcall" or "vio".
         address: where it is; None: as the run that has the VM says.
         stub: makes the stub of a channel.
-        options: of the channel.
         failed: the exit status when an rpc fails.
     """
     import grpc  # slow to load, and most commands do without
 
+    from splitvisor.errors.status import problem_in
     from splitvisor.net.channels import explain, open_channel
 
     try:
         target = address or service_address(vm, service)
-        channel = open_channel(target, options)
+        channel = open_channel(target, OPTIONS)
     except (NoSuchVmError, AddressError, ConfigError) as error:
         fail(command, str(error), USAGE)
     with channel:
         try:
             yield stub(channel)
         except grpc.RpcError as error:
-            unreachable = error.code() is grpc.StatusCode.UNAVAILABLE and not error.details()
-            text = f"no answer at {target}" if unreachable else explain(error, target)
+            silent = error.code() is grpc.StatusCode.UNAVAILABLE and not error.details()
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not problem_in(error).reason
+            text = (
+                f"no answer at {target} in time; is the service stopped, or very busy?"
+                if silent or late
+                else explain(error, target)
+            )
             fail(command, text, failed)
 
 
 @contextmanager
-def machine_stub(
-    command: str, vm: str, cpu: str | None, *, options: Sequence[tuple[str, int]] = (), failed: int = FAILED
-) -> Iterator[Any]:
+def machine_stub(command: str, vm: str, cpu: str | None, *, failed: int = FAILED) -> Iterator[Any]:
     """Yield a stub for a VM's cpu_service, as service_stub() does. A VM that is not there is wrong usage."""
     import grpc  # slow to load, and most commands do without
 
     from splitvisor.errors.status import NO_SUCH_MACHINE, problem_in
     from splitvisor.rpc import machine_pb2_grpc
 
-    with service_stub(command, vm, "cpu", cpu, machine_pb2_grpc.MachineServiceStub, options=options, failed=failed) as stub:
+    with service_stub(command, vm, "cpu", cpu, machine_pb2_grpc.MachineServiceStub, failed=failed) as stub:
         try:
             yield stub
         except grpc.RpcError as error:

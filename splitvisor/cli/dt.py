@@ -17,6 +17,7 @@ import typer
 from splitvisor.cli import dt_output as output
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, output_file, service_stub
 from splitvisor.cli.dt_parent import parent
+from splitvisor.cli.reader import end_without_reader
 from splitvisor.machine.service_addresses import CONNECT_VARIABLE
 from splitvisor.process.inputs import Pipes, read_input
 from splitvisor.process.outputs import Content
@@ -274,6 +275,7 @@ def watch(
     as_json: JsonOption = False,
 ) -> None:
     """Print existing revisions, then new ones as they are stored; [bold]^C[/] quits."""
+    end_without_reader()
     with _trees("watch", vm, address) as trees:
         stream = trees.stub.WatchRevisions(trees.messages.WatchRevisionsRequest(vm=trees.vm))
         previous: tuple[Any, Tree] | None = None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from splitvisor.cli.control import DEADLINE_S, USAGE, fail, machine_stub
+from splitvisor.cli.reader import end_without_reader
 from splitvisor.cli.seconds import seconds
 from splitvisor.cli.vio_backends import BusBackend, ask_one
 from splitvisor.process.signals import Unwinding
@@ -53,6 +54,7 @@ def top(
         fail("top", "the output is not a terminal; give --once or --json", USAGE)
     from splitvisor.rpc import console_pb2_grpc  # slow to load
 
+    end_without_reader()
     with (
         machine_stub("top", vm, cpu) as machine,
         _optional_stub(vio or _vio_of(vm), console_pb2_grpc.ConsoleServiceStub) as consoles,

@@ -15,6 +15,7 @@ import typer
 from splitvisor.cli import machine_options as options
 from splitvisor.cli.control import DEADLINE_S, FAILED, USAGE, fail, machine_stub
 from splitvisor.cli.flags import for_typer
+from splitvisor.cli.reader import end_without_reader
 from splitvisor.cli.seconds import LIMIT
 from splitvisor.cli.vm_status import render_status, state_text, status_fields
 from splitvisor.guests.fetch import resolve
@@ -172,10 +173,8 @@ def wait(
 @contextmanager
 def _machine_stub(command: str, vm: str, cpu: str | None) -> Iterator[Any]:
     """Yield a stub for the cpu_service of a VM; when it cannot be reached the program ends."""
-    # A cpu_service that is stopped, or whose host is gone, is noticed while its events are awaited.
-    keepalive = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 5_000), ("grpc.http2.ping_timeout_ms", 5_000))
     failed = ExitStatus.SERVICE_FAILED if command in {"vm start", "vm wait"} else FAILED
-    with machine_stub(command, vm, cpu, options=keepalive, failed=failed) as machine:
+    with machine_stub(command, vm, cpu, failed=failed) as machine:
         yield machine
 
 
@@ -230,6 +229,7 @@ def _tell_until_end(stub: Any, vm: str, incarnation: int, timeout: float | None 
         pb.MACHINE_STATE_CRASHED: ExitStatus.CRASHED,
         pb.MACHINE_STATE_FAILED: ExitStatus.SERVICE_FAILED,
     }
+    end_without_reader(FAILED)  # Nothing is known of the VM's end.
     try:
         for event in stub.WatchEvents(pb.WatchEventsRequest(vm=vm, incarnation=incarnation), timeout=timeout):
             if text := _event_text(event):

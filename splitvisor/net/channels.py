@@ -48,6 +48,11 @@ _CLOSED = (
 _OTHER_HOST = "its certificate is for another host; issue one with --host HOST as in the address"
 _NO_SERVICE = "its certificate is not a service's; issue one with --role cpu or backend"
 _EXPLANATIONS: Sequence[tuple[str, str]] = (
+    (
+        "before receiving SETTINGS frame",
+        "it takes connections and does not answer; is it a service, and not stopped?",
+    ),
+    ("Failed parsing HTTP/2", "it does not speak gRPC; give the address that a service listens on"),
     ("WRONG_VERSION_NUMBER", "it does not speak TLS; give the address that it listens on, or start it with --tls"),
     ("Hostname Verification Check failed", _OTHER_HOST),
     ("Hostname mismatch", _OTHER_HOST),
@@ -62,7 +67,7 @@ _EXPLANATIONS: Sequence[tuple[str, str]] = (
     ("_ALERT_", _CLOSED),
     ("UNEXPECTED_EOF", _CLOSED),
 )
-"""What the messages of gRPC and OpenSSL about a failed handshake mean, the particular ones first."""
+"""What the messages of gRPC and OpenSSL about a failed connection mean, the particular ones first."""
 _LAST_ERROR = re.compile(r"last error: [A-Z_]+: (?:ipv[46]|unix):[^ ]+: (.*)", re.DOTALL)
 
 

@@ -12,7 +12,6 @@ import errno
 import os
 import select
 import signal
-import stat
 import termios
 import threading
 import tty
@@ -75,16 +74,19 @@ async def write_all(descriptor: int, data: bytes) -> None:
 
 
 async def reader_gone(descriptor: int) -> None:
-    """Wait until a pipe's reader closes it; for anything else wait forever, as only a write would show that."""
+    """Wait until the other end of a pipe or socket is closed or a terminal hangs up; wait forever for a file."""
     loop = asyncio.get_running_loop()
     gone = asyncio.Event()
-    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-        await gone.wait()
-    loop.add_reader(descriptor, gone.set)  # The write end is never readable, but reports its error.
-    try:
-        await gone.wait()
-    finally:
-        loop.remove_reader(descriptor)
+    with select.epoll() as watch:
+        try:
+            watch.register(descriptor, 0)  # Errors and hang-ups are always reported, and nothing else.
+        except PermissionError:
+            await gone.wait()
+        loop.add_reader(watch.fileno(), gone.set)
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(watch.fileno())
 
 
 async def _ready(descriptor: int, event: int) -> None:

@@ -39,6 +39,8 @@ NO_CONSOLE = "NO_CONSOLE"
 """The reason of a vio_service whose VM has no console (docs/contracts.md)."""
 LIST_SECONDS = 5.0
 """How long a list of consoles may take."""
+ANSWER_SECONDS = 2.0
+"""How long a service may take to answer, beyond the time that it is to wait for the VM."""
 FIRST_PAUSE, LAST_PAUSE = 0.05, 1.0
 """Seconds between attempts to connect."""
 
@@ -128,6 +130,8 @@ class ConsoleLink:
         """The connection was ended here, to attach in another way."""
         self._away = False
         """Whether the user was notified of the lost connection."""
+        self._reason = "no answer"
+        """Why there is no connection."""
         self._instance, self._position = resume
         """Which console it was, and the position of the next output byte."""
         self._received = 0
@@ -139,6 +143,8 @@ class ConsoleLink:
         """Bytes of output that read() has returned."""
         self._gaps: deque[tuple[int, str]] = deque()
         """Remarks for notify_gap, and how many bytes read() returns before."""
+        self._starts: deque[tuple[int, int, int]] = deque([(0, *resume)])
+        """Where output begins anew: how many bytes read() returns before, and the instance and position there."""
         self._size: pb.WindowSize | None = None
         self._size_sent = True
         self._changed = asyncio.Event()
@@ -166,10 +172,23 @@ class ConsoleLink:
         """True while there is a connection."""
         return self._window > 0
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """Instance of the console, and position of the first byte that read() has not returned."""
+        while len(self._starts) > 1 and self._starts[1][0] <= self._read:
+            self._starts.popleft()
+        before, instance, position = self._starts[0]
+        return instance, position + self._read - before
+
+    def unreachable(self, seconds: float) -> str:
+        """Say that there was no connection for so many seconds: where, why, and what to do."""
+        text = f"no console of VM {self.vm!r} at {self.address} within {seconds:g} s: {self._reason}"
+        return f"{text}; is the service running? --vio ADDRESS names another one"
+
     # This side.
 
     async def read(self) -> bytes:
-        """Return what the guest has written since; b"" when the link has ended and all was read."""
+        """Return what the guest has written since, without gaps; b"" when the link has ended and all was read."""
         while True:
             while self._gaps and self._gaps[0][0] == self._read:
                 self._notify_gap(self._gaps.popleft()[1])
@@ -280,19 +299,21 @@ class ConsoleLink:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._wait_seconds
         pause = FIRST_PAUSE
-        reason = ""
         while (left := deadline - loop.time()) > 0:
             self._opening.wait.CopyFrom(duration(left))
             self._opening.resume_instance, self._opening.resume_position = self._instance, self._position
             self._reopening = False
             self._call = stub.AttachConsole(self._requests(self._connection))
             try:
-                if await self._converse(self._call):
-                    return TerminalEnd.VM_ENDED
-                reason = "vio_service ended the connection"
+                async with asyncio.timeout(left + ANSWER_SECONDS) as until_opened:
+                    if await self._converse(self._call, until_opened):
+                        return TerminalEnd.VM_ENDED
+                self._reason = "it ended the connection"
             except grpc.aio.AioRpcError as error:
-                reason = explain(error)
-                self._judge(error, reason)
+                self._reason = explain(error)
+                self._judge(error, self._reason)
+            except TimeoutError:
+                self._reason = "it does not answer"
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if not self._reopening or (task is not None and task.cancelling()):
@@ -307,13 +328,13 @@ class ConsoleLink:
                 pause = FIRST_PAUSE
                 if not self._reopening:
                     self._away = True
-                    self._notify(f"disconnected: {reason}; trying again")
+                    self._notify(f"disconnected: {self._reason}; trying again")
             if not self._reopening:
                 await asyncio.sleep(min(pause, max(deadline - loop.time(), 0)))
                 pause = min(pause * 2, LAST_PAUSE)
         if not self.opened.is_set():
-            raise TerminalError(f"no console of VM {self._opening.vm!r} within {self._wait_seconds:g} s: {reason}")
-        self.end_text = reason
+            raise TerminalError(self.unreachable(self._wait_seconds))
+        self.end_text = self._reason
         return TerminalEnd.LOST
 
     def _judge(self, error: grpc.aio.AioRpcError, reason: str) -> None:
@@ -334,11 +355,12 @@ class ConsoleLink:
         self._notify(f"{reason}; now reading only")
         self.reopen(writer=False)
 
-    async def _converse(self, call: _Call) -> bool:
+    async def _converse(self, call: _Call, until_opened: asyncio.Timeout) -> bool:
         """Use one connection to its end. True: the console has ended; False: connect again."""
         async for response in call:
             match response.WhichOneof("message"):
                 case "opened":
+                    until_opened.reschedule(None)
                     self._resume(response.opened)
                 case "output":
                     await self._take_output(response.output)
@@ -353,7 +375,8 @@ class ConsoleLink:
     def _resume(self, opened: pb.ConsoleOpened) -> None:
         """Find out what of output and input the two sides have in common."""
         if self._instance == opened.instance:
-            self._acknowledge(opened.input_received - self._received)
+            if self.opened.is_set():  # Else nothing was typed yet.
+                self._acknowledge(opened.input_received - self._received)
             if opened.offset > self._position:
                 self._lose(opened.offset - self._position)
             if self._away:
@@ -366,6 +389,7 @@ class ConsoleLink:
         self._received = opened.input_received
         self._position = opened.offset
         self._instance = opened.instance
+        self._begin_output()
         self._sent = 0
         self._window = opened.input_window
         self._opening.unit_address = opened.unit_address
@@ -385,7 +409,12 @@ class ConsoleLink:
     def _lose(self, count: int) -> None:
         self.lost += count
         self._position += count
+        self._begin_output()
         self._note_gap(f"{count} bytes skipped: too slow, or disconnected for too long")
+
+    def _begin_output(self) -> None:
+        """What comes next is at the position of now, whatever came before it."""
+        self._starts.append((self._read + len(self._output), self._instance, self._position))
 
     def _note_gap(self, text: str) -> None:
         """Show a remark once what came before it is."""
