@@ -100,7 +100,7 @@ def attach(
     )  # fmt: skip
     lost = f"; {result.lost_bytes} bytes of output are lost" if result.lost_bytes else ""
     notify_on_stderr(f"VM {vm}: {result.text}{lost}")
-    raise typer.Exit(FAILED if result.end is TerminalEnd.LOST else 0)
+    raise typer.Exit({TerminalEnd.LOST: FAILED, TerminalEnd.INTERRUPTED: ExitStatus.INTERRUPTED}.get(result.end, 0))
 
 
 @console.command("log")

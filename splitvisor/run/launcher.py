@@ -105,6 +105,9 @@ async def _run_services(
         with closing(start_forks()) as forks:
             return ServiceProcess(command, request.log_level, log, forks)
 
+    running = asyncio.Event()
+    orderly = False
+
     def end(status: int) -> None:
         for process in processes:
             process.terminate()
@@ -133,12 +136,17 @@ async def _run_services(
             request = replace(request, config=through_proxies(request.config, proxies))
         try:
             via = {name: proxy.address for name, proxy in proxies.items()}
-            outcome = await run_machine(request, addresses, failures, via, facts)
+            outcome = await run_machine(request, addresses, failures, via, facts, running)
+            orderly = running.is_set() or outcome.status not in (ExitStatus.POWERED_OFF, ExitStatus.INTERRUPTED)
+        except asyncio.CancelledError:
+            orderly = running.is_set()
+            raise
         finally:
             for task in failures:
                 task.cancel()
         return RunResult(outcome.status, outcome.message)
     except ServiceFailedError as error:
+        orderly = True
         if error.status == ExitStatus.USAGE and error.last_lines:
             # A setting of ours that it cannot start with; it has said which, in one line.
             return RunResult(ExitStatus.USAGE, error.last_lines[-1])
@@ -149,6 +157,10 @@ async def _run_services(
             faults = {} if request.faults is None else {"faults": request.faults.account(runtime)}
             request.report.pids = {process.command.name: process.pid for process in processes[: len(commands)]}
             request.report.facts = {**facts, **faults}
+        if not orderly:
+            # Somebody left before the guest ran: nothing of it is worth the time in which calls under way may end.
+            for process in processes:
+                process.kill()
         await asyncio.shield(stop_all(processes))
 
 

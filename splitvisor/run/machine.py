@@ -62,6 +62,7 @@ async def run_machine(
     failures: Sequence[asyncio.Task[Any]],
     via: Mapping[str, str],
     facts: dict[str, Any],
+    running: asyncio.Event,
 ) -> Outcome:
     """Run the machine.
 
@@ -69,6 +70,7 @@ async def run_machine(
         request: what the run was asked for.
         addresses: of the services, by flag name.
         failures: tasks that raise when a service ends early.
+        running: set once the guest runs.
         via: what cpu_service reaches a back end through when it is not the service itself; by flag name.
         facts: gets what the machine did, at every end, for reports.
     """
@@ -80,10 +82,16 @@ async def run_machine(
         refused = False
         ended = asyncio.create_task(_watch(stub, request.config.name, started, request.progress))
         # Before the machine: it may say all it has to say, and end, before an attach after its start came through.
-        terminal = asyncio.create_task(_terminal(request, addresses["vio"], ended))
+        terminal = asyncio.create_task(_terminal(request, addresses["vio"], ended, running))
         try:
             try:
-                started.set_result(await _first(asyncio.ensure_future(_start(stub, request, backends)), failures))
+                starting = asyncio.ensure_future(_start(stub, request, backends))
+                await asyncio.wait({starting, terminal, *failures}, return_when=asyncio.FIRST_COMPLETED)
+                if not starting.done() and (left := _left(terminal)) is not None:
+                    await _cancel(starting)
+                    return left
+                started.set_result(await _first(starting, failures))
+                running.set()
             except grpc.aio.AioRpcError as error:
                 refused = error.code() in _START_ERRORS
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
@@ -108,19 +116,25 @@ async def run_machine(
                     facts.update(await _statistics(stub, request.config.name, started.result()))
             # With a service gone an orderly end is out of reach: its calls wait for it.
             # And what runs at a cpu_service that refused to start this machine is another one.
-            if not refused and not any(failure.done() for failure in failures):
+            # One of our own that is still starting the machine ends with its process.
+            unborn = not running.is_set() and "cpu" not in request.connect
+            if not (refused or unborn) and not any(failure.done() for failure in failures):
                 incarnation = started.result() if started.done() else 0
                 stop = pb.StopMachineRequest(vm=request.config.name, incarnation=incarnation)
                 with suppress(grpc.aio.AioRpcError):
                     await stub.StopMachine(stop, timeout=CONTROL_SECONDS)
 
 
-async def _terminal(request: RunRequest, vio: str, ended: asyncio.Task[pb.StateChanged]) -> TerminalResult:
+async def _terminal(
+    request: RunRequest, vio: str, ended: asyncio.Task[pb.StateChanged], running: asyncio.Event
+) -> TerminalResult:
     """Be at the machine's first console, or wait for its end when it has none. Raises TerminalError."""
     name, stdin = request.config.name, sys.stdin.fileno()
     address = _console_address(request.config, vio)
     try:
-        return await attach_terminal(address, name, 0, stdin=stdin, stdout=sys.stdout.fileno(), exit_text=request.exit_on)
+        return await attach_terminal(
+            address, name, 0, stdin=stdin, stdout=sys.stdout.fileno(), exit_text=request.exit_on, running=running
+        )
     except NoConsoleError:
         request.progress("")
         return await stay_without_console(name, ended, stdin=stdin)
@@ -132,6 +146,16 @@ def _console_address(config: MachineConfig, vio: str) -> str:
     if not places or VIO_SERVICE in places:
         return vio
     return next(backend.address for backend in config.backends if backend.name == places[0])
+
+
+def _left(terminal: asyncio.Task[TerminalResult]) -> Outcome | None:
+    """Return what it means that the user has left before the guest ran; None when the terminal did not end so."""
+    if not terminal.done() or terminal.exception() is not None:
+        return None
+    end = terminal.result().end
+    if end is TerminalEnd.INTERRUPTED:
+        return Outcome(ExitStatus.INTERRUPTED)
+    return Outcome(ExitStatus.POWERED_OFF) if end in (TerminalEnd.LEFT, TerminalEnd.OUTPUT_CLOSED) else None
 
 
 _UNREAD = "the console's output was closed before it showed the text"

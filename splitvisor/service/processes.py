@@ -157,12 +157,17 @@ class ServiceProcess:
             if self.running:
                 os.kill(self.pid, signal.SIGTERM)
 
+    def kill(self) -> None:
+        """End it without asking."""
+        if self.running:
+            os.kill(self.pid, signal.SIGKILL)
+
     async def wait_stopped(self) -> None:
         """Wait until it has ended, and kill it when that takes too long."""
         try:
             await asyncio.wait_for(self._exited.wait(), STOP_SECONDS)
         except TimeoutError:
-            os.kill(self.pid, signal.SIGKILL)
+            self.kill()
             await self._exited.wait()
         if not self._closed.is_set():
             self._read_log()

@@ -71,6 +71,7 @@ class TerminalEnd(Enum):
     """Why a terminal came to its end."""
 
     LEFT = "left with ^] q"
+    INTERRUPTED = "interrupted with ^C"
     VM_ENDED = "the VM ended"
     EXIT_TEXT = "the guest printed the expected text"
     OUTPUT_CLOSED = "the output was closed"

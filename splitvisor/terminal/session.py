@@ -38,6 +38,7 @@ PASTE_SECONDS = 0.3
 LEAVE_SECONDS = 1.0
 """How long what was typed before `^]` `q` may take to get out."""
 READ_BYTES = 16 << 10
+INTERRUPT = b"\x03"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ async def attach_terminal(
     notify: Callable[[str], None] | None = None,
     opened: asyncio.Event | None = None,
     greet: bool = False,
+    running: asyncio.Event | None = None,
 ) -> TerminalResult:
     """Connect two file descriptors to a console until one side ends.
 
@@ -86,6 +88,7 @@ async def attach_terminal(
         notify: gets remarks for people, such as lost output; stderr when not given.
         opened: set once the console is connected.
         greet: say at a terminal what it is connected to, and how to leave.
+        running: set once a guest gets what is typed; until then ^C at a terminal ends the attachment. When not given: opened.
 
     Raises TerminalError when the console cannot be attached, and OutputError when stdout cannot be written for another reason
     than that its reader has gone.
@@ -100,7 +103,10 @@ async def attach_terminal(
     watch = TextWatch(exit_text) if exit_text else None
     greet = greet and os.isatty(stdin) and os.isatty(stdout)
     with raw_mode(stdin):
-        return await _Terminal(link, stdin=stdin, stdout=stdout, watch=watch, notices=notices, greet=greet).run()
+        terminal = _Terminal(
+            link, stdin=stdin, stdout=stdout, watch=watch, notices=notices, greet=greet, running=running or link.opened
+        )
+        return await terminal.run()
 
 
 async def stay_without_console(vm: str, ended: asyncio.Future[Any], *, stdin: int = 0) -> TerminalResult:
@@ -182,8 +188,17 @@ class _Terminal:
     """One attachment: the link, and two descriptors."""
 
     def __init__(
-        self, link: ConsoleLink, *, stdin: int, stdout: int, watch: TextWatch | None, notices: Notices, greet: bool
+        self,
+        link: ConsoleLink,
+        *,
+        stdin: int,
+        stdout: int,
+        watch: TextWatch | None,
+        notices: Notices,
+        greet: bool,
+        running: asyncio.Event,
     ) -> None:
+        self._running = running
         self._link = link
         self._stdin = stdin
         self._stdout = stdout
@@ -260,11 +275,14 @@ class _Terminal:
             return None
         menu = MenuFilter()
         while data := await read_some(self._stdin, READ_BYTES):
+            if not self._running.is_set() and INTERRUPT in data:  # The terminal is raw, and nobody else would hear of it.
+                return self._result(TerminalEnd.INTERRUPTED)
             for item in menu.feed(data):
                 if isinstance(item, bytes):
                     self._offer(item)
                 elif item is Command.QUIT:
-                    await self._drain()
+                    if self._running.is_set():
+                        await self._drain()
                     return self._result(TerminalEnd.LEFT)
                 else:
                     await _COMMANDS[item](self)

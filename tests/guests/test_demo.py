@@ -6,11 +6,15 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
+from splitvisor.run.machine import CONTROL_SECONDS
 from tests.guests.conftest import Run
+from tests.guests.harness import BOOT_SECONDS
 
 PROMPT = "> "
 
@@ -34,6 +38,22 @@ def test_a_terminal_is_raw_while_the_guest_has_it_and_escape_q_leaves(run: Run) 
     console.expect("off")
     console.type("\x1dq")
     assert console.wait() == 0
+
+
+@pytest.mark.parametrize(("keys", "status"), [("\x03", 130), ("\x1dq", 0), ("", 130)])
+def test_a_run_that_waits_for_a_back_end_ends_at_once_when_it_is_left(run: Run, keys: str, status: int) -> None:
+    """^C, ^] q, and SIGINT: a back end takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        console = run("--backend", f"silent=127.0.0.1:{silent.getsockname()[1]}", terminal=True)
+        console.expect("attaching back ends", BOOT_SECONDS)
+        began = time.monotonic()
+        if keys:
+            console.type(keys)
+        else:
+            console.process.send_signal(signal.SIGINT)
+        assert console.wait() == status
+        assert time.monotonic() - began < CONTROL_SECONDS, "it did not wait for the machine to be stopped"
+        assert "Traceback" not in console.text
 
 
 @pytest.mark.parametrize("service", ["vio", "hcall", "of-client", "cpu"])
