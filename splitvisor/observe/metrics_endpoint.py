@@ -81,7 +81,9 @@ class MetricsEndpoint:
         task = asyncio.current_task()
         assert task is not None
         if len(self._clients) >= MAX_CLIENTS:
-            writer.transport.abort()
+            text = f"{MAX_CLIENTS} clients are being answered; try again later\n"
+            writer.write(_response("503 Service Unavailable", _TEXT, text.encode()))
+            writer.close()  # What does not fit into the socket at once is not waited for.
             return
         self._clients.add(task)
         try:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -27,6 +28,10 @@ from vio_service.console.telnet_protocol import Size, TelnetServer
 
 MAX_CONNECTIONS = 64
 """Of all ports of a vio_service."""
+MAX_REFUSED = 16
+"""Clients beyond those that are told so at a time; more are cut off."""
+REFUSE_SECONDS = 2.0
+"""How long a client may take to hear that there is no room."""
 MENU_SECONDS = 60.0
 """How long a choice may take."""
 WAIT_SECONDS = 60.0
@@ -107,6 +112,8 @@ class TelnetListener:
         self._traps = traps
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self._refused: set[asyncio.Task[None]] = set()
+        """Those that are told that there is no room."""
         self.addresses: list[tuple[str, int]] = []
         """Where it listens, in the order of the ports."""
 
@@ -129,18 +136,39 @@ class TelnetListener:
             server.close()
         if self._connections:  # Those at a console were told and end by themselves.
             await asyncio.wait(self._connections, timeout=END_SECONDS)
-        for task in self._connections:
+        tasks = {*self._connections, *self._refused}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _accept(self, port: TelnetPort, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:
-            writer.write(b"[too many telnet connections; try again later]\r\n")
-            writer.close()
-            return
-        task = asyncio.get_running_loop().create_task(_Connection(self._traps, reader, writer).run(port))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+            if len(self._refused) >= MAX_REFUSED:
+                writer.transport.abort()
+                return
+            log.warning("telnet client refused: too many connections", connections=len(self._connections))
+            self._keep(self._refused, _refuse(reader, writer))
+        else:
+            self._keep(self._connections, _Connection(self._traps, reader, writer).run(port))
+
+    @staticmethod
+    def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send a line and end the connection. What the client has sent is read first, or the close is a reset and drops the line."""
+    try:
+        with suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(REFUSE_SECONDS):
+                writer.write(b"[%d telnet clients are here already; try again later]\r\n" % MAX_CONNECTIONS)
+                writer.write_eof()
+                while await reader.read(READ_BYTES):
+                    pass
+    finally:
+        writer.transport.abort()
 
 
 class _ClosedError(Exception):
