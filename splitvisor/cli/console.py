@@ -18,6 +18,7 @@ from splitvisor.cli.vio_backends import BusBackend, ask_all, ask_one, further_ba
 from splitvisor.machine.service_addresses import CONNECT_VARIABLE
 from splitvisor.net.addresses import AddressError
 from splitvisor.process import signals
+from splitvisor.process.streams import READER_GONE
 from splitvisor.process.text import bytes_of
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.run.running_vms import running_vms
@@ -335,6 +336,8 @@ async def _follow(
     await asyncio.gather(*tasks, running, return_exceptions=True)
     for task in done:
         task.result()
+    if running.cancelled():
+        raise typer.Exit(READER_GONE)
 
 
 def _write(data: bytes) -> None:

@@ -17,6 +17,9 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+PLAIN_DIGITS = 9
+"""Before the point: a longer number may be out of bounds."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -101,6 +104,8 @@ def for_typer(command: Callable[..., int | None]) -> Callable[..., None]:
 
     import typer
 
+    from splitvisor.cli.seconds import seconds
+
     @wraps(command)
     def run(**values: Any) -> None:
         status = command(**values)
@@ -112,9 +117,11 @@ def for_typer(command: Callable[..., int | None]) -> Callable[..., None]:
     for name, hint in hints.items():
         flag = _flag(hint)
         if flag is not None:
+            is_time = flag.least is not None and _without_none(typing.get_args(hint)[0]) is float
+            bounds: dict[str, Any] = {"parser": seconds(flag.least or 0)} if is_time else {"min": flag.least}
             option = typer.Option(
-                *_names(name, flag), metavar=flag.metavar, help=flag.help, rich_help_panel=flag.panel, min=flag.least,
-                envvar=flag.environment,
+                *_names(name, flag), metavar=flag.metavar, help=flag.help, rich_help_panel=flag.panel, envvar=flag.environment,
+                **bounds,
             )  # fmt: skip
             hints[name] = typing.Annotated[typing.get_args(hint)[0], option]
     changed = [each.replace(annotation=hints[each.name]) for each in signature.parameters.values()]
@@ -165,7 +172,7 @@ def _number(text: str) -> int:
 
 def _decimal(text: str) -> float:
     whole, _, fraction = text.partition(".")
-    if not text.isascii() or not (whole + fraction).isdecimal():
+    if not text.isascii() or not (whole + fraction).isdecimal() or len(whole) > PLAIN_DIGITS:
         raise _NotPlainError
     return float(text)
 

@@ -8,8 +8,10 @@ import select
 import sys
 import threading
 
+from splitvisor.process.streams import READER_GONE
 
-def end_without_reader(status: int = 0) -> None:
+
+def end_without_reader(status: int = READER_GONE) -> None:
     """End this process with a status once its output has no reader any more."""
     try:
         descriptor = sys.stdout.fileno()

@@ -133,6 +133,9 @@ def run(
             config = _saved_config(snapshot, {**flags, "machine": machine, "record": record})
         if record is not None and not is_text(str(record.absolute())):
             raise ConfigError("splitvisor run", "--record", *not_text(record.absolute()))
+        if exit_on == "":
+            remedy = "give what the console is to show"
+            raise ConfigError("splitvisor run", "--exit-on", "an empty text is found at once", remedy)
         targets = parse_connect(connect or [])
         if "cpu" in targets:
             _refuse_pipes(pipes, files)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from splitvisor.cli.control import FAILED, USAGE, fail, machine_stub
+from splitvisor.cli.control import USAGE, fail, machine_stub
 from splitvisor.cli.reader import end_without_reader
 from splitvisor.cli.seconds import LIMIT, seconds
 
@@ -55,7 +55,7 @@ def trace(
     )  # fmt: skip
     write: Callable[[Any], str] = (lambda each: json.dumps(as_object(each))) if as_json else as_line
     missed: Callable[[int], None] = _missed_as_json if as_json else _missed_as_line
-    end_without_reader(FAILED)
+    end_without_reader()
     with machine_stub("trace", vm, cpu) as machine:
         responses = machine.WatchTraps(request, timeout=seconds)
         watching = False

@@ -229,7 +229,7 @@ def _tell_until_end(stub: Any, vm: str, incarnation: int, timeout: float | None 
         pb.MACHINE_STATE_CRASHED: ExitStatus.CRASHED,
         pb.MACHINE_STATE_FAILED: ExitStatus.SERVICE_FAILED,
     }
-    end_without_reader(FAILED)  # Nothing is known of the VM's end.
+    end_without_reader()
     try:
         for event in stub.WatchEvents(pb.WatchEventsRequest(vm=vm, incarnation=incarnation), timeout=timeout):
             if text := _event_text(event):

@@ -105,8 +105,7 @@ async def _run_services(
         with closing(start_forks()) as forks:
             return ServiceProcess(command, request.log_level, log, forks)
 
-    running = asyncio.Event()
-    orderly = False
+    running, orderly = asyncio.Event(), False
 
     def end(status: int) -> None:
         for process in processes:
@@ -157,11 +156,8 @@ async def _run_services(
             faults = {} if request.faults is None else {"faults": request.faults.account(runtime)}
             request.report.pids = {process.command.name: process.pid for process in processes[: len(commands)]}
             request.report.facts = {**facts, **faults}
-        if not orderly:
-            # Somebody left before the guest ran: nothing of it is worth the time in which calls under way may end.
-            for process in processes:
-                process.kill()
-        await asyncio.shield(stop_all(processes))
+        # When somebody left before the guest ran, nothing of it is worth the time in which calls under way may end.
+        await asyncio.shield(stop_all(processes, kill=not orderly))
 
 
 class _LogToStderr:

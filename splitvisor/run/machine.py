@@ -105,10 +105,12 @@ async def run_machine(
             # When its process has ended, that is the better explanation, and known a moment later.
             await _raise_failure(failures)
             return Outcome(ExitStatus.SERVICE_FAILED, f"cpu_service: {explain(error)}")
-        except TerminalError as error:
-            return Outcome(ExitStatus.SERVICE_FAILED, str(error))
-        except OutputError as error:
-            return Outcome(ExitStatus.OUTPUT_FAILED, f"standard output: {error}")
+        except (TerminalError, OutputError) as error:
+            if isinstance(error, TerminalError):
+                outcome = Outcome(ExitStatus.SERVICE_FAILED, str(error))
+            else:
+                outcome = Outcome(ExitStatus.OUTPUT_FAILED, f"standard output: {error}")
+            return outcome
         finally:
             await _cancel(ended, terminal)
             if started.done():

@@ -20,6 +20,8 @@ SERVING, NOT_SERVING, USAGE = 0, 1, 2
 """Exit statuses."""
 TIMEOUT_SECONDS = 10.0
 """For a service on a busy host; one that answers does so in milliseconds."""
+LONGEST_SECONDS = 1e9
+"""The clocks of gRPC take no more than ten times that."""
 WHY_SECONDS = 0.2
 _LATE = "no answer within {:g} s; is it running?"
 _UNIX = "unix:"
@@ -87,10 +89,27 @@ def make_parser() -> ArgumentParser:
     )
     parser.add_argument("address", metavar="ADDRESS", help="unix:/path or host:port")
     parser.add_argument(
-        "--timeout", type=float, default=TIMEOUT_SECONDS, metavar="S", help=f"how long to wait (default: {TIMEOUT_SECONDS:.0f})"
+        "--timeout",
+        type=_seconds,
+        default=TIMEOUT_SECONDS,
+        metavar="S",
+        help=f"how long to wait (default: {TIMEOUT_SECONDS:.0f})",
     )
     add_tls_flags(parser)
     return parser
+
+
+def _seconds(text: str) -> float:
+    """Read a time limit; what is not a number compares with none."""
+    from argparse import ArgumentTypeError
+
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if 0 < number <= LONGEST_SECONDS:
+        return number
+    raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0, up to {LONGEST_SECONDS:.0f}")
 
 
 def _tell(address: str, wrong: str) -> int:

@@ -198,8 +198,10 @@ class ServiceProcess:
             self._closed.set()
 
 
-async def stop_all(processes: Sequence[ServiceProcess]) -> None:
-    """Stop services together and wait for them."""
+async def stop_all(processes: Sequence[ServiceProcess], *, kill: bool = False) -> None:
+    """Stop services together, or kill them, and wait for them."""
     for process in processes:
         process.terminate()
+        if kill:
+            process.kill()
     await asyncio.gather(*(process.wait_stopped() for process in processes))

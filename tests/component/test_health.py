@@ -132,3 +132,11 @@ def test_an_answer_is_understood_however_it_is_cut(service: Service) -> None:
 def test_a_place_that_may_not_be_spoken_to_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert health.main(["example.org:1"]) == USAGE
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "0", "1e300", "soon"])
+def test_a_time_that_is_none_is_bad_usage(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        health.main(["127.0.0.1:1", f"--timeout={text}"])
+    assert ended.value.code == USAGE
+    assert f"{text!r} is not a number of seconds" in capsys.readouterr().err

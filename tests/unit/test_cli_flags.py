@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from splitvisor.cli import flags
+from splitvisor.cli.app import make_app
 from splitvisor.cli.run import LogLevel, run
 from splitvisor.machine.service_addresses import CONNECT_VARIABLE
 
@@ -84,3 +85,12 @@ def _by_typer(arguments: list[str]) -> dict[str, Any]:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     return seen
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--timeout", "nan"], ["--timeout", "inf"], ["--timeout=-1"], ["--timeout", "9" * 30], ["--exit-on="]]
+)
+def test_a_run_is_refused_that_would_never_end_or_end_at_once(arguments: list[str]) -> None:
+    given = flags.read(run, arguments)
+    assert given is None or run(**given) == 2
+    assert CliRunner().invoke(make_app("run"), ["run", *arguments]).exit_code == 2
