@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -62,13 +63,18 @@ class RamFile:
         return ram
 
     def used(self) -> Iterator[tuple[int, int]]:
-        """Yield (start, end) of what may be other than zero: the parts that have memory behind them. Only before close_file()."""
+        """Yield (start, end) of what may be other than zero: the parts that have memory behind them. Only before close_file().
+
+        Raises OSError: a snapshot without a part must not pass for whole.
+        """
         end = 0
         while end < self.size:
             try:
                 start = os.lseek(self._descriptor, end, os.SEEK_DATA)
                 end = os.lseek(self._descriptor, start, os.SEEK_HOLE)
-            except OSError:  # No data behind the last hole.
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # No data behind the last hole.
+                    raise
                 return
             yield start, end
 

@@ -169,6 +169,17 @@ def test_only_a_file_of_the_right_size_is_ram(tmp_path: Path) -> None:
         RamFile.open(other, SIZE)
 
 
+def test_only_the_end_of_the_data_ends_the_list_of_used_parts(tmp_path: Path) -> None:
+    ram = RamFile.create(tmp_path / "vm.ram", 1 << 20)
+    assert list(ram.used()) == []
+    ram.map[0x2000] = 1
+    assert list(ram.used()) == [(0x2000, 0x3000)]
+    ram.close_file()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        list(ram.used())
+    ram.close()
+
+
 def test_a_killed_makers_ram_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
     """What is abandoned is told by a lock that the mapping keeps: the maker closes its descriptor."""
 
