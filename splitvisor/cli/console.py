@@ -65,7 +65,7 @@ def list_consoles(
         typer.echo(json.dumps([_fields(each) for each in found], indent=2))
         return
     if not found:
-        typer.echo("splitvisor console list: no VM is attached there", err=True)
+        typer.echo("splitvisor console list: no VM with a console is attached there", err=True)
     for each in found:
         typer.echo(_line(each))
         for client in each.clients:

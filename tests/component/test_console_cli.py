@@ -83,7 +83,7 @@ def test_list_shows_all_that_the_environments_vio_service_has() -> None:
 
     async def scenario(server: BareServer) -> None:
         nothing = await run_console("list", SPLITVISOR_CONNECT=f"vio={server.address}")
-        assert (nothing.status, nothing.errors) == (0, "splitvisor console list: no VM is attached there\n")
+        assert (nothing.status, nothing.errors) == (0, "splitvisor console list: no VM with a console is attached there\n")
         async with Guest(server.address):
             listed = await run_console("list", SPLITVISOR_CONNECT=f"vio={server.address}")
             assert (listed.status, listed.output) == (0, b"vm  0x71000000  0 bytes out, 0 in  nobody types\n")
