@@ -29,6 +29,8 @@ INPUT_BYTES = 64 << 10
 """Input that waits for the guest."""
 MARK_BYTES = 4096
 """Between two places where output may be cut, as far as they are kept: those between are found when they are needed."""
+SLACK_BYTES = 16 << 10
+"""Older output that may still be there."""
 HOLD_SECONDS = 0.05
 """How long output waits for the rest of a unit: a guest that writes 16 bytes at a time sends it at once, if it comes at all."""
 MAX_ATTACHMENTS = 64
@@ -50,50 +52,60 @@ class OutputLog:
 
     def __init__(self, start: int = 0) -> None:
         self._bytes = bytearray()
+        self._base = start
+        """Position of the first byte that is still there; up to SLACK_BYTES before start, so that not every call moves it."""
         self.start = start
         """Position of the oldest byte that is kept."""
         self.end = start
         """Position after the newest byte: how much was written in all."""
         self._boundary = Boundary()
         self._first: int | None = start
-        """The first place between two units that is not before start; None: the newest unit began before it."""
+        """The first place between two units that is not before _base; None: the newest unit began before it."""
         self.last = start
         """The last place between two units, in the stream so far."""
         self._marks = [start]
-        """Such places, some MARK_BYTES apart: the first one may lie before start."""
+        """Such places, some MARK_BYTES apart: the first one may lie before _base."""
         self._open_since = 0.0
 
     def append(self, data: bytes) -> None:
         """Add bytes; the oldest go when there are too many."""
         self._bytes += data
         self.end += len(data)
+        if not self._boundary.open and data.isascii() and b"\x1b" not in data:  # Nearly always: this is as fast as it looks.
+            self.last = self.end
+        else:
+            self._find_last(data)
+        if self.last - self._marks[-1] >= MARK_BYTES:
+            self._marks.append(self.last)
+        if len(self._bytes) > BACKLOG_BYTES:
+            self.start = self.end - BACKLOG_BYTES
+            if self.start - self._base >= SLACK_BYTES:
+                self._move_base(self.start)
+
+    def _find_last(self, data: bytes) -> None:
+        """Find the last place between two units after data was added."""
         was_open = bool(self._boundary.open)
         rest = self._boundary.feed(data)
         if rest is not None:
             self.last = self.end - rest
-            if self.last - self._marks[-1] >= MARK_BYTES:
-                self._marks.append(self.last)
         if self._boundary.open and not (was_open and rest is None):
             self._open_since = time.monotonic()
-        surplus = len(self._bytes) - BACKLOG_BYTES
-        if surplus > 0:
-            self._move_start(self.start + surplus)
 
-    def _move_start(self, start: int) -> None:
-        if self._first is None or self._first < start:
-            self._first = self.boundary_from(start)
-        del self._bytes[: start - self.start]  # CPython moves the start of the buffer; nothing is copied per call.
-        self.start = start
-        while len(self._marks) > 1 and self._marks[1] <= start:
+    def _move_base(self, base: int) -> None:
+        if self._first is None or self._first < base:
+            self._first = self.boundary_from(base)
+        del self._bytes[: base - self._base]  # CPython moves the start of the buffer; nothing is copied per call.
+        self._base = base
+        while len(self._marks) > 1 and self._marks[1] <= base:
             del self._marks[0]
 
     def _last_before(self, position: int) -> int | None:
         """The last place between two units up to a position; None when that has gone."""
         mark = self._marks[max(bisect_right(self._marks, position) - 1, 0)]
         base = mark if self._first is None else max(mark, self._first)
-        if not self.start <= base <= position:
+        if not self._base <= base <= position:
             return None
-        return self.start + units_end(self._bytes, base - self.start, position - self.start)
+        return self._base + units_end(self._bytes, base - self._base, position - self._base)
 
     def boundary_from(self, position: int) -> int | None:
         """Return the first place between two units that is not before position; None: it is yet to come."""
@@ -103,8 +115,8 @@ class OutputLog:
             return later if later >= position else None
         if before == position:
             return position
-        end = unit_end(self._bytes, before - self.start)
-        return None if end is None else self.start + end
+        end = unit_end(self._bytes, before - self._base)
+        return None if end is None else self._base + end
 
     def beginning(self, position: int) -> int | None:
         """Return where a reader of output from a position on begins; None: at the end, in the middle of a long unit."""
@@ -140,7 +152,7 @@ class OutputLog:
 
     def read(self, position: int, limit: int) -> bytes:
         """Return up to limit bytes from a position that is not before start."""
-        first = position - self.start
+        first = position - self._base
         return bytes(self._bytes[first : first + limit])
 
     def newest(self, limit: int, piece: int) -> Iterator[bytes]:
