@@ -27,6 +27,7 @@ from cpu_service.report.status import machine_status
 from cpu_service.routing.registry import RegistryError
 from splitvisor import limits
 from splitvisor.errors.problem import Problem, ProblemError
+from splitvisor.errors.similar import did_you_mean
 from splitvisor.errors.status import NO_SUCH_MACHINE, refuse
 from splitvisor.machine.snapshot_file import SnapshotError
 from splitvisor.net.addresses import AddressError
@@ -278,7 +279,8 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         machine = self._machine
         if machine is None or machine.config.name != request.vm:
             vm = request.vm[: limits.VM_NAME_LENGTH]
-            remedy = f"give the address of its cpu_service, or start it with `splitvisor vm start {vm}`"
+            here = [] if machine is None else [machine.config.name]
+            remedy = did_you_mean(vm, here) or f"give the address of its cpu_service, or start it with `splitvisor vm start {vm}`"
             await refuse(context, grpc.StatusCode.NOT_FOUND, Problem(f"no machine {vm!r} here", remedy, NO_SUCH_MACHINE))
         if request.incarnation not in (0, machine.incarnation):
             what = f"machine {request.vm!r} was started again since"

@@ -23,6 +23,8 @@ MEMORY_MAX = 16384 * MIB
 MEMORY_STEP = 16 * MIB
 """RAM is a multiple of this: the smallest logical memory block, from which the page table's size follows."""
 MAX_VCPUS = 8
+NVRAM_BYTES, NVRAM_MIN, NVRAM_MAX = 64 << 10, 8 << 10, MIB
+"""Of a machine's NVRAM when its size is not given, at least and at most; SLOF's partitions need the minimum."""
 BOOTARGS_BYTES = 2047
 """Linux's COMMAND_LINE_SIZE on powerpc is 2048, its NUL included."""
 MAX_DEVICES = 64

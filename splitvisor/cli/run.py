@@ -16,7 +16,14 @@ import uvloop
 
 from splitvisor.cli import machine_options as options
 from splitvisor.cli.flags import Flag
-from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, not_text, read_machine_file
+from splitvisor.machine.config import (
+    ConfigError,
+    MachineConfig,
+    apply_flags,
+    check_nvram_files,
+    not_text,
+    read_machine_file,
+)
 from splitvisor.machine.service_addresses import parse_backends, parse_connect
 from splitvisor.process.appended import AppendedFile
 from splitvisor.process.inputs import Pipes
@@ -27,6 +34,7 @@ from splitvisor.run import launcher
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.run.report import Report
 from splitvisor.run.request import Progress, RunRequest, RunResult
+from splitvisor.run.running_vms import namesake
 
 if TYPE_CHECKING:
     from splitvisor.faults.run import FaultPlan
@@ -137,6 +145,8 @@ def run(
             remedy = "give what the console is to show"
             raise ConfigError("splitvisor run", "--exit-on", "an empty text is found at once", remedy)
         targets = parse_connect(connect or [])
+        if "vio" not in targets:
+            check_nvram_files(config, "splitvisor run", nvram)
         if "cpu" in targets:
             _refuse_pipes(pipes, files)
         if transcripts is not None and "vio" in targets:
@@ -166,6 +176,8 @@ def run(
         print(f"splitvisor run: {error}", file=sys.stderr)
         return ExitStatus.USAGE
     with Kept():
+        if note := namesake(config.name):
+            print(f"splitvisor run: {note}", file=sys.stderr)
         result = uvloop.run(launcher.run(request))
     result = replace(result, message=pipes.named(result.message))
     if result.message:

@@ -33,14 +33,18 @@ A machine file::
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from splitvisor.errors.problem import ProblemError
+from splitvisor.errors.similar import did_you_mean
 from splitvisor.limits import (
     BOOTARGS_BYTES,
     MAX_DEVICES,
@@ -50,6 +54,9 @@ from splitvisor.limits import (
     MEMORY_MIN,
     MEMORY_STEP,
     MIB,
+    NVRAM_BYTES,
+    NVRAM_MAX,
+    NVRAM_MIN,
     VM_NAME_RULE,
     is_vm_name,
 )
@@ -67,7 +74,7 @@ UNIT_ADDRESSES = range(0x3000_0000, 0x8000_0000)
 
 MACHINE_FILE_BYTES = 1 << 20
 """The largest machine file."""
-_SIZE = re.compile(r"(\d{1,9})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -168,14 +175,26 @@ def _size(value: Any, _base: Path) -> int:
         match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None:
             raise _WrongError(f"{value!r} is not a size", "give a number with a unit, such as 512M or 2G")
-        size = int(match[1]) * _UNITS[match[2].upper()]
+        size = int(Fraction(match[1]) * _UNITS[match[2].upper()])
     if not MEMORY_MIN <= size <= MEMORY_MAX:
-        raise _WrongError(f"{value} is out of range", f"give {MEMORY_MIN // MIB}M to {MEMORY_MAX >> 30}G")
+        meant = _memory_meant(str(value).strip())
+        remedy = f"did you mean {meant}?" if meant else f"give {MEMORY_MIN // MIB}M to {MEMORY_MAX >> 30}G"
+        raise _WrongError(f"{value} is out of range", remedy)
     if size % MEMORY_STEP:
         raise _WrongError(
             f"{value} is not a multiple of {MEMORY_STEP // MIB}M", f"give {size // MEMORY_STEP * MEMORY_STEP // MIB}M"
         )
     return size
+
+
+def _memory_meant(text: str) -> str:
+    """Return a size whose unit somebody has left out; empty when there is no such size."""
+    if text.isascii() and text.isdecimal() and len(text) < 9:
+        for unit in ("M", "G"):
+            size = int(text) * _UNITS[unit]
+            if MEMORY_MIN <= size <= MEMORY_MAX and not size % MEMORY_STEP:
+                return f"{text}{unit}"
+    return ""
 
 
 def _vcpus(value: Any, _base: Path) -> int:
@@ -267,7 +286,70 @@ def _device(table: Any, where: str, number: int) -> Device:
     for key, value in rest.items():
         if not isinstance(value, str | int):
             raise ConfigError(where, f"{here}.{key}", "is a list or a table", "give a text or a number")
+    if backend == VIO_SERVICE:
+        _check_own_device(kind, rest, where, here)
     return Device(kind, address, {key: str(value) for key, value in rest.items()}, backend)
+
+
+def _nvram_bytes(value: Any) -> None:
+    text = str(value)
+    if isinstance(value, bool) or not text.isascii() or not text.isdecimal() or not NVRAM_MIN <= int(text[:18]) <= NVRAM_MAX:
+        raise _WrongError(f"{value!r} is not a size of an NVRAM", f"give {NVRAM_MIN} to {NVRAM_MAX}")
+
+
+def _some_path(value: Any) -> None:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise _WrongError(f"{value!r} is not a path", "give the path of a file, or leave it out")
+
+
+_OWN_DEVICES: Mapping[str, Mapping[str, Callable[[Any], None]]] = {
+    "nvram": {"bytes": _nvram_bytes, "path": _some_path},
+    "vty": {},
+}
+"""The kinds of devices of vio_service: their options, and what checks each."""
+
+
+def _check_own_device(kind: str, options: Mapping[str, Any], where: str, here: str) -> None:
+    """Raise ConfigError when vio_service has no such device; it would say so once everything runs, in words of its own."""
+    known = _OWN_DEVICES.get(kind)
+    if known is None:
+        remedy = did_you_mean(kind, _OWN_DEVICES) or f"known: {', '.join(_OWN_DEVICES)}; place others with backend = NAME"
+        raise ConfigError(where, f"{here}.kind", f"vio_service has no device {kind!r}", remedy)
+    for key, value in options.items():
+        check = known.get(key)
+        if check is None:
+            names = ("unit_address", "backend", *known)
+            remedy = did_you_mean(key, names) or f"known: {', '.join(names)}"
+            raise ConfigError(where, f"{here}.{key}", f"is not an option of {kind}", remedy)
+        try:
+            check(value)
+        except _WrongError as wrong:
+            raise ConfigError(where, f"{here}.{key}", *wrong.args) from None
+
+
+def check_nvram_files(config: MachineConfig, where: str, flag: Path | None) -> None:
+    """Raise ConfigError when a file that is to keep an NVRAM of vio_service has another size. The file is on this host.
+
+    Args:
+        config: has the devices.
+        where: the command, for messages.
+        flag: the file of --nvram, when it was given; other files come from the machine file.
+    """
+    for number, device in enumerate(config.devices):
+        path = device.options.get("path")
+        if device.kind != "nvram" or device.backend != VIO_SERVICE or path is None:
+            continue
+        size = int(device.options.get("bytes", NVRAM_BYTES))
+        try:
+            found = os.stat(path)
+        except OSError:
+            continue  # There is none yet, or vio_service says what is wrong.
+        if stat.S_ISREG(found.st_mode) and found.st_size != size:
+            key = "--nvram" if flag is not None and str(flag.absolute()) == path else f"--machine: device[{number}].path"
+            fits = NVRAM_MIN <= found.st_size <= NVRAM_MAX
+            remedy = f"set bytes = {found.st_size} for the nvram in a machine file, or give" if fits else "give"
+            what = f"{path} has {found.st_size} bytes, the machine's NVRAM {size}"
+            raise ConfigError(where, key, what, f"{remedy} a file of that size or a new one")
 
 
 def _devices(value: Any, where: str) -> tuple[Device, ...]:
@@ -332,7 +414,8 @@ def _check_placement(config: MachineConfig, where: str) -> None:
     names = [VIO_SERVICE, *(backend.name for backend in config.backends)]
     for number, device in enumerate(config.devices):
         if device.backend not in names:
-            known = f"add --backend {device.backend}=ADDRESS, or [[backend]] to the machine file; known: {', '.join(names)}"
+            add = f"add --backend {device.backend}=ADDRESS, or [[backend]] to the machine file; known: {', '.join(names)}"
+            known = did_you_mean(device.backend, names) or add
             raise ConfigError(where, f"device[{number}].backend", f"there is no back end {device.backend!r}", known)
 
 
@@ -359,7 +442,8 @@ def read_machine_file(path: Path, config: MachineConfig | None = None, *, read_f
         elif key in _KEYS:
             result = _apply(result, key, value, (where, key), base)
         else:
-            raise ConfigError(where, key, "is not a setting", f"known: {', '.join((*_KEYS, 'device', 'backend'))}")
+            known = (*_KEYS, "device", "backend")
+            raise ConfigError(where, key, "is not a setting", did_you_mean(key, known) or f"known: {', '.join(known)}")
     return result
 
 

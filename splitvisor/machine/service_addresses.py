@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from splitvisor.errors.similar import did_you_mean
 from splitvisor.machine.config import BackendAddress, ConfigError
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_files import check_address
@@ -28,7 +29,7 @@ def parse_connect(values: Sequence[str], where: str = "splitvisor run: --connect
     for item in ",".join(filter(None, values)).split(",") if any(values) else ():
         name, _, address = item.strip().partition("=")
         if name not in known:
-            raise ConfigError(where, "", f"{name!r} is not a service", f"known: {', '.join(known)}")
+            raise ConfigError(where, "", f"{name!r} is not a service", did_you_mean(name, known) or f"known: {', '.join(known)}")
         if not address:
             raise ConfigError(where, "", f"{name} has no address", f"give {name}=unix:/path or {name}=host:port")
         if name in targets:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splitvisor.errors.problem import ProblemError
+from splitvisor.errors.similar import did_you_mean
 from splitvisor.machine.service_addresses import CONNECT_VARIABLE, parse_connect
 from splitvisor.service.runtime_directory import PREFIX, socket_parents
 
@@ -49,6 +50,13 @@ def running_vms() -> Iterator[RunningVm]:
                 yield vm
 
 
+def namesake(name: str) -> str:
+    """Return a line about a run in progress whose VM has a name already; empty when there is none."""
+    pid = next((each.pid for each in running_vms() if each.name == name), 0)
+    remedy = "commands that name it need an address; --name NAME gives this one another"
+    return f"another VM {name!r} is running, process {pid}; {remedy}" if pid else ""
+
+
 def service_address(vm: str, service: str) -> str:
     """Return the gRPC target of one of a VM's services. Raises NoSuchVmError, and ConfigError for a wrong environment."""
     if named := parse_connect([os.environ.get(CONNECT_VARIABLE, "")], CONNECT_VARIABLE).get(service):
@@ -60,6 +68,7 @@ def service_address(vm: str, service: str) -> str:
         raise NoSuchVmError(f"{len(addresses)} VMs {vm!r} are running", remedy)
     if not addresses:
         names = ", ".join(sorted({candidate.name for candidate in found})) or "none"
-        remedy = f"give --{service} ADDRESS for services started by hand"
+        meant = did_you_mean(vm, {candidate.name for candidate in found})
+        remedy = meant or f"give --{service} ADDRESS for services started by hand"
         raise NoSuchVmError(f"no VM {vm!r} is running (running: {names})", remedy)
     return addresses[0]

@@ -19,7 +19,7 @@ from splitvisor.cli.dt_parent import parent
 from splitvisor.machine.service_addresses import CONNECT_VARIABLE
 from splitvisor.rpc import device_tree_pb2, device_tree_pb2_grpc
 from splitvisor.run import running_vms as module
-from splitvisor.run.running_vms import NoSuchVmError, running_vms, service_address
+from splitvisor.run.running_vms import NoSuchVmError, namesake, running_vms, service_address
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +39,20 @@ def test_a_vm_is_found_by_its_name(runtime: Path) -> None:
     write_run(runtime, "a", "one", vio="unix:/1")
     write_run(runtime, "b", "two", vio="unix:/2")
     assert service_address("two", "vio") == "unix:/2"
+
+
+def test_a_mistyped_name_is_recognized(runtime: Path) -> None:
+    write_run(runtime, "a", "web-1", vio="unix:/1")
+    with pytest.raises(NoSuchVmError, match=r"^no VM 'wbe1' is running \(running: web-1\); did you mean web-1\?$"):
+        service_address("wbe1", "vio")
+
+
+def test_a_second_vm_of_a_name_is_noted(runtime: Path) -> None:
+    write_run(runtime, "a", "one", vio="unix:/1")
+    write_run(runtime, "b", "dead", pid=1 << 30, vio="unix:/1")
+    what = f"another VM 'one' is running, process {os.getpid()}; commands that name it need an address; --name NAME gives"
+    assert namesake("one").startswith(what)
+    assert namesake("two") == namesake("dead") == ""
 
 
 def test_runs_that_have_ended_or_are_being_written_do_not_count(runtime: Path) -> None:

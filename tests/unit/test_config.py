@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from splitvisor.limits import MIB
-from splitvisor.machine.config import BackendAddress, ConfigError, Device, MachineConfig, apply_flags, read_machine_file
+from splitvisor.machine.config import (
+    BackendAddress,
+    ConfigError,
+    Device,
+    MachineConfig,
+    apply_flags,
+    check_nvram_files,
+    read_machine_file,
+)
 
 
 def machine_file(directory: Path, text: str) -> Path:
@@ -196,3 +204,100 @@ def test_an_nvram_file_that_cannot_be_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("flat", [True, False])
 def test_the_tree_that_a_firmware_gets_is_part_of_the_machine(flat: bool) -> None:
     assert apply_flags(MachineConfig(), {"flat_tree": flat}).message({}).flat_tree is flat
+
+
+@pytest.mark.parametrize(
+    ("text", "mebibytes"),
+    [
+        ("512M", 512),
+        ("512m", 512),
+        ("512MB", 512),
+        ("512 MiB", 512),
+        ("0.5G", 512),
+        ("1.25g", 1280),
+        ("2G", 2048),
+        ("536870912", 512),
+    ],
+)
+def test_a_size_is_taken_as_people_write_it(text: str, mebibytes: int) -> None:
+    assert apply_flags(MachineConfig(), {"memory": text}).memory == mebibytes << 20
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("512", "512 is out of range; did you mean 512M?"),
+        ("16384", "16384 is out of range; did you mean 16384M?"),
+        ("4", "4 is out of range; did you mean 4G?"),
+        ("300", "300 is out of range; give 256M to 16G"),
+        ("0.1G", "0.1G is out of range; give 256M to 16G"),
+        ("17G", "17G is out of range; give 256M to 16G"),
+        ("0", "0 is out of range; give 256M to 16G"),
+        ("-512M", "'-512M' is not a size; give a number with a unit, such as 512M or 2G"),
+        ("512X", "'512X' is not a size; give a number with a unit, such as 512M or 2G"),
+        ("1e3M", "'1e3M' is not a size; give a number with a unit, such as 512M or 2G"),
+        ("\u0665\u0661\u0662M", "'\u0665\u0661\u0662M' is not a size; give a number with a unit, such as 512M or 2G"),
+        ("0.3G", "0.3G is not a multiple of 16M; give 304M"),
+    ],
+)
+def test_a_size_that_cannot_be_says_what_was_meant(text: str, what: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        apply_flags(MachineConfig(), {"memory": text})
+    assert str(error.value) == f"splitvisor run: --memory: {what}"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("memory = 512", "memory: 512 is out of range; did you mean 512M?"),
+        ('memry = "1G"', "memry: is not a setting; did you mean memory?"),
+        ("flat-tree = true", "flat-tree: is not a setting; did you mean flat_tree?"),
+        ('[[device]]\nkind = "nvrm"', "device[0].kind: vio_service has no device 'nvrm'; did you mean nvram?"),
+        (
+            '[[device]]\nkind = "disk"',
+            "device[0].kind: vio_service has no device 'disk'; known: nvram, vty; place others with backend = NAME",
+        ),
+        ('[[device]]\nkind = "nvram"\nbyte = 1', "device[0].byte: is not an option of nvram; did you mean bytes?"),
+        (
+            '[[device]]\nkind = "vty"\nspeed = 9600',
+            "device[0].speed: is not an option of vty; known: unit_address, backend",
+        ),
+        *(
+            (
+                f'[[device]]\nkind = "nvram"\nbytes = {size}',
+                f"device[0].bytes: {shown} is not a size of an NVRAM; give 8192 to 1048576",
+            )
+            for size, shown in (
+                ("100", "100"),
+                ("8191", "8191"),
+                ("1048577", "1048577"),
+                ("-1", "-1"),
+                ("true", "True"),
+                ('""', "''"),
+            )
+        ),
+        ('[[device]]\nkind = "nvram"\npath = ""', "device[0].path: '' is not a path; give the path of a file, or leave it out"),
+    ],
+)
+def test_a_mistake_in_a_machine_file_says_what_was_meant(tmp_path: Path, text: str, what: str) -> None:
+    path = machine_file(tmp_path, text)
+    with pytest.raises(ConfigError) as error:
+        read_machine_file(path)
+    assert str(error.value) == f"{path}: {what}"
+
+
+def test_an_nvram_file_of_another_size_is_found_before_anything_starts(tmp_path: Path) -> None:
+    flag, own = tmp_path / "flag", tmp_path / "own"
+    for path, size in ((flag, 100), (own, 8192)):
+        path.write_bytes(bytes(size))
+    by_flag = apply_flags(MachineConfig(), {"nvram": flag})
+    with pytest.raises(
+        ConfigError, match=rf"^run: --nvram: {flag} has 100 bytes, the machine's NVRAM 65536; give a file of that"
+    ):
+        check_nvram_files(by_flag, "run", flag)
+    text = f'[[device]]\nkind = "vty"\n[[device]]\nkind = "nvram"\npath = "{own}"\n'
+    with pytest.raises(ConfigError, match=rf"^run: --machine: device\[1\]\.path: {own} has 8192 bytes, .*; set bytes = 8192 for"):
+        check_nvram_files(read_machine_file(machine_file(tmp_path, text)), "run", None)
+    check_nvram_files(read_machine_file(machine_file(tmp_path, text + "bytes = 8192\n")), "run", None)
+    flag.unlink()
+    check_nvram_files(by_flag, "run", flag)

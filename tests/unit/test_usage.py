@@ -95,7 +95,7 @@ def test_a_number_is_a_number_in_its_range(path: tuple[str, ...], option: Any) -
     name, where = longest(option), f"splitvisor {' '.join(path)}: "
     whole = kind(option) is int
     what = "a whole number" if whole else "a number"
-    assert wrong(*path, name, "many").startswith(f"{where}{name}: 'many' is not {what}; `splitvisor {' '.join(path)} --help`")
+    assert wrong(*path, name, "many").startswith(f"{where}{name}: 'many' is not {what}")
     if whole:
         assert wrong(*path, name, "1.5").startswith(f"{where}{name}: '1.5' is not {what}; ")
     else:

@@ -19,15 +19,13 @@ import structlog
 
 from splitvisor.backend import StateError, Vm
 from splitvisor.backend.vio import BusError, VioDevice, cells_property
+from splitvisor.limits import NVRAM_BYTES as DEFAULT_BYTES
+from splitvisor.limits import NVRAM_MAX as MAX_BYTES
+from splitvisor.limits import NVRAM_MIN as MIN_BYTES
 from splitvisor.process.kept_file import KeptFile
 from splitvisor.process.locks import InUseError
 from splitvisor.rpc import trap_pb2
 from vio_service.devices.nvram import state
-
-DEFAULT_BYTES = 64 << 10
-MIN_BYTES = 8 << 10
-"""SLOF's partitions need this much."""
-MAX_BYTES = 1 << 20
 
 HANDOVER_SECONDS = 10.0
 """How long the process that a machine moves away from may keep the file once the machine runs here."""
