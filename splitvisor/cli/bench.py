@@ -14,8 +14,9 @@ import typer
 
 from splitvisor.bench import boot as bench_boot
 from splitvisor.bench import slof as bench_slof
-from splitvisor.cli.control import fail, output_file
+from splitvisor.cli.control import USAGE, fail, output_file
 from splitvisor.cli.seconds import seconds
+from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags
 from splitvisor.process.outputs import Content, Output
 from splitvisor.process.signals import Unwinding
 
@@ -50,6 +51,17 @@ def _figures_file(path: str) -> Output:
     return output_file("bench", Path(path), _FIGURES)
 
 
+def _checked_memory(ctx: typer.Context, value: str) -> str:
+    """Refuse before the first run what every run would refuse."""
+    try:
+        apply_flags(MachineConfig(), {"memory": value}, ctx.command_path)
+    except ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(USAGE) from None
+    return value
+
+
+MemoryOption = Annotated[str, typer.Option(metavar="SIZE", help="RAM of the guest", callback=_checked_memory)]
 JsonOption = Annotated[
     Output | None, typer.Option("--json", metavar="FILE", parser=_figures_file, help="Write all figures to this file")
 ]
@@ -69,7 +81,7 @@ def boot(
     *,
     runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Boots of each")] = 3,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with qemu-system-ppc64, and the ratio")] = False,
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="RAM of the guest")] = "512M",
+    memory: MemoryOption = "512M",
     append: Annotated[str, typer.Option(metavar="TEXT", help="Added to the command line of both kernels")] = bench_boot.SAME_WORK,
     json_file: JsonOption = None,
 ) -> None:
@@ -86,7 +98,7 @@ def boot(
 def record(
     *,
     runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Boots of each")] = 5,
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="RAM of the guest")] = "512M",
+    memory: MemoryOption = "512M",
     json_file: JsonOption = None,
 ) -> None:
     """Boot Debian in turn with and without --record: what a recording costs."""
@@ -139,7 +151,7 @@ def slof(
     *,
     runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Starts of each")] = 3,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with qemu-system-ppc64, and the ratio")] = False,
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="RAM of the guest")] = "512M",
+    memory: MemoryOption = "512M",
     json_file: JsonOption = None,
 ) -> None:
     """Start SLOF, unmodified, and wait for its prompt: wall time, services included. Status 1 when over 1.3 times QEMU's."""

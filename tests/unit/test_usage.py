@@ -217,3 +217,9 @@ def test_names_that_are_alike() -> None:
     assert similar("WEB-1", known)[0] == "web-1"
     assert similar("data", known) == ["database"]
     assert did_you_mean("nothing", known) == did_you_mean("", known) == ""
+
+
+@pytest.mark.parametrize("bench", ["boot", "record", "slof"])
+def test_a_bench_refuses_a_size_before_it_measures(bench: str) -> None:
+    assert wrong("bench", bench, "--memory", "512").endswith(f"bench {bench}: --memory: 512 is out of range; did you mean 512M?")
+    assert wrong("bench", bench, "--memory", "foo").startswith(f"splitvisor bench {bench}: --memory: 'foo' is not a size; give")
