@@ -139,19 +139,12 @@ def run(
         else:
             snapshot = files["snapshot"] or snapshot
             config = _saved_config(snapshot, {**flags, "machine": machine, "record": record})
-        if record is not None and not is_text(str(record.absolute())):
-            raise ConfigError("splitvisor run", "--record", *not_text(record.absolute()))
-        if exit_on == "":
-            remedy = "give what the console is to show"
-            raise ConfigError("splitvisor run", "--exit-on", "an empty text is found at once", remedy)
         targets = parse_connect(connect or [])
+        _check_own_options(record, exit_on, transcripts, targets)
         if "vio" not in targets:
             check_nvram_files(config, "splitvisor run", nvram)
         if "cpu" in targets:
             _refuse_pipes(pipes, files)
-        if transcripts is not None and "vio" in targets:
-            remedy = "start that `splitvisor service vio` with --transcripts"
-            raise ConfigError("splitvisor run", "--transcripts", "the vio_service of --connect is already running", remedy)
         request = RunRequest(
             config=config,
             snapshot=snapshot,
@@ -179,16 +172,26 @@ def run(
         if note := namesake(config.name):
             print(f"splitvisor run: {note}", file=sys.stderr)
         result = uvloop.run(launcher.run(request))
-    result = replace(result, message=pipes.named(result.message))
+    return _keep_account(request, replace(result, message=pipes.named(result.message)))
+
+
+def _check_own_options(record: Path | None, exit_on: str | None, transcripts: Path | None, targets: Mapping[str, str]) -> None:
+    """Raise ConfigError for what cannot be, of options that are about the run and not about its machine."""
+    if record is not None and not is_text(str(record.absolute())):
+        raise ConfigError("splitvisor run", "--record", *not_text(record.absolute()))
+    if exit_on == "":
+        raise ConfigError("splitvisor run", "--exit-on", "an empty text is found at once", "give what the console is to show")
+    if transcripts is not None and "vio" in targets:
+        remedy = "start that `splitvisor service vio` with --transcripts"
+        raise ConfigError("splitvisor run", "--transcripts", "the vio_service of --connect is already running", remedy)
+
+
+def _keep_account(request: RunRequest, result: RunResult) -> ExitStatus:
+    """Say how the run ended, write the report, and say what was not written; return the exit status."""
     if result.message:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # The guest may have left its last line unfinished.
         print(f"splitvisor run: {result.message}", file=sys.stderr)
-    return _keep_account(request, result)
-
-
-def _keep_account(request: RunRequest, result: RunResult) -> ExitStatus:
-    """Write the report, and a line on stderr about what was not written; return the exit status."""
     if request.log_file is not None and request.log_file.lost_bytes:
         log = request.log_file
         print(f"splitvisor run: --log-file {log.path}: {log.failure}; {log.lost_bytes} bytes are lost", file=sys.stderr)
