@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import structlog
 import unicorn.unicorn_py3.unicorn as binding
 from unicorn import UC_ARCH_PPC, UC_MODE_BIG_ENDIAN, UC_MODE_PPC64, UC_PROT_ALL, UC_PROT_EXEC, UC_PROT_READ, UC_PROT_WRITE, Uc
 from unicorn.ppc_const import UC_PPC_REG_MSR
@@ -32,6 +33,8 @@ from cpu_service.engine.special_registers import Callbacks, Clock
 from cpu_service.engine.state import CpuState, SavedState
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.processor import PVR_POWER8
+
+log = structlog.get_logger()
 
 HASH_TABLE_BASE = 1 << 36
 """Physical address of the hash page table: above the largest RAM, so that no guest page can name it by accident."""
@@ -52,6 +55,9 @@ _EXCEPTION_PROGRAM, _EXCEPTION_SYSTEM_CALL = 6, 8
 _PRIVILEGED_REGISTER = 0x32
 _INTERRUPT_HARD = 2
 _DECREMENTER_BITS = 32
+_MACHINE_CHECK_VECTOR = 0x200
+_MACHINE_CHECKS_LOGGED = 8
+"""From one reset to the next."""
 _REAL_ADDRESS = (1 << 60) - 1
 _MTSPR_DECR = 0x7C16_03A6
 _MTSPR_MASK = 0xFC1F_FFFF
@@ -237,25 +243,37 @@ class Engine:
                     self.on_hypercall()
                 elif number == _EXCEPTION_PROGRAM:
                     fast_path.deliver = not self._decrementer_written()
+                elif number == ABORTED:
+                    self._give_up()
                 else:
-                    self._give_up(number)
+                    self._machine_check()
             except BaseException as error:  # Nothing may pass through the C frames; run() raises it.
                 self._failure = error
                 self.stop()
 
         return handle
 
-    def _give_up(self, number: int) -> None:
-        """Raise GuestFaultError: the engine aborted, or a machine check came that the guest cannot take."""
-        state = self.state
-        state.nip.value -= 4
-        if number == ABORTED:
-            raise GuestFaultError(f"the engine cannot go on ({self.fast_path.aborted.decode().strip()}): at {state.nip.value:#x}")
+    def _machine_check(self) -> None:
+        """Let the guest have it, and say so: it may do nothing about it. Raises GuestFaultError when it cannot take it."""
+        state, address = self.state, self.state.nip.value - 4
         fetch = state.error_code.value
-        address = state.nip.value if fetch else state.spr[layout.SPR_DAR]
-        what = f"{'fetched an instruction from' if fetch else 'accessed'} real address {address:#x}, where nothing is"
-        why = "has no handler at 0x200" if state.msr.value & MSR_ME else "had machine checks disabled (MSR[ME] is 0)"
-        raise GuestFaultError(f"the guest {what}, and {why}: at {state.nip.value:#x}")
+        target = address if fetch else state.spr[layout.SPR_DAR]
+        what = f"the guest {'fetched an instruction from' if fetch else 'accessed'} real address {target:#x}, where nothing is"
+        if state.msr.value & MSR_ME and any(self._buffers[0][_MACHINE_CHECK_VECTOR : _MACHINE_CHECK_VECTOR + 4]):
+            self.fast_path.deliver = True
+            self._machine_checks += 1
+            if self._machine_checks <= _MACHINE_CHECKS_LOGGED:
+                log.warning(f"{what}: machine check", at=f"{address:#x}")
+            return
+        state.nip.value = address
+        why = f"has no handler at {_MACHINE_CHECK_VECTOR:#x}" if state.msr.value & MSR_ME else "had MSR[ME] clear"
+        raise GuestFaultError(f"{what}, and {why}: at {address:#x}")
+
+    def _give_up(self) -> None:
+        """Raise GuestFaultError: the engine would have aborted the process."""
+        self.state.nip.value -= 4
+        reason = self.fast_path.aborted.decode().strip()
+        raise GuestFaultError(f"the engine cannot go on ({reason}): at {self.state.nip.value:#x}")
 
     def has_register(self, spr: int) -> bool:
         """Whether the guest's CPU has a special purpose register, for whatever privilege."""
@@ -292,6 +310,7 @@ class Engine:
         """Power-on state: registers, translated code, TLB."""
         ctypes.memmove(self.state.address, self._pristine.address, layout.ENV_SIZE)
         self._interrupt_request.value = 0
+        self._machine_checks = 0
         self._ctl(self._handle, UC_CTL_TB_FLUSH | UC_CTL_IO_WRITE << 30)
         self.flush_tlb()
         self._code_pages.clear()

@@ -9,6 +9,7 @@ finds that the process has died. batch_words() has its instructions.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import random
 import re
@@ -16,6 +17,8 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
+
+import structlog
 
 from cpu_service.engine import layout
 from cpu_service.engine.engine import (
@@ -171,6 +174,7 @@ class HostileGuest:
 def main() -> int:
     """Run as the command line says."""
     seed, instructions = int(sys.argv[1]), int(sys.argv[2])
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with Path(sys.argv[3]).open("r+b") as file, mmap.mmap(file.fileno(), 8) as note:
         guest = HostileGuest()
         guest.run(seed, instructions // BATCH, note)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import unicorn
+from structlog.testing import capture_logs
 
 from cpu_service.engine import layout
 from cpu_service.engine.engine import (
@@ -316,11 +317,27 @@ def test_a_guest_goes_on_after_a_machine_check() -> None:
     assert machine.hypercalls[-1][1] == 5
 
 
+def test_machine_checks_are_logged_with_their_addresses_a_few_times() -> None:
+    """A guest may do nothing about them, and turn in a circle."""
+    machine = ppc.BareMachine()
+    skip = ppc.mfspr(8, ppc.SPR_SRR0), ppc.addi(8, 8, 4), ppc.mtspr(ppc.SPR_SRR0, 8), ppc.RFID
+    machine.place(0x200, *skip)
+    with capture_logs() as logs:
+        machine.execute(*ppc.li64(5, NOWHERE), *(LOAD,) * 20)
+    assert len(logs) == 8
+    assert "accessed real address 0x100000008, where nothing is" in logs[0]["event"]
+    assert [logs[0]["at"], logs[1]["at"]] == ["0x1014", "0x1018"]
+    machine.engine.reset()
+    with capture_logs() as logs:
+        machine.execute(*ppc.li64(5, NOWHERE), LOAD)
+    assert len(logs) == 1
+
+
 @pytest.mark.parametrize(("words", "what"), [((LOAD,), "accessed real address 0x100000008"), (FETCH, "fetched an instruction")])
 def test_a_machine_check_in_a_machine_check_ends_the_guest_and_names_the_address(words: tuple[int, ...], what: str) -> None:
     machine = ppc.BareMachine()
     machine.place(0x200, *words)
-    with pytest.raises(GuestFaultError, match=rf"{what}.*machine checks disabled \(MSR\[ME\] is 0\): at 0x"):
+    with pytest.raises(GuestFaultError, match=rf"{what}.*had MSR\[ME\] clear: at 0x"):
         machine.execute(*ppc.li64(5, NOWHERE), *words)
 
 

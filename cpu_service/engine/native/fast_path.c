@@ -16,7 +16,6 @@ enum { ENTRY_WORDS = 2, GROUP_ENTRIES = 8 };
 enum { SLB_ENTRIES = 64, SLB_ENTRY_WORDS = 3 };
 enum { VPN_SHIFT = 23, AVPN_SHIFT = 7, HASH_BITS = 11 };
 
-#define MACHINE_CHECK_VECTOR 0x200
 #define SRR1_LOAD_STORE 0x200000UL
 #define SRR1_FETCH 0x40000UL
 #define EXACT (1UL << 39)
@@ -149,14 +148,10 @@ EXPORT int run_guest(struct fast_path *self, u64 *hints)
     return error;
 }
 
-/* Of an access to what is not there. Otherwise it is the guest's end. */
-static int can_take_machine_check(struct fast_path *self)
-{
-    return *self->msr & MSR_ME && *(u32 *)(self->ram + MACHINE_CHECK_VECTOR);
-}
-
 static void deliver(struct fast_path *self, u32 number)
 {
+    u64 cause = number != MACHINE_CHECK ? 0 : *self->error_code ? SRR1_FETCH : SRR1_LOAD_STORE;
+
     if (number < EXCEPTIONS)
         self->delivered[number]++;
     if (number == EMULATION_ASSISTANCE) /* Which a hypervisor would pass on as an illegal instruction. */
@@ -164,6 +159,8 @@ static void deliver(struct fast_path *self, u32 number)
     *self->nip -= 4;
     *self->exception_index = (int)number;
     self->do_interrupt(self->cpu);
+    if (cause)
+        self->spr[SPR_SRR1] |= cause;
 }
 
 /* Python may want the exception delivered. It does not do it itself: do_interrupt() may end in a jump out of here. */
@@ -186,15 +183,9 @@ EXPORT void exception_hook(void *uc, u32 number, struct fast_path *self)
                 return;
         }
         go_slowly(uc, number, self);
-    } else if ((number == PROGRAM && *self->error_code == PRIVILEGED_REGISTER) || number == ABORTED) {
-        go_slowly(uc, number, self);
-    } else if (number == MACHINE_CHECK && !can_take_machine_check(self)) {
+    } else if ((number == PROGRAM && *self->error_code == PRIVILEGED_REGISTER) || number == MACHINE_CHECK || number == ABORTED) {
         go_slowly(uc, number, self);
     } else {
-        u64 cause = *self->error_code ? SRR1_FETCH : SRR1_LOAD_STORE;
-
         deliver(self, number);
-        if (number == MACHINE_CHECK)
-            self->spr[SPR_SRR1] |= cause;
     }
 }
