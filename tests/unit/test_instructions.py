@@ -136,6 +136,19 @@ def test_moves_to_the_fpscr_keep_what_they_name_and_no_reserved_bit(machine: Mac
     assert machine.fpscr == 0
 
 
+def test_a_product_and_a_sum_of_single_precision_are_rounded_once(machine: Machine) -> None:
+    fmadds, fmsubs = (f(extended, primary=59, a=2, b=4) | 3 << 6 for extended in (29, 28))
+    less_than_half = 2.0**-12 * (1 + 2.0**-15), 2.0**-12 * (1 - 2.0**-15)
+    machine.one(fmadds, *map(double, (*less_than_half, 1 + 2.0**-23)))
+    assert machine.result == double(1 + 2.0**-23), "by 2**-54, which double precision does not have"
+    machine.engine._uc.reg_write(UC_PPC_REG_FPR0 + 2, 3)
+    machine.execute(f(711, 1, 2) | 1 << 25, f(711, 1, 2) | 1 << 25, msr=MSR)  # Towards minus infinity.
+    for register in (2, 3, 4):
+        machine.engine._uc.reg_write(UC_PPC_REG_FPR0 + register, 0)
+    machine.execute(fmsubs, msr=MSR)
+    assert machine.result == 1 << 63, "0 * 0 - 0"
+
+
 DADD, ONE = f(2, primary=59, a=2, b=3), 0x2238_0000_0000_0001
 
 

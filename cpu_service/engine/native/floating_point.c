@@ -9,7 +9,7 @@
 enum { PROGRAM = 6, FLOATING_POINT = 0x10 };
 enum { BY_OX = 1, BY_UX = 2, BY_ZX = 3, BY_XX = 4, BY_VXSNAN = 5, BY_VXVC = 10, BY_VXCVI = 13 };
 enum { INVALID = 1, INEXACT = 32 };
-enum { TO_ODD = 5 };
+enum { TO_NEAREST = 0, TO_ODD = 5 };
 enum { LESS = -1, EQUAL = 0, GREATER = 1 };
 enum { CR_LT = 8, CR_GT = 4, CR_EQ = 2, CR_SO = 1 };
 
@@ -385,7 +385,7 @@ RECIPROCAL(fre, helper_fre_ppc64)
 RECIPROCAL(fres, helper_fres_ppc64)
 
 /* In single precision a product and a sum are rounded once, but Unicorn rounds to double precision before. Rounded to odd, the
- * first time does no harm. */
+ * first time does no harm; nor does it in the other modes, twice in the same direction. */
 #define SINGLE_SUM(name, unicorns) \
     helper unicorns; \
     u64 name(struct env *env, u64 a, u64 b, u64 c) \
@@ -393,7 +393,8 @@ RECIPROCAL(fres, helper_fres_ppc64)
         u64 result; \
 \
         keep(env, 0, CALLER); \
-        ROUNDING(env) = TO_ODD; \
+        if (ROUNDING(env) == TO_NEAREST) \
+            ROUNDING(env) = TO_ODD; \
         result = unicorns(env, a, b, c, 0); \
         give_back(env); \
         return result; \

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import signal
 import sys
 import time
 
@@ -60,10 +61,23 @@ def main(arguments: list[str] | None = None) -> int:
     seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
     print(f"{max(map(len, chosen.values()))} instructions, seed {seed}", flush=True)
     failed = False
+    signal.signal(signal.SIGINT, _Stop.ask)
     for order, instructions in chosen.items():
-        if instructions:
+        if instructions and not _Stop.asked:
             failed |= _run(order, instructions, seed, options.cases // len(orders))
     return int(failed)
+
+
+class _Stop:
+    """^C ends a run after its present batch, with what it has found."""
+
+    asked = False
+
+    @classmethod
+    def ask(cls, *_signal: object) -> None:
+        """Handle the signal; a second one ends the program."""
+        cls.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _wanted(pattern: re.Pattern[str] | None, instruction: Instruction) -> bool:
@@ -77,6 +91,8 @@ def _run(order: batch.ByteOrder, instructions: list[Instruction], seed: int, cas
     try:
         for result in campaign.run(cases):
             now = time.monotonic()
+            if _Stop.asked:
+                break
             if sys.stdout.isatty() and now - shown > 1:
                 shown = now
                 print(f"\r{order} endian: {result.cases:,} cases", end="", flush=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
+from functools import cache
 from random import Random
 
 from splitvisor.devtools.fuzz_cpu import values
@@ -32,6 +33,11 @@ _POOLS = (
     (re.compile(r"f.*|x.*|mtfs.*|mffs|mcrfs|l.*|st.*"), ("double", "single")),
 )
 """By mnemonic, what the registers of vectors and floating point hold in most cases."""
+
+
+@cache
+def _kinds(name: str) -> tuple[str, ...]:
+    return next((kinds for pattern, kinds in _POOLS if pattern.fullmatch(name)), ("integer",))
 
 
 class Generator:
@@ -106,7 +112,7 @@ class Generator:
 
     def _record(self, name: str, access: int, goes_to: int) -> bytearray:
         random = self._random
-        kinds = next((kinds for pattern, kinds in _POOLS if pattern.fullmatch(name)), ("integer",))
+        kinds = _kinds(name)
         choice = random.random()
         kind = kinds[0] if choice < 0.7 else kinds[-1] if choice < 0.85 else random.choice(tuple(self._pools))
         vectors = self._pools[kind]

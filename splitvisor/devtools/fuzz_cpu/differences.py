@@ -89,7 +89,7 @@ KNOWN = (
         _FLOATING_POINT,
         "the target, FI, FR, FPRF and causes when an exception is enabled in the FPSCR",
         "QEMU 7.2 writes the target before an enabled exception, and scales a result that overflows or underflows; we interrupt "
-        "as it does, but leave the target, or store it unscaled",
+        "as it does, but leave the target, or store it unscaled; a tiny result that is exact does not underflow",
         {"vs": _ALL, "fpscr": 0xFFFF_FFF8, "cr": _ALL, "ending": _ALL},
         _traps,
     ),

@@ -58,6 +58,7 @@ class Oracle:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
+            start_new_session=True,  # ^C is for this process.
         )
         self._placement.harness(memoryview(self._memory), AT["HARNESS"])
 
