@@ -61,10 +61,13 @@ def main(arguments: list[str] | None = None) -> int:
     seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
     print(f"{max(map(len, chosen.values()))} instructions, seed {seed}", flush=True)
     failed = False
-    signal.signal(signal.SIGINT, _Stop.ask)
-    for order, instructions in chosen.items():
-        if instructions and not _Stop.asked:
-            failed |= _run(order, instructions, seed, options.cases // len(orders))
+    handler = signal.signal(signal.SIGINT, _Stop.ask)
+    try:
+        for order, instructions in chosen.items():
+            if instructions and not _Stop.asked:
+                failed |= _run(order, instructions, seed, options.cases // len(orders))
+    finally:
+        signal.signal(signal.SIGINT, handler)
     return int(failed)
 
 
