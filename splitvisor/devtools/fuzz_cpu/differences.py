@@ -113,6 +113,12 @@ KNOWN = (
         {"fpscr": 0x0080_0000},
     ),
     Known(
+        "fn?m(add|sub)s?|x[sv]n?m(add|sub)[am][sd]p",
+        "VXSNAN beside VXIMZ",
+        "infinity times 0 and a signalling NaN: the architecture sets both, QEMU 7.2 one",
+        {"fpscr": 0x0100_0000},
+    ),
+    Known(
         "bcd(add|sub)",
         "CR6 after a sum of 0",
         "one of LT, GT and EQ is set; QEMU 7.2 can set two",
