@@ -147,6 +147,12 @@ def test_a_product_and_a_sum_of_single_precision_are_rounded_once(machine: Machi
         machine.engine._uc.reg_write(UC_PPC_REG_FPR0 + register, 0)
     machine.execute(fmsubs, msr=MSR)
     assert machine.result == 1 << 63, "0 * 0 - 0"
+    machine.engine._uc.reg_write(UC_PPC_REG_FPR0 + 2, 1)
+    machine.execute(f(711, 1, 2) | 1 << 25, f(711, 1, 2) | 1 << 25, msr=MSR)  # Towards 0.
+    for register, value in zip((2, 3, 4), (0x380F_FFFF_C000_0000, 0xB806_0F37_0000_0000, 0xB80F_FFFF_C000_0000), strict=True):
+        machine.engine._uc.reg_write(UC_PPC_REG_FPR0 + register, value)
+    machine.execute(fmadds, msr=MSR)
+    assert machine.fpscr & 1 << 27, "UX: it is tiny before it is rounded to single precision"
 
 
 DADD, ONE = f(2, primary=59, a=2, b=3), 0x2238_0000_0000_0001

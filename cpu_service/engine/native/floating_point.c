@@ -385,7 +385,7 @@ RECIPROCAL(fre, helper_fre_ppc64)
 RECIPROCAL(fres, helper_fres_ppc64)
 
 /* In single precision a product and a sum are rounded once, but Unicorn rounds to double precision before. Rounded to odd, the
- * first time does no harm; nor does it in the other modes, twice in the same direction. */
+ * first time does no harm. */
 #define SINGLE_SUM(name, unicorns) \
     helper unicorns; \
     u64 name(struct env *env, u64 a, u64 b, u64 c) \
@@ -393,9 +393,12 @@ RECIPROCAL(fres, helper_fres_ppc64)
         u64 result; \
 \
         keep(env, 0, CALLER); \
-        if (ROUNDING(env) == TO_NEAREST) \
-            ROUNDING(env) = TO_ODD; \
+        ROUNDING(env) = TO_ODD; \
         result = unicorns(env, a, b, c, 0); \
+        if (!(result << 1) && kept.rounding != TO_NEAREST) { /* The sign of a zero is the mode's. */ \
+            ROUNDING(env) = kept.rounding; \
+            result = unicorns(env, a, b, c, 0); \
+        } \
         give_back(env); \
         return result; \
     }

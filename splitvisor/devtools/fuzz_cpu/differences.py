@@ -108,9 +108,9 @@ KNOWN = (
     ),
     Known(
         "fn?m(add|sub)s?|x[sv]n?m(add|sub)[am][sd]p",
-        "VXISI beside VXIMZ",
-        "infinity times 0 and an infinity: the architecture sets VXIMZ, we can set both",
-        {"fpscr": 0x0080_0000},
+        "VXISI beside VXIMZ or VXSNAN",
+        "infinity times 0 or a signalling NaN, and an infinity: we can set VXISI too, and clear FR",
+        {"fpscr": 0x0084_0000},
     ),
     Known(
         "fn?m(add|sub)s?|x[sv]n?m(add|sub)[am][sd]p",
