@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,8 +16,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from splitvisor.process.inputs import read_input
 from splitvisor.process.logging import get_logger
+from splitvisor.process.toml_file import TomlError, read_toml
 
 TOKENS_BYTES: Final = 1 << 20
 """The largest file of tokens."""
@@ -146,11 +145,11 @@ class TokenFile:
 def read_tokens(path: Path) -> Mapping[str, Principal]:
     """Return principals by the sum of their token. Raises TokenError."""
     try:
-        content = tomllib.loads(read_input(path, TOKENS_BYTES).decode())
+        content = read_toml(path, TOKENS_BYTES)
     except OSError as error:
         raise TokenError(f"{path}: {error.strerror}; give a file of tokens, see docs/web.md") from error
-    except ValueError as error:
-        raise TokenError(f"{path}: not TOML: {error}; see docs/web.md") from error
+    except TomlError as error:
+        raise TokenError(f"{path}: not TOML: {error}") from error
     entries = content.get("token", [])
     if content.keys() - {"token"} or not isinstance(entries, list) or not 0 < len(entries) <= MAX_TOKENS:
         raise TokenError(f"{path}: not 1 to {MAX_TOKENS} tables [[token]] and nothing else; see docs/web.md")

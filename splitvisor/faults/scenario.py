@@ -19,7 +19,6 @@ See docs/faults.md for the kinds.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from splitvisor.errors.problem import ProblemError
-from splitvisor.process.inputs import read_input
+from splitvisor.process.toml_file import TomlError, read_toml
 
 SCENARIO_BYTES = 1 << 20
 """The largest scenario."""
@@ -135,11 +134,11 @@ class Scenario:
 def read_scenario(path: Path) -> Scenario:
     """Return what a TOML file says. Raises ScenarioError."""
     try:
-        table = tomllib.loads(read_input(path, SCENARIO_BYTES).decode())
+        table = read_toml(path, SCENARIO_BYTES)
     except OSError as error:
         raise ScenarioError(f"{path} cannot be read ({error.strerror})", "give the path of a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path} is not TOML: {error}", "see https://toml.io") from error
+    except TomlError as error:
+        raise ScenarioError(f"{path} is not TOML: {error.problem.what}", error.problem.remedy) from error
     return scenario_from(table, str(path))
 
 

@@ -36,7 +36,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -63,8 +62,9 @@ from splitvisor.limits import (
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_files import check_address
 from splitvisor.papr.vio import SLOTS
-from splitvisor.process.inputs import open_input, read_input
+from splitvisor.process.inputs import open_input
 from splitvisor.process.text import is_text, shown
+from splitvisor.process.toml_file import TomlError, read_toml
 from splitvisor.rpc import machine_pb2, trap_pb2
 from splitvisor.service.names import BACKEND_NAME, BACKEND_NAME_RULE, SERVICE_NAMES, VIO_SERVICE
 
@@ -428,11 +428,11 @@ def read_machine_file(path: Path, config: MachineConfig | None = None, *, read_f
     where = str(path)
     base = path.parent if read_from in (None, path) else Path()
     try:
-        table = tomllib.loads(read_input(read_from or path, MACHINE_FILE_BYTES).decode())
+        table = read_toml(read_from or path, MACHINE_FILE_BYTES)
     except OSError as error:
         raise ConfigError(where, "", f"cannot be read ({error.strerror})", "give the path of a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(where, "", f"is not TOML: {error}", "see https://toml.io") from error
+    except TomlError as error:
+        raise ConfigError(where, "", f"is not TOML: {error.problem.what}", error.problem.remedy) from error
     result = config if config is not None else MachineConfig()
     for key, value in table.items():
         if key == "device":

@@ -109,12 +109,40 @@ def test_a_wrong_setting_is_one_line_with_file_key_and_remedy(tmp_path: Path, te
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("data", [b"memory = ", b"\xff\xfe"])
-def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"memory = ", "Invalid value (at end of document); see https://toml.io"),
+        (b"smp = 2\nmemory 3", "Expected '=' after a key in a key/value pair (at line 2, column 8); see https://toml.io"),
+        (
+            'smp = 2\n# \u00e9\nname = "\u00e9'.encode() + b'\xe9"',
+            "byte 0xe9 is not UTF-8 (at line 3, column 10); save it as UTF-8",
+        ),
+        (b"\xef\xbb\xbf\xe9", "byte 0xe9 is not UTF-8 (at line 1, column 1); save it as UTF-8"),
+        (b"smp = 2\nname\0", "a NUL byte (at line 2, column 5); save it as a text in UTF-8"),
+        ("# \u00e9\0".encode(), "a NUL byte (at line 1, column 4); save it as a text in UTF-8"),
+        ("smp = 2\n".encode("utf-16"), "it is UTF-16 (at line 1, column 1); save it as UTF-8"),
+        ("smp = 2\n".encode("utf-16-le"), "a NUL byte (at line 1, column 2); save it as a text in UTF-8"),
+        ("# \ufeff\n\ufeffsmp = 2".encode(), "Invalid statement (at line 2, column 1); see https://toml.io"),
+        (b"smp = " + b"[" * 9999, "lists or tables are nested too deeply; see https://toml.io"),
+        (b"smp = " + b"9" * 9999, None),
+    ],
+)
+def test_a_file_that_is_not_toml_is_refused_in_one_line_with_its_place(tmp_path: Path, data: bytes, told: str | None) -> None:
     path = tmp_path / "machine.toml"
     path.write_bytes(data)
-    with pytest.raises(ConfigError, match="is not TOML"):
+    with pytest.raises(ConfigError) as refused:
         read_machine_file(path)
+    message = str(refused.value)
+    assert message.startswith(f"{path}: is not TOML: ")
+    assert "\n" not in message
+    assert told is None or message == f"{path}: is not TOML: {told}"
+
+
+def test_a_machine_file_may_begin_with_a_byte_order_mark_as_editors_of_windows_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "machine.toml"
+    path.write_bytes('append = "caf\u00e9"\r\nsmp = 2\r\n'.encode("utf-8-sig"))
+    assert read_machine_file(path) == MachineConfig(append="caf\u00e9", vcpus=2)
 
 
 def test_a_missing_machine_file_is_named(tmp_path: Path) -> None:

@@ -89,6 +89,15 @@ def test_a_wrong_file_is_refused(tmp_path: Path, content: str) -> None:
         read_scenario(tmp_path / "none.toml")
 
 
+def test_a_file_is_a_text_whatever_editor_wrote_it(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text("seed = 3", "utf-8-sig")
+    assert read_scenario(path).seed == 3
+    path.write_bytes(b"seed = 3\n# caf\xe9\n")
+    with pytest.raises(ScenarioError, match=r"is not TOML: byte 0xe9 is not UTF-8 \(at line 2, column 6\); save it as UTF-8$"):
+        read_scenario(path)
+
+
 def test_every_kind_has_a_line_in_the_documentation() -> None:
     text = (Path(__file__).resolve().parent.parent.parent / "docs" / "faults.md").read_text()
     assert [kind for kind in KINDS if f"| `{kind}` |" not in text] == []

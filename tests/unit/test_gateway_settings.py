@@ -90,6 +90,15 @@ def test_a_file_of_tokens_gives_roles_and_vms(tmp_path: Path) -> None:
     assert tokens[token_sum("bob")].role is Role.OPERATOR
 
 
+def test_a_file_of_tokens_is_a_text_whatever_editor_wrote_it(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.toml"
+    file.write_text(token_table("alice", "operator", "*"), "utf-8-sig")
+    assert read_tokens(file).keys() == {token_sum("alice")}
+    file.write_bytes(b"\n" + token_table("Zo\u00e9", "operator", "*").encode("latin-1"))
+    with pytest.raises(TokenError, match=r"tokens.toml: not TOML: byte 0xe9 is not UTF-8 \(at line \d, column \d+\); save it"):
+        read_tokens(file)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
