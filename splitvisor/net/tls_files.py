@@ -7,6 +7,7 @@ ca.pem as `splitvisor certs issue` makes it, or SPLITVISOR_TLS_CERT, _KEY and _C
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,7 +123,8 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 def _read(path: Path) -> bytes:
     try:
-        return read_input(path, CERTIFICATE_BYTES)
+        # A byte order mark is no part of a text, but gRPC, unlike the check of what is read here, finds no certificate after one.
+        return read_input(path, CERTIFICATE_BYTES).removeprefix(codecs.BOM_UTF8)
     except WrongFileError as error:
         raise TlsError(f"{path}: {error.strerror}, so no certificate or key", "correct the path") from error
     except OSError as error:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import json
 import stat
@@ -154,6 +155,15 @@ def test_the_environment_names_a_directory_or_files(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("SPLITVISOR_TLS", str(directory))
     monkeypatch.delenv("SPLITVISOR_TLS_CERT")
     assert tls_files("192.0.2.1:7").load().identity == Identity(Role.OPERATOR, ("*",))
+
+
+@pytest.mark.parametrize("name", ["cert.pem", "key.pem", "ca.pem"])
+def test_a_file_may_begin_with_a_byte_order_mark(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = Authority(tmp_path / "ca").issue(Role.OPERATOR)
+    monkeypatch.setenv("SPLITVISOR_TLS", str(directory))
+    plain = tls_files("192.0.2.1:7").load()
+    (directory / name).write_bytes(codecs.BOM_UTF8 + (directory / name).read_bytes())
+    assert tls_files("192.0.2.1:7").load() == plain
 
 
 def test_the_command_makes_shows_and_refuses_in_one_line(tmp_path: Path) -> None:
