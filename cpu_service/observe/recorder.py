@@ -3,7 +3,8 @@
 
 The vCPU thread never comes here. What a stream's threads hand over is kept as it is, and serialised when the writer, which sleeps
 most of the time so that it does not take the interpreter from the guest, gets to it. Nothing is lost: when the disk cannot keep
-up, the streams wait, and so does the guest; the recording tells how often.
+up, the streams wait, and so does the guest; the recording tells how often. When the disk takes no more, the recording ends, the
+guest goes on, and `Recorder.failure` says so.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class Recorder:
         self._pending: list[tuple[int, int, _Event]] = []
         self._pending_bytes = 0
         self._waits = 0
-        self._closing = self._failed = False
+        self._closing = False
+        self.failure = ""
+        """Why and where the recording ends before the machine does, in one line; empty: it does not."""
         self._began = time.monotonic_ns()
         without_addresses = mpb.MachineConfig()
         without_addresses.CopyFrom(config)
@@ -108,6 +111,9 @@ class Recorder:
             self._closing = True
             self._wake.notify()
         self._thread.join(CLOSE_S)
+        if self._thread.is_alive():
+            with self._lock:
+                self._give_up(f"the disk did not take the rest within {CLOSE_S:g} s")
 
     def put(self, link: int, event: _Event) -> None:
         """Hand an event over, which must not change any more."""
@@ -115,10 +121,9 @@ class Recorder:
         with self._lock:
             if self._pending_bytes >= PENDING_BYTES:
                 self._waits += 1
-                if not self._room.wait_for(lambda: self._pending_bytes < PENDING_BYTES or self._failed, STALL_S):
-                    log.error("the recording is given up: the disk does not take it", file=str(self._path))
-                    self._failed = True
-            if self._failed or self._closing:
+                if not self._room.wait_for(lambda: self._pending_bytes < PENDING_BYTES or self.failure, STALL_S):
+                    self._give_up(f"the disk took nothing for {STALL_S:g} s")
+            if self.failure or self._closing:
                 return
             # The time is taken in here, so that times never go back.
             self._pending.append((time.monotonic_ns() - self._began, link, event))
@@ -129,7 +134,7 @@ class Recorder:
     def _write(self) -> None:
         closing = False
         try:
-            while not closing and not self._failed:
+            while not closing and not self.failure:
                 with self._lock:
                     self._wake.wait_for(lambda: self._pending or self._closing)
                     self._wake.wait_for(lambda: self._pending_bytes >= WAKE_BYTES or self._closing, GATHER_S)
@@ -138,18 +143,30 @@ class Recorder:
                     self._room.notify_all()
                 for number, (time_ns, link, event) in enumerate(pending, 1):
                     record = rpb.Record(time_ns=time_ns, link=link, **{_FIELDS[type(event)]: event})  # type: ignore[arg-type]
-                    self._writer.append(record.SerializeToString())
+                    self._writer.append(record.SerializeToString(), time_ns)
                     if number % SLICE == 0:
                         time.sleep(0)
                 self._writer.flush()
             self._writer.close()
         except OSError as error:
-            log.error("the recording ends here", file=str(self._path), reason=error.strerror or str(error))
-            self._writer.abandon()
-            with self._lock:
-                self._failed = True
-                self._pending.clear()
-                self._room.notify_all()
+            self._abandon(error.strerror or str(error))
+        except Exception as error:
+            log.exception("the recorder failed")
+            self._abandon(f"{type(error).__name__}: {error}".partition("\n")[0])
+
+    def _abandon(self, reason: str) -> None:
+        self._writer.abandon()
+        with self._lock:
+            self._pending.clear()
+            self._give_up(reason)
+
+    def _give_up(self, reason: str) -> None:
+        """Say why the recording ends here, with the lock held; the first of several reasons counts."""
+        if not self.failure:
+            # Path and time as `record show` knows them.
+            self.failure = f"the recording {self._path} ends at {self._writer.kept_ns / 1e9:.3f} s: {reason}"
+            self._room.notify_all()
+            log.error("recording failed", reason=self.failure)
 
 
 def _unwritable(path: Path, error: OSError) -> RecordingError:

@@ -48,6 +48,7 @@ def machine_status(machine: Machine) -> pb.GetStatusResponse:
     if board is not None:
         status.backends.extend(backend_status(link) for link in board.links)
         status.ram_bytes = board.ram.size
+        status.recording_failure = board.recorder.failure if board.recorder is not None else ""
         status.activity.CopyFrom(_activity(machine, board))
         pulses = board.xics.pulses.copy()
         status.interrupts.extend(pb.InterruptCount(source=source, count=count) for source, count in sorted(pulses.items()))

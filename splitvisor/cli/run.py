@@ -33,7 +33,7 @@ from splitvisor.process.text import bytes_of, is_text
 from splitvisor.run import launcher
 from splitvisor.run.exit_status import ExitStatus
 from splitvisor.run.report import Report
-from splitvisor.run.request import Progress, RunRequest, RunResult
+from splitvisor.run.request import Progress, Recorded, RunRequest, RunResult
 from splitvisor.run.running_vms import namesake
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ def run(
     """Run a guest; its console is this terminal. Without a kernel, the demo guest.
 
     [bold]^][/] opens a menu, where [bold]q[/] leaves. Exit status: 0 the guest powered off, 1 it powered off before
-    it showed the text of --exit-on, 2 bad usage or configuration, 3 the guest crashed, 4 a service failed, 5 the output
-    could not be written, 124 timeout.
+    it showed the text of --exit-on, 2 bad usage or configuration, 3 the guest crashed, 4 a service failed, or a recording
+    or report is not whole, 5 the output could not be written, 124 timeout.
     """
     began = time.monotonic()
     progress = _progress_line() if sys.stderr.isatty() else lambda _step: None
@@ -158,7 +158,7 @@ def run(
             report=_opened("--report", report, lambda path: Report(path, began)) if report is not None else None,
             store=store,
             transcripts=transcripts,
-            record=record,
+            record=Recorded(record) if record is not None else None,
             faults=_faults(files["fault"], config, targets) if files["fault"] is not None else None,
             progress=progress,
         )
@@ -195,6 +195,10 @@ def _keep_account(request: RunRequest, result: RunResult) -> ExitStatus:
     if request.log_file is not None and request.log_file.lost_bytes:
         log = request.log_file
         print(f"splitvisor run: --log-file {log.path}: {log.failure}; {log.lost_bytes} bytes are lost", file=sys.stderr)
+    if request.record is not None and request.record.failure:
+        print(f"splitvisor run: {request.record.failure}", file=sys.stderr)
+        message = "\n".join(filter(None, (result.message, request.record.failure)))
+        result = RunResult(result.status or ExitStatus.SERVICE_FAILED, message)
     if request.report is not None:
         try:
             request.report.write(int(result.status), result.message)

@@ -28,6 +28,7 @@ def status_fields(answer: Any) -> dict[str, Any]:
         "uptime_seconds": round(answer.uptime.ToNanoseconds() / 1e9, 3),
         "waiting_seconds": round(answer.waiting.ToNanoseconds() / 1e9, 6),
         "resets": answer.resets,
+        "recording_failure": answer.recording_failure,
         "backends": [
             {
                 "name": each.name, "address": each.address, "attached": each.attached, "reconnects": each.reconnects,
@@ -55,7 +56,7 @@ def render_status(answer: Any, calls: int) -> str:
         f"started {answer.resets} {'time' if answer.resets == 1 else 'times'}",
         f"{answer.waiting.ToNanoseconds() / 1e9:.3f} s of vCPU time waited for back ends",
     ]
-    lines = [", ".join(facts)]
+    lines = [", ".join(facts), *filter(None, (answer.recording_failure,))]
     backends: list[tuple[str, ...]] = [
         (
             each.name,

@@ -56,6 +56,9 @@ class RecordingWriter:
         self._file = _open_for_writing(path)
         self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, write_content_size=True)
         self._records = bytearray()
+        self._last_ns = 0
+        self.kept_ns = 0
+        """The time of the last record that is in the file."""
         try:
             self._file.write(_skippable(_TITLE_MAGIC, _TITLE + _VERSION.pack(VERSION)))
             self._file.flush()
@@ -63,12 +66,13 @@ class RecordingWriter:
             self.abandon()
             raise
 
-    def append(self, record: bytes) -> None:
-        """Add a serialised Record; it is in the file after flush(), or when a frame is full. Raises OSError."""
+    def append(self, record: bytes, time_ns: int = 0) -> None:
+        """Add a serialised Record of a time; it is in the file after flush(), or when a frame is full. Raises OSError."""
         if len(self._records) + len(record) + _VARINT_BYTES > FRAME_BYTES:
             self.flush()
         self._records += _varint(len(record))
         self._records += record
+        self._last_ns = time_ns
         if len(self._records) >= FULL_FRAME_BYTES:
             self.flush()
 
@@ -79,6 +83,7 @@ class RecordingWriter:
             self._file.write(_skippable(_SIZES_MAGIC, _SIZES.pack(len(frame), len(self._records))) + frame)
             self._records.clear()
         self._file.flush()
+        self.kept_ns = self._last_ns
 
     def close(self) -> None:
         """Flush, have it on the disk, and close. Raises OSError."""

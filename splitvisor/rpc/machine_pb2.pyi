@@ -292,7 +292,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("vm", "incarnation", "state", "detail", "uptime", "backends", "calls", "waiting", "resets", "latency_bounds", "ram_bytes", "activity", "interrupts")
+    __slots__ = ("vm", "incarnation", "state", "detail", "uptime", "backends", "calls", "waiting", "resets", "latency_bounds", "ram_bytes", "activity", "interrupts", "recording_failure")
     VM_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -306,6 +306,7 @@ class GetStatusResponse(_message.Message):
     RAM_BYTES_FIELD_NUMBER: _ClassVar[int]
     ACTIVITY_FIELD_NUMBER: _ClassVar[int]
     INTERRUPTS_FIELD_NUMBER: _ClassVar[int]
+    RECORDING_FAILURE_FIELD_NUMBER: _ClassVar[int]
     vm: str
     incarnation: int
     state: MachineState
@@ -319,7 +320,8 @@ class GetStatusResponse(_message.Message):
     ram_bytes: int
     activity: VcpuActivity
     interrupts: _containers.RepeatedCompositeFieldContainer[InterruptCount]
-    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., state: _Optional[_Union[MachineState, str]] = ..., detail: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., backends: _Optional[_Iterable[_Union[BackendStatus, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[CallCount, _Mapping]]] = ..., waiting: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resets: _Optional[int] = ..., latency_bounds: _Optional[_Iterable[float]] = ..., ram_bytes: _Optional[int] = ..., activity: _Optional[_Union[VcpuActivity, _Mapping]] = ..., interrupts: _Optional[_Iterable[_Union[InterruptCount, _Mapping]]] = ...) -> None: ...
+    recording_failure: str
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., state: _Optional[_Union[MachineState, str]] = ..., detail: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., backends: _Optional[_Iterable[_Union[BackendStatus, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[CallCount, _Mapping]]] = ..., waiting: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resets: _Optional[int] = ..., latency_bounds: _Optional[_Iterable[float]] = ..., ram_bytes: _Optional[int] = ..., activity: _Optional[_Union[VcpuActivity, _Mapping]] = ..., interrupts: _Optional[_Iterable[_Union[InterruptCount, _Mapping]]] = ..., recording_failure: _Optional[str] = ...) -> None: ...
 
 class BackendStatus(_message.Message):
     __slots__ = ("name", "address", "attached", "reconnects", "ram_mapped", "posted_calls", "posted_bytes", "credit_stalls")

@@ -16,7 +16,7 @@ class ExitStatus(IntEnum):
     CRASHED = 3
     """The guest crashed; its registers and last traps are on stderr."""
     SERVICE_FAILED = 4
-    """A service ended or could not be reached."""
+    """A service ended or could not be reached, or a recording or a report could not be written."""
     OUTPUT_FAILED = 5
     """What the guest wrote could not be written, on a full disk for instance."""
     TIMEOUT = 124

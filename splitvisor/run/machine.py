@@ -125,6 +125,10 @@ async def run_machine(
                 stop = pb.StopMachineRequest(vm=request.config.name, incarnation=incarnation)
                 with suppress(grpc.aio.AioRpcError):
                     await stub.StopMachine(stop, timeout=CONTROL_SECONDS)
+                if request.record is not None and incarnation:
+                    # What waited for the disk is known to be there once the machine has ended.
+                    with suppress(grpc.aio.AioRpcError):
+                        request.record.failure = (await _status(stub, request.config.name, incarnation)).recording_failure
 
 
 async def _terminal(
@@ -170,7 +174,7 @@ async def _start(stub: _Stub, request: RunRequest, backends: Mapping[str, str]) 
     """
     if request.snapshot is None:
         config = request.config.message(backends)
-        config.record_file = str(request.record.absolute()) if request.record is not None else ""
+        config.record_file = str(request.record.path.absolute()) if request.record is not None else ""
         return (await stub.StartMachine(pb.StartMachineRequest(config=config), timeout=START_SECONDS)).incarnation
     from splitvisor.machine.snapshot_transfer import restore_requests  # not needed without a snapshot
 
@@ -243,8 +247,12 @@ async def _watch(stub: _Stub, vm: str, started: asyncio.Future[int], progress: C
         request.incarnation = await asyncio.shield(started)
 
 
+async def _status(stub: _Stub, vm: str, incarnation: int) -> pb.GetStatusResponse:
+    return await stub.GetStatus(pb.GetStatusRequest(vm=vm, incarnation=incarnation), timeout=STATISTICS_SECONDS)
+
+
 async def _statistics(stub: _Stub, vm: str, incarnation: int) -> dict[str, Any]:
-    status = await stub.GetStatus(pb.GetStatusRequest(vm=vm, incarnation=incarnation), timeout=STATISTICS_SECONDS)
+    status = await _status(stub, vm, incarnation)
     return {
         "vm": status.vm,
         "state": pb.MachineState.Name(status.state),

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 
 
+@dataclass
+class Recorded:
+    """A recording of the machine, and how that went."""
+
+    path: Path
+    failure: str = ""
+    """Why and where it ends before the machine does; empty: it does not."""
+
+
 @dataclass(frozen=True)
 class RunRequest:
     """What `splitvisor run` was asked for."""
@@ -44,8 +53,7 @@ class RunRequest:
     """Where hcall_service keeps device trees; None: where they go with the run."""
     transcripts: Path | None = None
     """Where vio_service keeps what the consoles say; None: nowhere."""
-    record: Path | None = None
-    """Gets a recording of the machine."""
+    record: Recorded | None = None
     faults: FaultPlan | None = None
     """What goes wrong between cpu_service and its back ends; None: nothing."""
     progress: Progress = lambda _step: None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -296,3 +298,47 @@ def test_a_file_that_is_no_recording_is_not_replaced(run: Run, tmp_path: Path) -
     console = run("--record", str(precious))
     assert console.wait() == 2
     assert precious.read_bytes() == b"something"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end", "status", "first"),
+    [
+        ((), lambda console: console.type("off\n"), 4, ""),
+        (("--exit-on", "bootargs"), lambda console: console.type("ls /chosen\n"), 4, ""),
+        ((), lambda console: console.process.send_signal(signal.SIGINT), 130, ""),
+        (("--exit-on", "never"), lambda console: console.type("off\n"), 1, "the guest powered off without writing 'never'"),
+    ],
+)
+def test_a_run_says_that_its_recording_ends_before_it(
+    arguments: tuple[str, ...], end: Callable[[Console], None], status: int, first: str, run: Run, tmp_path: Path
+) -> None:
+    """The limit of a file's size stands for a full disk."""
+    file = tmp_path / "r"
+    console = run("--record", str(file), *arguments)
+    console.expect("Type help for the commands")
+    cpu = console.pids()["cpu"]
+    resource.prlimit(cpu, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    end(console)
+    assert console.wait() == status
+    assert console.process.stderr is not None
+    said = console.process.stderr.read().decode().splitlines()
+    kept, _ = read(file)
+    line = f"the recording {file} ends at {kept[-1].time_ns / 1e9:.3f} s: File too large"
+    assert said == [f"splitvisor run: {each}" for each in (first, line) if each]
+    report = console.report()
+    assert (report["status"], report["message"]) == (status, "\n".join(filter(None, (first, line))))
+
+
+def test_the_status_of_a_vm_shows_that_its_recording_has_ended(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = run("--record", str(tmp_path / "r"))
+    console.expect("Type help for the commands")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(console.runtime))
+    assert "recording" not in splitvisor("vm", "status", "guest").stdout
+    assert json.loads(splitvisor("vm", "status", "guest", "--json").stdout)["recording_failure"] == ""
+    resource.prlimit(console.pids()["cpu"], resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    console.type("ls /chosen\n")
+    failure = re.escape(f"the recording {tmp_path}/r ends at ") + r"\d+\.\d{3} s: File too large"
+    wait_until(lambda: bool(re.search(f"^{failure}$", splitvisor("vm", "status", "guest").stdout, re.M)), "it is shown")
+    assert re.fullmatch(failure, json.loads(splitvisor("vm", "status", "guest", "--json").stdout)["recording_failure"])
+    console.type("off\n")
+    assert console.wait() == 4

@@ -85,12 +85,42 @@ def test_a_disk_that_is_full_from_the_start_is_told_with_the_file(tmp_path: Path
 def test_a_full_disk_ends_the_recording_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recorder = Recorder(tmp_path / "r", CONFIG)
     tap = recorder.tap(0)
+    tap.sent(_result(0))
+    wait_until(lambda: len(read(tmp_path / "r")[0]) == 2, "the first message is in the file")
+    assert recorder.failure == ""
     with _file_size_limit(64 << 10):
         tap.sent(_result(1, os.urandom(1 << 20)))
-        wait_until(lambda: "the recording ends here" in capsys.readouterr().out, "the recorder says so")
+        wait_until(lambda: bool(recorder.failure), "the recorder says so")
     for number in range(20):
         tap.sent(_result(number, bytes(1 << 20)))  # Must not wait for a writer that is not there.
     recorder.close("over", ())
     records, cut = read(tmp_path / "r")
-    assert all(not record.HasField("end") for record in records)
+    assert [record.WhichOneof("event") for record in records] == ["start", "request"]
     assert cut
+    assert recorder.failure == f"the recording {tmp_path}/r ends at {records[-1].time_ns / 1e9:.3f} s: File too large"
+    assert capsys.readouterr().out.count(recorder.failure) == 1
+
+
+@pytest.mark.usefixtures("capsys")  # Else the limit is one of the log, too.
+def test_a_disk_that_is_full_at_the_end_is_told_too(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "r", CONFIG)
+    with _file_size_limit((tmp_path / "r").stat().st_size):
+        recorder.close("over", ())
+    assert recorder.failure == f"the recording {tmp_path}/r ends at 0.000 s: File too large"
+
+
+def test_a_recorder_that_fails_of_itself_is_told_and_holds_nobody_up(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "r", CONFIG)
+    recorder.put(0, pb.Hello())  # type: ignore[arg-type]  # It has no place in a recording.
+    wait_until(lambda: bool(recorder.failure), "the recorder says so")
+    assert recorder.failure.startswith(f"the recording {tmp_path}/r ends at 0.000 s: KeyError: ")
+    recorder.tap(0).sent(_result(1, bytes(PENDING_BYTES)))
+    recorder.tap(0).sent(_result(2))
+    recorder.close("over", ())
+
+
+def test_a_whole_recording_has_no_failure(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "r", CONFIG)
+    recorder.tap(0).sent(_result(1))
+    recorder.close("over", ())
+    assert recorder.failure == ""
