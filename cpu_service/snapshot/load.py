@@ -42,6 +42,8 @@ class SnapshotLoader:
             )
         self.config = mpb.MachineConfig()
         self.config.CopyFrom(self.machine.config)
+        # A recording is of one life: another one would begin the file anew, and what was recorded is lost.
+        self.config.ClearField("record_file")
         unknown = sorted(backends.keys() - {backend.name for backend in self.config.backends})
         if unknown:
             known = ", ".join(backend.name for backend in self.config.backends)

@@ -342,3 +342,17 @@ def test_the_status_of_a_vm_shows_that_its_recording_has_ended(run: Run, tmp_pat
     assert re.fullmatch(failure, json.loads(splitvisor("vm", "status", "guest", "--json").stdout)["recording_failure"])
     console.type("off\n")
     assert console.wait() == 4
+
+
+def test_a_restored_machine_leaves_the_recording_as_it_is(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording, snapshot = tmp_path / "r", tmp_path / "s"
+    console = run("--record", str(recording))
+    console.expect("^> ")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(console.runtime))
+    saved = splitvisor("vm", "save", "guest", str(snapshot), "--stop")
+    assert (saved.returncode, saved.stderr, console.wait()) == (0, "", 0)
+    before = recording.read_bytes()
+    restored = run("--from", str(snapshot))
+    restored.type("off\n")
+    assert restored.wait() == 0
+    assert recording.read_bytes() == before
