@@ -30,7 +30,8 @@ class Console:
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "PYTHONPATH": str(ROOT)}
         self.runtime = runtime
         self.report_file = runtime / "report.json"
-        command = [sys.executable, "-m", "splitvisor", "run", "--report", str(self.report_file), *arguments]
+        report = () if "--report" in arguments else ("--report", str(self.report_file))
+        command = [sys.executable, "-m", "splitvisor", "run", *report, *arguments]
         if terminal:
             self._read, slave = pty.openpty()
             self._write = self._read
