@@ -75,7 +75,7 @@ def test_a_second_vm_with_an_nvram_file_is_refused_at_the_start(run: Run, tmp_pa
     nvram = ("--nvram", str(tmp_path / "nvram"))
     first = run(*nvram)
     first.expect("Type help for the commands")
-    second = run(*nvram)
+    second = run("--name", "second", *nvram)
     assert second.wait() == 2
     assert second.process.stderr is not None
     said = second.process.stderr.read().decode()
