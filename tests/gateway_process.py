@@ -25,8 +25,9 @@ class GatewayProcess:
     def __init__(self, runtime: Path, *arguments: str) -> None:
         self.grpc = f"unix:{runtime}/gateway.sock"
         command = [sys.executable, "-m", "splitvisor.service.main", "gateway", "--listen", self.grpc]
+        anywhere = () if "--listen-http" in arguments else ("--listen-http", "127.0.0.1:0")
         self.process = subprocess.Popen(
-            [*command, "--listen-http", "127.0.0.1:0", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [*command, *anywhere, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={**os.environ, "XDG_RUNTIME_DIR": str(runtime)},
         )  # fmt: skip
         assert self.process.stdout is not None

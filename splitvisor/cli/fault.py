@@ -31,14 +31,16 @@ def proxy(
     listen: Annotated[str, typer.Option(metavar="ADDRESS", help="unix:/path or a loopback host:port")],
     to: Annotated[str, typer.Option(metavar="ADDRESS", help="The back end")],
     scenario: Annotated[Path, typer.Option(metavar="FILE", help="The scenario, a TOML file")],
-    backend: Annotated[str, typer.Option(metavar="NAME", help="The back end's name in the scenario")] = "",
+    backend: Annotated[str | None, typer.Option(metavar="NAME", help="The back end's name in the scenario")] = None,
     journal: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line of JSON to this file for each fault")] = None,
 ) -> None:
     """Run a proxy between cpu_service and a back end until SIGTERM, and inject the scenario's faults."""
     from splitvisor.service.main import main  # gRPC is slow to load
 
     file = Pipes().file(scenario)
-    arguments = ["fault", "--listen", listen, "--to", to, "--scenario", str(file), "--backend", backend]
+    arguments = ["fault", "--listen", listen, "--to", to, "--scenario", str(file)]
+    if backend is not None:
+        arguments += ["--backend", backend]
     raise typer.Exit(main([*arguments, *(("--journal", str(journal)) if journal is not None else ())]))
 
 

@@ -55,7 +55,7 @@ def test_what_it_writes_is_in_good_style_whatever_the_name(tmp_path: Path, name:
         ("Bell", "is not a device name"),
         ("door-bell", "is not a device name"),
         ("../bell", "is not a device name"),
-        ("", "is not a device name"),
+        ("", "NAME is empty"),
         ("x" * 25, "is not a device name"),
         ("class", "is reserved by Python"),
         ("json", "is reserved by Python"),
