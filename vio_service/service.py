@@ -17,8 +17,8 @@ from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2_grpc, vio_bus
 from splitvisor.service.interface import Started
 from splitvisor.service.serve import SettingError
 from splitvisor.trap.server import TrapServicer
-from vio_service.console.console import BACKLOG_BYTES, REPLAY_BYTES
 from vio_service.console.directory import consoles_of
+from vio_service.console.output_log import BACKLOG_BYTES, REPLAY_BYTES
 from vio_service.console.server import ConsoleServicer
 from vio_service.console.transcript import FILE_BYTES, KEPT_FILES, TranscriptDirectory
 from vio_service.console.vm_consoles import ConsoleSettings

@@ -28,8 +28,9 @@ from tests.component.console_harness import (
     run_bare,
     vio_server,
 )
-from vio_service.console.console import BACKLOG_BYTES, INPUT_BYTES
+from vio_service.console.console import INPUT_BYTES
 from vio_service.console.directory import find_console
+from vio_service.console.output_log import BACKLOG_BYTES
 
 
 class Ends:

@@ -9,16 +9,8 @@ import pytest
 
 from splitvisor.rpc import console_pb2
 from splitvisor.terminal.sequences import units_end
-from vio_service.console.console import (
-    BACKLOG_BYTES,
-    INPUT_BYTES,
-    MAX_ATTACHMENTS,
-    REPLAY_BYTES,
-    Attachment,
-    Console,
-    ConsoleBusyError,
-    OutputLog,
-)
+from vio_service.console.console import INPUT_BYTES, MAX_ATTACHMENTS, Attachment, Console, ConsoleBusyError
+from vio_service.console.output_log import BACKLOG_BYTES, REPLAY_BYTES, OutputLog
 
 
 def make_console() -> Console:
@@ -284,7 +276,7 @@ def test_the_beginning_of_a_sequence_waits_for_its_rest_but_not_for_long() -> No
 
 
 def test_who_comes_in_the_middle_of_a_long_string_does_not_get_its_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vio_service.console.console.HOLD_SECONDS", 0.0)
+    monkeypatch.setattr("vio_service.console.output_log.HOLD_SECONDS", 0.0)
     console = make_console()
     console.write(b"\x1bPq" + b"~" * 2 * REPLAY_BYTES)
     reader = attach(console)

@@ -30,7 +30,8 @@ from splitvisor.limits import is_vm_name
 from splitvisor.process.files import open_regular
 from splitvisor.process.text import shown
 from splitvisor.terminal.sequences import LOOK_BACK_BYTES
-from vio_service.console.console import BACKLOG_BYTES, Console
+from vio_service.console.console import Console
+from vio_service.console.output_log import BACKLOG_BYTES
 from vio_service.console.transcript import TranscriptDirectory, TranscriptFile, rotated
 
 MAX_VCPUS = 8

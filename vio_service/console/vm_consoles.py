@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from splitvisor.backend import Call, Vm
 from splitvisor.backend.vio import HostSide
-from vio_service.console.console import REPLAY_BYTES, Console
+from vio_service.console.console import Console
+from vio_service.console.output_log import REPLAY_BYTES
 from vio_service.console.transcript import TranscriptDirectory
 from vio_service.console.transcript_journal import Journal
 
