@@ -46,7 +46,7 @@ def test_every_folder_of_the_table_is_there() -> None:
         ("claim()", "of_client_service/claims.py", "def claim("),
         ("the retention of tree revisions", "hcall_service/device_tree_store/sql_store.py", "retention"),
         ("the kill of a service in a scenario", "splitvisor/faults/process.py", "os.kill("),
-        ("the number of bytes of console replay", "vio_service/console/console.py", "REPLAY_BYTES ="),
+        ("the number of bytes of console replay", "vio_service/console/output_log.py", "REPLAY_BYTES ="),
         ("the parsing of --memory", "splitvisor/machine/config.py", "def _size("),
     ],
 )
