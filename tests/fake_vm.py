@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 from collections.abc import Awaitable, Callable, Sequence
 
 from splitvisor.backend import Call, Handler, Result, Vm
+from splitvisor.block.buffers import Buffers
+from splitvisor.declarations.dma import PAGE_BYTES, WINDOW_BYTES, DmaWindow, Piece, Scatter
 from splitvisor.declarations.guest_memory import GuestMemory
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.tce_file import FILE_BYTES, TCE_READ, TCE_WRITE, TceTables, TceWindow
 
 Invocation = Callable[[int, Sequence[int]], tuple[int, Sequence[int]]]
 
@@ -29,8 +33,28 @@ class BytesMemory(GuestMemory):
         self.data[address : address + len(data)] = data
 
 
+class BytesWindow(DmaWindow):
+    """A DMA window of a FakeVm: TCEs that a test sets, and RAM in a bytearray."""
+
+    def __init__(self, memory: BytesMemory, tces: TceWindow) -> None:
+        self._memory, self.tces = memory, tces
+
+    def _buffers(self, pieces: Sequence[Piece], permission: int) -> Buffers:
+        ranges = self.tces.ranges(pieces, permission, self._memory.size)
+        return Buffers(memoryview(self._memory.data)[address : address + size] for address, size in ranges)
+
+    async def gather(self, pieces: Sequence[Piece]) -> Buffers:
+        return self._buffers(pieces, TCE_READ)
+
+    async def scatter(self, pieces: Sequence[Piece]) -> Scatter:
+        async def commit(length: int) -> None:
+            self._buffers(pieces, TCE_WRITE)
+
+        return Scatter(self._buffers(pieces, TCE_WRITE), commit)
+
+
 class FakeVm(Vm):
-    """Records interrupts, machine actions and invoked hypercalls."""
+    """Records interrupts, queue entries, machine actions and invoked hypercalls."""
 
     def __init__(self, *, size: int = 1 << 20, vcpus: int = 1, devices: Sequence[pb.DeviceSpec] = (), name: str = "test") -> None:
         self.name = name
@@ -43,11 +67,21 @@ class FakeVm(Vm):
         self.interrupts: list[int] = []
         self.actions: list[tuple[pb.MachineActionKind, str]] = []
         self.inventory_changes = 0
+        self.tables = TceTables(mmap.mmap(-1, FILE_BYTES))
+        self.entries: list[tuple[int, int, bytes]] = []
         self.invoked: list[tuple[int, tuple[int, ...]]] = []
         self.answer: Invocation = lambda token, arguments: (0, ())
 
     def interrupt(self, source: int) -> None:
         self.interrupts.append(source)
+
+    def dma_window(self, unit_address: int) -> BytesWindow:
+        tces = self.tables.add(unit_address, WINDOW_BYTES // PAGE_BYTES)
+        assert tces is not None
+        return BytesWindow(self.ram, tces)
+
+    def put_entries(self, unit_address: int, position: int, entries: bytes) -> None:
+        self.entries.append((unit_address, position, entries))
 
     def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
         self.actions.append((kind, reason))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from cpu_service.vcpus.vcpu import Vcpu
 from splitvisor.declarations.calls import Support
@@ -15,6 +16,11 @@ HypercallHandler = Callable[[Vcpu], int]
 
 RtasHandler = Callable[[Vcpu, Sequence[int], int], Sequence[int]]
 """Given the caller, the argument words and the number of return words that it has room for: the return words, status first."""
+
+ANOTHERS: Final = 1 << 62
+"""What the handler of a shared hypercall returns for arguments that are not its own."""
+ANOTHERS_RTAS: Final = (ANOTHERS,)
+"""The same for RTAS calls."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class LocalHypercall:
     """Where its behaviour is defined."""
     support: Support = Support.FULL
     note: str = ""
+    shared: bool = False
+    """Back ends may own it, too, for other arguments."""
 
     @property
     def call_name(self) -> str:
@@ -47,6 +55,8 @@ class LocalRtas:
     """Return words that the caller must have room for, at least."""
     support: Support = Support.FULL
     note: str = ""
+    shared: bool = False
+    """Back ends may own it, too, for other arguments."""
 
     @property
     def call_name(self) -> str:

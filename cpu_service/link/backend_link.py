@@ -52,15 +52,15 @@ class BackendLink:
         tap: MessageTap | None = None,
     ) -> None:
         self.name, self.address = name, address
-        self.offer = BackendOffer(hello.devices, lambda: events.keys_changed(self))
+        self.offer = BackendOffer(hello.devices, lambda attached_anew: events.offer_changed(self, attached_anew=attached_anew))
         self._ledger = TrapLedger()
-        self._outbox = Outbox(Introduction(hello, state), self.offer, self._ledger)
+        self._outbox = Outbox(Introduction(hello, state, lambda: events.open_queues(self)), self.offer, self._ledger)
         self._attachment = Attachment(
             name, address, self._outbox, self.offer, self._take, lambda: events.connection_changed(self), tap
         )
         self._answers = Answers()
-        self._memory = MemoryAnswers(name, ram, events.memory_written)
-        self._events = HeldEvents(events)
+        self._memory = MemoryAnswers(name, ram, events.memory_written, lambda liobn: events.window(self, liobn))
+        self._events = HeldEvents(self, events)
         self.state = StateTransfer(name, address, self._outbox, self._answers, self._attachment, self._events)
         """Saves the back end's session."""
 
@@ -177,15 +177,20 @@ class BackendLink:
         operands: Sequence[pb.MemoryBlock],
         size: int,
         traceparent: str = "",
+        *,
+        at_once: bool = False,
     ) -> bool:
-        """Send a posted trap of so many bytes; False when the route's credit does not allow it."""
+        """Send a posted trap of so many bytes; False when the route's credit does not allow it.
+
+        at_once: without waiting for more of its kind.
+        """
         if not self._outbox.take_credit(route, size):
             return False
         trap = pb.Trap(
             vcpu=vcpu, sequence=self._ledger.next(vcpu), route=route, arguments=arguments, operands=operands,
             traceparent=traceparent, skipped=self._ledger.skipped(vcpu),
         )  # fmt: skip
-        self._outbox.post(trap, size)
+        self._outbox.post(trap, size, at_once=at_once)
         return True
 
     def wait_for_credit(self, timeout: float) -> None:
@@ -229,7 +234,7 @@ class BackendLink:
                 self._answers.put(response)
             case "acknowledge":
                 self._outbox.acknowledge(response.acknowledge)
-            case "interrupt" | "dirty" | "action":
+            case "interrupt" | "dirty" | "action" | "crq_entries":
                 self._events.put(response)
             case "memory_read":
                 self._outbox.send_memory(self._memory.read(response.memory_read))

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Protocol
 
 from cpu_service.link.errors import BackendUnavailableError
 from cpu_service.link.offer import BackendOffer
 from cpu_service.link.outbox import PostedCounts
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.tce_file import TceWindow
 
 MAX_HELD = 4096
 """Events of a back end that wait for the end of a save."""
@@ -58,15 +60,27 @@ class LinkEvents(Protocol):
     def connection_changed(self, link: LinkStatus) -> None:
         """The connection went down or came back."""
 
-    def keys_changed(self, link: LinkStatus) -> None:
-        """Its routes have other keys. Raises BackendUnavailableError when one is another back end's."""
+    def offer_changed(self, link: LinkStatus, *, attached_anew: bool) -> None:
+        """Its routes have other keys, its devices other transports; attached_anew: with a new connection.
+
+        Raises BackendUnavailableError when one is another back end's.
+        """
+
+    def put_entries(self, link: LinkStatus, entries: pb.CrqEntries) -> None:
+        """A device has entries for its queue. Raises BackendUnavailableError when it may not."""
+
+    def open_queues(self, link: LinkStatus) -> Iterable[pb.OpenQueue]:
+        """Return the queues of its devices that the guest has registered."""
+
+    def window(self, link: LinkStatus, liobn: int) -> TceWindow | None:
+        """Return the DMA window of one of its devices."""
 
 
 class HeldEvents:
-    """Interrupts, dirty ranges and actions of one back end on their way to the machine. Safe for threads."""
+    """Interrupts, queue entries, dirty ranges and actions of one back end on their way to the machine. Safe for threads."""
 
-    def __init__(self, events: LinkEvents) -> None:
-        self._events = events
+    def __init__(self, link: LinkStatus, events: LinkEvents) -> None:
+        self._link, self._events = link, events
         self._lock = threading.Lock()
         self._held: list[pb.AttachResponse] | None = None
 
@@ -99,8 +113,16 @@ class HeldEvents:
     def _happen(self, response: pb.AttachResponse) -> None:
         match response.WhichOneof("message"):
             case "interrupt":
+                self._written(response.interrupt.dirty)
                 self._events.interrupt(response.interrupt.source)
+            case "crq_entries":
+                self._written(response.crq_entries.dirty)
+                self._events.put_entries(self._link, response.crq_entries)
             case "dirty":
                 self._events.memory_written(response.dirty.address, response.dirty.length)
             case "action":
                 self._events.action(response.action)
+
+    def _written(self, ranges: Iterable[pb.MemoryRange]) -> None:
+        for dirty in ranges:
+            self._events.memory_written(dirty.address, dirty.length)

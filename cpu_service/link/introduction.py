@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from splitvisor.declarations.state import parts
 from splitvisor.rpc import trap_pb2 as pb
@@ -16,10 +16,11 @@ class Introduction:
     Args:
         hello: the VM, without positions; its beginning counts with a state only: MOVED, or else RESTORED.
         state: what the back end's session starts with; None: as at power-on.
+        open_queues: returns the queues of the back end's devices that the guest has registered.
     """
 
-    def __init__(self, hello: pb.Hello, state: bytes | None) -> None:
-        self._hello = hello
+    def __init__(self, hello: pb.Hello, state: bytes | None, open_queues: Callable[[], Iterable[pb.OpenQueue]]) -> None:
+        self._hello, self._open_queues = hello, open_queues
         self._restore = state
         """Sent until the back end has it."""
         self.stands_still = state is not None
@@ -34,6 +35,7 @@ class Introduction:
         hello.ClearField("devices")
         hello.devices.extend(devices)
         hello.positions.extend(positions)
+        hello.open_queues.extend(self._open_queues())
         hello.beginning = self._beginning()
         hello.features.extend(hello_features(hello.beginning))
         requests = [pb.AttachRequest(hello=hello)]

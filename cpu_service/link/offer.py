@@ -18,10 +18,11 @@ class BackendOffer:
 
     Args:
         devices: those that the configuration places at the back end.
-        keys_changed: told when routes have other keys; raises BackendUnavailableError when one is not the back end's to take.
+        changed: told when routes have other keys or devices other transports, and whether with a new connection; raises
+            BackendUnavailableError when one is not the back end's to take.
     """
 
-    def __init__(self, devices: Iterable[pb.DeviceSpec], keys_changed: Callable[[], None]) -> None:
+    def __init__(self, devices: Iterable[pb.DeviceSpec], changed: Callable[[bool], None]) -> None:
         self.backend = ""
         """The name that the back end gives itself."""
         self.ram_mapped = False
@@ -36,7 +37,9 @@ class BackendOffer:
         """What the back end has for the configured devices."""
         self.mirrors: dict[str, bytearray] = {}
         """Copies of the back end's arrays, by the name of the call that reads them."""
-        self._keys_changed = keys_changed
+        self.transports: Sequence[pb.Transport] = ()
+        """What is kept for the back end's devices."""
+        self._changed = changed
         self._calls: Sequence[pb.Route] | None = None
         """Routes as far as they must not change; None before the first offer."""
 
@@ -51,7 +54,7 @@ class BackendOffer:
             raise BackendUnavailableError("it came back with other routes", "restart the machine to use them")
         if any(len(mirror.contents) > MIRROR_BYTES for mirror in offer.mirrors):
             raise BackendUnavailableError(f"it offered a mirror of more than {MIRROR_BYTES} bytes")
-        self._take_routes(tuple(offer.routes))
+        self._take(tuple(offer.routes), tuple(offer.transports), attached_anew=True)
         self._calls = calls
         self.credit_bytes = tuple(route.posted.credit_bytes for route in offer.routes)
         self.mirrors = {mirror.name: bytearray(mirror.contents) for mirror in offer.mirrors}
@@ -59,16 +62,16 @@ class BackendOffer:
 
     def take_inventory(self, inventory: pb.Inventory) -> None:
         """Take what the back end has now. Raises BackendUnavailableError for keys that it may not have; nothing changes then."""
-        if inventory.keys:
-            self._take_routes(_with_keys(self.routes, inventory.keys))
+        self._take(_with_keys(self.routes, inventory.keys), tuple(inventory.transports), attached_anew=False)
         self.nodes, self.devices = tuple(inventory.nodes), tuple(inventory.devices)
 
-    def _take_routes(self, routes: Sequence[pb.Route]) -> None:
-        before, self.routes = self.routes, routes
+    def _take(self, routes: Sequence[pb.Route], transports: Sequence[pb.Transport], *, attached_anew: bool) -> None:
+        before = self.routes, self.transports
+        self.routes, self.transports = routes, transports
         try:
-            self._keys_changed()
+            self._changed(attached_anew)
         except BackendUnavailableError:
-            self.routes = before
+            self.routes, self.transports = before
             raise
 
     def mirror_write(self, write: pb.MirrorWrite) -> bool:

@@ -80,14 +80,18 @@ class Outbox:
             self.posted.stalls += 1
             return False
 
-    def post(self, trap: pb.Trap, size: int) -> None:
-        """Send a posted trap, which has taken so much credit, before long: the link's thread does it, not the vCPU's."""
+    def post(self, trap: pb.Trap, size: int, *, at_once: bool) -> None:
+        """Send a posted trap, which has taken so much credit; if not at once, the link's thread does it before long."""
         with self._lock:
             self.posted.traps += 1
             self.posted.bytes += size
             self._ledger.posted(trap, size)
             self._batch.append(trap)
-            if len(self._batch) >= BATCH_CALLS:
+            if at_once:
+                self._queue_batch()
+                if self.connection is not None:
+                    self.connection.flush()
+            elif len(self._batch) >= BATCH_CALLS:
                 self._queue_batch()
                 if self.connection is not None:
                     self.connection.wake()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import mmap
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,8 @@ from cpu_service.machine.placement import placed_at, vio_slots
 from cpu_service.observe.trap_trace import TrapTrace
 from cpu_service.routing.registry import Registry, RegistryError
 from cpu_service.routing.router import TrapRouter
+from cpu_service.transports.calls import TransportCalls
+from cpu_service.transports.transports import Transports
 from cpu_service.vcpus.scheduler import VcpuScheduler
 from cpu_service.vcpus.timebase import Timebase
 from splitvisor.errors.problem import ProblemError
@@ -38,6 +40,7 @@ from splitvisor.rpc import machine_pb2 as mpb
 from splitvisor.rpc import state_pb2 as spb
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap.ram_file import RAM_SUFFIX, RamFile
+from splitvisor.trap.tce_file import FILE_BYTES, TCE_SUFFIX, TceTables, TceWindow
 
 if TYPE_CHECKING:
     from cpu_service.observe.recorder import Recorder
@@ -74,6 +77,7 @@ class BoardOrigin:
     rtas_tokens: Mapping[str, int] = field(default_factory=dict)
     backends: Mapping[str, spb.SavedBackend] = field(default_factory=dict)
     """By the name in the configuration."""
+    transports: Sequence[spb.SavedTransport] = ()
 
 
 class Board:
@@ -103,8 +107,11 @@ class Board:
         self.ram_file = _create_ram(self._ram_path, size)
         # A path that is no text cannot be told to back ends.
         private = config.private_memory or bool(config.record_file) or not is_text(str(self._ram_path))
+        self._tce_path = self._ram_path.with_suffix(TCE_SUFFIX)
+        self.tce_file = _create_ram(self._tce_path, FILE_BYTES)
         if private:
             self._ram_path.unlink()
+            self._tce_path.unlink()
         self.ram = GuestRam(self.ram_file.map)
         shift = table_shift(size)
         self.table = _create_table(1 << shift)
@@ -115,7 +122,7 @@ class Board:
         self.ram.on_write = self.engine.invalidate_code
         self.timebase = Timebase(self.engine)
         self.scheduler = VcpuScheduler(self.engine, self.timebase, config.vcpus)
-        self.scheduler.on_attention = self._invalidate_written
+        self.scheduler.on_attention = self._attend
         self.hash_table = HashPageTable(self.table, shift, self.ram, self.engine.flush_tlb)
         self.engine.answer_page_table_calls(native=True)
         self.hash_table_shift = shift
@@ -139,26 +146,38 @@ class Board:
             self.registry.add_local(part.calls())
         self._written: list[tuple[int, int]] = []
         self._written_lock = threading.Lock()
+        self._queues_wait = False
+        """Queue entries may have room now."""
+        self.transports = Transports(
+            self.ram, TceTables(self.tce_file.map), self.memory_written, self._pulse, self._look_at_queues, origin.transports
+        )
+        self._transport_calls = TransportCalls(self.transports, self.ram)
+        self.registry.add_local(self._transport_calls.calls())
         hello = pb.Hello(
             vm=config.name,
             incarnation=incarnation,
             vcpus=config.vcpus,
             ram_bytes=size,
             ram_path="" if private else str(self._ram_path),
+            tce_path="" if private else str(self._tce_path),
             beginning=pb.BEGINNING_MOVED if origin.moved else pb.BEGINNING_RESTORED,  # With a saved state; else the link says.
         )
         self.recorder = _recorder(config)
         """None: this machine is not recorded."""
         self.incarnation = incarnation
         """Higher than the machine's once it was taken back from another cpu_service."""
-        taps = [None if self.recorder is None else self.recorder.tap(index) for index in range(len(config.backends))]
-        slots = vio_slots(config.backends)
-        self.links = [
-            self._link(backend, hello, slots[backend.name], origin.backends.get(backend.name), tap)
-            for backend, tap in zip(config.backends, taps, strict=True)
-        ]
+        self.links = self._links(hello, origin)
         tree_owners = {name for name, saved in origin.backends.items() if saved.backend == TREE_OWNER}
         self._restored_first = [link for link in self.links if link.name in tree_owners]
+
+    def _links(self, hello: pb.Hello, origin: BoardOrigin) -> list[BackendLink]:
+        backends, recorder = self.config.backends, self.recorder
+        taps = [None if recorder is None else recorder.tap(index) for index in range(len(backends))]
+        slots = vio_slots(backends)
+        return [
+            self._link(backend, hello, slots[backend.name], origin.backends.get(backend.name), tap)
+            for backend, tap in zip(backends, taps, strict=True)
+        ]
 
     def _link(
         self,
@@ -188,6 +207,7 @@ class Board:
         for link in self.links:
             self.registry.add_offer(link)
         self.router = TrapRouter(self.registry, self.scheduler, self.ram, self, self.engine.native_calls)
+        self._transport_calls.forward = self.router.forward
         self.engine.on_hypercall = self.router.dispatch
         self.trace = TrapTrace(self.engine, self.registry, self.scheduler, self.ram)
 
@@ -196,6 +216,7 @@ class Board:
         self.ram.clear()
         self.hash_table.clear()
         self.xics.reset()
+        self.transports.reset()
 
     def close(self, reason: str) -> None:
         """Detach the back ends and remove the file of guest RAM."""
@@ -203,14 +224,19 @@ class Board:
             link.close(reason)
         if self.recorder is not None:
             self.recorder.close(reason, () if self.router is None else self.router.call_counts())
-        with suppress(FileNotFoundError):
-            self._ram_path.unlink()
+        for path in (self._ram_path, self._tce_path):
+            path.unlink(missing_ok=True)
         self.ram_file.close_file()
+        self.tce_file.close_file()
 
     # What links and replies report.
 
     def interrupt(self, source: int) -> None:
-        """Pulse an interrupt source; from any thread."""
+        """Pulse an interrupt source, unless the guest has turned its device's signal off; from any thread."""
+        if self.transports.interrupts(source):
+            self._pulse(source)
+
+    def _pulse(self, source: int) -> None:
         if not self.xics.pulse(source):
             log.warning("a back end pulsed an interrupt source that does not exist", source=hex(source))
 
@@ -220,14 +246,28 @@ class Board:
 
     def connection_changed(self, link: LinkStatus) -> None:
         """A back end went away or came back."""
+        self.transports.connection_changed(link)
         self._events.connection_changed(link)
 
-    def keys_changed(self, link: LinkStatus) -> None:
+    def offer_changed(self, link: LinkStatus, *, attached_anew: bool) -> None:
         """A back end owns other devices. Raises BackendUnavailableError when it claims another's; from any thread."""
         try:
             self.registry.take_keys(link)
         except RegistryError as error:
             raise BackendUnavailableError(str(error)) from error
+        self.transports.take(link, attached_anew=attached_anew)
+
+    def put_entries(self, link: LinkStatus, entries: pb.CrqEntries) -> None:
+        """A device has entries for its queue. Raises BackendUnavailableError; from any thread."""
+        self.transports.put(link, entries)
+
+    def open_queues(self, link: LinkStatus) -> Sequence[pb.OpenQueue]:
+        """Return the queues of a back end's devices that the guest has registered; from any thread."""
+        return self.transports.open_queues(link)
+
+    def window(self, link: LinkStatus, liobn: int) -> TceWindow | None:
+        """Return the DMA window of one of a back end's devices; from any thread."""
+        return self.transports.window(link, liobn)
 
     def memory_written(self, address: int, length: int) -> None:
         """A back end wrote RAM: forget code translated from there; from any thread."""
@@ -240,11 +280,19 @@ class Board:
             self._written.append((address, length))
         self.scheduler.raise_attention()
 
-    def _invalidate_written(self) -> None:
+    def _look_at_queues(self) -> None:
+        self._queues_wait = True
+        self.scheduler.raise_attention()
+
+    def _attend(self) -> None:
+        """Do what other threads have left for the vCPU's."""
         with self._written_lock:
             written, self._written = self._written, []
         for address, length in written:
             self.engine.invalidate_code(address, length)
+        if self._queues_wait:
+            self._queues_wait = False
+            self.transports.put_held()
 
 
 def _create_ram(path: Path, size: int) -> RamFile:

@@ -322,10 +322,14 @@ class Machine:
         """Bring everything to its power-on state, with the guest in RAM."""
         assert self.board is not None
         self.resets += 1
+        with_transports = [link for link in self.board.links if link.offer.transports]
+        for link in with_transports:  # Their devices write memory by themselves, and must not any more when the guest is in it.
+            link.reset(self.resets, RESET_TIMEOUT_S)
         self.board.power_on()
         plan = load_guest(self.config, self.board)
         for link in self.board.links:
-            link.reset(self.resets, RESET_TIMEOUT_S)
+            if link not in with_transports:
+                link.reset(self.resets, RESET_TIMEOUT_S)
         self.board.scheduler.reset(plan.nip, plan.gpr, plan.msr)
         return plan
 

@@ -41,6 +41,8 @@ class RegisteredRtas:
     token: int
     name: str
     owner: LocalRtas | RemoteCall | SharedCall
+    first: LocalRtas | None = None
+    """Is asked before the owner."""
 
 
 class Registry:
@@ -96,6 +98,9 @@ class Registry:
             known = self.remote.get(route.token)
             if known is None:
                 self._check_free(route.token, route.name, call.owner)
+        first = known if isinstance(known, LocalRtas) and known.shared else None
+        if first is not None:
+            known = None
         if isinstance(known, SharedCall) and selector is not None and all(call.link is not each.link for each in known.calls):
             _join(known, call, selector, what)
             return known
@@ -105,7 +110,7 @@ class Registry:
         if selector is not None:
             owner = SharedCall(call, selector)
         if call.is_rtas:
-            self._add_rtas(route.name, owner)
+            self._add_rtas(route.name, owner, first)
         else:
             self.remote[route.token] = owner
         return owner if isinstance(owner, SharedCall) else None
@@ -139,22 +144,22 @@ class Registry:
 
     def hypercalls(self) -> Sequence[int]:
         """Every owned hypercall token, ascending."""
-        return sorted([*self.local, *self.remote])
+        return sorted({*self.local, *self.remote})
 
-    def _add_rtas(self, name: str, owner: LocalRtas | RemoteCall | SharedCall) -> None:
-        token = self._known_tokens.get(name, TOKENS.get(name))
+    def _add_rtas(self, name: str, owner: LocalRtas | RemoteCall | SharedCall, first: LocalRtas | None = None) -> None:
+        token = self._rtas_tokens.get(name, self._known_tokens.get(name, TOKENS.get(name)))
         if token is None:
             token = self._next_free_token
             self._next_free_token += 1
         self._rtas_tokens[name] = token
-        self.rtas[token] = RegisteredRtas(token, name, owner)
+        self.rtas[token] = RegisteredRtas(token, name, owner, first)
 
     def _check_free(self, token: int, name: str, claimant: str) -> None:
         what = f"hypercall {name} ({token:#x})"
         if token == Hcall.H_RTAS:
             raise RegistryError(f"{what} is claimed by the RTAS dispatcher and by {claimant}")
         owner = self.local.get(token) or self.remote.get(token)
-        if owner is not None:
+        if owner is not None and not (isinstance(owner, LocalHypercall) and owner.shared):
             raise _claimed(what, owner, claimant)
 
 
@@ -225,7 +230,8 @@ def _check_route(route: pb.Route, backend: str) -> None:
         raise RegistryError(f"{where}: it has keys, but no selector that says where they stand")
     _check_keys(route, backend)
     if route.HasField("posted"):
-        used = max(route.posted.key_argument, route.posted.size_argument)
+        sized = 0 if route.posted.call_bytes else route.posted.size_argument
+        used = max(route.posted.key_argument, sized)
         if route.kind != pb.CALL_KIND_HYPERCALL or used >= route.arguments:
             raise RegistryError(f"{where}: a posted call is a hypercall whose key and size are among its arguments")
 

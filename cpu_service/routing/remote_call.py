@@ -36,6 +36,8 @@ class Posting(NamedTuple):
     key_argument: int
     size_argument: int
     max_size: int
+    call_bytes: int
+    at_once: bool
 
 
 class RemoteCall:
@@ -59,7 +61,10 @@ class RemoteCall:
         """r3, or the RTAS status, when the back end stays away."""
         self.posting: Posting | None = None
         if route.HasField("posted"):
-            self.posting = Posting(route.posted.key_argument, route.posted.size_argument, route.posted.max_size)
+            policy = route.posted
+            self.posting = Posting(policy.key_argument, policy.size_argument, policy.max_size, policy.call_bytes, policy.at_once)
+        self.waits_for_credit = route.posted.without_credit == pb.WITHOUT_CREDIT_WAIT
+        """Whether a call without credit is made the synchronous way."""
         self._operands = tuple(_decoded(spec) for spec in route.operands)
         self.posted_keys: frozenset[int] = frozenset()
         """Keys whose calls may be posted now."""
@@ -80,7 +85,7 @@ class RemoteCall:
         return (
             posting is not None
             and arguments[posting.key_argument] in self.posted_keys
-            and arguments[posting.size_argument] <= posting.max_size
+            and (posting.call_bytes != 0 or arguments[posting.size_argument] <= posting.max_size)
         )
 
     def operands(self, ram: GuestRam, arguments: Sequence[int]) -> Sequence[pb.MemoryBlock]:

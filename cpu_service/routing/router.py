@@ -16,11 +16,12 @@ import structlog
 
 from cpu_service.engine.engine import MSR_PR
 from cpu_service.engine.ram import GuestRam
-from cpu_service.hypercalls.declarations import LocalRtas
+from cpu_service.hypercalls.declarations import ANOTHERS, ANOTHERS_RTAS, HypercallHandler, LocalRtas
 from cpu_service.link.backend_link import BackendLink
 from cpu_service.routing.registry import LOCAL, RegisteredRtas, Registry
 from cpu_service.routing.remote_call import RemoteCall, SharedCall
 from cpu_service.vcpus.scheduler import VcpuScheduler
+from cpu_service.vcpus.vcpu import Vcpu
 from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.observe.call_times import CallTimes, ResultClass, hypercall_class, rtas_class
 from splitvisor.papr.codes import H, RtasStatus
@@ -100,7 +101,9 @@ class TrapRouter:
     ) -> None:
         self._registry, self._scheduler, self._ram, self._events = registry, scheduler, ram, events
         self._native_calls = native_calls
-        self._local = {token: call.handler for token, call in registry.local.items()}
+        self._local = {
+            token: self._shared(token, call.handler) if call.shared else call.handler for token, call in registry.local.items()
+        }
         self.counts: Counter[int] = Counter()
         """Hypercalls that came here so far by token."""
         self.rtas_counts: Counter[int] = Counter()
@@ -139,6 +142,15 @@ class TrapRouter:
 
         return dispatch
 
+    def _shared(self, token: int, handler: HypercallHandler) -> HypercallHandler:
+        """A local call that others may own, too: whose it is its handler says."""
+
+        def ask(vcpu: Vcpu) -> int:
+            result = handler(vcpu)
+            return self.forward(token) if result == ANOTHERS else result
+
+        return ask
+
     def recent(self) -> Sequence[RecentTrap]:
         """The last calls, the newest last."""
         return [RecentTrap(*trap) for trap in self._recent]
@@ -155,6 +167,14 @@ class TrapRouter:
                 log.info("guest made a hypercall that nobody owns", vcpu=self._scheduler.current.index, call=hcall_name(token))
             return H.FUNCTION
         self.counts[token] += 1
+        return self._carry(call)
+
+    def forward(self, token: int) -> int:
+        """Carry a shared hypercall of the loaded vCPU to the back end that owns it. Returns r3."""
+        call = self._registry.remote.get(token)
+        return H.PARAMETER if call is None else self._carry(call)
+
+    def _carry(self, call: RemoteCall | SharedCall) -> int:
         gpr = self._scheduler.current.gpr
         result, outputs = self._remote(call, gpr[4 : 4 + call.arguments])
         for number, value in enumerate(outputs[:9]):
@@ -181,20 +201,27 @@ class TrapRouter:
         if call.link in self._waiting_for:  # It waits for us: neither would ever answer.
             return H.RESOURCE, ()
         if call.is_posted(arguments):
-            return self._post(call, arguments), ()
+            result = self._post(call, arguments)
+            if result != H.BUSY or not call.waits_for_credit:
+                return result, ()
+            if not call.link.attached:
+                return call.unavailable, ()
         reply = self._ask(call, arguments, 0)
         return (call.unavailable, ()) if reply is None else (reply.result, reply.outputs)
 
     def _post(self, call: RemoteCall, arguments: Sequence[int]) -> int:
         """Make a posted call. Returns r3: H_BUSY while its owner gives no credit."""
         assert call.posting is not None
-        size = arguments[call.posting.size_argument]
+        posting = call.posting
+        size = posting.call_bytes or arguments[posting.size_argument]
         operands = call.operands(self._ram, arguments)
         vcpu = self._scheduler.current.index
         if self.spans is None:
-            return H.SUCCESS if call.link.post(call.index, vcpu, arguments, operands, size) else H.BUSY
+            posted = call.link.post(call.index, vcpu, arguments, operands, size, at_once=posting.at_once)
+            return H.SUCCESS if posted else H.BUSY
         span = self.spans.begin(call.name, call.owner, vcpu, posted=True)
-        result = H.SUCCESS if call.link.post(call.index, vcpu, arguments, operands, size, span.traceparent) else H.BUSY
+        posted = call.link.post(call.index, vcpu, arguments, operands, size, span.traceparent, at_once=posting.at_once)
+        result = H.SUCCESS if posted else H.BUSY
         span.end(hypercall_class(result))
         return result
 
@@ -284,10 +311,13 @@ class TrapRouter:
         """The return words; empty: the caller's are left alone; None: there is no such call."""
         self.rtas_counts[known.token] += 1
         owner = known.owner
+        if known.first is not None:
+            answered = self._local_rtas(known.first, arguments, nret)
+            if answered is not ANOTHERS_RTAS:
+                return answered
         if isinstance(owner, LocalRtas):
-            if len(arguments) != owner.arguments or nret < owner.returns:
-                return (RtasStatus.PARAMETER_ERROR,)
-            return owner.handler(self._scheduler.current, arguments, nret)
+            answered = self._local_rtas(owner, arguments, nret)
+            return (RtasStatus.PARAMETER_ERROR,) if answered is ANOTHERS_RTAS else answered
         if isinstance(owner, RemoteCall):
             return self._owned_rtas(owner, arguments, nret)
         returns: Sequence[int] | None = (owner.no_owner,)
@@ -299,6 +329,12 @@ class TrapRouter:
                 break
         owner.without_owner += not owners
         return returns
+
+    def _local_rtas(self, call: LocalRtas, arguments: Sequence[int], nret: int) -> Sequence[int]:
+        """The return words of a call of our own."""
+        if len(arguments) != call.arguments or nret < call.returns:
+            return (RtasStatus.PARAMETER_ERROR,)
+        return call.handler(self._scheduler.current, arguments, nret)
 
     def _owned_rtas(self, owner: RemoteCall, arguments: Sequence[int], nret: int) -> Sequence[int] | None:
         if owner.name in owner.link.offer.mirrors and self._mirrored(owner, arguments, nret):
@@ -338,6 +374,9 @@ class TrapRouter:
                     yield CallCount(name, call.owner, call.made, self.times.seconds(name, call.owner))
             if owner.without_owner:
                 yield CallCount(name, NOBODY, owner.without_owner, 0.0)
+            here = count - owner.without_owner - sum(call.made for call in owner.calls)
+            if here > 0:
+                yield CallCount(name, LOCAL, here, 0.0)
         elif isinstance(owner, RemoteCall):
             yield CallCount(name, owner.owner, count, self.times.seconds(name, owner.owner))
         else:

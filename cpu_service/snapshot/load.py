@@ -91,6 +91,7 @@ class SnapshotLoader:
             moved=self._moved,
             rtas_tokens={call.name: call.token for call in self.machine.rtas_calls},
             backends=self._backends,
+            transports=tuple(self.machine.transports),
         )
 
     def fill(self, board: Board) -> None:
@@ -109,6 +110,7 @@ class SnapshotLoader:
         with ExitStack() as stack:
             unpackers = {
                 Kind.RAM: stack.enter_context(Unpacker("RAM", board.ram.size, board.ram_file.store)),
+                Kind.TCES: stack.enter_context(Unpacker("DMA windows", board.tce_file.size, board.tce_file.store)),
                 Kind.HASH_TABLE: stack.enter_context(Unpacker("the page table", len(board.table), store_in_table)),
             }
             for kind, payload in self._rest():

@@ -54,6 +54,7 @@ class Capture:
             resets=resets,
             rtas_calls=[dt.RtasToken(name=call.name, token=call.token) for call in board.registry.rtas_calls()],
             hypercalls=board.registry.hypercalls(),
+            transports=board.transports.save(),
         )
         self._interrupts = board.xics.save()
         self._vcpus = save_vcpus(board)
@@ -74,6 +75,8 @@ class Capture:
             yield writer.section(Kind.RAM, pages)
         for pages in packed(board.table, [(0, len(board.table))], lambda _size: None):
             yield writer.section(Kind.HASH_TABLE, pages)
+        for pages in packed(board.tce_file.map, board.tce_file.used(), lambda _size: None):
+            yield writer.section(Kind.TCES, pages)
         yield writer.end()
 
     def _count(self, size: int) -> None:

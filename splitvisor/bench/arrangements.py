@@ -44,8 +44,18 @@ class _Events:
     def connection_changed(self, link: LinkStatus) -> None:
         """The first call that fails says so."""
 
-    def keys_changed(self, link: LinkStatus) -> None:
+    def offer_changed(self, link: LinkStatus, *, attached_anew: bool) -> None:
         """An echo owns its calls whatever their arguments."""
+
+    def put_entries(self, link: LinkStatus, entries: pb.CrqEntries) -> None:
+        """An echo has no queue."""
+
+    def open_queues(self, link: LinkStatus) -> tuple[pb.OpenQueue, ...]:
+        """As above."""
+        return ()
+
+    def window(self, link: LinkStatus, liobn: int) -> None:
+        """An echo has no DMA window."""
 
 
 def measure_arrangements(count: int) -> dict[str, Latency]:

@@ -40,10 +40,18 @@ class Posted:
 
     credit_bytes: int
     key_argument: int
-    size_argument: int
-    max_size: int
     key_values: Callable[[Any], Sequence[int]]
     """A function of the session that returns the existing values of key_argument (unit addresses)."""
+    size_argument: int = 0
+    """Index of the argument with the call's size in bytes, as credit counts it."""
+    max_size: int = 0
+    """Calls with a larger size are not posted."""
+    call_bytes: int = 0
+    """Not 0: every call counts so many bytes, and there is no size_argument."""
+    at_once: bool = False
+    """Sent without waiting for more of its kind: for doorbells."""
+    waits_for_credit: bool = False
+    """A call without credit is not posted, instead of H_BUSY: for callers that take H_BUSY for an error."""
 
 
 Keys = Sequence["int | range"]

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from splitvisor.declarations.calls import Hypercall, RtasCall
+from splitvisor.declarations.dma import DmaWindow
 from splitvisor.declarations.guest_memory import GuestMemory
 from splitvisor.declarations.state import StateError
 from splitvisor.rpc import trap_pb2 as pb
@@ -23,6 +25,8 @@ class Vm(ABC):
     slots: range
     """Slots of the VIO bus that this back end may fill; empty: none."""
     memory: GuestMemory
+    open_queues: Mapping[int, int] = MappingProxyType({})
+    """By unit address of the devices whose queue is registered: how many entries had come, all as of the last attach."""
     moved: bool = False
     """Whether Session.restore() gets the current state from another cpu_service, not an older state from a file."""
 
@@ -35,8 +39,24 @@ class Vm(ABC):
         """Change the machine's state, at any time."""
 
     @abstractmethod
+    def dma_window(self, unit_address: int) -> DmaWindow:
+        """Return the DMA window of a device that has one in Session.transports()."""
+
+    @abstractmethod
+    def put_entries(self, unit_address: int, position: int, entries: bytes) -> None:
+        """Put entries of 16 bytes into a device's command/response queue, at any time; see Session.transports().
+
+        While cpu_service is away this has no effect: Session.attached() is the time to say again what is missing.
+
+        Args:
+            unit_address: of the device.
+            position: the number of entries before these since the guest registered the queue.
+            entries: one or more.
+        """
+
+    @abstractmethod
     def inventory_changed(self) -> None:
-        """Report a change of Session.nodes(), Session.inventory() or keys.
+        """Report a change of Session.nodes(), Session.inventory(), Session.transports() or keys.
 
         New nodes take effect at the next reset, new keys from the next call on, and the inventory in a restarted process.
         """
@@ -63,6 +83,10 @@ class Session:
         """Return the devices: Vm.devices for a session that replaces this one if the process ends."""
         return self.vm.devices
 
+    def transports(self) -> Sequence[pb.Transport]:
+        """Return what cpu_service keeps for this session's devices: DMA windows, queues, signals; see Vm.inventory_changed."""
+        return ()
+
     @property
     def uncommitted(self) -> bool:
         """Whether commit() is due before the calls handled so far are acknowledged or answered."""
@@ -74,8 +98,17 @@ class Session:
     async def reset(self) -> None:
         """Bring devices to their power-on state: at the machine's start and at each reset, before the guest runs."""
 
+    async def attaching(self) -> None:
+        """Called at each attach but one with restore(), before the offer is made; Vm.open_queues is known."""
+
     async def attached(self) -> None:
         """Called at each attach, including the first, after the offer was sent."""
+
+    async def drain(self) -> None:
+        """Finish what devices are doing by themselves; called before save(), while guest memory may still be written.
+
+        What is not finished after some seconds is a StateError: the machine is not saved then, and goes on.
+        """
 
     async def save(self) -> bytes:
         """Return the state with which a new session can replace this one: a message with a version.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cpu_service.hypercalls.declarations import LocalHypercall, LocalRtas
@@ -84,7 +84,16 @@ def hypercall_rows(local: Iterable[LocalHypercall | LocalRtas]) -> list[Row]:
             for call in calls
             if isinstance(call, Hypercall)
         ]
-    return sorted(rows, key=lambda row: row.token or 0)
+    return sorted(_once(rows), key=lambda row: row.token or 0)
+
+
+def _once(rows: Iterable[Row]) -> list[Row]:
+    """Make one row of a call that cpu_service takes for some devices, and passes on to back ends."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        known = found.get(row.name)
+        found[row.name] = row if known is None else replace(known, note=f"the device's back end is told; {row.note}".rstrip("; "))
+    return list(found.values())
 
 
 def rtas_rows(local: Iterable[LocalHypercall | LocalRtas]) -> list[Row]:
@@ -100,12 +109,15 @@ def rtas_rows(local: Iterable[LocalHypercall | LocalRtas]) -> list[Row]:
             for call in calls
             if isinstance(call, RtasCall)
         ]
-    return sorted(rows, key=lambda row: row.name)
+    return sorted(_once(rows), key=lambda row: row.name)
 
 
 def _note(call: Hypercall | RtasCall) -> str:
     posted = call.posted if isinstance(call, Hypercall) else None
-    credit = f"posted, {posted.credit_bytes >> 10} KiB credit" if posted is not None else ""
+    credit = ""
+    if posted is not None:
+        size = f"{posted.credit_bytes // posted.call_bytes:,} calls'" if posted.call_bytes else f"{posted.credit_bytes >> 10} KiB"
+        credit = f"posted, {size} credit"
     return "; ".join(filter(None, (credit, _owners(call), call.note)))
 
 

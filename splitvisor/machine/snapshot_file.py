@@ -50,6 +50,7 @@ class Kind(IntEnum):
     RAM = 5
     HASH_TABLE = 6
     END = 7
+    TCES = 8
 
 
 _LIMITS: Final = {
@@ -59,9 +60,13 @@ _LIMITS: Final = {
     Kind.BACKEND: MAX_STATE_BYTES + (1 << 20),
     Kind.RAM: 2 << 20,
     Kind.HASH_TABLE: 2 << 20,
+    Kind.TCES: 2 << 20,
     Kind.END: _DIGEST_BYTES,
 }
 """Bytes of a payload: what is read into memory on the word of a length."""
+_ORDER: Final = (
+    Kind.MACHINE, Kind.VCPUS, Kind.INTERRUPTS, Kind.BACKEND, Kind.RAM, Kind.HASH_TABLE, Kind.TCES, Kind.END,
+)  # fmt: skip
 _ONCE: Final = frozenset({Kind.MACHINE, Kind.VCPUS, Kind.INTERRUPTS})
 
 
@@ -102,7 +107,7 @@ def read_sections(source: Source) -> Iterator[tuple[Kind, bytes]]:
     if version != VERSION:
         raise SnapshotError(f"the snapshot has format version {version}, this Splitvisor knows version {VERSION}")
     digests = hashlib.sha256()
-    last, number = 0, 0
+    last, number = -1, 0
     while True:
         number += 1
         where = f"section {number}"
@@ -110,9 +115,10 @@ def read_sections(source: Source) -> Iterator[tuple[Kind, bytes]]:
         kind, length = _SECTION.unpack(head)
         if kind not in _LIMITS or length > _LIMITS[Kind(kind)]:
             raise SnapshotError(f"{where} of the snapshot is damaged: kind {kind}, {length} bytes")
-        if kind < last or (kind == last and kind in _ONCE) or (number <= len(_ONCE) and kind != number):
+        place = _ORDER.index(Kind(kind))
+        if place < last or (place == last and kind in _ONCE) or (number <= len(_ONCE) and kind != number):
             raise SnapshotError(f"{where} of the snapshot is {Kind(kind).name.lower()}, which does not belong there")
-        last = kind
+        last = place
         stated = _read(source, _DIGEST_BYTES, where)
         payload = _read(source, length, where)
         if _digest(head, payload) != stated:

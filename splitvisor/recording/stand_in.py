@@ -276,8 +276,8 @@ def _declaration(number: int, route: pb.Route, mirror: bytes | None) -> Hypercal
                         mirrored=mirrored, key=key)  # fmt: skip
     policy = route.posted
     posted = Posted(
-        policy.credit_bytes, policy.key_argument, policy.size_argument, policy.max_size,
-        key_values=lambda session: session.posted_keys(number),
+        policy.credit_bytes, policy.key_argument, lambda session: session.posted_keys(number), policy.size_argument,
+        policy.max_size, policy.call_bytes, policy.at_once, policy.without_credit == pb.WITHOUT_CREDIT_WAIT,
     )  # fmt: skip
     return Hypercall(
         route.token, handler, route.arguments, "", operands=operands, posted=posted if route.HasField("posted") else None,

@@ -24,7 +24,7 @@ VCPU_RUN_STATE_WAITING: VcpuRunState
 VCPU_RUN_STATE_STOPPED: VcpuRunState
 
 class SavedMachine(_message.Message):
-    __slots__ = ("version", "config", "incarnation", "layout", "time_ns", "resets", "rtas_calls", "hypercalls")
+    __slots__ = ("version", "config", "incarnation", "layout", "time_ns", "resets", "rtas_calls", "hypercalls", "transports")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class SavedMachine(_message.Message):
     RESETS_FIELD_NUMBER: _ClassVar[int]
     RTAS_CALLS_FIELD_NUMBER: _ClassVar[int]
     HYPERCALLS_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORTS_FIELD_NUMBER: _ClassVar[int]
     version: int
     config: _machine_pb2.MachineConfig
     incarnation: int
@@ -41,7 +42,34 @@ class SavedMachine(_message.Message):
     resets: int
     rtas_calls: _containers.RepeatedCompositeFieldContainer[_device_tree_pb2.RtasToken]
     hypercalls: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, version: _Optional[int] = ..., config: _Optional[_Union[_machine_pb2.MachineConfig, _Mapping]] = ..., incarnation: _Optional[int] = ..., layout: _Optional[str] = ..., time_ns: _Optional[int] = ..., resets: _Optional[int] = ..., rtas_calls: _Optional[_Iterable[_Union[_device_tree_pb2.RtasToken, _Mapping]]] = ..., hypercalls: _Optional[_Iterable[int]] = ...) -> None: ...
+    transports: _containers.RepeatedCompositeFieldContainer[SavedTransport]
+    def __init__(self, version: _Optional[int] = ..., config: _Optional[_Union[_machine_pb2.MachineConfig, _Mapping]] = ..., incarnation: _Optional[int] = ..., layout: _Optional[str] = ..., time_ns: _Optional[int] = ..., resets: _Optional[int] = ..., rtas_calls: _Optional[_Iterable[_Union[_device_tree_pb2.RtasToken, _Mapping]]] = ..., hypercalls: _Optional[_Iterable[int]] = ..., transports: _Optional[_Iterable[_Union[SavedTransport, _Mapping]]] = ...) -> None: ...
+
+class SavedTransport(_message.Message):
+    __slots__ = ("unit_address", "signal_mode", "queue")
+    UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_MODE_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    unit_address: int
+    signal_mode: int
+    queue: SavedQueue
+    def __init__(self, unit_address: _Optional[int] = ..., signal_mode: _Optional[int] = ..., queue: _Optional[_Union[SavedQueue, _Mapping]] = ...) -> None: ...
+
+class SavedQueue(_message.Message):
+    __slots__ = ("ioba", "bytes", "next", "held", "is_closed", "entries")
+    IOBA_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    IS_CLOSED_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    ioba: int
+    bytes: int
+    next: int
+    held: bytes
+    is_closed: bool
+    entries: int
+    def __init__(self, ioba: _Optional[int] = ..., bytes: _Optional[int] = ..., next: _Optional[int] = ..., held: _Optional[bytes] = ..., is_closed: _Optional[bool] = ..., entries: _Optional[int] = ...) -> None: ...
 
 class SavedVcpus(_message.Message):
     __slots__ = ("vcpus", "current", "timebase")
@@ -144,16 +172,26 @@ class VioState(_message.Message):
     def __init__(self, version: _Optional[int] = ..., devices: _Optional[_Iterable[_Union[VioDeviceState, _Mapping]]] = ..., connectors: _Optional[_Iterable[_Union[VioConnectorState, _Mapping]]] = ...) -> None: ...
 
 class VioDeviceState(_message.Message):
-    __slots__ = ("spec", "signal_state", "window", "state")
+    __slots__ = ("spec", "signal_state", "window", "state", "queue")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_STATE_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
     spec: _trap_pb2.DeviceSpec
     signal_state: int
     window: DmaWindowState
     state: bytes
-    def __init__(self, spec: _Optional[_Union[_trap_pb2.DeviceSpec, _Mapping]] = ..., signal_state: _Optional[int] = ..., window: _Optional[_Union[DmaWindowState, _Mapping]] = ..., state: _Optional[bytes] = ...) -> None: ...
+    queue: QueueState
+    def __init__(self, spec: _Optional[_Union[_trap_pb2.DeviceSpec, _Mapping]] = ..., signal_state: _Optional[int] = ..., window: _Optional[_Union[DmaWindowState, _Mapping]] = ..., state: _Optional[bytes] = ..., queue: _Optional[_Union[QueueState, _Mapping]] = ...) -> None: ...
+
+class QueueState(_message.Message):
+    __slots__ = ("is_open", "entries")
+    IS_OPEN_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    is_open: bool
+    entries: int
+    def __init__(self, is_open: _Optional[bool] = ..., entries: _Optional[int] = ...) -> None: ...
 
 class DmaWindowState(_message.Message):
     __slots__ = ("bypass", "leaves")

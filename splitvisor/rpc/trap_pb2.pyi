@@ -21,12 +21,19 @@ class Feature(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FEATURE_UNSPECIFIED: _ClassVar[Feature]
     FEATURE_SAVED_STATE: _ClassVar[Feature]
     FEATURE_SHARED_CALLS: _ClassVar[Feature]
+    FEATURE_TRANSPORTS: _ClassVar[Feature]
+    FEATURE_POSTED_DOORBELLS: _ClassVar[Feature]
 
 class CallKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CALL_KIND_UNSPECIFIED: _ClassVar[CallKind]
     CALL_KIND_HYPERCALL: _ClassVar[CallKind]
     CALL_KIND_RTAS: _ClassVar[CallKind]
+
+class WithoutCredit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WITHOUT_CREDIT_UNSPECIFIED: _ClassVar[WithoutCredit]
+    WITHOUT_CREDIT_WAIT: _ClassVar[WithoutCredit]
 
 class MachineActionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -42,9 +49,13 @@ BEGINNING_MOVED: Beginning
 FEATURE_UNSPECIFIED: Feature
 FEATURE_SAVED_STATE: Feature
 FEATURE_SHARED_CALLS: Feature
+FEATURE_TRANSPORTS: Feature
+FEATURE_POSTED_DOORBELLS: Feature
 CALL_KIND_UNSPECIFIED: CallKind
 CALL_KIND_HYPERCALL: CallKind
 CALL_KIND_RTAS: CallKind
+WITHOUT_CREDIT_UNSPECIFIED: WithoutCredit
+WITHOUT_CREDIT_WAIT: WithoutCredit
 MACHINE_ACTION_KIND_UNSPECIFIED: MachineActionKind
 MACHINE_ACTION_KIND_POWER_OFF: MachineActionKind
 MACHINE_ACTION_KIND_RESET: MachineActionKind
@@ -75,7 +86,7 @@ class AttachRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., trap: _Optional[_Union[Trap, _Mapping]] = ..., posted: _Optional[_Union[PostedBatch, _Mapping]] = ..., memory_result: _Optional[_Union[MemoryResult, _Mapping]] = ..., invoke_result: _Optional[_Union[InvokeResult, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., save_state: _Optional[_Union[SaveState, _Mapping]] = ..., restore_state: _Optional[_Union[RestoreState, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ...) -> None: ...
 
 class AttachResponse(_message.Message):
-    __slots__ = ("offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action", "inventory", "saved_state")
+    __slots__ = ("offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action", "inventory", "saved_state", "crq_entries")
     OFFER_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
     MEMORY_READ_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +99,7 @@ class AttachResponse(_message.Message):
     ACTION_FIELD_NUMBER: _ClassVar[int]
     INVENTORY_FIELD_NUMBER: _ClassVar[int]
     SAVED_STATE_FIELD_NUMBER: _ClassVar[int]
+    CRQ_ENTRIES_FIELD_NUMBER: _ClassVar[int]
     offer: Offer
     reply: Reply
     memory_read: MemoryRead
@@ -100,10 +112,11 @@ class AttachResponse(_message.Message):
     action: MachineAction
     inventory: Inventory
     saved_state: SavedState
-    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., saved_state: _Optional[_Union[SavedState, _Mapping]] = ...) -> None: ...
+    crq_entries: CrqEntries
+    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., saved_state: _Optional[_Union[SavedState, _Mapping]] = ..., crq_entries: _Optional[_Union[CrqEntries, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions", "beginning", "features", "slots")
+    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions", "beginning", "features", "slots", "tce_path", "open_queues")
     VM_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +127,8 @@ class Hello(_message.Message):
     BEGINNING_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
+    TCE_PATH_FIELD_NUMBER: _ClassVar[int]
+    OPEN_QUEUES_FIELD_NUMBER: _ClassVar[int]
     vm: str
     incarnation: int
     vcpus: int
@@ -124,7 +139,17 @@ class Hello(_message.Message):
     beginning: Beginning
     features: _containers.RepeatedScalarFieldContainer[Feature]
     slots: SlotRange
-    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., beginning: _Optional[_Union[Beginning, str]] = ..., features: _Optional[_Iterable[_Union[Feature, str]]] = ..., slots: _Optional[_Union[SlotRange, _Mapping]] = ...) -> None: ...
+    tce_path: str
+    open_queues: _containers.RepeatedCompositeFieldContainer[OpenQueue]
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., beginning: _Optional[_Union[Beginning, str]] = ..., features: _Optional[_Iterable[_Union[Feature, str]]] = ..., slots: _Optional[_Union[SlotRange, _Mapping]] = ..., tce_path: _Optional[str] = ..., open_queues: _Optional[_Iterable[_Union[OpenQueue, _Mapping]]] = ...) -> None: ...
+
+class OpenQueue(_message.Message):
+    __slots__ = ("unit_address", "entries")
+    UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    unit_address: int
+    entries: int
+    def __init__(self, unit_address: _Optional[int] = ..., entries: _Optional[int] = ...) -> None: ...
 
 class SlotRange(_message.Message):
     __slots__ = ("first", "count")
@@ -164,20 +189,50 @@ class VcpuPosition(_message.Message):
     def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("backend", "routes", "nodes", "ram_mapped", "mirrors", "features")
+    __slots__ = ("backend", "routes", "nodes", "ram_mapped", "mirrors", "features", "transports")
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     ROUTES_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     RAM_MAPPED_FIELD_NUMBER: _ClassVar[int]
     MIRRORS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORTS_FIELD_NUMBER: _ClassVar[int]
     backend: str
     routes: _containers.RepeatedCompositeFieldContainer[Route]
     nodes: _containers.RepeatedCompositeFieldContainer[TreeNode]
     ram_mapped: bool
     mirrors: _containers.RepeatedCompositeFieldContainer[Mirror]
     features: _containers.RepeatedScalarFieldContainer[Feature]
-    def __init__(self, backend: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., ram_mapped: _Optional[bool] = ..., mirrors: _Optional[_Iterable[_Union[Mirror, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[Feature, str]]] = ...) -> None: ...
+    transports: _containers.RepeatedCompositeFieldContainer[Transport]
+    def __init__(self, backend: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., ram_mapped: _Optional[bool] = ..., mirrors: _Optional[_Iterable[_Union[Mirror, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[Feature, str]]] = ..., transports: _Optional[_Iterable[_Union[Transport, _Mapping]]] = ...) -> None: ...
+
+class Transport(_message.Message):
+    __slots__ = ("unit_address", "interrupt_source", "signal_mask", "window_bytes", "has_queue", "queue_open")
+    UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPT_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_MASK_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HAS_QUEUE_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_OPEN_FIELD_NUMBER: _ClassVar[int]
+    unit_address: int
+    interrupt_source: int
+    signal_mask: int
+    window_bytes: int
+    has_queue: bool
+    queue_open: bool
+    def __init__(self, unit_address: _Optional[int] = ..., interrupt_source: _Optional[int] = ..., signal_mask: _Optional[int] = ..., window_bytes: _Optional[int] = ..., has_queue: _Optional[bool] = ..., queue_open: _Optional[bool] = ...) -> None: ...
+
+class CrqEntries(_message.Message):
+    __slots__ = ("unit_address", "entries", "dirty", "position")
+    UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    unit_address: int
+    entries: bytes
+    dirty: _containers.RepeatedCompositeFieldContainer[MemoryRange]
+    position: int
+    def __init__(self, unit_address: _Optional[int] = ..., entries: _Optional[bytes] = ..., dirty: _Optional[_Iterable[_Union[MemoryRange, _Mapping]]] = ..., position: _Optional[int] = ...) -> None: ...
 
 class Mirror(_message.Message):
     __slots__ = ("name", "contents")
@@ -252,18 +307,24 @@ class RouteKeys(_message.Message):
     def __init__(self, route: _Optional[int] = ..., keys: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., posted_keys: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PostedPolicy(_message.Message):
-    __slots__ = ("credit_bytes", "key_argument", "key_values", "size_argument", "max_size")
+    __slots__ = ("credit_bytes", "key_argument", "key_values", "size_argument", "max_size", "call_bytes", "at_once", "without_credit")
     CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     KEY_ARGUMENT_FIELD_NUMBER: _ClassVar[int]
     KEY_VALUES_FIELD_NUMBER: _ClassVar[int]
     SIZE_ARGUMENT_FIELD_NUMBER: _ClassVar[int]
     MAX_SIZE_FIELD_NUMBER: _ClassVar[int]
+    CALL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    AT_ONCE_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_CREDIT_FIELD_NUMBER: _ClassVar[int]
     credit_bytes: int
     key_argument: int
     key_values: _containers.RepeatedScalarFieldContainer[int]
     size_argument: int
     max_size: int
-    def __init__(self, credit_bytes: _Optional[int] = ..., key_argument: _Optional[int] = ..., key_values: _Optional[_Iterable[int]] = ..., size_argument: _Optional[int] = ..., max_size: _Optional[int] = ...) -> None: ...
+    call_bytes: int
+    at_once: bool
+    without_credit: WithoutCredit
+    def __init__(self, credit_bytes: _Optional[int] = ..., key_argument: _Optional[int] = ..., key_values: _Optional[_Iterable[int]] = ..., size_argument: _Optional[int] = ..., max_size: _Optional[int] = ..., call_bytes: _Optional[int] = ..., at_once: _Optional[bool] = ..., without_credit: _Optional[_Union[WithoutCredit, str]] = ...) -> None: ...
 
 class OperandSpec(_message.Message):
     __slots__ = ("argument", "word", "size", "string")
@@ -362,10 +423,12 @@ class Effect(_message.Message):
     def __init__(self, interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., mirror_write: _Optional[_Union[MirrorWrite, _Mapping]] = ...) -> None: ...
 
 class Interrupt(_message.Message):
-    __slots__ = ("source",)
+    __slots__ = ("source", "dirty")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_FIELD_NUMBER: _ClassVar[int]
     source: int
-    def __init__(self, source: _Optional[int] = ...) -> None: ...
+    dirty: _containers.RepeatedCompositeFieldContainer[MemoryRange]
+    def __init__(self, source: _Optional[int] = ..., dirty: _Optional[_Iterable[_Union[MemoryRange, _Mapping]]] = ...) -> None: ...
 
 class MachineAction(_message.Message):
     __slots__ = ("kind", "reason")
@@ -376,20 +439,28 @@ class MachineAction(_message.Message):
     def __init__(self, kind: _Optional[_Union[MachineActionKind, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class MemoryRead(_message.Message):
-    __slots__ = ("id", "range")
+    __slots__ = ("id", "range", "liobn", "more")
     ID_FIELD_NUMBER: _ClassVar[int]
     RANGE_FIELD_NUMBER: _ClassVar[int]
+    LIOBN_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     id: int
     range: MemoryRange
-    def __init__(self, id: _Optional[int] = ..., range: _Optional[_Union[MemoryRange, _Mapping]] = ...) -> None: ...
+    liobn: int
+    more: _containers.RepeatedCompositeFieldContainer[MemoryRange]
+    def __init__(self, id: _Optional[int] = ..., range: _Optional[_Union[MemoryRange, _Mapping]] = ..., liobn: _Optional[int] = ..., more: _Optional[_Iterable[_Union[MemoryRange, _Mapping]]] = ...) -> None: ...
 
 class MemoryWrite(_message.Message):
-    __slots__ = ("id", "block")
+    __slots__ = ("id", "block", "liobn", "more")
     ID_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
+    LIOBN_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     id: int
     block: MemoryBlock
-    def __init__(self, id: _Optional[int] = ..., block: _Optional[_Union[MemoryBlock, _Mapping]] = ...) -> None: ...
+    liobn: int
+    more: _containers.RepeatedCompositeFieldContainer[MemoryBlock]
+    def __init__(self, id: _Optional[int] = ..., block: _Optional[_Union[MemoryBlock, _Mapping]] = ..., liobn: _Optional[int] = ..., more: _Optional[_Iterable[_Union[MemoryBlock, _Mapping]]] = ...) -> None: ...
 
 class MemoryResult(_message.Message):
     __slots__ = ("id", "ok", "data")
@@ -478,14 +549,16 @@ class Resumed(_message.Message):
     def __init__(self) -> None: ...
 
 class Inventory(_message.Message):
-    __slots__ = ("nodes", "devices", "keys")
+    __slots__ = ("nodes", "devices", "keys", "transports")
     NODES_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORTS_FIELD_NUMBER: _ClassVar[int]
     nodes: _containers.RepeatedCompositeFieldContainer[TreeNode]
     devices: _containers.RepeatedCompositeFieldContainer[DeviceSpec]
     keys: _containers.RepeatedCompositeFieldContainer[RouteKeys]
-    def __init__(self, nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., keys: _Optional[_Iterable[_Union[RouteKeys, _Mapping]]] = ...) -> None: ...
+    transports: _containers.RepeatedCompositeFieldContainer[Transport]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., keys: _Optional[_Iterable[_Union[RouteKeys, _Mapping]]] = ..., transports: _Optional[_Iterable[_Union[Transport, _Mapping]]] = ...) -> None: ...
 
 class TreeNode(_message.Message):
     __slots__ = ("path", "properties")

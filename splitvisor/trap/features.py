@@ -36,6 +36,13 @@ def hello_features(beginning: pb.Beginning) -> Sequence[pb.Feature]:
     return () if beginning == pb.BEGINNING_RUNNING else (pb.FEATURE_SAVED_STATE,)
 
 
-def offer_features(routes: Iterable[pb.Route]) -> Sequence[pb.Feature]:
-    """What cpu_service must know for an offer with these routes."""
-    return (pb.FEATURE_SHARED_CALLS,) if any(route.HasField("selector") for route in routes) else ()
+def offer_features(routes: Sequence[pb.Route], transports: Sequence[pb.Transport]) -> Sequence[pb.Feature]:
+    """What cpu_service must know for an offer with these routes and transports."""
+    features: list[pb.Feature] = []
+    if any(route.HasField("selector") for route in routes):
+        features.append(pb.FEATURE_SHARED_CALLS)
+    if transports:
+        features.append(pb.FEATURE_TRANSPORTS)
+    if any(route.posted.call_bytes or route.posted.at_once or route.posted.without_credit for route in routes):
+        features.append(pb.FEATURE_POSTED_DOORBELLS)
+    return features

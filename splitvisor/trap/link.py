@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
+from splitvisor.declarations.dma import DmaWindow
 from splitvisor.declarations.session import Session, Vm
 from splitvisor.papr.vio import SLOTS
 from splitvisor.rpc import trap_pb2 as pb
@@ -16,6 +18,7 @@ from splitvisor.trap.acknowledgements import AcknowledgementSchedule, VmAcknowle
 from splitvisor.trap.bound_call import BoundCall
 from splitvisor.trap.connection import Connection
 from splitvisor.trap.dispatcher import TrapDispatcher
+from splitvisor.trap.dma import MappedDma, StreamDma
 from splitvisor.trap.features import STATE_FOLLOWS
 from splitvisor.trap.handler_times import HandlerObserver
 from splitvisor.trap.memory import BackendMemory, MappedMemory, StreamMemory
@@ -26,6 +29,7 @@ from splitvisor.trap.questions import Questions
 from splitvisor.trap.ram_file import RamFile
 from splitvisor.trap.request_queue import Outcome, RequestQueue
 from splitvisor.trap.session_state import saved_states
+from splitvisor.trap.tce_file import FILE_BYTES, TCE_SUFFIX, TceTables
 
 SessionFactory = Callable[[Vm], Session]
 
@@ -63,6 +67,7 @@ class VmLink(Vm):
         self._questions = Questions(self._ask)
         self._memory = self._map(hello)
         self.memory = self._memory
+        self._tces = self._map_tces(hello)
         self.session = factory(self)
         self._schedule = schedule
         self._progress = Progress()
@@ -81,16 +86,36 @@ class VmLink(Vm):
         if hello.ram_path:
             try:
                 ram = RamFile.open(Path(hello.ram_path), hello.ram_bytes)
-                return MappedMemory(ram, lambda dirty: self._outbox.send_event(pb.AttachResponse(dirty=dirty)))
+                outbox = self._outbox
+                return MappedMemory(ram, lambda dirty: outbox.send_event(pb.AttachResponse(dirty=dirty)), outbox.take_dirty)
             except OSError as error:
                 log.info("guest RAM is not mapped, using the stream", vm=hello.vm, reason=str(error))
         return StreamMemory(hello.ram_bytes, self._questions.memory)
+
+    def _map_tces(self, hello: pb.Hello) -> RamFile | None:
+        if hello.tce_path and isinstance(self._memory, MappedMemory):
+            try:
+                return RamFile.open(Path(hello.tce_path), FILE_BYTES, TCE_SUFFIX)
+            except OSError as error:
+                log.info("DMA windows are not mapped, using the stream", vm=hello.vm, reason=str(error))
+        return None
 
     # What sessions use; see Vm.
 
     def interrupt(self, source: int) -> None:
         """See Vm."""
         self._outbox.pulse(source)
+
+    def dma_window(self, unit_address: int) -> DmaWindow:
+        """See Vm."""
+        memory = self._memory
+        if self._tces is not None and isinstance(memory, MappedMemory):
+            return MappedDma(memory.map, TceTables(self._tces.map), unit_address, self._outbox.wrote, memory.may_write)
+        return StreamDma(unit_address, self._questions.dma, memory.may_write)
+
+    def put_entries(self, unit_address: int, position: int, entries: bytes) -> None:
+        """See Vm."""
+        self._outbox.put_entries(unit_address, position, entries)
 
     def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
         """See Vm."""
@@ -114,8 +139,11 @@ class VmLink(Vm):
         """The connection that there is; None while cpu_service is away."""
         return self._outbox.connection
 
-    def offer(self, backend: str) -> pb.Offer:
-        """Describe the routes and nodes of this VM."""
+    async def offer(self, backend: str, hello: pb.Hello) -> pb.Offer:
+        """Describe the routes and nodes of this VM to a connection that begins with hello."""
+        if hello.beginning not in STATE_FOLLOWS:  # Else the devices have the queues of the machine's state.
+            self.open_queues = {queue.unit_address: queue.entries for queue in hello.open_queues}
+            await self.session.attaching()
         return offer_message(backend, self.session, ram_mapped=isinstance(self._memory, MappedMemory))
 
     def attach(self, connection: Connection, hello: pb.Hello) -> None:
@@ -184,9 +212,8 @@ class VmLink(Vm):
 
     async def _save(self, number: int) -> pb.AttachResponse:
         """Send the session's state; from here on devices leave guest memory alone."""
-        self._memory.stand_still(True)
         saved = pb.SavedState()
-        async for saved in saved_states(number, self.session):
+        async for saved in saved_states(number, self.session, lambda: self._memory.stand_still(True)):
             if not saved.last and self._outbox.connection is not None:
                 await self._outbox.connection.write(pb.AttachResponse(saved_state=saved))
         return pb.AttachResponse(saved_state=saved)
@@ -213,3 +240,6 @@ class VmLink(Vm):
         await (self.session.replaced() if replaced else self.session.close())
         if isinstance(self._memory, MappedMemory):
             self._memory.close()
+        if self._tces is not None:
+            with suppress(BufferError):  # The last transfer of a device unmaps it.
+                self._tces.close()

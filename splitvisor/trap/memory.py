@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from splitvisor.declarations.guest_memory import GuestAddressError, GuestMemory
@@ -32,6 +34,11 @@ class BackendMemory(GuestMemory):
             self.frozen.set()
             self.frozen = None
 
+    async def may_write(self) -> None:
+        """Wait until the VM does not stand still."""
+        if self.frozen is not None:
+            await self.frozen.wait()
+
     def begin_call(self, operands: Sequence[pb.MemoryBlock]) -> None:
         """A call starts; operands are the memory that came with it."""
 
@@ -46,12 +53,18 @@ class MappedMemory(BackendMemory):
     Args:
         ram: the file.
         report_dirty: told of ranges that were written outside of a call.
+        written_by_dma: returns ranges that were written through DMA windows, and were not told to cpu_service yet.
     """
 
-    def __init__(self, ram: RamFile, report_dirty: Callable[[pb.MemoryRange], None]) -> None:
+    def __init__(
+        self,
+        ram: RamFile,
+        report_dirty: Callable[[pb.MemoryRange], None],
+        written_by_dma: Callable[[], Sequence[pb.MemoryRange]] = tuple,
+    ) -> None:
         self.size = ram.size
         self._ram = ram
-        self._report_dirty = report_dirty
+        self._report_dirty, self._written_by_dma = report_dirty, written_by_dma
         self._dirty: list[pb.MemoryRange] | None = None
 
     async def read(self, address: int, length: int) -> bytes:
@@ -79,11 +92,18 @@ class MappedMemory(BackendMemory):
         """See BackendMemory."""
         if self._dirty:
             reply.dirty.extend(self._dirty)
+        reply.dirty.extend(self._written_by_dma())
         self._dirty = None
 
+    @property
+    def map(self) -> mmap.mmap:
+        """All of RAM."""
+        return self._ram.map
+
     def close(self) -> None:
-        """Unmap."""
-        self._ram.close()
+        """Unmap, now or when the last transfer of a device is done with it."""
+        with suppress(BufferError):
+            self._ram.close()
 
 
 class MemoryRequester(Protocol):

@@ -14,19 +14,23 @@ from splitvisor.trap.features import offer_features
 def offer_message(backend: str, session: Session, *, ram_mapped: bool) -> pb.Offer:
     """The first message of a connection."""
     routes = [_route(call, session) for call in session.calls]
+    transports = session.transports()
     return pb.Offer(
         backend=backend,
         routes=routes,
         nodes=session.nodes(),
         ram_mapped=ram_mapped,
         mirrors=mirror_messages(session.calls, session),
-        features=offer_features(routes),
+        features=offer_features(routes, transports),
+        transports=transports,
     )
 
 
 def inventory_message(session: Session) -> pb.AttachResponse:
     """What the session has now."""
-    inventory = pb.Inventory(nodes=session.nodes(), devices=session.inventory(), keys=_route_keys(session))
+    inventory = pb.Inventory(
+        nodes=session.nodes(), devices=session.inventory(), keys=_route_keys(session), transports=session.transports()
+    )
     return pb.AttachResponse(inventory=inventory)
 
 
@@ -56,6 +60,9 @@ def _route(call: Hypercall | RtasCall, session: Session) -> pb.Route:
                 key_values=call.posted.key_values(session),
                 size_argument=call.posted.size_argument,
                 max_size=call.posted.max_size,
+                call_bytes=call.posted.call_bytes,
+                at_once=call.posted.at_once,
+                without_credit=pb.WITHOUT_CREDIT_WAIT if call.posted.waits_for_credit else pb.WITHOUT_CREDIT_UNSPECIFIED,
             )
         )
     return route

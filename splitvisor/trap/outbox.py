@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import deque
@@ -23,6 +24,8 @@ class Outbox:
         self.connection: Connection | None = None
         """None while cpu_service is away."""
         self._events: deque[pb.AttachResponse] = deque(maxlen=MAX_PENDING_EVENTS)
+        self._dirty: list[pb.MemoryRange] = []
+        """Memory that was written, to be told with what tells the guest of it."""
         self._pulses: dict[int, float] = {}
         """When each source was pulsed last; infinity: while cpu_service was away, so it does not know."""
 
@@ -38,13 +41,34 @@ class Outbox:
         else:
             self.connection.send(message)
 
+    def wrote(self, address: int, length: int) -> None:
+        """Tell of memory that a device wrote: with the next entry or pulse, and soon if there is none."""
+        if not self._dirty:
+            asyncio.get_running_loop().call_soon(self._send_dirty)
+        self._dirty.append(pb.MemoryRange(address=address, length=length))
+
+    def _send_dirty(self) -> None:
+        for dirty in self.take_dirty():
+            self.send_event(pb.AttachResponse(dirty=dirty))
+
+    def take_dirty(self) -> list[pb.MemoryRange]:
+        """Return what wrote() was told of and nobody was told since."""
+        dirty, self._dirty = self._dirty, []
+        return dirty
+
+    def put_entries(self, unit_address: int, position: int, entries: bytes) -> None:
+        """Put entries into a device's queue."""
+        if self.connection is not None:
+            put = pb.CrqEntries(unit_address=unit_address, entries=entries, dirty=self.take_dirty(), position=position)
+            self.connection.send(pb.AttachResponse(crq_entries=put))
+
     def pulse(self, source: int) -> None:
         """Pulse an interrupt source. Pulses of one source that find cpu_service away are one at its return."""
         if self.connection is None:
             self._pulses[source] = math.inf
             return
         self._pulses[source] = time.monotonic()
-        self.connection.send(_pulse(source))
+        self.connection.send(_pulse(source, self.take_dirty()))
 
     def send_effects(self, effects: list[pb.Effect]) -> None:
         """Send the interrupts and machine actions of a posted trap; an invoked call has nobody to wait for its credit."""
@@ -62,8 +86,8 @@ class Outbox:
         for source, pulsed in self._pulses.items():
             if pulsed > now - REPEATED_PULSE_S:
                 self._pulses[source] = now
-                self.send(_pulse(source))
+                self.send(_pulse(source, []))
 
 
-def _pulse(source: int) -> pb.AttachResponse:
-    return pb.AttachResponse(interrupt=pb.Interrupt(source=source))
+def _pulse(source: int, dirty: list[pb.MemoryRange]) -> pb.AttachResponse:
+    return pb.AttachResponse(interrupt=pb.Interrupt(source=source, dirty=dirty))

@@ -36,6 +36,16 @@ class Questions:
         result: pb.MemoryResult = await self._ask(number, message)
         return result
 
+    async def dma(self, *, read: pb.MemoryRead | None = None, write: pb.MemoryWrite | None = None) -> pb.MemoryResult:
+        """Ask for one transfer through a DMA window; see DmaRequester."""
+        number = self._new_id()
+        if read is not None:
+            read.id = number
+        elif write is not None:
+            write.id = number
+        result: pb.MemoryResult = await self._ask(number, pb.AttachResponse(memory_read=read, memory_write=write))
+        return result
+
     async def invoke(self, token: int, arguments: Sequence[int]) -> pb.InvokeResult:
         """Ask for a hypercall."""
         number = self._new_id()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The file that holds guest RAM: cpu_service makes it, and back ends on its host map it."""
+"""Files of memory that cpu_service makes and back ends on its host map: guest RAM, and the TCEs of DMA windows."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pathlib import Path
 
 RAM_SUFFIX = ".ram"
 """How names of files with guest RAM end."""
-_RAM_FILE = re.compile(r"[a-z0-9-]+-[0-9a-f]{32}\.ram")
-"""How cpu_service names them."""
+_NAME = re.compile(r"[a-z0-9-]+-[0-9a-f]{32}\.(ram|tce)")
+"""How cpu_service names its files of memory."""
 
 
 class RamFile:
-    """The file that holds guest RAM, mapped shared.
+    """A file that holds guest RAM, or TCEs, mapped shared.
 
     cpu_service makes it with create(); a back end on the same host opens it. Its name is unguessable, so a file of that
-    name and size is that VM's RAM also when seen through another mount.
+    name and size is that VM's also when seen through another mount.
     """
 
     def __init__(self, path: Path, descriptor: int, size: int) -> None:
@@ -46,13 +46,13 @@ class RamFile:
         return cls(path, descriptor, size)
 
     @classmethod
-    def open(cls, path: Path, size: int) -> RamFile:
+    def open(cls, path: Path, size: int, suffix: str = RAM_SUFFIX) -> RamFile:
         """Map an existing file. Raises OSError when it cannot be opened, has another size, or is not a file of create().
 
         The path comes from a peer, which must not get at other files of this user.
         """
-        if path.suffix != RAM_SUFFIX:
-            raise OSError(f"{path} is not called *{RAM_SUFFIX}")
+        if path.suffix != suffix:
+            raise OSError(f"{path} is not called *{suffix}")
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size != size:
@@ -97,9 +97,9 @@ class RamFile:
 
 
 def remove_abandoned(directory: Path) -> None:
-    """Remove the RAM files of this user in a directory whose makers were killed: they would hold their memory for ever."""
-    for path in directory.glob(f"*{RAM_SUFFIX}"):
-        if not _RAM_FILE.fullmatch(path.name):
+    """Remove the files of memory of this user in a directory whose makers were killed: they would hold it for ever."""
+    for path in directory.iterdir():
+        if not _NAME.fullmatch(path.name):
             continue
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -127,7 +127,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         task = asyncio.current_task()
         assert task is not None
         connection = Connection(context, task)
-        await connection.write(pb.AttachResponse(offer=link.offer(self._backend)))
+        await connection.write(pb.AttachResponse(offer=await link.offer(self._backend, hello.hello)))
         link.attach(connection, hello.hello)
         if self.closed:
             connection.end(f"{self._backend} shuts down")

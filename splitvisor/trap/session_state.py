@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 
@@ -15,10 +15,15 @@ from splitvisor.trap.connection import ContractError
 log = structlog.get_logger()
 
 
-async def saved_states(number: int, session: Session) -> AsyncIterator[pb.SavedState]:
-    """Yield the answer to a save in parts; what goes wrong is said in the last one."""
+async def saved_states(number: int, session: Session, stand_still: Callable[[], None]) -> AsyncIterator[pb.SavedState]:
+    """Yield the answer to a save in parts; what goes wrong is said in the last one.
+
+    stand_still lets what devices write to guest memory wait; it is called once they have finished what they were doing.
+    """
     try:
         collector = StateCollector(session.vm.name)
+        await session.drain()
+        stand_still()
         collector.add(await session.save())
     except StateError as error:
         yield pb.SavedState(id=number, last=True, error=str(error))

@@ -342,8 +342,7 @@ def test_calls_of_every_device_are_answered_through_the_stream() -> None:
         async with Guest(server.address) as guest, Viewer(server.address) as viewer:
             await guest.reset()
             assert (await guest.call("H_PUT_TERM_CHAR", VTY, 17, 0, 0)).result == H.PARAMETER
-            assert (await guest.call("H_STUFF_TCE", VTY, 0, 0, 512)).result == H.PARAMETER
-            assert (await guest.call("H_VIO_SIGNAL", VTY, 0)).result == H.SUCCESS
+            assert (await guest.call("H_REG_CRQ", VTY, 0, 4096)).result == H.PARAMETER
             assert list((await guest.call("display-character", ord("!"), returns=1)).returns) == [RtasStatus.SUCCESS]
             guest.ram[0x1000:0x1004] = b"data"
             assert list((await guest.call("nvram-store", 0, 0x1000, 4, returns=2)).returns) == [0, 4]

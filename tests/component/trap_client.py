@@ -23,13 +23,14 @@ from tests.component.trap_backend import (
     ROUTES,
     UNIT,
 )
+from tests.without_transports import WithoutTransports
 
 DEADLINE_S = 20.0
 RAM_BYTES = 4 << 20
 MASK = (1 << 64) - 1
 
 
-class Events:
+class Events(WithoutTransports):
     """What a link told the machine."""
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ class Events:
     def connection_changed(self, link: LinkStatus) -> None:
         self.connections.append(link.attached)
 
-    def keys_changed(self, link: LinkStatus) -> None:
+    def offer_changed(self, link: LinkStatus, *, attached_anew: bool) -> None:
         try:
             self.registry.take_keys(link)
         except RegistryError as error:

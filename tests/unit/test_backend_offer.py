@@ -16,9 +16,9 @@ class Machine:
     def __init__(self) -> None:
         self.refuses = False
         self.shown: list[list[int]] = []
-        self.offer = BackendOffer([pb.DeviceSpec(kind="vty")], self._keys_changed)
+        self.offer = BackendOffer([pb.DeviceSpec(kind="vty")], self._changed)
 
-    def _keys_changed(self) -> None:
+    def _changed(self, attached_anew: bool) -> None:
         self.shown.append([each.first for route in self.offer.routes for each in route.keys])
         if self.refuses:
             raise BackendUnavailableError("another's key")

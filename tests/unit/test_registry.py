@@ -18,9 +18,10 @@ from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.rtas import FIRST_FREE_TOKEN, TOKENS
 from splitvisor.rpc import trap_pb2 as pb
+from tests.without_transports import WithoutTransports
 
 
-class NoEvents:
+class NoEvents(WithoutTransports):
     """A link that never connects tells nothing."""
 
     def interrupt(self, source: int) -> None:
@@ -35,7 +36,7 @@ class NoEvents:
     def connection_changed(self, link: LinkStatus) -> None:
         raise AssertionError(link)
 
-    def keys_changed(self, link: LinkStatus) -> None:
+    def offer_changed(self, link: LinkStatus, *, attached_anew: bool) -> None:
         raise AssertionError(link)
 
 

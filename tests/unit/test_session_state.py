@@ -24,7 +24,6 @@ from of_client_service.session import ClientInterfaceSession
 from splitvisor.backend import Call, Session
 from splitvisor.backend.vio import VioDevice, VioSession
 from splitvisor.backend.vio.connector import State
-from splitvisor.backend.vio.dma import DmaWindow
 from splitvisor.declarations.state import StateError
 from splitvisor.papr.vio import FIRST_SLOT_INDEX as INDEX_BASE
 from splitvisor.rpc import device_tree_pb2 as dt
@@ -51,7 +50,7 @@ async def _identity(_vm: str) -> bytes:
 
 
 def used_bus() -> VioSession[VmConsoles]:
-    """A bus after a while: output, input that waits, nvram written, a terminal plugged in, a DMA window with entries."""
+    """A bus after a while: output, input that waits, nvram written, a terminal plugged in."""
     session = vio_session(FakeVm(devices=DEVICES))
     [vty], [nvram] = session.bus.all(Vty), session.bus.all(Nvram)
     vty.console.write(b"output " * 200_000)
@@ -59,9 +58,6 @@ def used_bus() -> VioSession[VmConsoles]:
     vty.read_block()
     vty.console.push_input(b"typed later")
     asyncio.run(nvram.store(100, b"kept"))
-    vty.window = DmaWindow(session.vm.memory)
-    vty.window.bypass = True
-    vty.window.table.fill(511, 3, 0x1003)
     connector = session.bus.connectors.find(SLOT)
     assert connector is not None
     device = Vty(session.vm, connector.unit_address, {})
@@ -74,14 +70,10 @@ def used_bus() -> VioSession[VmConsoles]:
 def fresh_bus(*, moved: bool = True) -> VioSession[VmConsoles]:
     vm = FakeVm(devices=DEVICES)
     vm.moved = moved
-    session = vio_session(vm)
-    for vty in session.bus.all(Vty):
-        vty.window = DmaWindow(vm.memory)
-    return session
+    return vio_session(vm)
 
 
-def test_a_bus_comes_back_with_everything_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Vty, "has_dma", True)
+def test_a_bus_comes_back_with_everything_on_it() -> None:
     state = asyncio.run(used_bus().save())
     session = fresh_bus()
     asyncio.run(session.restore(state))
@@ -96,14 +88,10 @@ def test_a_bus_comes_back_with_everything_on_it(monkeypatch: pytest.MonkeyPatch)
     assert connector is not None
     assert (connector.state, connector.removal_asked, connector.indicator) == (State.ALLOCATED, True, 2)
     assert connector.device is session.bus.devices[connector.unit_address]
-    first = next(iter(session.bus.devices.values()))
-    assert first.window is not None
-    assert [first.window.table[index] for index in (510, 511, 513, 514)] == [0, 0x1003, 0x1003, 0]
     assert session.vm.interrupts == []  # type: ignore[attr-defined]  # FakeVm
 
 
-def test_a_console_goes_on_where_it_was_only_when_its_vm_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Vty, "has_dma", True)
+def test_a_console_goes_on_where_it_was_only_when_its_vm_has_moved() -> None:
     old = used_bus()
     state = asyncio.run(old.save())
     for moved in (True, False):
@@ -167,8 +155,6 @@ def _vty(**fields: Any) -> Callable[[state_pb2.VioState], None]:
         (lambda state: setattr(state, "version", 9), "vio_service: its state has version 9"),
         (lambda state: setattr(state.devices[0].spec, "kind", "v-scsi"), "v-scsi at 0x71000000"),
         (lambda state: state.devices.append(state.devices[0]), "another device has that address"),
-        (lambda state: setattr(state.devices[0], "signal_state", 1), "signal mode"),
-        (lambda state: state.devices[0].window.SetInParent(), "DMA window"),
         (lambda state: setattr(state.devices[1], "state", b""), "nvram at 0x71000001: its state has version 0"),
         (lambda state: state.devices[1].spec.options.update({"bytes": "8192"}), "65536 bytes were saved"),
         (lambda state: state.devices[1].spec.options.update({"path": "/dev/null/nvram"}), "/dev/null/nvram"),

@@ -12,9 +12,9 @@ import pytest
 
 from splitvisor.backend import Hypercall, Result, RtasCall
 from splitvisor.backend.vio import BusError, DeviceKind, VioDevice, VioSession
-from splitvisor.backend.vio.session import quiesce, vio_signal
+from splitvisor.backend.vio.session import quiesce
 from splitvisor.declarations.guest_memory import GuestAddressError
-from splitvisor.papr.codes import H, RtasStatus
+from splitvisor.papr.codes import RtasStatus
 from splitvisor.papr.vio import interrupt_source
 from splitvisor.rpc import trap_pb2
 from tests.fake_vm import FakeVm, make_call
@@ -160,34 +160,38 @@ def test_a_device_with_a_dma_window_states_it_in_its_node_and_description() -> N
     assert device.describe().liobn == 0x71000000
 
 
-def test_signals_of_devices_without_maskable_interrupt_can_only_be_off() -> None:
-    session = make_session(spec("vty"))
-    assert make_call(session, vio_signal, 0x71000000, 0)[0] == H.SUCCESS
-    assert make_call(session, vio_signal, 0x71000000, 1)[0] == H.PARAMETER
-    assert make_call(session, vio_signal, 0x71000009, 0)[0] == H.PARAMETER
+@pytest.mark.usefixtures("dma_kind")
+def test_every_device_has_a_transport() -> None:
+    [terminal, device] = make_session(spec("vty"), spec("dma-test")).transports()
+    assert (terminal.unit_address, terminal.signal_mask, terminal.window_bytes) == (0x71000000, 0, 0)
+    assert (device.unit_address, device.window_bytes, device.has_queue) == (0x71000001, 0x1000_0000, False)
+    assert device.interrupt_source == 0x1101
 
 
 @pytest.mark.usefixtures("dma_kind")
 @pytest.mark.parametrize("how", ["quiesce", "reset"])
-def test_quiesce_and_reset_empty_dma_windows_and_turn_signals_off(how: str) -> None:
+def test_quiesce_and_reset_stop_devices_before_they_reset_them(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     session = make_session(spec("dma-test"))
+    done: list[str] = []
     device = session.bus.devices[0x71000000]
-    assert device.window is not None
-    assert make_call(session, vio_signal, 0x71000000, 1)[0] == H.SUCCESS
-    device.window.table[5] = 0x1003
-    device.window.bypass = True
+
+    async def stop() -> None:
+        done.append("stop")
+
+    monkeypatch.setattr(device, "stop", stop)
+    monkeypatch.setattr(device, "reset", lambda: done.append("reset"))
     if how == "quiesce":
         assert make_call(session, quiesce)[0] == RtasStatus.SUCCESS
     else:
         asyncio.run(session.reset())
-    assert (device.signal_state, device.window.table[5], device.window.bypass) == (0, 0, False)
+    assert done == ["stop", "reset"]
 
 
 def test_every_call_is_declared_once() -> None:
     hypercalls = [call.token for call in CALLS if isinstance(call, Hypercall)]
     rtas_calls = [call.name for call in CALLS if isinstance(call, RtasCall)]
-    assert len(set(hypercalls)) == len(hypercalls) == 7
-    connectors = ["get-sensor-state", "ibm,configure-connector", "ibm,set-tce-bypass"]
+    assert len(set(hypercalls)) == len(hypercalls) == 5
+    connectors = ["get-sensor-state", "ibm,configure-connector"]
     assert sorted(rtas_calls) == ["display-character", *connectors, "nvram-fetch", "nvram-store", "quiesce", "set-indicator"]
 
 

@@ -26,22 +26,29 @@ A machine's configuration places devices: `[[device]]` with `kind = "lamp"` and 
 
 from splitvisor.backend.vio.bus import ADDRESS_MASK, VioBus, by_address
 from splitvisor.backend.vio.connector import Connector, State
+from splitvisor.backend.vio.crq import COMMAND, INITIALIZE, INITIALIZED, CrqDevice
 from splitvisor.backend.vio.device import BusError, DeviceKind, VioDevice, cells_property, kinds, text_property
-from splitvisor.backend.vio.dma import PAGE_BYTES, WINDOW_BYTES, DmaError, DmaWindow
 from splitvisor.backend.vio.serve import VioBackend
 from splitvisor.backend.vio.session import BUS_CALLS, HostSide, VioSession
+from splitvisor.declarations.dma import PAGE_BYTES, WINDOW_BYTES, DmaError, DmaWindow, Piece, Scatter
 
 __all__ = [
     "ADDRESS_MASK",
     "BUS_CALLS",
+    "COMMAND",
+    "INITIALIZE",
+    "INITIALIZED",
     "PAGE_BYTES",
     "WINDOW_BYTES",
     "BusError",
     "Connector",
+    "CrqDevice",
     "DeviceKind",
     "DmaError",
     "DmaWindow",
     "HostSide",
+    "Piece",
+    "Scatter",
     "State",
     "VioBackend",
     "VioBus",

@@ -105,9 +105,10 @@ class VioBus:
         connector.unplug()
         return device
 
-    def reset_devices(self) -> None:
+    async def reset_devices(self) -> None:
         """Bring every device to its power-on state."""
         for device in self.devices.values():
+            await device.stop()
             device.reset()
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from splitvisor.backend.vio.dma import WINDOW_BYTES, DmaWindow
 from splitvisor.declarations.calls import Hypercall, RtasCall
+from splitvisor.declarations.dma import WINDOW_BYTES
 from splitvisor.declarations.session import Vm
 from splitvisor.declarations.state import StateError
 from splitvisor.errors.problem import ProblemError
@@ -55,7 +55,7 @@ class VioDevice:
     serial: ClassVar[bool] = False
     """Serial devices get their addresses first, so that the console is always at 0x71000000."""
     signal_mask: ClassVar[int] = 0
-    """Modes that H_VIO_SIGNAL may set; 0 if the interrupt cannot be turned off."""
+    """Modes that H_VIO_SIGNAL may set; 0 if the interrupt cannot be turned off. With any, it is off at first."""
     has_dma: ClassVar[bool] = False
     """Whether it accesses guest RAM through a DMA window, whose LIOBN is its unit address."""
 
@@ -68,18 +68,20 @@ class VioDevice:
         self.unit_address = unit_address
         self.options = dict(options)
         self.interrupt_source = interrupt_source(unit_address)
-        self.signal_state = 0
-        self.window = DmaWindow(vm.memory) if self.has_dma else None
+        self.window = vm.dma_window(unit_address) if self.has_dma else None
 
     def properties(self) -> Sequence[trap_pb2.TreeProperty]:
         """Return further properties, beyond those of every VIO device."""
         return ()
 
     def reset(self) -> None:
-        """Return to the power-on state; extend this for further state."""
-        self.signal_state = 0
-        if self.window is not None:
-            self.window.reset()
+        """Return to the power-on state. stop() came before."""
+
+    async def stop(self) -> None:
+        """Stop all work on guest memory: nothing is read or written there after this returns."""
+
+    async def drain(self) -> None:
+        """Finish all work that the guest has asked for, before the state is saved; see Session.drain()."""
 
     def plugged(self, host: Any) -> None:
         """Handle that the device is on the bus. host: the host side of the session.
@@ -90,6 +92,9 @@ class VioDevice:
     def unplugged(self) -> None:
         """Handle that the device has left the bus of a running VM."""
         self.close()
+
+    async def attaching(self) -> None:
+        """Handle that cpu_service attaches, for the first time or again; Vm.open_queues is known."""
 
     def attached(self) -> None:
         """Handle that cpu_service has attached, for the first time or again."""
@@ -140,13 +145,21 @@ class VioDevice:
         node.properties.extend(self.properties())
         return node
 
+    def transport(self) -> trap_pb2.Transport:
+        """Describe what cpu_service keeps for the device: its DMA window and its signal."""
+        return trap_pb2.Transport(
+            unit_address=self.unit_address,
+            interrupt_source=self.interrupt_source,
+            signal_mask=self.signal_mask,
+            window_bytes=WINDOW_BYTES if self.has_dma else 0,
+        )
+
     def describe(self) -> vio_bus_pb2.VioDevice:
         """Describe the device and its state for VioBusService."""
         return vio_bus_pb2.VioDevice(
             kind=self.kind,
             unit_address=self.unit_address,
             interrupt_source=self.interrupt_source,
-            signal_state=self.signal_state,
             liobn=self.unit_address if self.has_dma else 0,
             node=self.node(),
         )

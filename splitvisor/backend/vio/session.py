@@ -3,21 +3,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from splitvisor.backend.vio import connector_calls, tce_calls
+from splitvisor.backend.vio import connector_calls, crq
 from splitvisor.backend.vio import state as bus_state
-from splitvisor.backend.vio.bus import ADDRESS_MASK, VioBus
+from splitvisor.backend.vio.bus import VioBus
 from splitvisor.backend.vio.connector import Connector, State
 from splitvisor.backend.vio.device import BusError, DeviceKind, VioDevice
 from splitvisor.backend.vio.hcall_client import HcallServiceClient
-from splitvisor.declarations.calls import Call, Hypercall, Key, RtasCall
+from splitvisor.declarations.calls import Call, Hypercall, RtasCall
 from splitvisor.declarations.session import Session, Vm
 from splitvisor.declarations.state import StateError
-from splitvisor.papr.codes import H, RtasStatus
-from splitvisor.papr.hcall import Hcall
+from splitvisor.papr.codes import RtasStatus
 from splitvisor.rpc import trap_pb2
+
+DRAIN_S = 5.0
+"""How long devices may take to finish what they do before they are saved."""
 
 
 class HostSide:
@@ -130,17 +133,36 @@ class VioSession(Session, Generic[Host]):
 
     async def reset(self) -> None:
         """See Session."""
-        self.bus.reset_devices()
+        await self.bus.reset_devices()
         before = self.inventory()
         for connector in self.bus.connectors:
             connector.reset()
         if self.inventory() != before:
             self.vm.inventory_changed()
 
+    def transports(self) -> Sequence[trap_pb2.Transport]:
+        """See Session."""
+        return [device.transport() for device in self.bus.devices.values()]
+
+    async def attaching(self) -> None:
+        """See Session."""
+        for device in self.bus.devices.values():
+            await device.attaching()
+
     async def attached(self) -> None:
         """See Session."""
         for device in self.bus.devices.values():
             device.attached()
+
+    async def drain(self) -> None:
+        """See Session."""
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await asyncio.gather(*(device.drain() for device in self.bus.devices.values()))
+        except TimeoutError:
+            raise StateError(
+                f"{self.bus.owner}: its devices did not finish what they do within {DRAIN_S:.0f} s", "try again later"
+            ) from None
 
     async def save(self) -> bytes:
         """See Session. Before that, every change of the bus is in the stored tree, which is saved later."""
@@ -181,30 +203,15 @@ class VioSession(Session, Generic[Host]):
         self.host.close()
 
 
-def vio_signal(session: VioSession[Any], call: Call) -> int:
-    """Turn a device's interrupt on (1) or off (0): unit address, mode."""
-    unit_address, mode = call.arguments
-    device = session.bus.find(unit_address & ADDRESS_MASK, VioDevice)
-    if device is None or mode & ~device.signal_mask:
-        return H.PARAMETER
-    device.signal_state = mode
-    return H.SUCCESS
-
-
-def quiesce(session: VioSession[Any], call: Call) -> int:
-    """Stop all I/O before the guest takes over from its firmware: DMA windows are emptied, signals turned off."""
-    session.bus.reset_devices()
+async def quiesce(session: VioSession[Any], call: Call) -> int:
+    """Stop all I/O before the guest takes over from its firmware. cpu_service has emptied DMA windows and turned signals off."""
+    await session.bus.reset_devices()
     return RtasStatus.SUCCESS
 
 
-def _addresses(session: VioSession[Any]) -> Sequence[int]:
-    return list(session.bus.devices)
-
-
 BUS_CALLS: tuple[Hypercall | RtasCall, ...] = (
-    *tce_calls.CALLS,
+    *crq.CALLS,
     *connector_calls.CALLS,
-    Hypercall(Hcall.H_VIO_SIGNAL, vio_signal, arguments=2, section="LoPAPR 17.2.1", key=Key(_addresses, argument=0)),
     # SLOF makes this call without room for a status.
     RtasCall(
         "quiesce",

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from splitvisor.backend.vio.bus import VioBus
 from splitvisor.backend.vio.connector import State
+from splitvisor.backend.vio.crq import CrqDevice
 from splitvisor.backend.vio.device import BusError, VioDevice
-from splitvisor.backend.vio.dma import DmaWindow
 from splitvisor.declarations.state import StateError, parse_state
 from splitvisor.rpc import state_pb2, trap_pb2
 
@@ -34,10 +34,9 @@ def _without_index(connector: state_pb2.VioConnectorState) -> state_pb2.VioConne
 
 def _save_device(device: VioDevice) -> state_pb2.VioDeviceState:
     spec = trap_pb2.DeviceSpec(kind=device.kind, unit_address=device.unit_address, options=device.options)
-    state = state_pb2.VioDeviceState(spec=spec, signal_state=device.signal_state, state=device.save())
-    if device.window is not None:
-        leaves = [state_pb2.TceLeaf(number=number, entries=entries) for number, entries in device.window.table.leaves()]
-        state.window.CopyFrom(state_pb2.DmaWindowState(bypass=device.window.bypass, leaves=leaves))
+    state = state_pb2.VioDeviceState(spec=spec, state=device.save())
+    if isinstance(device, CrqDevice):
+        state.queue.CopyFrom(device.save_queue())
     return state
 
 
@@ -68,21 +67,9 @@ def restore(bus: VioBus, data: bytes) -> None:
 
 
 def _restore_device(device: VioDevice, saved: state_pb2.VioDeviceState) -> None:
-    if saved.signal_state & ~device.signal_mask:
-        raise ValueError(f"its signal mode cannot be {saved.signal_state}")
-    device.signal_state = saved.signal_state
-    if (device.window is not None) != saved.HasField("window"):
-        raise ValueError("it has a DMA window and none was saved, or the other way round")
-    if device.window is not None:
-        _restore_window(device.window, saved.window)
+    if isinstance(device, CrqDevice):
+        device.restore_queue(saved.queue)
     device.restore(saved.state)
-
-
-def _restore_window(window: DmaWindow, saved: state_pb2.DmaWindowState) -> None:
-    window.reset()
-    window.bypass = saved.bypass
-    for leaf in saved.leaves:
-        window.table.set_leaf(leaf.number, leaf.entries)
 
 
 def _restore_connectors(bus: VioBus, state: state_pb2.VioState) -> None:

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Devices with a command/response queue (CRQ), over which guest and device send each other entries of 16 bytes (LoPAPR 17.2.3.1).
+
+    class Echo(CrqDevice):
+        kind, node_name, device_type, compatible = "echo", "echo", "echo", "example,echo"
+
+        def received(self, entry):
+            self.send(entry)
+
+cpu_service keeps the guest's end, see Transport in trap.proto: a device need not know where the queue is or whether it is full.
+If the device's process ends, the guest is told with a transport event, and registers the queue anew with the next process.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from splitvisor.backend.vio.bus import ADDRESS_MASK, VioBus
+from splitvisor.backend.vio.device import VioDevice
+from splitvisor.declarations.calls import Call, Hypercall, Key, Posted
+from splitvisor.declarations.session import Vm
+from splitvisor.papr.codes import H
+from splitvisor.papr.hcall import Hcall
+from splitvisor.rpc import state_pb2, trap_pb2
+
+ENTRY_BYTES = 16
+INITIALIZE = bytes((0xC0, 0x01)) + bytes(14)
+"""The first entry that one side sends to the other."""
+INITIALIZED = bytes((0xC0, 0x02)) + bytes(14)
+"""The answer to INITIALIZE."""
+COMMAND = 0x80
+"""First byte of an entry with a format that device and guest agree on."""
+CREDIT_ENTRIES = 4096
+"""How many entries of the guest may be under way; one more waits for its turn."""
+KEPT_ENTRIES = 4096
+"""How many of the newest entries to the guest can be said again after a lost connection."""
+
+
+class CrqDevice(VioDevice):
+    """A VioDevice with a queue and a DMA window."""
+
+    has_dma: ClassVar[bool] = True
+    signal_mask: ClassVar[int] = 1
+
+    def __init__(self, vm: Vm, unit_address: int, options: Mapping[str, str]) -> None:
+        super().__init__(vm, unit_address, options)
+        self.queue_open = False
+        """Whether the guest has registered the queue."""
+        self._entries = 0
+        """How many entries were sent since then."""
+        self._kept: deque[bytes] = deque(maxlen=KEPT_ENTRIES)
+
+    # For a kind of device to extend.
+
+    def opened(self) -> None:
+        """Handle that the queue begins: the guest registered it, or the VM was restored with it; restore() comes then."""
+
+    def received(self, entry: bytes) -> None:
+        """Handle an entry of 16 bytes from the guest. What takes time is for a task of its own."""
+
+    async def closed(self) -> None:
+        """Handle that the queue ends: the guest freed it, the machine was reset, or the device is unplugged.
+
+        Guest memory must not be touched after this returns; what is under way has no answer any more.
+        """
+
+    # For a kind of device to call.
+
+    def send(self, entry: bytes) -> None:
+        """Send an entry of 16 bytes to the guest; dropped if the queue is not open."""
+        if len(entry) != ENTRY_BYTES:
+            raise ValueError(f"a queue entry has {ENTRY_BYTES} bytes, not {len(entry)}")
+        if self.queue_open:
+            self._kept.append(entry)
+            self._entries += 1
+            self.vm.put_entries(self.unit_address, self._entries - 1, entry)
+
+    # The bus.
+
+    def transport(self) -> trap_pb2.Transport:
+        """See VioDevice."""
+        transport = super().transport()
+        transport.has_queue, transport.queue_open = True, self.queue_open
+        return transport
+
+    def open_queue(self) -> None:
+        """The guest has registered the queue."""
+        self._kept.clear()
+        self._entries = 0
+        self.queue_open = True
+        self.opened()
+
+    async def close_queue(self) -> None:
+        """The queue ends, if it is open."""
+        if self.queue_open:
+            self.queue_open = False
+            await self.closed()
+
+    async def stop(self) -> None:
+        """See VioDevice."""
+        await self.close_queue()
+
+    async def attaching(self) -> None:
+        """See VioDevice."""
+        if self.unit_address not in self.vm.open_queues:
+            await self.close_queue()
+
+    def attached(self) -> None:
+        """See VioDevice."""
+        missing = self._entries - self.vm.open_queues.get(self.unit_address, self._entries)
+        if self.queue_open and 0 < missing <= len(self._kept):
+            entries = b"".join(list(self._kept)[-missing:])
+            for start in range(0, len(entries), 256 * ENTRY_BYTES):
+                part = entries[start : start + 256 * ENTRY_BYTES]
+                self.vm.put_entries(self.unit_address, self._entries - missing + start // ENTRY_BYTES, part)
+
+    def save_queue(self) -> state_pb2.QueueState:
+        """Return the state of the queue."""
+        return state_pb2.QueueState(is_open=self.queue_open, entries=self._entries)
+
+    def restore_queue(self, saved: state_pb2.QueueState) -> None:
+        """Take over the state of the queue."""
+        self.queue_open, self._entries = saved.is_open, saved.entries
+        if self.queue_open:
+            self.opened()
+
+
+def _device(session: Any, call: Call) -> CrqDevice | None:
+    bus: VioBus = session.bus
+    return bus.find(call.arguments[0] & ADDRESS_MASK, CrqDevice)
+
+
+def register(session: Any, call: Call) -> int:
+    """The guest has given the queue memory: unit address, I/O bus address, bytes."""
+    device = _device(session, call)
+    if device is None:
+        return H.PARAMETER
+    device.open_queue()
+    return H.SUCCESS
+
+
+async def free(session: Any, call: Call) -> int:
+    """The guest takes the queue's memory away: unit address."""
+    device = _device(session, call)
+    if device is None:
+        return H.PARAMETER
+    await device.close_queue()
+    return H.SUCCESS
+
+
+def send(session: Any, call: Call) -> int:
+    """The guest sends an entry: unit address, bytes 0 to 7, bytes 8 to 15."""
+    device = _device(session, call)
+    if device is None:
+        return H.PARAMETER
+    if not device.queue_open:
+        return H.CLOSED
+    _, high, low = call.arguments
+    device.received(high.to_bytes(8, "big") + low.to_bytes(8, "big"))
+    return H.SUCCESS
+
+
+def _addresses(session: Any) -> Sequence[int]:
+    return [device.unit_address for device in session.bus.all(CrqDevice)]
+
+
+_KEY = Key(_addresses)
+_POSTED = Posted(CREDIT_ENTRIES, 0, _addresses, call_bytes=1, at_once=True, waits_for_credit=True)
+
+CALLS = (
+    Hypercall(Hcall.H_REG_CRQ, register, arguments=3, section="LoPAPR 17.2.3.1", key=_KEY),
+    Hypercall(Hcall.H_FREE_CRQ, free, arguments=1, section="LoPAPR 17.2.3.1", key=_KEY),
+    Hypercall(
+        Hcall.H_SEND_CRQ, send, arguments=3, section="LoPAPR 17.2.3.1", key=_KEY, posted=_POSTED, unavailable_result=H.CLOSED
+    ),
+)
+"""The calls of queues, for all devices."""
