@@ -31,7 +31,8 @@ class BlockDevice(ABC):
     """A run of bytes with a fixed size, in blocks.
 
     Transfers may overlap in time; one that begins after another has ended sees its effect. Ranges are multiples of block_bytes
-    and within the size: whoever drives the device has checked the guest's numbers.
+    and within the size: whoever drives the device has checked the guest's numbers. A cancelled transfer may have been done in
+    part; it ends only when it no longer touches its buffers, for they are the guest's memory.
     """
 
     size: int
@@ -65,6 +66,13 @@ class BlockDevice(ABC):
     @abstractmethod
     async def discard(self, offset: int, length: int) -> None:
         """The range's contents are not needed any more; what it reads as then is zero or the old bytes. Raises BlockError."""
+
+    async def allocated(self, offset: int, length: int) -> tuple[bool, int]:
+        """Return whether there is room for what is at the offset, and for how many of the bytes that answer holds, at least 1.
+
+        A device that does not know says that all has room. Raises BlockError.
+        """
+        return True, length
 
     @abstractmethod
     async def close(self) -> None:
