@@ -3,27 +3,28 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import TracebackType
+
+from splitvisor.scsi.ending import Ending
 
 
 class Range:
     """Bytes that a command writes; to be entered with `async with`."""
 
-    __slots__ = ("_over", "_ranges", "end", "exclusive", "start")
+    __slots__ = ("_ranges", "end", "ending", "exclusive", "start")
 
     def __init__(self, ranges: BlockRanges, start: int, end: int, exclusive: bool) -> None:
         self._ranges = ranges
         self.start = start
         self.end = end
         self.exclusive = exclusive
-        self._over: asyncio.Event | None = None
+        self.ending = Ending()
 
     async def __aenter__(self) -> None:
         before = self._ranges.enter(self)
         try:
             for each in before:
-                await each.over().wait()
+                await each.ending.wait()
         except BaseException:
             self._leave()
             raise
@@ -31,16 +32,9 @@ class Range:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._leave()
 
-    def over(self) -> asyncio.Event:
-        """Return what is set when the range is free."""
-        if self._over is None:
-            self._over = asyncio.Event()
-        return self._over
-
     def _leave(self) -> None:
         self._ranges.leave(self)
-        if self._over is not None:
-            self._over.set()
+        self.ending.reached()
 
 
 class BlockRanges:

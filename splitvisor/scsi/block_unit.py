@@ -72,6 +72,7 @@ class BlockUnit(LogicalUnit):
 
     async def send(self, exchange: Exchange, offset: int, length: int) -> None:
         """Read bytes into an exchange's buffers, as far as there is room, whole blocks without a copy."""
+        device = self.device  # A medium that is changed meanwhile is another one.
         exchange.wanted_in = length
         into = exchange.command.data_in
         if into.length != length:
@@ -79,19 +80,20 @@ class BlockUnit(LogicalUnit):
         odd = into.length % self.block_bytes
         whole = into.length - odd
         if whole:
-            await self.device.read(offset, into.part(0, whole) if odd else into)
+            await device.read(offset, into.part(0, whole) if odd else into)
         if odd:
             block = bytearray(self.block_bytes)
-            await self.device.read(offset + whole, Buffers.of(block))
+            await device.read(offset + whole, Buffers.of(block))
             into.store(memoryview(block)[:odd], whole)
         exchange.moved_in = into.length
 
     async def chunks(self, offset: int, length: int) -> AsyncIterator[tuple[int, memoryview]]:
         """Read bytes piece by piece: how far from the offset each is, and its contents, until the next one is asked for."""
+        device = self.device
         scratch = memoryview(bytearray(min(length, SCRATCH_BYTES)))
         done = 0
         while done < length:
             piece = scratch[: length - done]
-            await self.device.read(offset + done, Buffers((piece,)))
+            await device.read(offset + done, Buffers((piece,)))
             yield done, piece
             done += len(piece)

@@ -17,7 +17,7 @@ from splitvisor.scsi.absent import AbsentUnit, WellKnownUnit
 from splitvisor.scsi.codes import REPORT_LUNS_WELL_KNOWN_LUN, TaskFunction, TaskResponse
 from splitvisor.scsi.command import Command, Completion, Initiator
 from splitvisor.scsi.sense import COMMANDS_CLEARED, TARGET_WAS_RESET, UNIT_WAS_RESET, UNITS_CHANGED
-from splitvisor.scsi.task_set import Task, abort
+from splitvisor.scsi.task_set import abort
 from splitvisor.scsi.unit import LogicalUnit
 
 MAX_UNITS = 2048
@@ -90,7 +90,7 @@ class Target:
         elif function is TaskFunction.ABORT_TASK_SET:
             tasks = unit.tasks.matching(lambda each: each.command.initiator.name == name)
         else:
-            tasks = unit.tasks.matching(_all)
+            tasks = unit.tasks.all()
         ended = await abort(tasks)
         if function is TaskFunction.LOGICAL_UNIT_RESET:
             unit.reset(UNIT_WAS_RESET)
@@ -133,7 +133,7 @@ class Target:
         if unit is None:
             raise UnitError(f"logical unit {number}: not there")
         self._units_changed(unit)
-        if not await abort(unit.tasks.matching(_all)):
+        if not await abort(unit.tasks.all()):
             raise UnitError(f"logical unit {number}: a transfer does not end", "see what holds up the image's file or server")
         return unit
 
@@ -171,10 +171,6 @@ class Target:
         elif not luns:
             luns.append(0)  # SPC-4 4.6.4: LUN 0 answers even when no unit has it.
         return (8 * len(luns)).to_bytes(4, "big") + bytes(4) + b"".join(each.to_bytes(8, "big") for each in luns)
-
-
-def _all(task: Task) -> bool:
-    return True
 
 
 def _response(ended: bool) -> TaskResponse:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from splitvisor.scsi.codes import TaskAttribute
 from splitvisor.scsi.command import Command
+from splitvisor.scsi.ending import Ending
 
 MAX_TASKS = 256
 """The commands of a logical unit that run or wait; others get TASK SET FULL."""
@@ -18,26 +19,14 @@ ABORT_SECONDS = 50.0
 class Task:
     """A command in a task set."""
 
-    __slots__ = ("_ended", "aborted", "blocked_by", "command", "owner")
+    __slots__ = ("aborted", "blocked_by", "command", "ending", "owner")
 
     def __init__(self, command: Command, owner: asyncio.Task[object], blocked_by: list[Task]) -> None:
         self.command = command
         self.owner = owner
         self.blocked_by = blocked_by
         self.aborted = False
-        self._ended: asyncio.Event | None = None
-
-    def ended(self) -> asyncio.Event:
-        """Return what is set at the end."""
-        if self._ended is None:
-            self._ended = asyncio.Event()
-        return self._ended
-
-    def end(self) -> None:
-        """Release those who wait for the end."""
-        if self._ended is not None:
-            self._ended.set()
-        self.blocked_by = []
+        self.ending = Ending()
 
 
 class TaskSet:
@@ -86,7 +75,11 @@ class TaskSet:
         del self._tasks[command.initiator.name, command.tag]
         if command.attribute is TaskAttribute.ORDERED:
             self._ordered -= 1
-        task.end()
+        task.ending.reached()
+
+    def all(self) -> list[Task]:
+        """Return all commands."""
+        return list(self._tasks.values())
 
     def matching(self, wanted: Callable[[Task], bool]) -> list[Task]:
         """Return the commands that a predicate holds for."""
@@ -96,7 +89,7 @@ class TaskSet:
 async def wait_for_all(tasks: list[Task]) -> None:
     """Wait until commands have ended."""
     for each in tasks:
-        await each.ended().wait()
+        await each.ending.wait()
 
 
 async def abort(tasks: list[Task]) -> bool:
@@ -105,15 +98,18 @@ async def abort(tasks: list[Task]) -> bool:
     Returns:
         False, if some had not ended after ABORT_SECONDS.
     """
-    ends = [each.ended() for each in tasks]
     for each in tasks:
         if not each.aborted:
             each.aborted = True
             each.owner.cancel()
+    return await end_of(tasks)
+
+
+async def end_of(tasks: list[Task]) -> bool:
+    """Wait until commands have ended, for up to ABORT_SECONDS. Returns whether they have."""
     try:
         async with asyncio.timeout(ABORT_SECONDS):
-            for end in ends:
-                await end.wait()
+            await wait_for_all(tasks)
     except TimeoutError:
         return False
     return True

@@ -104,6 +104,7 @@ class LogicalUnit:
         try:
             if task.blocked_by:
                 await wait_for_all(task.blocked_by)
+                task.blocked_by = []
             operation = self._admitted(exchange)
             waiting = operation.handler(self, exchange)
             if waiting is not None:

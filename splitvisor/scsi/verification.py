@@ -87,8 +87,9 @@ _TEN = "ff ff ff ff 1f ff ff 00"
 _TWELVE = "ff ff ff ff ff ff ff ff 1f 00"
 _SIXTEEN = "ff ff ff ff ff ff ff ff ff ff ff ff 1f 00"
 
+VERIFY_10 = Operation[Any](0x2F, "VERIFY(10)", verify, f"16 {_TEN}", medium=True)
 COMMANDS: tuple[Operation[Any], ...] = (
-    Operation(0x2F, "VERIFY(10)", verify, f"16 {_TEN}", medium=True),
+    VERIFY_10,
     Operation(0xAF, "VERIFY(12)", verify, f"16 {_TWELVE}", medium=True),
     Operation(0x8F, "VERIFY(16)", verify, f"16 {_SIXTEEN}", medium=True),
     Operation(0x2E, "WRITE AND VERIFY(10)", _write_and_verify, f"16 {_TEN}", access=Access.WRITE, medium=True, writes=True),
