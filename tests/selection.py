@@ -36,6 +36,7 @@ class Kind:
 
 
 SLOW_FILES = (
+    "tests/component/test_scsi_conformance.py",
     "tests/component/test_transcript_kills.py",
     "tests/unit/test_site.py",
     "tests/component/test_bench.py",

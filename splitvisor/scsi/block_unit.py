@@ -18,7 +18,8 @@ MAX_TRANSFER_BYTES = 32 << 20
 SCRATCH_BYTES = 256 << 10
 """Memory of a command that looks at blocks without giving them away."""
 
-_RANGES = {1: struct.Struct(">xxIxH"), 4: struct.Struct(">xxQI"), 5: struct.Struct(">xxII")}
+_TEN = struct.Struct(">xxIxH")
+_RANGES = {1: _TEN, 2: _TEN, 4: struct.Struct(">xxQI"), 5: struct.Struct(">xxII")}
 """Where a CDB has a block and a number of blocks, by the upper three bits of its operation code."""
 
 
@@ -41,6 +42,10 @@ class BlockUnit(LogicalUnit):
     @abstractmethod
     def device(self) -> BlockDevice:
         """What holds the blocks. Raises CheckError, if there is no medium now."""
+
+    def check_medium(self) -> None:
+        """Raise CheckError, unless there is a medium that is ready."""
+        _ = self.device
 
     @property
     def blocks(self) -> int:

@@ -25,7 +25,7 @@ def _start_stop(drive: CdUnit, exchange: Exchange) -> None:
     if not flags & LOAD_EJECT:
         return
     if flags & START:
-        drive.close_tray()
+        drive.close_tray(exchange.initiator)
         return
     if drive.locks:
         raise CheckError(REMOVAL_PREVENTED)
@@ -58,7 +58,7 @@ def _mechanism_status(drive: CdUnit, exchange: Exchange) -> None:
 
 
 COMMANDS: tuple[Operation[Any], ...] = (
-    Operation(0x1B, "START STOP UNIT", _start_stop, "01 00 00 03 00", access=Access.WRITE),
+    Operation(0x1B, "START STOP UNIT", _start_stop, "01 00 00 07 00", access=Access.WRITE),
     Operation(0x1E, "PREVENT ALLOW MEDIUM REMOVAL", _prevent_allow, "00 00 00 01 00", access=Access.WRITE),
     Operation(
         0x4A,

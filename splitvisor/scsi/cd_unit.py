@@ -69,11 +69,6 @@ class CdUnit(BlockUnit):
         """The medium, if it can be read."""
         return None if self.tray_open else self._medium
 
-    def check_medium(self) -> None:
-        """Raise CheckError, unless a medium can be read."""
-        if self._medium is None or self.tray_open:
-            raise CheckError(NO_MEDIUM_TRAY_OPEN if self.tray_open else NO_MEDIUM)
-
     async def change(self, medium: BlockDevice | None, *, force: bool = False) -> BlockDevice | None:
         """Exchange the medium from outside, and close the tray.
 
@@ -109,13 +104,13 @@ class CdUnit(BlockUnit):
             self.tray_open = True
             self._event = MediaEvent.MEDIUM_REMOVED
 
-    def close_tray(self) -> None:
-        """Close the tray for the initiator."""
+    def close_tray(self, initiator: str) -> None:
+        """Close the tray for an initiator, which needs no unit attention for what it has done itself."""
         if self.tray_open:
             self.tray_open = False
             if self._medium is not None:
                 self._event = MediaEvent.NEW_MEDIUM
-                self.attention(MEDIUM_CHANGED)
+                self.attention(MEDIUM_CHANGED, but=initiator)
 
     def take_event(self) -> MediaEvent:
         """Return what has happened last to the medium, once."""

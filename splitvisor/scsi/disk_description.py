@@ -10,7 +10,7 @@ from splitvisor.scsi.block_unit import SCRATCH_BYTES
 from splitvisor.scsi.command import Exchange
 from splitvisor.scsi.disk_unit import DiskUnit
 from splitvisor.scsi.operations import Access, Operation
-from splitvisor.scsi.provisioning import MAX_SAME_BYTES, MAX_UNMAP_BYTES, MAX_UNMAP_DESCRIPTORS
+from splitvisor.scsi.provisioning import MAX_SAME_BYTES, MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS
 from splitvisor.scsi.read_modify_write import max_compare_blocks
 
 _NOT_ROTATING = 0x0001
@@ -44,7 +44,7 @@ def _block_limits(disk: DiskUnit) -> bytes:
         (disk.max_blocks, 4),
         (SCRATCH_BYTES // disk.block_bytes, 4),  # A transfer of this length is as fast as there is any.
         (0, 4),
-        (MAX_UNMAP_BYTES // disk.block_bytes if thin else 0, 4),
+        (MAX_UNMAP_BLOCKS if thin else 0, 4),
         (MAX_UNMAP_DESCRIPTORS if thin else 0, 4),
         (granularity if thin else 0, 4),
         (0x80000000 if thin else 0, 4),  # The alignment is valid, and 0.

@@ -24,7 +24,7 @@ from splitvisor.scsi.sense import (
 
 MAX_SAME_BYTES = 1 << 30
 """What a WRITE SAME may write."""
-MAX_UNMAP_BYTES = 4 << 30
+MAX_UNMAP_BLOCKS = 1 << 20
 """What an UNMAP may unmap with all its descriptors."""
 MAX_UNMAP_DESCRIPTORS = 256
 MAX_STATUS_DESCRIPTORS = 64
@@ -53,7 +53,7 @@ def _unmap_ranges(disk: DiskUnit, data: bytes) -> list[tuple[int, int]]:
         raise CheckError(PARAMETER_LIST_LENGTH)
     listed = min(int.from_bytes(data[2:4], "big"), len(data) - _HEADER_BYTES) // _DESCRIPTOR_BYTES
     ranges: list[tuple[int, int]] = []
-    room = MAX_UNMAP_BYTES // disk.block_bytes
+    room = MAX_UNMAP_BLOCKS
     for at in range(_HEADER_BYTES, _HEADER_BYTES + listed * _DESCRIPTOR_BYTES, _DESCRIPTOR_BYTES):
         first, blocks = int.from_bytes(data[at : at + 8], "big"), int.from_bytes(data[at + 8 : at + 12], "big")
         if first + blocks > disk.blocks:

@@ -15,7 +15,7 @@ from splitvisor.scsi.transfers import FUA
 from splitvisor.scsi.verification import first_difference
 
 MAX_BYTES = 128 << 10
-"""What such a command may write; it needs that much memory twice."""
+"""What such a command writes at a time, and COMPARE AND WRITE at all; it needs that much memory twice."""
 
 
 def max_compare_blocks(disk: DiskUnit) -> int:
@@ -43,20 +43,24 @@ async def _compare_and_write(disk: DiskUnit, exchange: Exchange) -> None:
 
 
 async def _or_write(disk: DiskUnit, exchange: Exchange) -> None:
-    offset, length = disk.extent(*addressed(exchange.cdb), MAX_BYTES // disk.block_bytes)
+    """Set the bits that the data has set, piece by piece, with all of the blocks kept from other writers."""
+    offset, length = disk.extent(*addressed(exchange.cdb))
     disk.check_writable()
     exchange.wanted_out = length
-    data = exchange.command.data_out.load(0, length)
-    data = data[: len(data) - len(data) % disk.block_bytes]
-    if not data:
+    data = exchange.command.data_out
+    available = min(data.length, length)
+    available -= available % disk.block_bytes
+    if not available:
         return
-    async with disk.ranges.exclusive(offset, len(data)):
-        present = bytearray(len(data))
-        await disk.device.read(offset, Buffers.of(present))
-        united = int.from_bytes(present, "big") | int.from_bytes(data, "big")
-        new = Buffers.of(united.to_bytes(len(data), "big"))
-        await disk.device.write(offset, new, bool(exchange.cdb[1] & FUA) or disk.write_through)
-    exchange.moved_out = len(data)
+    fua = bool(exchange.cdb[1] & FUA) or disk.write_through
+    async with disk.ranges.exclusive(offset, available):
+        for at in range(0, available, MAX_BYTES):
+            new = data.load(at, min(MAX_BYTES, available - at))
+            present = bytearray(len(new))
+            await disk.device.read(offset + at, Buffers.of(present))
+            united = int.from_bytes(present, "big") | int.from_bytes(new, "big")
+            await disk.device.write(offset + at, Buffers.of(united.to_bytes(len(new), "big")), fua)
+    exchange.moved_out = available
 
 
 COMMANDS: tuple[Operation[Any], ...] = (

@@ -52,7 +52,8 @@ class Identity:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.serial) <= MAX_SERIAL or not all(" " < each <= "~" for each in self.serial):
-            raise SerialError(f"serial={self.serial!r}: not a serial number", f"use 1 to {MAX_SERIAL} printable ASCII characters")
+            remedy = f"use 1 to {MAX_SERIAL} printable ASCII characters, no blanks"
+            raise SerialError(f"serial={self.serial!r}: not a serial number", remedy)
 
     def name(self) -> bytes:
         """Return the world-wide name: an NAA identifier of the locally assigned kind, 8 bytes (SPC-4 7.8.6.6.4)."""
@@ -86,6 +87,7 @@ class LogicalUnit:
         self.modes = ModePages(pages)
         self.listing: Callable[[int, int], bytes] = lambda select, lun: bytes(8)
         self._attentions: dict[str, dict[Sense, None]] = {}
+        self._reported: set[int] = set()
 
     async def execute(self, command: Command) -> Completion | None:
         """Run a command to its end.
@@ -121,7 +123,7 @@ class LogicalUnit:
                 return None
             raise
         except Exception:
-            log.exception("a SCSI command failed", cdb=command.cdb.hex(), lun=command.lun)
+            self._report(command)
             end = self._check(exchange, INTERNAL_FAILURE)
         finally:
             self.tasks.leave(task)
@@ -174,6 +176,12 @@ class LogicalUnit:
 
     def check_medium(self) -> None:
         """Raise CheckError, unless there is a medium that is ready."""
+
+    def _report(self, command: Command) -> None:
+        """Log an error of ours, once for each operation code: the guest decides how often it comes."""
+        if command.cdb[0] not in self._reported:
+            self._reported.add(command.cdb[0])
+            log.exception("a SCSI command failed for a reason of our own", cdb=command.cdb[:16].hex(), lun=command.lun)
 
     def _admitted(self, exchange: Exchange) -> Operation[Any]:
         """The operation of a command that may run."""
