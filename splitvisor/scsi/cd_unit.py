@@ -40,6 +40,7 @@ class CdUnit(BlockUnit):
 
     Attributes:
         tray_open: whether the initiator has opened the tray. The medium is in it, and is back when the tray closes.
+        event: the last event of the medium that was not reported.
         locks: the initiators that prevent the tray from opening.
     """
 
@@ -48,7 +49,7 @@ class CdUnit(BlockUnit):
     def __init__(self, medium: BlockDevice | None, identity: Identity, pages: tuple[ModePage, ...]) -> None:
         super().__init__(identity, pages)
         self._medium = medium
-        self._event = MediaEvent.NONE
+        self.event = MediaEvent.NONE
         self.tray_open = False
         self.locks: set[str] = set()
 
@@ -84,16 +85,16 @@ class CdUnit(BlockUnit):
             MediumBusyError: a transfer does not end. The drive has the new medium all the same.
         """
         if self.locks and self.ready is not None and not force:
-            self._event = MediaEvent.EJECT_REQUESTED
+            self.event = MediaEvent.EJECT_REQUESTED
             raise TrayLockedError("the guest has locked the tray", "eject the medium in the guest, or use force")
         old, self._medium = self._medium, medium
         self.tray_open = False
         self.locks.clear()
         if medium is not None:
-            self._event = MediaEvent.NEW_MEDIUM
+            self.event = MediaEvent.NEW_MEDIUM
             self.attention(MEDIUM_CHANGED)
         elif old is not None:
-            self._event = MediaEvent.MEDIUM_REMOVED
+            self.event = MediaEvent.MEDIUM_REMOVED
         if not await end_of(self.tasks.all()):
             raise MediumBusyError("a transfer from the old medium does not end", "see what holds up its file or server")
         return old
@@ -102,19 +103,19 @@ class CdUnit(BlockUnit):
         """Open the tray for the initiator."""
         if not self.tray_open:
             self.tray_open = True
-            self._event = MediaEvent.MEDIUM_REMOVED
+            self.event = MediaEvent.MEDIUM_REMOVED
 
     def close_tray(self, initiator: str) -> None:
         """Close the tray for an initiator, which needs no unit attention for what it has done itself."""
         if self.tray_open:
             self.tray_open = False
             if self._medium is not None:
-                self._event = MediaEvent.NEW_MEDIUM
+                self.event = MediaEvent.NEW_MEDIUM
                 self.attention(MEDIUM_CHANGED, but=initiator)
 
     def take_event(self) -> MediaEvent:
         """Return what has happened last to the medium, once."""
-        event, self._event = self._event, MediaEvent.NONE
+        event, self.event = self.event, MediaEvent.NONE
         return event
 
     def reset(self, sense: Sense) -> None:

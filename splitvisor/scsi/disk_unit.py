@@ -20,12 +20,13 @@ class DiskUnit(BlockUnit):
     Attributes:
         ranges: what is being written.
         stopped: whether START STOP UNIT has stopped it.
+        known_size: bytes of the device, as initiators know it.
     """
 
     def __init__(self, device: BlockDevice, identity: Identity, block_bytes: int, pages: tuple[ModePage, ...]) -> None:
         super().__init__(identity, pages)
         self._device = device
-        self._size = device.size
+        self.known_size = device.size
         self.block_bytes = block_bytes
         self.ranges = BlockRanges()
         self.stopped = False
@@ -38,7 +39,7 @@ class DiskUnit(BlockUnit):
     @property
     def blocks(self) -> int:
         """The number of whole blocks, as initiators know it."""
-        return self._size // self.block_bytes
+        return self.known_size // self.block_bytes
 
     @property
     def write_through(self) -> bool:
@@ -47,8 +48,8 @@ class DiskUnit(BlockUnit):
 
     def resized(self) -> None:
         """Follow the device's size, which has changed, and have a unit attention for it."""
-        if self._size != self._device.size:
-            self._size = self._device.size
+        if self.known_size != self._device.size:
+            self.known_size = self._device.size
             self.attention(CAPACITY_CHANGED)
 
     def check_medium(self) -> None:

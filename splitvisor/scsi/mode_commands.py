@@ -122,8 +122,8 @@ def _pages(unit: LogicalUnit, data: bytes, at: int) -> Iterator[tuple[int, bytes
 
 
 MODE_COMMANDS: tuple[Operation[Any], ...] = (
-    Operation(0x1A, "MODE SENSE(6)", _mode_sense_6, "08 ff ff ff 00"),
-    Operation(0x5A, "MODE SENSE(10)", _mode_sense_10, "18 ff ff 00 00 00 ff ff 00"),
+    Operation(0x1A, "MODE SENSE(6)", _mode_sense_6, "08 ff ff ff 00", access=Access.WRITE),
+    Operation(0x5A, "MODE SENSE(10)", _mode_sense_10, "18 ff ff 00 00 00 ff ff 00", access=Access.WRITE),
     # Without the bit that saves pages: there is nowhere to save them.
     Operation(0x15, "MODE SELECT(6)", _mode_select_6, "10 00 00 ff 00", access=Access.WRITE),
     Operation(0x55, "MODE SELECT(10)", _mode_select_10, "10 00 00 00 00 00 ff ff 00", access=Access.WRITE),

@@ -78,6 +78,8 @@ class ModePages:
     def wrong_byte(self, code: int, values: bytes) -> int | None:
         """Return the first byte, header included, in which values differ from the current ones where they may not."""
         changeable = self._pages[code].changeable
+        if len(values) != len(changeable):
+            return 1
         for number, (new, old, free) in enumerate(zip(values, self._current[code], changeable, strict=True)):
             if (new ^ old) & ~free:
                 return number + 2

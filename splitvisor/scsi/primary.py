@@ -64,4 +64,4 @@ REPORT_LUNS = Operation[Any](
     0xA0, "REPORT LUNS", _report_luns, "00 ff 00 00 00 ff ff ff ff 00 00", access=Access.FREE, through_attention=True
 )
 SEND_DIAGNOSTIC = Operation[Any](0x1D, "SEND DIAGNOSTIC", _send_diagnostic, "e4 00 00 00 00", access=Access.WRITE)
-LOG_SENSE = Operation[Any](0x4D, "LOG SENSE", _log_sense, "00 ff 00 00 ff ff ff ff 00")
+LOG_SENSE = Operation[Any](0x4D, "LOG SENSE", _log_sense, "00 ff 00 00 ff ff ff ff 00", access=Access.QUERY)

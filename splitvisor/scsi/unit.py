@@ -68,6 +68,7 @@ class LogicalUnit:
         reservations: what initiators have reserved.
         tasks: the commands that have not ended.
         modes: the mode pages.
+        attentions: the unit attentions of each initiator that has sent a command, by its name.
         listing: returns the parameter data of REPORT LUNS for a select report and the LUN that was addressed; the target sets it.
     """
 
@@ -86,7 +87,7 @@ class LogicalUnit:
         self.reservations = Reservations()
         self.modes = ModePages(pages)
         self.listing: Callable[[int, int], bytes] = lambda select, lun: bytes(8)
-        self._attentions: dict[str, dict[Sense, None]] = {}
+        self.attentions: dict[str, dict[Sense, None]] = {}
         self._reported: set[int] = set()
 
     async def execute(self, command: Command) -> Completion | None:
@@ -131,7 +132,7 @@ class LogicalUnit:
 
     def attention(self, sense: Sense, but: str | None = None, only: str | None = None) -> None:
         """Have a unit attention for each initiator once, with the exception of one, or for a single one."""
-        for name, pending in self._attentions.items():
+        for name, pending in self.attentions.items():
             if name != but and only in (None, name):
                 pending[sense] = None
 
@@ -152,7 +153,7 @@ class LogicalUnit:
         """Be as after power-on, with the exception of persistent reservations; the commands have been aborted (SAM-5 6.3.3)."""
         self.reservations.reserved_by = None
         self.modes.reset()
-        for pending in self._attentions.values():
+        for pending in self.attentions.values():
             pending.clear()
             pending[sense] = None
 
@@ -160,7 +161,7 @@ class LogicalUnit:
         """Forget what an initiator has only as long as it is connected; its commands have been aborted (SAM-5 6.3.4)."""
         if self.reservations.reserved_by == initiator:
             self.reservations.reserved_by = None
-        self._attentions.pop(initiator, None)
+        self.attentions.pop(initiator, None)
 
     def modes_changed(self, initiator: str) -> None:
         """Note that an initiator has changed mode pages."""
@@ -199,9 +200,9 @@ class LogicalUnit:
 
     def _met(self, initiator: str) -> dict[Sense, None]:
         """The unit attentions of an initiator; at the first command that is the one for power-on."""
-        pending = self._attentions.get(initiator)
+        pending = self.attentions.get(initiator)
         if pending is None:
-            pending = self._attentions[initiator] = {POWER_ON: None}
+            pending = self.attentions[initiator] = {POWER_ON: None}
         return pending
 
     def _check(self, exchange: Exchange, sense: Sense) -> Completion:
