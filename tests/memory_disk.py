@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 from splitvisor.block.buffers import Buffers
 from splitvisor.block.device import BlockDevice, BlockError
@@ -75,6 +76,12 @@ class MemoryDisk(BlockDevice):
 
     async def close(self) -> None:
         pass
+
+    async def hand_over(self) -> None:
+        self.error = errno.EBUSY
+
+    async def take_back(self, seconds: float) -> None:
+        self.error = None
 
     async def _pass(self) -> None:
         if self.gate is not None:

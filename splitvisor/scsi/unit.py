@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ class LogicalUnit:
         except ConflictError:
             end = exchange.completion(Status.RESERVATION_CONFLICT)
         except BlockError as error:
-            end = self._check(exchange, sense_of(error, writing=operation is not None and operation.writes))
+            end = self._not_moved(exchange, error, writing=operation is not None and operation.writes)
         except asyncio.CancelledError:
             if task.aborted and task.owner.uncancel() == 0:
                 return None
@@ -204,6 +205,11 @@ class LogicalUnit:
         if pending is None:
             pending = self.attentions[initiator] = {POWER_ON: None}
         return pending
+
+    def _not_moved(self, exchange: Exchange, error: BlockError, *, writing: bool) -> Completion:
+        if error.errno == errno.EBUSY:  # The device is on its way to another host: the initiator tries again.
+            return exchange.completion(Status.BUSY)
+        return self._check(exchange, sense_of(error, writing=writing))
 
     def _check(self, exchange: Exchange, sense: Sense) -> Completion:
         return exchange.completion(Status.CHECK_CONDITION, sense.encoded(self.modes.descriptor_sense))

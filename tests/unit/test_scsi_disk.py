@@ -174,6 +174,20 @@ def test_errors_of_the_host_are_sense(error: int, read: tuple[int, int, int], wr
     run(main())
 
 
+def test_a_device_that_is_handed_over_is_busy() -> None:
+    async def main() -> None:
+        made = bench()
+        host = await made.ready()
+        await made.device.hand_over()
+        for cdb, data in (("28 00 00 00 00 00 00 00 01 00", b""), ("2a 00 00 00 00 00 00 00 01 00", bytes(512))):
+            answer = await host.send(cdb, data, room=512)
+            assert (answer.end.status, answer.end.moved_in, answer.end.sense) == (Status.BUSY, 0, b"")
+        await made.device.take_back(1)
+        assert (await host.send("28 00 00 00 00 00 00 00 01 00", room=512)).good
+
+    run(main())
+
+
 def test_fua_and_a_cache_that_is_off_make_writes_durable() -> None:
     async def main() -> None:
         made = bench()
