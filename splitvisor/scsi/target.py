@@ -17,7 +17,7 @@ from splitvisor.scsi.absent import AbsentUnit, WellKnownUnit
 from splitvisor.scsi.codes import REPORT_LUNS_WELL_KNOWN_LUN, TaskFunction, TaskResponse
 from splitvisor.scsi.command import Command, Completion, Initiator
 from splitvisor.scsi.sense import COMMANDS_CLEARED, TARGET_WAS_RESET, UNIT_WAS_RESET, UNITS_CHANGED
-from splitvisor.scsi.task_set import abort
+from splitvisor.scsi.task_set import abort, end_of
 from splitvisor.scsi.unit import LogicalUnit
 
 MAX_UNITS = 2048
@@ -120,7 +120,9 @@ class Target:
         self._units_changed(unit)
 
     async def remove(self, number: int) -> LogicalUnit:
-        """Remove a logical unit and abort its commands; initiators of the others get a unit attention.
+        """Remove a logical unit; initiators of the others get a unit attention.
+
+        Its commands end as they would have, for an initiator that knows nothing of this waits for their answers.
 
         Returns:
             The unit. Nothing uses its block device any more; it is the caller's to close.
@@ -133,7 +135,7 @@ class Target:
         if unit is None:
             raise UnitError(f"logical unit {number}: not there")
         self._units_changed(unit)
-        if not await abort(unit.tasks.all()):
+        if not await end_of(unit.tasks.all()):
             raise UnitError(f"logical unit {number}: a transfer does not end", "see what holds up the image's file or server")
         return unit
 

@@ -7,6 +7,7 @@ import errno
 
 import pytest
 
+from splitvisor.block.buffers import Buffers
 from splitvisor.scsi.codes import Status
 from splitvisor.scsi.disk import BlockSizeError, Disk
 from splitvisor.scsi.unit import Identity, SerialError
@@ -262,6 +263,41 @@ def test_compare_and_write_writes_only_what_compares() -> None:
     run(main())
 
 
+def test_orwrite_sets_bits() -> None:
+    async def main() -> None:
+        made = bench()
+        made.device.data[:512] = b"\x0f\xf0" * 256
+        host = await made.ready()
+        answer = await host.send("8b 08 00 00 00 00 00 00 00 00 00 00 00 02 00 00", b"\x30\x03" * 512)
+        assert (answer.good, answer.end.moved_out) == (True, 1024)
+        assert made.device.data[:1024] == b"\x3f\xf3" * 256 + b"\x30\x03" * 256
+        assert made.device.forced == 1
+        many = MIB // 512
+        assert (await host.send(f"8b 00 00 00 00 00 00 00 00 00 {many:08x} 00 00", b"\xff" * MIB)).good
+        assert made.device.data == b"\xff" * MIB
+
+    run(main())
+
+
+def test_write_and_verify_is_durable_and_looks_at_what_it_has_written() -> None:
+    class Forgetful(MemoryDisk):
+        """A disk whose writes are lost."""
+
+        async def write(self, offset: int, data: Buffers, fua: bool = False) -> None:
+            self.forced += fua
+
+    async def main() -> None:
+        for made, sense in ((bench(), None), (Bench(Forgetful(MIB)), (0xE, 0x1D, 0))):
+            host = await made.ready()
+            answer = await host.send("2e 02 00 00 00 01 00 00 02 00", b"v" * 1024)
+            assert answer.good if sense is None else answer.sense == sense
+            assert made.device.forced == 1
+            assert (await host.send("8e 00 00 00 00 00 00 00 00 01 00 00 00 02 00 00", b"v" * 1024)).good
+            assert (await host.send("ae 06 00 00 00 01 00 00 00 02 00 00", b"v" * 1024)).sense == INVALID_CDB
+
+    run(main())
+
+
 def test_unmap_zeroes_and_gives_room_back() -> None:
     async def main() -> None:
         made = bench()
@@ -342,6 +378,34 @@ def test_mode_pages_are_sensed_selected_and_reset() -> None:
             assert (answer.sense, answer.end.sense[15:18]) == ((5, 0x26, 0), bytes((0x80, 0, at)))
         assert (await host.send("15 10 00 00 08 00", off[:8])).sense == (5, 0x1A, 0)
         assert (await host.send("15 00 00 00 18 00", off)).sense == INVALID_CDB
+
+    run(main())
+
+
+def test_mode_parameters_have_the_blocks_with_them() -> None:
+    async def main() -> None:
+        host = await bench().ready()
+        short = bytes.fromhex("00000800 00000200")
+        long = bytes.fromhex("0000000000000800 00000000 00000200")
+        page = bytes((0x0A, 10, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0))
+        assert (await host.send("1a 00 0a 00 ff 00", room=255)).data == bytes((23, 0, 0x10, 8)) + short + page
+        assert (await host.send("5a 00 0a 00 00 00 00 00 ff 00", room=255)).data == bytes(
+            (0, 26, 0, 0x10, 0, 0, 0, 8)
+        ) + short + page
+        ten = (await host.send("5a 10 0a 00 00 00 00 00 ff 00", room=255)).data
+        assert ten == bytes((0, 34, 0, 0x10, 1, 0, 0, 16)) + long + page
+        all_pages = (await host.send("5a 08 3f ff 00 00 00 00 ff 00", room=255)).data
+        assert [all_pages[at] for at in (8, 20, 40, 52)] == [1, 8, 0x0A, 0x1C]
+        assert (await host.send("1a 00 0a 01 ff 00", room=255)).sense == INVALID_CDB
+        assert (await host.send("1a 00 03 00 ff 00", room=255)).sense == INVALID_CDB
+        for descriptor in (short, bytes(4) + short[4:], b"\xff" * 4 + short[4:]):
+            assert (await host.send("55 10 00 00 00 00 00 00 10 00", bytes(7) + b"\x08" + descriptor)).good
+        assert (await host.send("55 10 00 00 00 00 00 00 18 00", ten[:4] + ten[4:8] + long)).good
+        for wrong in (short[:-2] + b"\x10\x00", b"\0\0\0\x01" + short[4:]):
+            assert (await host.send("55 10 00 00 00 00 00 00 10 00", bytes(7) + b"\x08" + wrong)).sense == (5, 0x26, 0)
+        assert (await host.send("55 10 00 00 00 00 00 00 08 00", bytes(7) + b"\x08")).sense == (5, 0x1A, 0)
+        assert (await host.send("15 10 00 00 06 00", bytes(4) + b"\x4a\x0a")).sense == (5, 0x26, 0)
+        assert (await host.send("15 10 00 00 05 00", bytes(4) + b"\x0a")).sense == (5, 0x1A, 0)
 
     run(main())
 

@@ -106,6 +106,24 @@ def test_units_come_and_go() -> None:
     run(main())
 
 
+def test_a_unit_that_is_removed_answers_what_it_has_begun() -> None:
+    async def main() -> None:
+        device, gate, target = gated()
+        device.data[:512] = b"d" * 512
+        host = await Host(target).ready()
+        reading = asyncio.create_task(host.send(READ, room=512))
+        await until(lambda: device.waiting)
+        removing = asyncio.create_task(target.remove(0))
+        await asyncio.sleep(0)
+        assert (await host.send(READ, room=512)).sense == GONE
+        assert not removing.done()
+        gate.set()
+        assert (await reading).data == b"d" * 512
+        await removing
+
+    run(main())
+
+
 def test_a_unit_attention_is_reported_once_to_each_initiator_and_unit() -> None:
     async def main() -> None:
         target = target_of(disk("a"), disk("b"))
