@@ -37,7 +37,7 @@ def _report_luns(unit: LogicalUnit, exchange: Exchange) -> None:
         raise CheckError(INVALID_FIELD_IN_CDB.at(2))
     if allocation < _REPORT_LUNS_LEAST:
         raise CheckError(INVALID_FIELD_IN_CDB.at(6))
-    exchange.reply(unit.listing(select, exchange.command.lun), allocation)
+    exchange.reply(unit.listing(select, exchange.command.lun, exchange.initiator), allocation)
 
 
 def _send_diagnostic(unit: LogicalUnit, exchange: Exchange) -> None:

@@ -165,8 +165,10 @@ class Target:
             if unit is not changed:
                 unit.attention(UNITS_CHANGED)
 
-    def _list(self, select: int, addressed: int) -> bytes:
-        """The parameter data of REPORT LUNS (SPC-4 6.33)."""
+    def _list(self, select: int, addressed: int, initiator: str) -> bytes:
+        """The parameter data of REPORT LUNS (SPC-4 6.33); the initiator need not be told any more that it has changed."""
+        for unit in self._units.values():
+            unit.attentions.get(initiator, {}).pop(UNITS_CHANGED, None)
         luns = [] if select == 1 else list(self._format(addressed, sorted(self._units)))
         if select:
             luns.append(REPORT_LUNS_WELL_KNOWN_LUN << 48)

@@ -70,7 +70,8 @@ class LogicalUnit:
         tasks: the commands that have not ended.
         modes: the mode pages.
         attentions: the unit attentions of each initiator that has sent a command, by its name.
-        listing: returns the parameter data of REPORT LUNS for a select report and the LUN that was addressed; the target sets it.
+        listing: returns the parameter data of REPORT LUNS for a select report, the LUN that was addressed, and the initiator; the
+            target sets it.
     """
 
     device_type: ClassVar[DeviceType]
@@ -87,7 +88,7 @@ class LogicalUnit:
         self.tasks = TaskSet()
         self.reservations = Reservations()
         self.modes = ModePages(pages)
-        self.listing: Callable[[int, int], bytes] = lambda select, lun: bytes(8)
+        self.listing: Callable[[int, int, str], bytes] = lambda select, lun, initiator: bytes(8)
         self.attentions: dict[str, dict[Sense, None]] = {}
         self._reported: set[int] = set()
 

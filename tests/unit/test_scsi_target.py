@@ -99,6 +99,9 @@ def test_units_come_and_go() -> None:
             target.add(1 << 16, disk())
         assert await target.remove(1) is added
         assert (await host.send(READY)).sense == (6, 0x3F, 0x0E)
+        target.add(2, disk("f"))
+        assert (await host.send(REPORT, room=64)).data[:4] == bytes((0, 0, 0, 16))
+        assert (await host.send(READY)).good, "it has seen the change"
         assert (await host.send(READY, lun=1)).sense == GONE
         with pytest.raises(UnitError, match="not there"):
             await target.remove(1)
