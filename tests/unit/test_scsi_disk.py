@@ -452,6 +452,32 @@ def test_a_new_capacity_is_noticed() -> None:
     run(main())
 
 
+def test_more_than_2_tib_need_16_bytes_of_cdb() -> None:
+    async def main() -> None:
+        made = bench()
+        made.device.size = 3 << 40
+        made.disk.resized()
+        host = await made.ready()
+        assert (await host.send("25 00 00 00 00 00 00 00 00 00", room=8)).data == bytes.fromhex("ffffffff 00000200")
+        data = (await host.send("9e 10 00 00 00 00 00 00 00 00 00 00 00 20 00 00", room=32)).data
+        assert data[:8] == ((3 << 31) - 1).to_bytes(8, "big")
+        assert (await host.send("1a 00 0a 00 ff 00", room=255)).data[4:8] == b"\xff" * 4
+        assert (await host.send("88 00 00 00 00 01 80 00 00 00 00 00 00 01 00 00", room=512)).sense == OUT_OF_RANGE
+
+    run(main())
+
+
+def test_what_older_initiators_put_into_a_cdb_is_no_error() -> None:
+    async def main() -> None:
+        host = await bench().ready()
+        for cdb in ("00 60 00 00 00 00", "12 20 00 00 24 00", "00 00 00 00 00 c0", "28 00 00 00 00 00 00 00 01 80 ff ff"):
+            assert (await host.send(cdb, room=512)).good
+        assert (await host.send("28 00 00 00 00 00 00 00 01", room=512)).sense == INVALID_CDB
+        assert (await host.send(b"", room=512)).sense == (5, 0x20, 0)
+
+    run(main())
+
+
 def test_supported_operations_are_those_of_the_table() -> None:
     async def main() -> None:
         made = bench()
