@@ -34,6 +34,11 @@ class Entry:
         return cls(name, stat.S_IFREG | 0o755, data)
 
     @classmethod
+    def file(cls, name: str, data: bytes) -> Entry:
+        """Make a file that is read."""
+        return cls(name, stat.S_IFREG | 0o644, data)
+
+    @classmethod
     def link(cls, name: str, target: str) -> Entry:
         """Make a symbolic link."""
         return cls(name, stat.S_IFLNK | 0o777, target.encode())

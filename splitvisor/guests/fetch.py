@@ -12,20 +12,24 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from splitvisor.errors.problem import ProblemError
+from splitvisor.guests import io_guest
+from splitvisor.guests.apt import ForeignApt, GuestError, Package, run, unpack
 from splitvisor.guests.cpio import Entry, archive
+
+__all__ = (
+    "FORMAT", "GRUB", "GRUB_MODULES", "GRUB_TOOL", "INDEX", "MARKER", "MODULES", "SLOT_TOOLS", "Guest", "GuestError",
+    "cache_directory", "cached_guests", "fetch", "resolve",
+)  # fmt: skip
 
 MARKER = "SPLITVISOR-USERSPACE"
 """What every /init prints once the kernel has reached user space."""
 INDEX = "guests.json"
 FORMAT = 2
 """Raised when the files built from packages change: the cache is then rebuilt."""
-APT_SECONDS = 900
 
 _APPLETS = """
     [ ash awk base64 basename cat chmod chown cmp cp cut date dd df diff dmesg du echo env expr false find free grep gunzip
@@ -42,17 +46,13 @@ _INIT_POWEROFF = f"""{_HEAD}echo {MARKER}
 """
 # The shell gets the console as its controlling terminal, for ^C and job control; when it ends, so does the machine.
 _INIT_SHELL = f"""{_HEAD}/bin/busybox mount -t devtmpfs dev /dev
-export PATH=/bin HOME=/ TERM=vt100 PS1='guest# ' ENV=/shellrc
+{{prepare}}export PATH=/bin HOME=/ TERM=vt100 PS1='guest# ' ENV=/shellrc
 echo {MARKER}
 /bin/busybox setsid /bin/busybox cttyhack /bin/busybox sh
 /bin/busybox poweroff -f
 """
 # Without -f they ask process 1, which is that script and would not listen.
 _SHELLRC = "".join(f"alias {name}='{name} -f'\n" for name in ("poweroff", "reboot", "halt"))
-
-
-class GuestError(ProblemError):
-    """A guest cannot be had; one line that says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def fetch(say: Callable[[str], None], cache: Path | None = None) -> dict[tuple[s
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = cached_guests(directory)
         complete = set(found) >= {(kind, name) for name, kind in _NAMES}
-        with_grub = GRUB in found or shutil.which(GRUB_TOOL) is None
+        with_grub = (complete and GRUB in found) or shutil.which(GRUB_TOOL) is None
         if complete and with_grub:
             return found
         guests = list(found.values()) if complete else _build(directory, say)
@@ -139,6 +139,7 @@ _NAMES = (
     ("debian", "initrd"),
     ("debian-poweroff", "initrd"),
     ("debian-slots", "initrd"),
+    ("debian-io", "initrd"),
     ("slof", "firmware"),
     ("vof", "firmware"),
     *((name, "module") for name in MODULES),
@@ -150,21 +151,20 @@ def _build(cache: Path, say: Callable[[str], None]) -> list[Guest]:
     say("reading package lists for ppc64el")
     apt.update()
     kernel_package = apt.dependency("linux-image-powerpc64le", "linux-image-")
-    kernel = _unpack(apt, kernel_package, cache, say)
-    busybox = _unpack(apt, "busybox-static", cache, say)
-    qemu = _unpack(apt, "qemu-system-data", cache, say)
+    kernel = unpack(apt, kernel_package, cache, say)
+    busybox = unpack(apt, "busybox-static", cache, say)
+    qemu = unpack(apt, "qemu-system-data", cache, say)
 
     guests = [_take(kernel, "debian", "kernel", "boot/vmlinux-*", cache)]
     program = (busybox.root / "bin/busybox").read_bytes()
-    for name, entries in (("debian", _shell_archive(program)), ("debian-poweroff", _poweroff_archive(program))):
-        data = archive(entries)
-        path = cache / f"{name}.cpio"
-        path.write_bytes(data)
-        guests.append(Guest(name, "initrd", path.name, busybox.name, busybox.version, hashlib.sha256(data).hexdigest()))
+    guests.append(_initrd("debian", _shell_archive(program), busybox, cache))
+    guests.append(_initrd("debian-poweroff", _poweroff_archive(program), busybox, cache))
     guests += [_take(qemu, name, "firmware", f"usr/share/qemu/{name}.bin", cache) for name in ("slof", "vof")]
     modules = "lib/modules/*/kernel/drivers/pci/hotplug"
     guests += [_take(kernel, name, "module", f"{modules}/{name}.ko", cache) for name in MODULES]
     guests.append(_build_slots(apt, program, cache, say))
+    shell = _shell_archive(program, io_guest.PREPARE, io_guest.shell_settings())
+    guests.append(_initrd("debian-io", io_guest.entries(shell, kernel.root, apt, cache, say), kernel, cache))
     for name in ("unpacked", "apt"):
         shutil.rmtree(cache / name, ignore_errors=True)
     return guests
@@ -172,45 +172,34 @@ def _build(cache: Path, say: Callable[[str], None]) -> list[Guest]:
 
 def _build_slots(apt: ForeignApt, program: bytes, cache: Path, say: Callable[[str], None]) -> Guest:
     """Make the shell's archive with the modules and tools for devices that come and go."""
-    packages = [_unpack(apt, name, cache, say) for name in SLOT_TOOLS]
-    data = archive(_slots_archive(program, [package.root for package in packages], cache))
-    path = cache / "debian-slots.cpio"
-    path.write_bytes(data)
-    return Guest("debian-slots", "initrd", path.name, packages[0].name, packages[0].version, hashlib.sha256(data).hexdigest())
+    packages = [unpack(apt, name, cache, say) for name in SLOT_TOOLS]
+    return _initrd("debian-slots", _slots_archive(program, [package.root for package in packages], cache), packages[0], cache)
+
+
+def _initrd(name: str, entries: Sequence[Entry], package: Package, cache: Path) -> Guest:
+    """Write an archive. package: what most of it is from."""
+    data = archive(entries)
+    path = cache / f"{name}.cpio"
+    partial = path.with_suffix(".new")
+    partial.write_bytes(data)
+    partial.replace(path)
+    return Guest(name, "initrd", path.name, package.name, package.version, hashlib.sha256(data).hexdigest())
 
 
 def _build_grub(cache: Path, say: Callable[[str], None]) -> Guest:
     """Make a GRUB for Open Firmware from the modules of its package."""
     apt = ForeignApt(cache / "apt", "ppc64el")
     apt.update()
-    package = _unpack(apt, "grub-ieee1275-bin", cache, say)
+    package = unpack(apt, "grub-ieee1275-bin", cache, say)
     path = cache / "grub.elf"
     modules = package.root / "usr/lib/grub/powerpc-ieee1275"
-    _run([GRUB_TOOL, "-O", "powerpc-ieee1275", "-d", str(modules), "-p", "/boot/grub", "-o", str(path), *GRUB_MODULES])
+    run([GRUB_TOOL, "-O", "powerpc-ieee1275", "-d", str(modules), "-p", "/boot/grub", "-o", str(path), *GRUB_MODULES])
     for name in ("unpacked", "apt"):
         shutil.rmtree(cache / name, ignore_errors=True)
     return Guest("grub", "kernel", path.name, package.name, package.version, package.sha256)
 
 
-@dataclass(frozen=True)
-class _Package:
-    name: str
-    version: str
-    sha256: str
-    root: Path
-
-
-def _unpack(apt: ForeignApt, package: str, cache: Path, say: Callable[[str], None]) -> _Package:
-    say(f"fetching {package}")
-    file = apt.download(package)
-    root = cache / "unpacked" / package
-    root.mkdir(parents=True, exist_ok=True)
-    _run(["dpkg-deb", "-x", str(file), str(root)])
-    version = _run(["dpkg-deb", "-f", str(file), "Version"]).strip()
-    return _Package(package, version, hashlib.sha256(file.read_bytes()).hexdigest(), root)
-
-
-def _take(package: _Package, name: str, kind: str, pattern: str, cache: Path) -> Guest:
+def _take(package: Package, name: str, kind: str, pattern: str, cache: Path) -> Guest:
     found = sorted(package.root.glob(pattern))
     if not found:
         raise GuestError(f"{package.name} {package.version} has no {pattern}", "please report it")
@@ -233,11 +222,12 @@ def _poweroff_archive(program: bytes) -> list[Entry]:
     return _base(_INIT_POWEROFF, program)
 
 
-def _shell_archive(program: bytes) -> list[Entry]:
+def _shell_archive(program: bytes, prepare: str = "", settings: str = "") -> list[Entry]:
+    """Make the shell's archive. prepare: lines of /init before the marker; settings: further lines that the shell reads."""
     return [
-        *_base(_INIT_SHELL, program),
+        *_base(_INIT_SHELL.format(prepare=prepare), program),
         *(Entry.link(f"bin/{applet}", "busybox") for applet in _APPLETS.split()),
-        Entry.program("shellrc", _SHELLRC.encode()),
+        Entry.program("shellrc", f"{_SHELLRC}{settings}".encode()),
     ]
 
 
@@ -259,62 +249,3 @@ def _slots_archive(program: bytes, roots: Sequence[Path], cache: Path) -> list[E
         *(Entry.program(f"{_LIBRARY_DIRECTORY}/{name}", data) for name, data in libraries.items()),
         Entry.link("lib64/ld64.so.2", f"/{_LIBRARY_DIRECTORY}/ld64.so.2"),
     ]
-
-
-class ForeignApt:
-    """apt for another architecture, with its own state under a directory; the machine's own is only read."""
-
-    def __init__(self, directory: Path, architecture: str) -> None:
-        if shutil.which("apt-get") is None:
-            raise GuestError("there is no apt-get", "on another system give --kernel and --initrd files of your own")
-        self._directory = directory
-        for name in ("state/lists/partial", "cache/archives/partial"):
-            (directory / name).mkdir(parents=True, exist_ok=True)
-        (directory / "status").touch()
-        settings: Mapping[str, str] = {
-            "APT::Architecture": architecture,
-            "Dir::State": str(directory / "state"),
-            "Dir::State::status": str(directory / "status"),
-            "Dir::Cache": str(directory / "cache"),
-            # apt's own user cannot enter a home directory.
-            "APT::Sandbox::User": "",
-            "Acquire::Languages": "none",
-        }
-        lines = [f'{key} "{value}";' for key, value in settings.items()]
-        (directory / "apt.conf").write_text("\n".join([*lines, f'APT::Architectures {{"{architecture}";}};']) + "\n")
-        self._environment = {**os.environ, "APT_CONFIG": str(directory / "apt.conf"), "LC_ALL": "C"}
-
-    def update(self) -> None:
-        """Read package lists. A list that is out of step does not matter when what is wanted can be had."""
-        subprocess.run(["apt-get", "-q", "update"], env=self._environment, capture_output=True, timeout=APT_SECONDS, check=False)
-
-    def dependency(self, package: str, prefix: str) -> str:
-        """Return what a package depends on whose name starts with prefix."""
-        for line in _run(["apt-cache", "depends", package], self._environment).splitlines():
-            kind, _, name = line.strip().partition(": ")
-            if kind == "Depends" and name.startswith(prefix):
-                return name
-        raise GuestError(f"apt knows no {prefix}* that {package} depends on", "check the machine's sources with apt-get update")
-
-    def download(self, package: str) -> Path:
-        """Fetch a package; apt checks it against the signed lists."""
-        before = self._directory / "packages" / package
-        shutil.rmtree(before, ignore_errors=True)
-        before.mkdir(parents=True)
-        _run(["apt-get", "-q", "download", package], self._environment, before)
-        return next(iter(sorted(before.glob("*.deb"))))
-
-
-def _run(command: list[str], environment: Mapping[str, str] | None = None, directory: Path | None = None) -> str:
-    try:
-        done = subprocess.run(
-            command, env=environment, cwd=directory, capture_output=True, text=True, timeout=APT_SECONDS, check=True
-        )
-    except FileNotFoundError:
-        raise GuestError(f"there is no {command[0]}", "install the package that has it") from None
-    except subprocess.TimeoutExpired:
-        raise GuestError(f"{' '.join(command)} takes longer than {APT_SECONDS} s", "is the network there?") from None
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or ["no message"])[-1]
-        raise GuestError(f"{' '.join(command)} failed: {last}") from None
-    return done.stdout

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from splitvisor.guests.apt import ForeignApt, GuestError
 from splitvisor.guests.cpio import Entry, archive
-from splitvisor.guests.fetch import ForeignApt, GuestError, cache_directory
+from splitvisor.guests.fetch import cache_directory
 from tests.guests.conftest import Run
 from tests.guests.harness import Guests
 
