@@ -44,9 +44,13 @@ class Shell:
         self.found: re.Match[str]
         """What expect() matched last."""
 
+    def type(self, text: str) -> None:
+        """Send to the guest."""
+        os.write(self._write, text.encode())
+
     def line(self, command: str, pattern: str) -> None:
         """Type a command and wait for a line of its output. Raises BenchError."""
-        os.write(self._write, command.encode() + b"\n")
+        self.type(command + "\n")
         self.expect(pattern)
 
     def expect(self, pattern: str) -> None:
@@ -59,22 +63,23 @@ class Shell:
                 self.found = match
                 self._seen = b""
                 return
-            self._seen = (self._seen + self._more(deadline, pattern))[-SEEN_BYTES:]
+            self._seen = (self._seen + self.more(deadline, pattern))[-SEEN_BYTES:]
 
     def pour(self, command: str, last_line: str) -> None:
         """Type a command that prints much and wait for its last line, at little cost per byte. Raises BenchError."""
-        os.write(self._write, command.encode() + b"\n")
+        self.type(command + "\n")
         end, tail = f"\n{last_line}\r\n".encode(), b""
         deadline = time.monotonic() + RUN_SECONDS
         while end not in tail:
-            data = self._more(deadline, last_line)
+            data = self.more(deadline, last_line)
             tail = tail[-len(end) :] + data
         self._seen = b""
 
-    def _more(self, deadline: float, wanted: str) -> bytes:
+    def more(self, deadline: float, wanted: str) -> bytes:
+        """Wait for output until a time of time.monotonic(); wanted: for the BenchError of a guest that writes nothing."""
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([self._read], [], [], left)[0]:
-            raise BenchError(f"the guest did not write {wanted!r} within {RUN_SECONDS} s")
+            raise BenchError(f"the guest did not write {wanted!r} in time")
         data = os.read(self._read, CHUNK_BYTES)
         if not data:
             raise BenchError(f"the guest ended without writing {wanted!r}")
@@ -98,19 +103,23 @@ def guests_at_hand(say: Callable[[str], None], *programs: str) -> None:
 
 
 @contextmanager
-def own_shell(directory: Path, memory: str = "512M", snapshot: Path | None = None) -> Iterator[Shell]:
+def own_shell(
+    directory: Path, memory: str = "512M", snapshot: Path | None = None, initrd: str = "debian", options: Sequence[str] = ()
+) -> Iterator[Shell]:
     """Boot Debian to its shell with `splitvisor run`, whose pipes are the terminal.
 
     Args:
         directory: for its sockets, empty; a short path.
         memory: RAM of the guest.
         snapshot: go on from there instead.
+        initrd: the guest's, as `./dev guests` lists it.
+        options: further ones of the command.
     """
     guest = ["--from", str(snapshot)] if snapshot is not None else [
-        "--kernel", str(resolve("kernel", "debian")), "--memory", memory, "--initrd", str(resolve("initrd", "debian")),
+        "--kernel", str(resolve("kernel", "debian")), "--memory", memory, "--initrd", str(resolve("initrd", initrd)),
         "--append", APPEND,
     ]  # fmt: skip
-    command = [sys.executable, "-m", "splitvisor", "run", *guest, "--timeout", str(RUN_SECONDS)]
+    command = [sys.executable, "-m", "splitvisor", "run", *guest, *options, "--timeout", str(RUN_SECONDS)]
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
 
     def pids() -> dict[str, int]:
@@ -128,13 +137,14 @@ def own_shell(directory: Path, memory: str = "512M", snapshot: Path | None = Non
 
 
 @contextmanager
-def qemu_shell(directory: Path, memory: str = "512M") -> Iterator[Shell]:
+def qemu_shell(directory: Path, memory: str = "512M", initrd: str = "debian", options: Sequence[str] = ()) -> Iterator[Shell]:
     """Boot the same guest with QEMU, its spapr-vty on a unix socket. Arguments as own_shell() has them."""
     path = directory / "console.sock"
     command = [
         *qemu_command(f"unix:{path}", ["memory-backend=ram"]), "-monitor", "none",
         "-object", f"{QEMU_RAM},id=ram,size={memory}",
-        "-m", memory, "-kernel", str(resolve("kernel", "debian")), "-initrd", str(resolve("initrd", "debian")), "-append", APPEND,
+        "-m", memory, "-kernel", str(resolve("kernel", "debian")), "-initrd", str(resolve("initrd", initrd)), "-append", APPEND,
+        *options,
     ]  # fmt: skip
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from splitvisor.bench.slof import QEMU
+from splitvisor.guests.commands import Commands
 from splitvisor.guests.fetch import GRUB, GuestError, fetch, resolve
-from tests.guests.harness import Console, Guests
+from tests.guests.harness import BOOT_SECONDS, Console, Guests
 
 Run = Callable[..., Console]
+IoGuest = Callable[..., Commands]
+IO_PROMPT = "guest# "
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +30,7 @@ def guests() -> Guests:
         resolve("initrd", "debian"),
         resolve("initrd", "debian-poweroff"),
         resolve("initrd", "debian-slots"),
+        resolve("initrd", "debian-io"),
         resolve("firmware", "slof"),
         resolve("firmware", "vof"),
         resolve(*GRUB),
@@ -46,6 +50,19 @@ def run(short_path: Path) -> Iterator[Run]:
     for console in consoles:
         console.close()
     assert list(short_path.glob("splitvisor-*")) == []
+
+
+@pytest.fixture
+def io_guest(run: Run, guests: Guests) -> IoGuest:
+    """Boot the guest with disks and networks, with further options of `splitvisor run`; its commands answer."""
+
+    def start(*options: str) -> Commands:
+        files = ("--kernel", str(guests.kernel), "--initrd", str(guests.io))
+        console = run(*files, "--append", "console=hvc0 panic=-1", *options)
+        console.expect(IO_PROMPT, BOOT_SECONDS)
+        return Commands(console)
+
+    return start
 
 
 @pytest.fixture

@@ -151,6 +151,8 @@ class Guests:
     """One that prints the marker and powers off."""
     slots: Path
     """The shell's with Debian's tools and modules for devices that come and go."""
+    io: Path
+    """The shell's with drivers for disks and networks and the tools of splitvisor/guests/io_guest.py."""
     slof: Path
     vof: Path
     grub: Path

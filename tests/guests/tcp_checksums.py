@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Bytes to a guest and back over TCP, compared by SHA-256; the host's side is a server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from splitvisor.guests.commands import Commands
+
+MIB = 1 << 20
+TRANSFER_S = 300.0
+_FILE = "/tmp/tcp"
+
+
+@dataclass
+class Transfers:
+    """What the server sends, and what it was sent."""
+
+    data_port: int = 0
+    """Who connects here gets the data."""
+    sink_port: int = 0
+    """Who connects here sends until the end, and gets the SHA-256 of it as a line."""
+    digest: str = ""
+    """SHA-256 of the data that is sent."""
+    received: list[str] = field(default_factory=list)
+    """SHA-256 of what each connection sent."""
+
+
+@contextmanager
+def transfer_server(mebibytes: int, host: str = "127.0.0.1") -> Iterator[Transfers]:
+    """Serve that much of random data, the same each time; in a thread of its own."""
+    data = random.Random(mebibytes).randbytes(mebibytes * MIB)
+    transfers = Transfers(digest=hashlib.sha256(data).hexdigest())
+    loop = asyncio.new_event_loop()
+    ready = threading.Event()
+    ended = asyncio.Event()
+
+    async def send(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+        writer.close()
+
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        digest = hashlib.sha256()
+        while chunk := await reader.read(MIB):
+            digest.update(chunk)
+        transfers.received.append(digest.hexdigest())
+        writer.write(f"{digest.hexdigest()}\n".encode())
+        await writer.drain()
+        writer.close()
+
+    async def serve() -> None:
+        async with await asyncio.start_server(send, host, 0) as source, await asyncio.start_server(receive, host, 0) as sink:
+            transfers.data_port, transfers.sink_port = (server.sockets[0].getsockname()[1] for server in (source, sink))
+            ready.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(10), "the server did not start"
+    try:
+        yield transfers
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(10)
+        loop.close()
+
+
+def tcp_checksums(commands: Commands, host: str, mebibytes: int, seconds: float = TRANSFER_S) -> None:
+    """Send data to the guest, and back; every byte must arrive there and here.
+
+    Args:
+        commands: the guest, whose network is up.
+        host: the address under which the guest reaches the host's loopback, as of Lease.gateway.
+        mebibytes: how much; the guest keeps it in memory.
+        seconds: how long each way may take.
+
+    Raises AssertionError and CommandError.
+    """
+    with transfer_server(mebibytes) as server:
+        # </dev/null ends what nc sends, not what it receives.
+        there = commands.ok(f"nc {host} {server.data_port} </dev/null >{_FILE} && sha256sum <{_FILE}", seconds).split()[0]
+        assert there == server.digest, "what came to the guest is not what was sent"
+        back = commands.ok(f"nc {host} {server.sink_port} <{_FILE}; rm {_FILE}", seconds)
+        assert back == server.digest, "what came back to the host is not what was sent"
+        assert server.received == [server.digest]
