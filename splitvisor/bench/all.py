@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from splitvisor.bench import boot as bench_boot
 from splitvisor.bench import console as bench_console
+from splitvisor.bench import disk as bench_disk
 from splitvisor.bench import memory as bench_memory
+from splitvisor.bench import net as bench_net
 from splitvisor.bench import record as bench_record
 from splitvisor.bench import slof as bench_slof
 from splitvisor.bench import snapshot as bench_snapshot
@@ -125,6 +127,8 @@ BENCHES: dict[str, Callable[[Extent, Say], dict[str, Any]]] = {
     "slof": lambda extent, say: bench_slof.measure(extent.runs, extent.vs_qemu, "512M", say),
     "memory": lambda extent, say: bench_memory.measure(extent.vs_qemu, say),
     "console": lambda extent, say: bench_console.measure(extent.lines, extent.runs, extent.vs_qemu, say),
+    "disk": lambda extent, say: bench_disk.measure(extent.runs, extent.vs_qemu, say),
+    "net": lambda extent, say: bench_net.measure(extent.runs, extent.vs_qemu, say),
     "clock": _clock,
     "trap": _trap,
     "arrangements": _arrangements,
@@ -141,6 +145,11 @@ TARGETS = (
     Target("slof", "ratio", "SLOF's prompt, times QEMU", bench_slof.LIMIT),
     Target("memory", "ratio", "memory of cpu_service beyond guest RAM, times QEMU", 1.0),
     Target("console", "ratio_of_medians", "console output, times QEMU", bench_console.LIMIT),
+    *(
+        Target(bench, f"{figure.name}.ratio", f"{figure.meaning}, times as good as QEMU", figure.target, at_least=True)
+        for bench, figures in (("disk", bench_disk.figures(1)), ("net", bench_net.figures(0, 1)))
+        for figure in figures
+    ),
     Target("clock", "sleep_error", "error of the guest's clock while it sleeps", 0.01, " %", 100),
     Target("clock", "idle_share", "CPU use of an idle guest, of one core", 0.05, " %", 100),
     Target("arrangements", "ratio", "a trap's median, times a raw socket's between two cores", 4.0),

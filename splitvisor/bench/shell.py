@@ -128,12 +128,20 @@ def own_shell(
             raise BenchError("`splitvisor run` left no run.json; it did not start its services")
         return {**json.loads(account.read_text())["pids"], "run": run.pid}
 
-    pipe, null = subprocess.PIPE, subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null, env=environment) as run:
+    pipe = subprocess.PIPE
+    complaints = directory / "run.stderr"
+    with (
+        complaints.open("wb") as stderr,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, env=environment) as run,
+        _ended(run),
+    ):
         assert run.stdin is not None
         assert run.stdout is not None
-        with _ended(run):
+        try:
             yield Shell(run.stdout.fileno(), run.stdin.fileno(), pids)
+        except BenchError as error:
+            said = _last_lines(complaints)
+            raise BenchError(f"{error}: {said}") from error
 
 
 @contextmanager
@@ -159,10 +167,14 @@ def qemu_shell(directory: Path, memory: str = "512M", initrd: str = "debian", op
             try:
                 terminal, _ = listener.accept()
             except TimeoutError:
-                said = " / ".join(complaints.read_text(errors="replace").splitlines()[-3:]) or "it says nothing"
+                said = _last_lines(complaints)
                 raise BenchError(f"qemu-system-ppc64 did not start within {QEMU_START_S:.0f} s: {said}") from None
             with terminal:
                 yield Shell(terminal.fileno(), terminal.fileno(), lambda: {"qemu": qemu.pid})
+
+
+def _last_lines(complaints: Path) -> str:
+    return " / ".join(complaints.read_text(errors="replace").splitlines()[-3:]) or "it says nothing"
 
 
 @contextmanager

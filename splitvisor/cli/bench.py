@@ -21,7 +21,8 @@ from splitvisor.process.outputs import Content, Output
 from splitvisor.process.signals import Unwinding
 
 bench = typer.Typer(
-    help="Measure: whole boots, firmware, single traps, the guest's clock, consoles, memory, many guests.", no_args_is_help=True
+    help="Measure: whole boots, firmware, single traps, the guest's clock, consoles, disks, networks, memory, many guests.",
+    no_args_is_help=True,
 )
 
 
@@ -177,6 +178,34 @@ def console(
     from splitvisor.bench import console as bench_console  # as above
 
     _report("console", lambda: bench_console.measure(lines, runs, vs_qemu, typer.echo), json_file)
+
+
+@bench.command()
+def disk(
+    *,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Runs of each job")] = 3,
+    duration: Annotated[float, typer.Option("--seconds", metavar="S", parser=seconds(1, 600), help="Duration of a job")] = 3.0,
+    vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with QEMU's spapr-vscsi, and the ratios")] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Run fio on a guest's disk, a raw image in memory: 4 KiB at random at depth 1 and 16, and 1 MiB in sequence."""
+    from splitvisor.bench import disk as bench_disk  # as above
+
+    _report("disk", lambda: bench_disk.measure(runs, vs_qemu, typer.echo, duration), json_file)
+
+
+@bench.command()
+def net(
+    *,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Runs of each")] = 3,
+    duration: Annotated[float, typer.Option("--seconds", metavar="S", parser=seconds(1, 600), help="Duration of each way")] = 3.0,
+    vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with QEMU's spapr-vlan, and the ratios")] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Run iperf3 both ways between a guest and the host's loopback, and ping it."""
+    from splitvisor.bench import net as bench_net  # as above
+
+    _report("net", lambda: bench_net.measure(runs, vs_qemu, typer.echo, duration), json_file)
 
 
 @bench.command()
