@@ -5,28 +5,60 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
-MAX_FRAME = 65535 + 14
+from splitvisor.errors.problem import ProblemError
+
+MIN_FRAME = 14
+"""Bytes of an Ethernet header: destination, source and type."""
+MAX_FRAME = 65535 + MIN_FRAME
 """Bytes of an Ethernet frame without its checksum; more than any device of ours sends."""
 
 Receive = Callable[[bytes], bool]
 """Takes a frame for the device; False: it has no room now and wants it again after Wire.resume()."""
 
 
+class WireError(ProblemError):
+    """A wire cannot be connected; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What went over a wire, as its device sees it. A frame that is dropped is neither sent nor received."""
+
+    sent: int = 0
+    sent_bytes: int = 0
+    sent_dropped: int = 0
+    received: int = 0
+    received_bytes: int = 0
+    received_dropped: int = 0
+
+
 class Wire(ABC):
     """One end of a network. Frames are whole, without their frame check sequence.
 
-    A frame that cannot be sent is dropped and counted, as on a real wire: send() never waits.
+    A frame that cannot be sent is dropped and counted, as on a real wire: send() never waits. So is one in either direction that
+    has fewer than MIN_FRAME or more than MAX_FRAME bytes.
+
+    Args:
+        name: for messages: what `--net` said.
     """
 
-    sent_dropped: int = 0
-    """Frames that could not be sent."""
-    name: str = ""
-    """For messages: what `--net` said."""
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._sent = self._sent_bytes = self._sent_dropped = 0
+        self._received = self._received_bytes = self._received_dropped = 0
+
+    @property
+    def counters(self) -> Counters:
+        """What went over it so far."""
+        return Counters(
+            self._sent, self._sent_bytes, self._sent_dropped, self._received, self._received_bytes, self._received_dropped
+        )
 
     @abstractmethod
     async def open(self, receive: Receive) -> None:
-        """Connect. receive is called for each frame that arrives, on the event loop. Raises ProblemError."""
+        """Connect. receive is called for each frame that arrives, on the event loop, also before this ends. Raises WireError."""
 
     @abstractmethod
     def send(self, frame: bytes) -> None:
@@ -38,4 +70,4 @@ class Wire(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Disconnect, and end what was started for it."""
+        """Disconnect, and end what was started for it. More than once does nothing."""
