@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,21 @@ def private_mounts(tmp_path: Path) -> Callable[[str], str]:
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
+
+    return run
+
+
+@pytest.fixture
+def in_network() -> Callable[[str, str], None]:
+    """Run a shell script and then Python in a network of their own, which has nothing but loopback; what fails there fails."""
+    unshare = ["unshare", "--net"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make a network namespace")
+
+    def run(script: str, python: str) -> None:
+        command = [*unshare, "sh", "-ec", f'ip link set lo up; {script}; exec "$0" -c "$1"', sys.executable, python]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     return run
 

@@ -11,8 +11,12 @@ from splitvisor.net.addresses import AddressError
 from splitvisor.process.files import kind_of
 
 
-def make_way(path: str) -> None:
+def make_way(path: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
     """Have nothing at a path where a listener is to be: a socket is removed when nobody listens there any more.
+
+    Args:
+        path: where it is to be.
+        kind: of socket.
 
     Raises AddressError for one that somebody listens at, for everything that is no socket, and when it cannot be removed.
     """
@@ -21,7 +25,7 @@ def make_way(path: str) -> None:
         if not stat.S_ISSOCK(found.st_mode):
             what = "a regular file" if stat.S_ISREG(found.st_mode) else kind_of(found)
             raise AddressError(f"unix:{path}: it is {what}, not a socket, so it is not replaced", "give another path")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as visitor:
+        with socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK) as visitor:
             try:
                 visitor.connect(path)
             except ConnectionRefusedError:
