@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What others have at the ends of wires: QEMU's own stream and dgram netdevs, bridged by its hub, and Linux's tap devices."""
+"""What is at the ends of wires: QEMU's own stream and dgram netdevs, bridged by its hub, Linux's tap devices, another host."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from splitvisor.access.identity import Role
 from splitvisor.lan.options import parse_net
 from splitvisor.lan.switch import Switches
 from splitvisor.lan.wire import MAX_FRAME, Wire, WireError
 from splitvisor.lan.wires import make_wire
+from tests.certificates import Authority
 from tests.frames import BROADCAST, WAIT_S, Host, ethernet
 
 A, B = bytes.fromhex("0200000000aa"), bytes.fromhex("0200000000bb")
@@ -189,6 +192,55 @@ def test_linux_pings_through_a_tap(in_network: Callable[[str, str], None]) -> No
         "ip tuntap add dev sv0 mode tap; ip address add 192.0.2.1/24 dev sv0; ip link set sv0 mtu 9000 up",
         "from tests.component.test_lan_peers import *; run(pings_from_linux)",
     )
+
+
+async def guest_of_another_host() -> None:
+    """On the host that connects: answer what comes for this guest, until there is no more."""
+    host = await Host(B).open(make("switch=lab,peer=192.0.2.1:7000"))
+    hello = ethernet(BROADCAST, B, b"hello")
+    while True:
+        frame = await host.until(lambda _frame: True, lambda: host.wire.send(hello))
+        host.wire.send(ethernet(A, B, frame[14:][::-1]))
+
+
+async def guest_of_this_host() -> None:
+    """On the host that listens: the other is a process in a network namespace of its own, at the other end of a cable."""
+    script = 'read -r _; ip address add 192.0.2.2/24 dev sv1; ip link set sv1 up; exec $0 -c "$1"'
+    python = "from tests.component.test_lan_peers import *; run(guest_of_another_host)"
+    other = await asyncio.create_subprocess_exec(
+        "unshare", "--net", "sh", "-ec", script, sys.executable, python, stdin=asyncio.subprocess.PIPE
+    )
+    try:
+        # The namespace is the child's own once unshare has become the shell.
+        async with asyncio.timeout(WAIT_S):
+            while Path(f"/proc/{other.pid}/comm").read_text() != "sh\n":
+                await asyncio.sleep(0.01)
+        for words in (
+            f"link add sv0 type veth peer name sv1 netns {other.pid}",
+            "address add 192.0.2.1/24 dev sv0",
+            "link set sv0 up",
+        ):
+            subprocess.run(["ip", *words.split()], check=True)
+        host = await Host(A).open(make("switch=lab,listen=192.0.2.1:7000"))
+        assert other.stdin is not None
+        other.stdin.write(b"\n")
+        await host.until(lambda frame: frame[14:] == b"hello")
+        for size in SIZES[1:]:
+            data = random.randbytes(size - 14)
+            host.wire.send(ethernet(B, A, data))
+            assert await host.until(lambda frame: frame[14:] != b"hello") == ethernet(A, B, data[::-1])
+        await host.wire.close()
+    finally:
+        other.kill()
+        await other.wait()
+
+
+def test_guests_of_two_hosts_are_on_one_switch(
+    in_network: Callable[[str, str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    monkeypatch.setenv("SPLITVISOR_TLS", str(authority.issue(Role.BACKEND, hosts=["192.0.2.1", "192.0.2.2"])))
+    in_network("true", "from tests.component.test_lan_peers import *; run(guest_of_this_host)")
 
 
 @pytest.mark.parametrize(
