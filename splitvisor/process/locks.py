@@ -18,10 +18,13 @@ class InUseError(WrongFileError):
     """Somebody else has the file."""
 
 
-def lock(descriptor: int, path: Path) -> None:
-    """Take a file for this open file description alone. Raises InUseError at once when another one has it, and OSError."""
+def lock(descriptor: int, path: Path, *, shared: bool = False) -> None:
+    """Take a file for this open file description alone, or shared: with others that only read it.
+
+    Raises InUseError at once when another one has it, and OSError.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = _holder(os.fstat(descriptor))
         raise InUseError(f"it is in use{f' by process {holder}' if holder else ''}", path) from None
