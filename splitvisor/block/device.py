@@ -77,3 +77,11 @@ class BlockDevice(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Let go of what holds the bytes, after all transfers; everything written is with the host."""
+
+    @abstractmethod
+    async def hand_over(self) -> None:
+        """Flush, and let another process or host have what holds the bytes. Transfers raise EBUSY until take_back()."""
+
+    @abstractmethod
+    async def take_back(self, seconds: float) -> None:
+        """Have it again after hand_over(). Raises OSError when somebody else has it after so many seconds."""

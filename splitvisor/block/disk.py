@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A disk as a device of a machine drives it: counted, throttled, bounded, and with what happens when a write fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TypeVar
+
+from splitvisor.block.buffers import Buffers
+from splitvisor.block.device import BlockDevice, BlockError
+from splitvisor.block.options import DiskOptions, OnWriteError
+from splitvisor.block.statistics import Counters, DiskStatistics
+from splitvisor.block.throttle import Throttle
+
+TRANSFERS = 64
+"""Under way at once below; others wait for their turn."""
+
+OnError = Callable[[BlockError], Awaitable[bool]]
+"""Is told that a write failed, with werror=stop: pauses the machine, and returns once it goes on: whether to try again."""
+_T = TypeVar("_T")
+
+
+class Disk(BlockDevice):
+    """The disk.
+
+    Args:
+        below: has the bytes; it is closed with this.
+        options: what somebody wants of it.
+        on_error: for werror=stop; None: errors are reported, whatever the options say.
+    """
+
+    def __init__(self, below: BlockDevice, options: DiskOptions, on_error: OnError | None = None) -> None:
+        self.options = options
+        self.name, self.size, self.block_bytes = options.name, below.size, below.block_bytes
+        self.read_only, self.can_discard = below.read_only, below.can_discard
+        self.has_write_cache = below.has_write_cache
+        self._below = below
+        self._throttle = Throttle(options.bps, options.iops, asyncio.get_running_loop().time)
+        self._on_error = on_error if options.werror is OnWriteError.STOP else None
+        self._counters = Counters()
+        self._turns = asyncio.Semaphore(TRANSFERS)
+
+    @property
+    def statistics(self) -> DiskStatistics:
+        """What it has done."""
+        return self._counters.snapshot()
+
+    async def read(self, offset: int, into: Buffers) -> None:
+        """Fill the buffers."""
+        counters = self._counters
+        counters.began()
+        try:
+            if self._throttle.is_on:
+                await self._throttle.take(into.length)
+            async with self._turns:
+                await self._below.read(offset, into)
+        except BlockError:
+            counters.errors += 1
+            raise
+        finally:
+            counters.depth -= 1
+        counters.reads += 1
+        counters.read_bytes += into.length
+
+    async def write(self, offset: int, data: Buffers, fua: bool = False) -> None:
+        """Store the buffers."""
+        await self._change(lambda: self._below.write(offset, data, fua), data.length)
+        self._counters.writes += 1
+        self._counters.written_bytes += data.length
+
+    async def flush(self) -> None:
+        """Make everything durable that was written."""
+        await self._change(self._below.flush, None)
+        self._counters.flushes += 1
+
+    async def write_zeroes(self, offset: int, length: int, unmap: bool) -> None:
+        """Make a range zero."""
+        await self._change(lambda: self._below.write_zeroes(offset, length, unmap), 0)
+        self._counters.writes += 1
+        self._counters.written_bytes += length
+
+    async def discard(self, offset: int, length: int) -> None:
+        """Give the room of a range back."""
+        await self._change(lambda: self._below.discard(offset, length), 0)
+        self._counters.discards += 1
+
+    async def close(self) -> None:
+        """Close what is below."""
+        await self._below.close()
+
+    async def hand_over(self) -> None:
+        """Let somebody else have it, after all transfers, which the caller has ended."""
+        await self._below.hand_over()
+
+    async def take_back(self, seconds: float) -> None:
+        """Have it again."""
+        await self._below.take_back(seconds)
+
+    async def _change(self, change: Callable[[], Coroutine[None, None, None]], length: int | None) -> None:
+        """Do what changes the disk, again as often as on_error wants. length: in bytes, to throttle; None: it is not."""
+        counters = self._counters
+        counters.began()
+        try:
+            if length is not None and self._throttle.is_on:
+                await self._throttle.take(length)
+            while True:
+                try:
+                    async with self._turns:
+                        await change()
+                    return
+                except BlockError as error:
+                    counters.errors += 1
+                    if self._on_error is None or not await self._on_error(error):
+                        raise
+        finally:
+            counters.depth -= 1
