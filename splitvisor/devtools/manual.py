@@ -43,6 +43,7 @@ ENVIRONMENT: tuple[Entry, ...] = (
     *((environment, f"{text[0].upper()}{text[1:]}.") for _, environment, text in FLAGS.values()),
     ("SPLITVISOR_CACHE", "The directory of guests and firmware, instead of ~/.cache/splitvisor/guests."),
     ("XDG_RUNTIME_DIR", "The directory for sockets. Without it, or if its path has more than 60 bytes, /tmp."),
+    ("TMPDIR", "The directory of what guests write to disks with `snapshot`, instead of /var/tmp. Nothing is left there."),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "The OTLP collector that services send spans to, as for `splitvisor service NAME --otel`."),
     ("NO_COLOR", "If set, the output of `splitvisor dt` has no colours."),
     ("USER", "The name under which others see this user at a console."),

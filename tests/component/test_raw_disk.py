@@ -22,7 +22,7 @@ from splitvisor.block.image_file import ImageFile
 from splitvisor.block.open import DiskError, DiskInUseError
 from splitvisor.block.raw import RawDevice
 from splitvisor.process.locks import InUseError
-from tests.disk_images import opened, raw_image, read, run
+from tests.disk_images import needs_qemu, opened, raw_image, read, run
 
 SIZE = 1 << 20
 
@@ -89,6 +89,41 @@ def test_two_processes_have_one_image_only_to_read_it(image: Path, mine: str, th
         assert said == ("open" if shared else f"{link}: {holder}")
 
     run(test)
+
+
+@needs_qemu
+@pytest.mark.parametrize("mine", ["", ",readonly"])
+@pytest.mark.parametrize("theirs", ["", "-r"])
+def test_qemu_and_splitvisor_have_one_image_only_to_read_it(image: Path, mine: str, theirs: str) -> None:
+    shared = bool(mine and theirs)
+    command = ["qemu-io", "-f", "raw", *theirs.split(), str(image)]
+
+    async def mine_first() -> None:
+        async with opened(f"{image}{mine}") as disk:
+            said = subprocess.run([*command, "-c", "read 0 512"], capture_output=True, text=True, check=False).stderr
+            assert ('" lock' in said) is not shared
+            await disk.hand_over()
+            subprocess.run([*command, "-c", "read 0 512"], check=True, stdout=subprocess.DEVNULL)
+
+    async def theirs_first() -> None:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as qemu:
+            assert qemu.stdin is not None
+            assert qemu.stdout is not None
+            print("read 0 512", file=qemu.stdin, flush=True)
+            assert "read 512/512" in qemu.stdout.readline()
+            if shared:
+                async with opened(f"{image}{mine}"):
+                    pass
+            else:
+                with pytest.raises(DiskInUseError, match="it is in use by a program of QEMU; end what uses it"):
+                    async with opened(f"{image}{mine}"):
+                        pass
+            qemu.communicate("quit\n")
+        async with opened(f"{image}{mine}"):
+            pass
+
+    run(mine_first)
+    run(theirs_first)
 
 
 def test_a_lock_is_gone_with_a_killed_process(image: Path) -> None:
