@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TypeVar
+
+from splitvisor.block.outlast import outlast
 
 THREADS = 8
 """Of a disk, at most; each is started when the others are busy."""
@@ -28,11 +29,7 @@ class Workers:
             return await asyncio.shield(wrapped)
         except asyncio.CancelledError:
             future.cancel()  # If it has not begun.
-            while not wrapped.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([wrapped])
-            if not wrapped.cancelled():
-                wrapped.exception()  # Nobody wants to know.
+            await outlast(wrapped)
             raise
 
     async def close(self) -> None:

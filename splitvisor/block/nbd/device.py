@@ -25,6 +25,7 @@ from splitvisor.block.nbd.connection import Connection
 from splitvisor.block.nbd.handshake import negotiate
 from splitvisor.block.nbd.unflushed import Kept, Unflushed
 from splitvisor.block.nbd.wire import Can, Command, CommandFlag, Export, Request
+from splitvisor.block.outlast import outlast
 from splitvisor.process.locks import InUseError
 from splitvisor.process.logging import get_logger
 
@@ -138,7 +139,7 @@ class NbdDevice(BlockDevice):
         flags = CommandFlag.FUA if fua and self._export.can & Can.FUA else 0
         for place, length in parts(data.length, self._export.payload):
             part = data.part(place, length)
-            await self._to_its_end(Request(Command.WRITE, flags, offset + place, length, data=part))
+            await self._answered(Request(Command.WRITE, flags, offset + place, length, data=part))
         if fua and not flags:
             await self.flush()
 
@@ -147,7 +148,7 @@ class NbdDevice(BlockDevice):
         if not self._export.can & Can.FLUSH:
             return
         mark = self._unflushed.mark
-        await self._to_its_end(Request(Command.FLUSH, 0, 0, 0))
+        await self._answered(Request(Command.FLUSH, 0, 0, 0))
         self._unflushed.flushed(mark)
 
     async def write_zeroes(self, offset: int, length: int, unmap: bool) -> None:
@@ -160,14 +161,14 @@ class NbdDevice(BlockDevice):
             return
         flags = 0 if unmap else CommandFlag.NO_HOLE
         for place, part in parts(length, RANGE_BYTES):
-            await self._to_its_end(Request(Command.WRITE_ZEROES, flags, offset + place, part))
+            await self._answered(Request(Command.WRITE_ZEROES, flags, offset + place, part))
 
     async def discard(self, offset: int, length: int) -> None:
         """Let the server forget a range."""
         self._require_writable()
         if self._export.can & Can.TRIM:
             for place, part in parts(length, RANGE_BYTES):
-                await self._to_its_end(Request(Command.TRIM, 0, offset + place, part))
+                await self._answered(Request(Command.TRIM, 0, offset + place, part))
 
     async def close(self) -> None:
         """End the connection, after a flush where there is one."""
@@ -194,20 +195,12 @@ class NbdDevice(BlockDevice):
         if self.read_only:
             raise BlockError(errno.EROFS, "Read-only", self.name)
 
-    async def _to_its_end(self, request: Request) -> None:
-        task = asyncio.ensure_future(self._answered(request))
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            while not task.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([task])
-            if not task.cancelled():
-                task.exception()
-            raise
-
     async def _answered(self, request: Request) -> None:
-        """Wait for the answer of a request. Raises BlockError."""
+        """Wait for the answer of a request. Raises BlockError.
+
+        When this is cancelled, a read leaves its memory alone, and keeps its slot until it is answered. Everything else is waited
+        for: a write that comes late would be over a newer one.
+        """
         if self._unflushed.is_full and request.data is not None:
             async with self._flushing:
                 if self._unflushed.is_full:
@@ -221,10 +214,17 @@ class NbdDevice(BlockDevice):
         self._pending[cookie] = request
         if self._connection is not None:
             self._connection.submit(cookie, request)
+        if request.into is not None:
+            try:
+                await request.answer
+            except asyncio.CancelledError:
+                request.abandon()
+                raise
+            return
         try:
-            await request.answer
+            await asyncio.shield(request.answer)
         except asyncio.CancelledError:
-            request.abandon()  # It keeps its slot until it is answered.
+            await outlast(request.answer)
             raise
 
     def _why_not(self) -> BlockError | None:
