@@ -332,6 +332,35 @@ def test_room_is_given_back(image: Path) -> None:
     run(test)
 
 
+def test_a_block_device_of_the_host_is_a_disk(image: Path) -> None:
+    made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip("needs root and a free loop device")
+    device = made.stdout.strip()
+
+    async def test() -> None:
+        for cache in ("writeback", "none"):
+            async with opened(f"{device},cache={cache}") as disk:
+                assert disk.size == SIZE
+                data = os.urandom(SIZE)
+                await disk.write(0, Buffers.of(data))
+                await disk.write_zeroes(4096, 8192, True)
+                await disk.write_zeroes(16384, 4096, False)
+                if disk.can_discard:
+                    await disk.discard(SIZE // 2, SIZE // 2)
+                await disk.flush()
+                half = data[:4096] + bytes(8192) + data[12288:16384] + bytes(4096) + data[20480 : SIZE // 2]
+                assert await read(disk, 0, SIZE // 2) == half
+                with pytest.raises(DiskInUseError, match="mounted or otherwise in use on this host"):
+                    async with opened(device):
+                        pass
+
+    try:
+        run(test)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
 def test_what_is_thrown_away_leaves_nothing(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overlays = tmp_path / "overlays"
     overlays.mkdir()

@@ -93,7 +93,8 @@ class NbdDevice(BlockDevice):
         self._keeper: asyncio.Task[None] | None = None
         self._flushing = asyncio.Lock()
         self._handed_over = False
-        self._connected_at = 0.0
+        self._answers = 0
+        """On the newest connection."""
 
     @classmethod
     async def open(
@@ -238,6 +239,7 @@ class NbdDevice(BlockDevice):
         if cookie not in self._pending:
             _settle(request, failure)  # Of _resume().
             return
+        self._answers += 1
         # Also one with FUA: an older one to the same place, which is not durable, must not come back over it.
         if failure is None and request.command in _WRITES and self._export.can & Can.FLUSH:
             data = request.data.load() if request.data is not None else None
@@ -281,7 +283,7 @@ class NbdDevice(BlockDevice):
 
     def _adopt(self, sock: socket.socket, export: Export) -> None:
         self._ended = self._loop.create_future()
-        self._connected_at = self._loop.time()
+        self._answers = 0
         self._connection = Connection(sock, export, self.name, self._on_answer, self._on_loss)
 
     def _on_loss(self, error: OSError) -> None:
@@ -297,8 +299,8 @@ class NbdDevice(BlockDevice):
             log.warning("the connection to a disk is lost", disk=self.name, why=error.strerror or str(error))
             timer = self._loop.call_later(self._patience.lost, self._give_up)
             self._why = error
-            # A server that accepts and then fails is not asked again at once, as often as it does so.
-            attempt = 0 if self._loop.time() - self._connected_at > PAUSES[-1] else attempt + 1
+            # A server that accepts, answers nothing and fails is not asked again at once, as often as it does so.
+            attempt = 0 if self._answers else attempt + 1
             try:
                 await self._dialer.hung_up()
                 attempt = await self._reconnect(attempt)
