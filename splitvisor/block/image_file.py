@@ -15,7 +15,7 @@ from pathlib import Path
 from splitvisor.block import qemu_locks
 from splitvisor.block.device import SECTOR_BYTES
 from splitvisor.process.files import OPEN_FLAGS, WrongFileError, found_at, kind_of, mount_of
-from splitvisor.process.locks import InUseError, lock, unlock
+from splitvisor.process.locks import InUseError, lock
 
 VECTORS = 1024
 """Pieces of memory in one system call (IOV_MAX)."""
@@ -80,21 +80,12 @@ class ImageFile:
         return image
 
     def lock(self) -> None:
-        """Keep others out: writers, and readers too when this one writes. Raises InUseError."""
+        """Keep others out until it is closed: writers, and readers too when this one writes. Raises InUseError."""
         lock(self.descriptor, self.path, shared=self.read_only)
         # NFS turns flock(2) into a lock of all bytes, which would be in the way of one's own.
         if self.is_device or _file_system(self.descriptor).startswith("nfs"):
             return
-        try:
-            qemu_locks.lock(self.descriptor, self.path, read_only=self.read_only)
-        except BaseException:
-            unlock(self.descriptor)
-            raise
-
-    def unlock(self) -> None:
-        """Let others have it."""
-        qemu_locks.unlock(self.descriptor)
-        unlock(self.descriptor)
+        qemu_locks.lock(self.descriptor, self.path, read_only=self.read_only)
 
     def close(self) -> None:
         """Close it, and let go of its lock."""

@@ -22,7 +22,10 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 def lock(descriptor: int, path: Path, *, read_only: bool) -> None:
-    """Say what is done to an image. Raises InUseError when somebody else does not allow it, or does what must not be."""
+    """Say what is done to an image, until it is closed.
+
+    Raises InUseError when somebody else does not allow it, or does what must not be.
+    """
     does = (_READ,) if read_only else (_READ, _WRITE)
     denies = (_WRITE, _RESIZE) if read_only else (_READ, _WRITE, _RESIZE)
     try:
@@ -31,16 +34,10 @@ def lock(descriptor: int, path: Path, *, read_only: bool) -> None:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, 0, place, 1, 0))
         for place in (*(_DENIES + each for each in does), *(_DOES + each for each in denies)):
             if _is_set(descriptor, place):
-                unlock(descriptor)
                 raise InUseError("it is in use by a program of QEMU", path)
     except OSError as error:
         if error.errno not in _UNSUPPORTED or isinstance(error, InUseError):
             raise
-
-
-def unlock(descriptor: int) -> None:
-    """Take back what lock() has said."""
-    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, 0, _DOES, 2 * (_DENIES - _DOES), 0))
 
 
 def _is_set(descriptor: int, place: int) -> bool:

@@ -19,6 +19,7 @@ from splitvisor.block.device import BlockDevice, BlockError
 from splitvisor.block.image_file import VECTORS, ImageFile, behind
 from splitvisor.block.options import Cache
 from splitvisor.block.workers import Workers
+from splitvisor.process.files import WrongFileError
 from splitvisor.process.locks import InUseError
 
 AT_ONCE_BYTES = 1 << 20
@@ -56,13 +57,7 @@ class RawDevice(BlockDevice):
 
         Raises OSError: InUseError when somebody else has it.
         """
-        image = await asyncio.to_thread(ImageFile, path, read_only=read_only, direct=cache is Cache.NONE)
-        try:
-            await _take(image, wait_for_lock)
-            return cls(image, cache)
-        except BaseException:
-            image.close()
-            raise
+        return cls(await _opened(path, read_only, cache, wait_for_lock), cache)
 
     async def read(self, offset: int, into: Buffers) -> None:
         """Fill the buffers."""
@@ -139,20 +134,26 @@ class RawDevice(BlockDevice):
 
     async def close(self) -> None:
         """Close the image."""
-        await self._workers.close()
-        self._image.close()
+        if not self._handed_over:
+            await self._workers.close()
+            self._image.close()
 
     async def hand_over(self) -> None:
         """Flush, and let somebody else take it."""
         if not self.read_only:
             await self.flush()
         self._handed_over = True
-        self._image.unlock()
+        await self._workers.close()  # Its descriptor may be another file's soon.
+        # Closed, since a block device is kept by its descriptor, and NFS brings to others what was written when it is closed.
+        self._image.close()
 
     async def take_back(self, seconds: float) -> None:
-        """Take it again. Raises InUseError."""
-        await _take(self._image, seconds)
-        self._handed_over = False
+        """Open it again. Raises OSError: InUseError when somebody else has it."""
+        image = await _opened(self._image.path, self.read_only, self._cache, seconds)
+        if image.size != self.size:
+            image.close()
+            raise WrongFileError(f"it has {image.size} bytes now, not {self.size}", image.path)
+        self._image, self._workers, self._handed_over = image, Workers(), False
 
     def _require_writable(self) -> None:
         if self.read_only:
@@ -172,14 +173,24 @@ class RawDevice(BlockDevice):
             raise BlockError(error.errno or errno.EIO, error.strerror or str(error), self.name) from None
 
 
-async def _take(image: ImageFile, seconds: float) -> None:
+async def _opened(path: Path, read_only: bool, cache: Cache, seconds: float) -> ImageFile:
+    """Return an image, locked, once nobody else has it, within some time. Raises OSError."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:
         try:
-            image.lock()
-            return
+            return await asyncio.to_thread(_open, path, read_only, cache)
         except InUseError:
             if loop.time() >= deadline:
                 raise
         await asyncio.sleep(LOCK_PAUSE_S)
+
+
+def _open(path: Path, read_only: bool, cache: Cache) -> ImageFile:
+    image = ImageFile(path, read_only=read_only, direct=cache is Cache.NONE)
+    try:
+        image.lock()
+    except BaseException:
+        image.close()
+        raise
+    return image

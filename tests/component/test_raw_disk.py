@@ -341,6 +341,10 @@ def test_a_block_device_of_the_host_is_a_disk(image: Path) -> None:
     async def test() -> None:
         for cache in ("writeback", "none"):
             async with opened(f"{device},cache={cache}") as disk:
+                await disk.hand_over()
+                async with opened(device):
+                    pass
+                await disk.take_back(0)
                 assert disk.size == SIZE
                 data = os.urandom(SIZE)
                 await disk.write(0, Buffers.of(data))
@@ -374,6 +378,21 @@ def test_what_is_thrown_away_leaves_nothing(image: Path, tmp_path: Path, monkeyp
             with pytest.raises(OSError, match="cannot be handed over"):
                 await disk.hand_over()
         assert image.read_bytes() == bytes(SIZE)
+
+    run(test)
+
+
+def test_a_disk_does_no_more_than_it_may(image: Path) -> None:
+    async def test() -> None:
+        async with opened(f"{image},iops=100,bps=1M") as disk:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            await asyncio.gather(*(disk.read(0, Buffers.of(bytearray(512))) for _ in range(130)))
+            assert loop.time() - began >= 0.29  # A burst of 100, then 100 a second.
+            began = loop.time()
+            await disk.write(0, Buffers.of(bytes(SIZE)))
+            await disk.write(0, Buffers.of(bytes(SIZE // 4)))
+            assert loop.time() - began >= 0.24
 
     run(test)
 
