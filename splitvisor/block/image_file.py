@@ -29,6 +29,13 @@ _ZEROES = memoryview(bytes(BOUNCE_BYTES))
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
+class ShorterFileError(OSError):
+    """A file has become shorter, which is an error of the transfer (EIO) and says nothing of earlier ones."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(errno.EIO, "it has become shorter", str(path))
+
+
 class ImageFile:
     """An image, open.
 
@@ -103,7 +110,7 @@ class ImageFile:
                     raise
                 count = self._bounced_read(offset, pieces)
             if not count:
-                raise self._shorter()
+                raise ShorterFileError(self.path)
             offset += count
             pieces = behind(pieces, count)
 
@@ -185,12 +192,9 @@ class ImageFile:
             return os.pwritev(self.descriptor, [view], offset, os.RWF_DSYNC if fua else 0)
 
     def require_length(self, end: int) -> None:
-        """Raise OSError (EIO) when a write would make a file longer that has become shorter."""
+        """Raise ShorterFileError when a write would make a file longer that has become shorter."""
         if not self.is_device and os.fstat(self.descriptor).st_size < end:
-            raise self._shorter()
-
-    def _shorter(self) -> OSError:
-        return OSError(errno.EIO, "it has become shorter", str(self.path))
+            raise ShorterFileError(self.path)
 
     def _measure(self) -> int:
         size = os.lseek(self.descriptor, 0, os.SEEK_END)

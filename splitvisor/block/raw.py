@@ -16,7 +16,7 @@ from pathlib import Path
 
 from splitvisor.block.buffers import Buffers
 from splitvisor.block.device import BlockDevice, BlockError
-from splitvisor.block.image_file import VECTORS, ImageFile, behind
+from splitvisor.block.image_file import VECTORS, ImageFile, ShorterFileError, behind
 from splitvisor.block.options import Cache
 from splitvisor.block.workers import Workers
 from splitvisor.process.files import WrongFileError
@@ -100,7 +100,7 @@ class RawDevice(BlockDevice):
                     await self._turn()
                 return
             offset, pieces = offset + done, behind(pieces, done)
-        await self._run(self._image.write, offset, pieces, fua)
+        await self._run(self._image.write, offset, pieces, fua, losing=(errno.EIO,) if fua else ())
 
     async def flush(self) -> None:
         """Make what was written durable.
@@ -112,13 +112,7 @@ class RawDevice(BlockDevice):
             return
         if self._unsound is not None:
             raise self._unsound
-        try:
-            await self._run(self._image.flush)
-        except BlockError as error:
-            if error.errno != errno.EBUSY and not self._image.direct:
-                what = f"an earlier flush failed ({error.strerror}), so that what was written may be lost"
-                self._unsound = BlockError(errno.EIO, what, self.name)
-            raise
+        await self._run(self._image.flush, losing=(errno.EIO, errno.ENOSPC, errno.EDQUOT))
 
     async def write_zeroes(self, offset: int, length: int, unmap: bool) -> None:
         """Make a range zero."""
@@ -164,13 +158,24 @@ class RawDevice(BlockDevice):
         self._moved = 0
         await asyncio.sleep(0)
 
-    async def _run(self, call: Callable[..., None], *arguments: object) -> None:
+    async def _run(self, call: Callable[..., None], *arguments: object, losing: tuple[int, ...] = ()) -> None:
+        """Call on a thread. losing: errors after which what was written earlier may be lost with the page cache."""
         if self._handed_over:
             raise BlockError(errno.EBUSY, "handed over to another host", self.name)
         try:
-            await self._workers.run(call, *arguments)
+            await self._workers.run(self._noted, call, losing, *arguments)
         except OSError as error:
             raise BlockError(error.errno or errno.EIO, error.strerror or str(error), self.name) from None
+
+    def _noted(self, call: Callable[..., None], losing: tuple[int, ...], *arguments: object) -> None:
+        """Call, on a thread, so that an error is noted also if the transfer was cancelled."""
+        try:
+            call(*arguments)
+        except OSError as error:
+            if error.errno in losing and not self._image.direct and not isinstance(error, ShorterFileError):
+                what = f"an earlier flush failed ({error.strerror}), so that what was written may be lost"
+                self._unsound = BlockError(errno.EIO, what, self.name)
+            raise
 
 
 async def _opened(path: Path, read_only: bool, cache: Cache, seconds: float) -> ImageFile:

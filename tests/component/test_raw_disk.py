@@ -187,6 +187,7 @@ def test_a_file_that_becomes_shorter_gives_eio_and_does_not_grow(image: Path) ->
                     await transfer
                 assert raised.value.errno == errno.EIO
             assert image.stat().st_size == SIZE // 2
+            await disk.flush()
             assert await read(disk, 0, 512) == bytes(512)
             assert disk.statistics.errors == len(transfers)
 
@@ -261,21 +262,24 @@ def test_a_file_size_limit_is_an_error_of_the_transfer(image: Path) -> None:
     assert said.strip() == str(errno.EFBIG)
 
 
-def test_after_a_flush_that_failed_no_other_one_succeeds(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fua", [True, False])
+def test_after_a_flush_that_failed_no_other_one_succeeds(image: Path, monkeypatch: pytest.MonkeyPatch, fua: bool) -> None:
+    """The kernel says once that it could not write its page cache, be it to a flush or to a write with FUA."""
     failing = iter([OSError(errno.EIO, "Input/output error")])
 
-    def fdatasync(_self: ImageFile) -> None:
+    def fail(*_: object) -> None:
         for error in failing:
             raise error
 
-    monkeypatch.setattr(ImageFile, "flush", fdatasync)
+    monkeypatch.setattr(ImageFile, "write" if fua else "flush", fail)
 
     async def test() -> None:
         async with opened(str(image)) as disk:
-            for line in ("Input/output error", "an earlier flush failed"):
-                with pytest.raises(BlockError, match=line) as raised:
-                    await disk.flush()
-                assert raised.value.errno == errno.EIO
+            with pytest.raises(BlockError, match="Input/output error"):
+                await (disk.write(0, Buffers.of(bytes(512)), fua=True) if fua else disk.flush())
+            with pytest.raises(BlockError, match="an earlier flush failed") as raised:
+                await disk.flush()
+            assert raised.value.errno == errno.EIO
 
     run(test)
 
