@@ -13,13 +13,12 @@ import errno
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from splitvisor.block.child import Child
 from splitvisor.block.options import Cache, Format
 from splitvisor.process.files import WrongFileError, found_at, require_regular
 from splitvisor.process.locks import InUseError
@@ -30,7 +29,6 @@ log = get_logger(__name__)
 PROGRAM = "qemu-nbd"
 END_SECONDS = 10.0
 """For the process to write what it has and end, before it is killed."""
-_SAID_BYTES = 2000
 _START = 'LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec 3<&0 </dev/null "$@"'
 """sd_listen_fds(3): the socket is descriptor 3, and the number of the process is in the environment."""
 
@@ -50,9 +48,7 @@ class QemuNbd:
     def __init__(self, path: Path, image_format: Format, *, read_only: bool, cache: Cache = Cache.WRITEBACK) -> None:
         self.name = str(path)
         self._path, self._format, self._read_only, self._cache = path, image_format, read_only, cache
-        self._process: asyncio.subprocess.Process | None = None
-        self._said = b""
-        self._listener: asyncio.Task[None] | None = None
+        self._child: Child | None = None
 
     def check(self) -> None:
         """Raise OSError for what can be said before a process is started."""
@@ -82,15 +78,7 @@ class QemuNbd:
             finally:
                 shutil.rmtree(directory, ignore_errors=True)
             client.setblocking(False)
-            self._process = await asyncio.create_subprocess_exec(
-                *("/bin/sh", "-c", _START, "sh", *self._command()),
-                stdin=server.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
-            assert self._process.stderr is not None
-            self._said = b""
-            self._listener = asyncio.create_task(self._listen(self._process.stderr))
+            self._child = Child(["/bin/sh", "-c", _START, "sh", *self._command()], server.fileno(), self._says)
         except BaseException:
             client.close()
             raise
@@ -108,9 +96,11 @@ class QemuNbd:
 
     async def explain(self, error: OSError) -> OSError:
         """Return what the process said, when it ended without serving."""
-        if self._listener is not None:
-            await asyncio.wait([self._listener], timeout=1.0)
-        lines = [line.strip() for line in self._said.decode(errors="replace").splitlines() if line.strip()]
+        if self._child is None:
+            return error
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._child.ended.wait(), 1.0)
+        lines = [line.strip() for line in self._child.said.decode(errors="replace").splitlines() if line.strip()]
         if not lines:
             return error
         if " lock" in lines[0]:
@@ -120,22 +110,9 @@ class QemuNbd:
 
     async def hung_up(self) -> None:
         """End the process; it lets go of the image's lock."""
-        process, self._process = self._process, None
-        listener, self._listener = self._listener, None
-        if process is None or listener is None:
-            return
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(process.wait(), END_SECONDS)
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-        await listener
+        child, self._child = self._child, None
+        if child is not None:
+            await child.end(END_SECONDS)
 
-    async def _listen(self, said: asyncio.StreamReader) -> None:
-        """Take what the process says, so that it never waits for somebody to read it, and keep its beginning."""
-        while data := await said.read(4096):
-            self._said = (self._said + data)[:_SAID_BYTES]
-            log.warning(f"{PROGRAM} says", disk=self.name, text=data.decode(errors="replace").strip())
+    def _says(self, data: bytes) -> None:
+        log.warning(f"{PROGRAM} says", disk=self.name, text=data.decode(errors="replace").strip())
