@@ -23,6 +23,18 @@ Memory = Annotated[str | None, Flag(("--memory", "-m"), metavar="SIZE", help="RA
 Smp = Annotated[int | None, Flag(metavar="N", help="vCPUs, 1 to 8 [1]", panel=MACHINE)]
 Vty = Annotated[int | None, Flag(metavar="N", help="Terminals of the VM [1]", panel=MACHINE)]
 Nvram = Annotated[Path | None, Flag(metavar="FILE", help="Keep the NVRAM in this file, created if missing", panel=MACHINE)]
+Disk = Annotated[
+    list[str] | None,
+    Flag(
+        metavar="FILE[,OPTION...]",
+        help="Add a disk: a file or nbd://HOST:PORT/EXPORT; options: format=, readonly, snapshot, serial=, "
+        "cache=writeback|none|unsafe, bps=, iops=, werror=stop|report; may be repeated",
+        panel=MACHINE,
+    ),
+]
+Cdrom = Annotated[
+    list[str] | None, Flag(metavar="FILE[,OPTION...]", help="Add a CD-ROM drive with this image; may be repeated", panel=MACHINE)
+]
 NoSharedMemory = Annotated[bool, Flag(help="Let back ends access RAM through gRPC only", panel=MACHINE)]
 
 Backend = Annotated[

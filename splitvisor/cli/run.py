@@ -66,6 +66,8 @@ def run(
     smp: options.Smp = None,
     vty: options.Vty = None,
     nvram: options.Nvram = None,
+    disk: options.Disk = None,
+    cdrom: options.Cdrom = None,
     no_shared_memory: options.NoSharedMemory = False,
     snapshot: Annotated[
         Path | None,
@@ -129,6 +131,8 @@ def run(
         "shared_memory": False if no_shared_memory else None,
         "vty": vty,
         "nvram": nvram,
+        "disk": disk,
+        "cdrom": cdrom,
         "backend": parse_backends(backend) if backend else None,
     }
     try:

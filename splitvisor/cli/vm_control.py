@@ -58,12 +58,14 @@ def start(
     smp: options.Smp = None,
     vty: options.Vty = None,
     nvram: options.Nvram = None,
+    disk: options.Disk = None,
+    cdrom: options.Cdrom = None,
     no_shared_memory: options.NoSharedMemory = False,
     backend: options.Backend = None,
 ) -> None:
     """Start a VM on running services; without a kernel, the demo guest.
 
-    cpu_service reads the images and vio_service the NVRAM's file,
+    cpu_service reads the images and vio_service the NVRAM's file and the disks,
     each on its own host. Exit status: 0 it runs or, with [bold]--wait[/], powered off;
     2 bad usage, or the services refuse the machine; 3 it crashed; 4 a service failed or does not answer.
     """
@@ -76,6 +78,8 @@ def start(
         "flat_tree": True if flat_tree else None,
         "shared_memory": False if no_shared_memory else None,
         "vty": vty,
+        "disk": disk,
+        "cdrom": cdrom,
         "backend": parse_backends(backend) if backend else None,
     }
     images = {"kernel": kernel, "initrd": initrd, "firmware": firmware}

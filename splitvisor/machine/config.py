@@ -22,6 +22,11 @@ A machine file::
     bytes = 65536              # any further key is an option of the device
 
     [[device]]
+    kind = "v-scsi"            # up to 64 disks and CDs, each as --disk and --cdrom take it
+    disk0 = "disk.img,cache=none"
+    cdrom0 = "installer.iso"
+
+    [[device]]
     kind = "disk"
     backend = "disks"          # the back end that has it; vio_service without
 
@@ -59,6 +64,7 @@ from splitvisor.limits import (
     VM_NAME_RULE,
     is_vm_name,
 )
+from splitvisor.machine.disks import VSCSI, DiskListError, adapter_options, flag_options
 from splitvisor.net.addresses import AddressError
 from splitvisor.net.tls_files import check_address
 from splitvisor.papr.vio import SLOTS
@@ -266,7 +272,7 @@ def _apply(config: MachineConfig, key: str, value: Any, where: tuple[str, str], 
     return replace(config, **{name: checked})
 
 
-def _device(table: Any, where: str, number: int) -> Device:
+def _device(table: Any, where: str, number: int, base: Path) -> Device:
     here = f"device[{number}]"
     if not isinstance(table, dict) or not isinstance(table.get("kind"), str) or not table["kind"]:
         raise ConfigError(where, here, "has no kind", 'give one, such as kind = "vty"')
@@ -286,7 +292,12 @@ def _device(table: Any, where: str, number: int) -> Device:
     for key, value in rest.items():
         if not isinstance(value, str | int):
             raise ConfigError(where, f"{here}.{key}", "is a list or a table", "give a text or a number")
-    if backend == VIO_SERVICE:
+    if kind == VSCSI:
+        try:
+            rest = adapter_options(rest, base)
+        except DiskListError as error:
+            raise ConfigError(where, f"{here}.{error.key}".rstrip("."), error.problem.what, error.problem.remedy) from None
+    elif backend == VIO_SERVICE:
         _check_own_device(kind, rest, where, here)
     return Device(kind, address, {key: str(value) for key, value in rest.items()}, backend)
 
@@ -313,7 +324,8 @@ def _check_own_device(kind: str, options: Mapping[str, Any], where: str, here: s
     """Raise ConfigError when vio_service has no such device; it would say so once everything runs, in words of its own."""
     known = _OWN_DEVICES.get(kind)
     if known is None:
-        remedy = did_you_mean(kind, _OWN_DEVICES) or f"known: {', '.join(_OWN_DEVICES)}; place others with backend = NAME"
+        kinds = (*_OWN_DEVICES, VSCSI)
+        remedy = did_you_mean(kind, kinds) or f"known: {', '.join(kinds)}; place others with backend = NAME"
         raise ConfigError(where, f"{here}.kind", f"vio_service has no device {kind!r}", remedy)
     for key, value in options.items():
         check = known.get(key)
@@ -352,12 +364,12 @@ def check_nvram_files(config: MachineConfig, where: str, flag: Path | None) -> N
             raise ConfigError(where, key, what, f"{remedy} a file of that size or a new one")
 
 
-def _devices(value: Any, where: str) -> tuple[Device, ...]:
+def _devices(value: Any, where: str, base: Path) -> tuple[Device, ...]:
     if not isinstance(value, list):
         raise ConfigError(where, "device", "is not a list of tables", "start each device with [[device]]")
     if len(value) > MAX_DEVICES:
         raise ConfigError(where, "device", f"{len(value)} devices are too many", f"give at most {MAX_DEVICES}")
-    devices = tuple(_device(table, where, number) for number, table in enumerate(value))
+    devices = tuple(_device(table, where, number, base) for number, table in enumerate(value))
     addresses: dict[int, int] = {}
     for number, device in enumerate(devices):
         if device.unit_address in addresses:
@@ -436,7 +448,7 @@ def read_machine_file(path: Path, config: MachineConfig | None = None, *, read_f
     result = config if config is not None else MachineConfig()
     for key, value in table.items():
         if key == "device":
-            result = replace(result, devices=_devices(value, where))
+            result = replace(result, devices=_devices(value, where, base))
         elif key == "backend":
             result = replace(result, backends=_backends(value, where))
         elif key in _KEYS:
@@ -455,10 +467,29 @@ def with_nvram_file(devices: tuple[Device, ...], path: Path) -> tuple[Device, ..
     return (*(kept if device is first else device for device in devices), *(() if first is not None else (kept,)))
 
 
+def with_disks(
+    devices: tuple[Device, ...], disks: Sequence[str], cdroms: Sequence[str], where: str = "splitvisor run"
+) -> tuple[Device, ...]:
+    """Return devices with one more adapter of vio_service, which has disks and CDs. Raises ConfigError.
+
+    Args:
+        devices: that the machine has without.
+        disks: as --disk has them; a relative path starts at the working directory.
+        cdroms: as --cdrom has them.
+        where: the command, for messages.
+    """
+    if not disks and not cdroms:
+        return devices
+    try:
+        return (*devices, Device(VSCSI, options=flag_options(disks, cdroms)))
+    except DiskListError as error:
+        raise ConfigError(where, error.key, error.problem.what, error.problem.remedy) from None
+
+
 def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "splitvisor run") -> MachineConfig:
     """Return config with what flags set: keys as in a machine file, and those of devices and back ends.
 
-    `vty` is a number and `nvram` a path, both of vio_service; `backend` is a list of more back ends.
+    `vty` is a number, `nvram` a path, `disk` and `cdrom` are lists, all of vio_service; `backend` is a list of more back ends.
     None is not set. where: the command that has the flags. Raises ConfigError.
     """
     for key, value in flags.items():
@@ -479,10 +510,13 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "s
             if path.exists() and not path.is_file():
                 raise ConfigError(where, flag, f"{path} cannot be a file: something else is there", "give another path")
             config = replace(config, devices=with_nvram_file(config.devices, path))
+        elif key in ("disk", "cdrom"):
+            continue  # Together, below.
         elif key == "backend":
             config = replace(config, backends=check_backends((*config.backends, *value), (where, flag)))
         else:
             config = _apply(config, key, value, (where, flag), Path())
+    config = replace(config, devices=with_disks(config.devices, flags.get("disk") or (), flags.get("cdrom") or (), where))
     if config.initrd is not None and config.kernel is None and config.firmware is None:
         raise ConfigError(where, "--initrd", "there is no kernel to give it to", "add --kernel VMLINUX")
     _check_placement(config, where)

@@ -10,6 +10,7 @@ import pytest
 
 from splitvisor.limits import MIB
 from splitvisor.machine.config import (
+    DEFAULT_DEVICES,
     BackendAddress,
     ConfigError,
     Device,
@@ -213,6 +214,48 @@ def test_an_initrd_needs_a_kernel(tmp_path: Path) -> None:
         apply_flags(MachineConfig(), {"initrd": path})
 
 
+def test_disks_of_flags_are_one_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = {"disk": ["a,,b.img,readonly", "nbd://localhost/x"], "cdrom": ["/cd.iso"]}
+    [vty, nvram, adapter] = apply_flags(MachineConfig(), flags).devices
+    assert (vty, nvram) == DEFAULT_DEVICES
+    assert adapter == Device(
+        "v-scsi",
+        options={
+            "disk0": f"{str(tmp_path).replace(',', ',,')}/a,,b.img,format=raw,readonly",
+            "disk1": "nbd://localhost:10809/x",
+            "cdrom0": "/cd.iso,format=raw",
+        },
+    )
+    assert apply_flags(MachineConfig(), {"disk": None, "cdrom": []}).devices == DEFAULT_DEVICES
+
+
+def test_disks_of_a_machine_file_start_at_the_file(tmp_path: Path) -> None:
+    text = '[[device]]\nkind = "v-scsi"\ndisk0 = "a.qcow2,snapshot"\ncdrom7 = "/cd.iso,format=raw"\n'
+    [device] = read_machine_file(machine_file(tmp_path, text)).devices
+    assert device.options == {"disk0": f"{tmp_path}/a.qcow2,format=qcow2,snapshot", "cdrom7": "/cd.iso,format=raw"}
+    elsewhere = text + 'backend = "disks"\n[[backend]]\nname = "disks"\naddress = "unix:/disks"\n'
+    [device] = read_machine_file(machine_file(tmp_path, elsewhere)).devices
+    assert (device.backend, device.options["disk0"]) == ("disks", f"{tmp_path}/a.qcow2,format=qcow2,snapshot")
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (
+            {"disk": ["d", "e,readnoly"]},
+            "run: --disk: e,readnoly: 'readnoly' is not an option of a disk; did you mean readonly?",
+        ),
+        ({"cdrom": ["c,readonly"]}, "run: --cdrom: c,readonly: 'readonly' is not an option of a CD; known: format, serial"),
+        ({"disk": ["d"] * 60, "cdrom": ["c"] * 5}, "run: --disk: 65 disks and CDs are too many; give at most 64 of both"),
+    ],
+)
+def test_disks_that_cannot_be_are_refused(flags: dict[str, list[str]], line: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        apply_flags(MachineConfig(), flags, "run")
+    assert str(raised.value).startswith(line)
+
+
 def test_an_nvram_file_goes_to_the_machines_nvram(tmp_path: Path) -> None:
     path = tmp_path / "nvram"
     changed = apply_flags(MachineConfig(), {"nvram": path})
@@ -283,7 +326,20 @@ def test_a_size_that_cannot_be_says_what_was_meant(text: str, what: str) -> None
         ('[[device]]\nkind = "nvrm"', "device[0].kind: vio_service has no device 'nvrm'; did you mean nvram?"),
         (
             '[[device]]\nkind = "disk"',
-            "device[0].kind: vio_service has no device 'disk'; known: nvram, vty; place others with backend = NAME",
+            "device[0].kind: vio_service has no device 'disk'; known: nvram, vty, v-scsi; place others with backend = NAME",
+        ),
+        (
+            '[[device]]\nkind = "v-scsi"\ndisk64 = "a"',
+            "device[0].disk64: is not an option of v-scsi; did you mean disk6 or disk4 or disk63?",
+        ),
+        (
+            '[[device]]\nkind = "v-scsi"\nx = "a"',
+            "device[0].x: is not an option of v-scsi; known: disk0 to disk63, cdrom0 to cdrom63",
+        ),
+        ('[[device]]\nkind = "v-scsi"\ndisk0 = 1', "device[0].disk0: 1 is not a disk; give a file and its options, as a text"),
+        (
+            '[[device]]\nkind = "v-scsi"\ndisk0 = "a,ios=1"',
+            "device[0].disk0: a,ios=1: 'ios' is not an option of a disk; did you mean iops?",
         ),
         ('[[device]]\nkind = "nvram"\nbyte = 1', "device[0].byte: is not an option of nvram; did you mean bytes?"),
         (

@@ -104,6 +104,8 @@ ELSEWHERE = frozenset({
     # Kept by services: tests/unit/test_vio_nvram.py, test_vio_transcript.py, tests/component/test_tree_store.py.
     "run --nvram", "vm start --nvram", "run --store", "service hcall --store", "run --transcripts", "service vio --transcripts",
     "service cpu --ram-dir",
+    # Disks: tests/component/test_raw_disk.py, test_nbd_disk.py.
+    "run --disk", "run --cdrom", "vm start --disk", "vm start --cdrom",
     # Read by services: tests/unit/test_loader.py, test_gateway_settings.py.
     "vm start --kernel", "vm start --initrd", "vm start --firmware",
     "service gateway --tokens", "service gateway --http-tls-cert", "service gateway --http-tls-key",
