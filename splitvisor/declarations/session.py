@@ -95,6 +95,12 @@ class Session:
     def commit(self) -> None:
         """Make the effects of calls durable, and `uncommitted` False; called once for all calls of a batch."""
 
+    async def begin(self) -> None:
+        """Open what the session needs on the host; called once, before the first offer, or else restore() does it.
+
+        Raises ValueError to refuse the VM; close() is called then.
+        """
+
     async def reset(self) -> None:
         """Bring devices to their power-on state: at the machine's start and at each reset, before the guest runs."""
 

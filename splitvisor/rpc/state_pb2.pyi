@@ -1,5 +1,6 @@
 from splitvisor.rpc import device_tree_pb2 as _device_tree_pb2
 from splitvisor.rpc import machine_pb2 as _machine_pb2
+from splitvisor.rpc import scsi_state_pb2 as _scsi_state_pb2
 from splitvisor.rpc import trap_pb2 as _trap_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -238,6 +239,16 @@ class VtyState(_message.Message):
     input_received: int
     instance: int
     def __init__(self, version: _Optional[int] = ..., output: _Optional[bytes] = ..., output_end: _Optional[int] = ..., input: _Optional[bytes] = ..., input_received: _Optional[int] = ..., instance: _Optional[int] = ...) -> None: ...
+
+class VscsiState(_message.Message):
+    __slots__ = ("version", "logged_in", "target")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LOGGED_IN_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    logged_in: bool
+    target: _scsi_state_pb2.ScsiTargetState
+    def __init__(self, version: _Optional[int] = ..., logged_in: _Optional[bool] = ..., target: _Optional[_Union[_scsi_state_pb2.ScsiTargetState, _Mapping]] = ...) -> None: ...
 
 class NvramState(_message.Message):
     __slots__ = ("version", "contents")

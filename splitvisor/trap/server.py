@@ -209,7 +209,14 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
                 await known.close(replaced=True)
             elif len(self._links) >= MAX_VMS:
                 await self._make_room()
-            link = self._links[hello.vm] = VmLink(hello, self._factory, self._schedule, tuple(self._observers))
+            link = VmLink(hello, self._factory, self._schedule, tuple(self._observers))
+            if hello.beginning not in STATE_FOLLOWS:
+                try:
+                    await link.session.begin()
+                except BaseException:
+                    await link.close()
+                    raise
+            self._links[hello.vm] = link
         await self._tell_changed()
         return link
 

@@ -89,6 +89,15 @@ class VioDevice:
         Raises BusError to refuse, if the host side has no place for it.
         """
 
+    async def begin(self) -> None:
+        """Open what the device needs on the host, and takes time to open: before the guest knows of the device.
+
+        Raises BusError to refuse; finish() is called then.
+        """
+
+    async def finish(self) -> None:
+        """Let go of what begin() opened; the last that is called, after stop() and close()."""
+
     def unplugged(self) -> None:
         """Handle that the device has left the bus of a running VM."""
         self.close()

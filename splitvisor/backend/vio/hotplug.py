@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from splitvisor.backend.vio.connector import Connector, State
-from splitvisor.backend.vio.device import BusError, cells_property
+from splitvisor.backend.vio.device import BusError, VioDevice, cells_property
 from splitvisor.backend.vio.hcall_client import HcallServiceClient, HcallServiceError
 from splitvisor.backend.vio.session import VioSession
 from splitvisor.papr.vio import interrupt_source, slot_address
@@ -59,12 +59,14 @@ async def add_device(
         raise BusError(f"{session.bus.owner} has no kind of device {spec.kind!r}", f"it has: {known}")
     choose_slot(session, spec.unit_address)
     parent = await hcall_service.interrupt_parent(session.vm.name)
-    # From here to plug() nothing waits: others may have taken the slot meanwhile, but cannot any more.
-    connector = choose_slot(session, spec.unit_address)
-    device = session.bus.kinds[spec.kind].device(session.vm, connector.unit_address, spec.options)
+    device, connector = await _begun(session, spec)
     node = session.bus.node(device)
     node.properties.append(cells_property("interrupt-parent", parent.phandle))
-    session.plug(connector, device, node)
+    try:
+        session.plug(connector, device, node)
+    except BusError:
+        await device.finish()
+        raise
     try:
         await hcall_service.raise_hotplug(session.vm.name, HOTPLUG_ACTION_ADD, connector.index)
     except HcallServiceError:
@@ -72,6 +74,19 @@ async def add_device(
             session.unplug(connector)
         raise
     return connector, parent
+
+
+async def _begun(session: VioSession[Any], spec: trap_pb2.DeviceSpec) -> tuple[VioDevice, Connector]:
+    """Return a device that is ready for a slot, and the slot, which is free as long as nothing is awaited. Raises BusError."""
+    kind = session.bus.kinds[spec.kind].device
+    address = choose_slot(session, spec.unit_address).unit_address
+    device = kind(session.vm, address, spec.options)
+    try:
+        await device.begin()
+        return device, choose_slot(session, address)
+    except BaseException:  # It cannot begin, or another has taken the slot meanwhile.
+        await device.finish()
+        raise
 
 
 async def remove_device(session: VioSession[Any], hcall_service: HcallServiceClient, unit_address: int) -> Connector:

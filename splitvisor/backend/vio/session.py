@@ -67,6 +67,7 @@ class VioSession(Session, Generic[Host]):
         super().__init__(vm)
         self.host, self.hcall_service = host, hcall_service
         self.calls = (*(call for kind in kinds.values() for call in kind.calls), *BUS_CALLS, *more)
+        self._ending: set[asyncio.Task[None]] = set()
         plugged: list[VioDevice] = []
         try:
             self.bus = VioBus(vm, kinds, owner, self._connector_changed)
@@ -108,8 +109,20 @@ class VioSession(Session, Generic[Host]):
 
     def unplug(self, connector: Connector) -> None:
         """Remove a device from its slot, after the guest has released it or before it has used it."""
-        self.bus.unplug(connector).unplugged()
+        device = self.bus.unplug(connector)
+        device.unplugged()
+        self._end_later(device)
         self.vm.inventory_changed()
+
+    def _end_later(self, device: VioDevice) -> None:
+        """Let a device that has left the bus end what it does."""
+        task = asyncio.get_running_loop().create_task(_end(device))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def begin(self) -> None:
+        """See Session."""
+        await asyncio.gather(*(device.begin() for device in self.bus.devices.values()))
 
     def _connector_changed(self, connector: Connector, before: State) -> None:
         """Update the stored tree; remove a device once the guest has released it on request."""
@@ -183,10 +196,12 @@ class VioSession(Session, Generic[Host]):
         for device in configured:
             if device not in restored:
                 device.unplugged()
+                self._end_later(device)
         try:
             for device in restored:
                 if device not in configured:
                     device.plugged(self.host)
+            await self.begin()
         except BusError as error:
             raise StateError(f"{self.bus.owner}: {error}") from error
 
@@ -194,13 +209,25 @@ class VioSession(Session, Generic[Host]):
         """See Session."""
         for device in self.bus.devices.values():
             device.replaced()
-        self.host.close()
+        await self._end_all()
 
     async def close(self) -> None:
         """See Session."""
         for device in self.bus.devices.values():
             device.close()
+        await self._end_all()
+
+    async def _end_all(self) -> None:
+        await asyncio.gather(*self._ending, *map(_end, self.bus.devices.values()), return_exceptions=True)
         self.host.close()
+
+
+async def _end(device: VioDevice) -> None:
+    """End what a device does in guest memory and on the host."""
+    try:
+        await device.stop()
+    finally:
+        await device.finish()
 
 
 async def quiesce(session: VioSession[Any], call: Call) -> int:
