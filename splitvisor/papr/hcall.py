@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Hypercall tokens (PAPR chapter 14) and the private range from 0xF000 that KVM and SLOF use."""
+"""Hypercall tokens (PAPR chapter 14), the private range from 0xF000 that KVM and SLOF use, and Splitvisor's own."""
 
 from enum import IntEnum
 
@@ -92,6 +92,7 @@ class Hcall(IntEnum):
     H_CAS = 0xF002
     H_UPDATE_DT = 0xF003
     H_OF_CLIENT = 0xF005
+    SPLITVISOR_H_BLOCK = 0xF1D0
 
 
 def hcall_name(token: int) -> str:

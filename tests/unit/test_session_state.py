@@ -153,7 +153,7 @@ def _vty(**fields: Any) -> Callable[[state_pb2.VioState], None]:
     ("change", "text"),
     [
         (lambda state: setattr(state, "version", 9), "vio_service: its state has version 9"),
-        (lambda state: setattr(state.devices[0].spec, "kind", "v-scsi"), "v-scsi at 0x71000000"),
+        (lambda state: setattr(state.devices[0].spec, "kind", "tape"), "tape at 0x71000000"),
         (lambda state: state.devices.append(state.devices[0]), "another device has that address"),
         (lambda state: setattr(state.devices[1], "state", b""), "nvram at 0x71000001: its state has version 0"),
         (lambda state: state.devices[1].spec.options.update({"bytes": "8192"}), "65536 bytes were saved"),
