@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from splitvisor.guests.commands import Commands
-from splitvisor.guests.fio import fio
 
 MIB = 1 << 20
 SLOW_S = 120.0

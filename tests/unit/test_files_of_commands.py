@@ -81,7 +81,21 @@ OUTPUTS: dict[str, Act] = {
     "fault proxy --journal": journal,
     **{
         f"bench {name} --json": command("bench", name, "--json", "{}")
-        for name in ("boot", "record", "trap", "clock", "slof", "console", "memory", "start", "snapshot", "many", "disk", "net", "all")
+        for name in (
+            "boot",
+            "record",
+            "trap",
+            "clock",
+            "slof",
+            "console",
+            "memory",
+            "start",
+            "snapshot",
+            "many",
+            "disk",
+            "net",
+            "all",
+        )
     },
 }
 """What is written as a whole, or added to."""

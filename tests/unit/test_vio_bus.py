@@ -62,7 +62,9 @@ def test_stated_addresses_are_kept_and_skipped_when_others_are_chosen() -> None:
 
 
 def test_a_kind_that_is_not_here_is_refused_with_what_to_do() -> None:
-    with pytest.raises(BusError, match=r"no kind of device 'watchdog' \(it has: nvram, v-scsi, vty\); place it at a back end that has"):
+    with pytest.raises(
+        BusError, match=r"no kind of device 'watchdog' \(it has: nvram, v-scsi, vty\); place it at a back end that has"
+    ):
         make_session(spec("watchdog"), spec("vty"))
 
 
