@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cpu_service.images.elf import ElfError, read_elf
+from splitvisor.images.elf import ElfError, read_elf
 from cpu_service.images.loader import LoaderError, load_program
 from tests.amounts import examples
 from tests.fake_machine import make_ram

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from cpu_service.images.loader import (
     FIRMWARE_MAX_SIZE,
-    PROGRAM_ROOM,
     LoadedImage,
     LoadedInitrd,
     LoaderError,
@@ -27,6 +26,7 @@ from cpu_service.images.loader import (
     load_program,
     open_image,
 )
+from splitvisor.images.placement import PROGRAM_ROOM
 from tests.amounts import examples
 from tests.fake_machine import make_ram
 

@@ -16,7 +16,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpu_service.images.formats import FORMATS
+from splitvisor.images.formats import FORMATS
 from cpu_service.images.loader import LoadedImage, LoaderError, load_program
 from cpu_service.images.unpack import PACKINGS, PIECE, ZSTD_PIECE, Packing, UnpackError, packing_of, unpack
 from splitvisor.machine import snapshot_file

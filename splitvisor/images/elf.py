@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import BinaryIO, Final
 
-from cpu_service.images.formats import format_of
+from splitvisor.images.formats import format_of
 from splitvisor.errors.problem import ProblemError
 
 MAGIC: Final = b"\x7fELF"
