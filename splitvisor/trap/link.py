@@ -129,6 +129,7 @@ class VmLink(Vm):
 
     async def invoke(self, token: int, *arguments: int) -> tuple[int, Sequence[int]]:
         """See Vm."""
+        await self._memory.before_invoke()
         result = await self._questions.invoke(token, arguments)
         return result.result, result.outputs
 

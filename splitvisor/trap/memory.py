@@ -42,6 +42,9 @@ class BackendMemory(GuestMemory):
     def begin_call(self, operands: Sequence[pb.MemoryBlock]) -> None:
         """A call starts; operands are the memory that came with it."""
 
+    async def before_invoke(self) -> None:
+        """Another owner's call follows within this one: it sees what was written so far, and may write itself."""
+
     @abstractmethod
     def end_call(self, reply: pb.Reply) -> None:
         """The call ends: put what it wrote into its reply."""
@@ -184,6 +187,12 @@ class StreamMemory(BackendMemory):
         writes, self._writes, self._write_bytes = self._writes or [], [], 0
         for block in writes:
             await self._send(block)
+
+    async def before_invoke(self) -> None:
+        """See BackendMemory."""
+        if self._writes:
+            await self._flush()
+        self._operands = ()
 
     def begin_call(self, operands: Sequence[pb.MemoryBlock]) -> None:
         """See BackendMemory."""

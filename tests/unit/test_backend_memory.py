@@ -89,6 +89,23 @@ def test_writes_of_one_call_are_bounded_in_its_reply() -> None:
     asyncio.run(scenario())
 
 
+def test_a_call_of_another_owner_sees_what_was_written_and_its_own_writes_are_seen() -> None:
+    async def scenario() -> None:
+        ram = Ram()
+        memory = StreamMemory(SIZE, ram.request)
+        memory.begin_call([pb.MemoryBlock(address=0x1000, data=b"older")])
+        await memory.write(0x2000, b"written")
+        await memory.before_invoke()
+        assert ram.data[0x2000:0x2007] == b"written"
+        ram.data[0x1000:0x1005] = b"newer"
+        assert await memory.read(0x1000, 5) == b"newer"
+        reply = pb.Reply()
+        memory.end_call(reply)
+        assert not reply.writes
+
+    asyncio.run(scenario())
+
+
 def test_write_outside_of_a_call_goes_at_once() -> None:
     async def scenario() -> None:
         ram = Ram()
