@@ -159,7 +159,7 @@ class TrapRouter:
         """A hypercall that is not local: RTAS, a back end's, or nobody's."""
         if token == Hcall.H_RTAS:
             self.counts[token] += 1
-            return self._rtas()
+            return self._rtas(self._scheduler.current.gpr[4])
         call = self._registry.remote.get(token)
         if call is None:
             self.counts[UNOWNED] += 1
@@ -264,7 +264,9 @@ class TrapRouter:
                         log.error("back end changed a mirror behind its end", backend=call.owner, call=call.name)
 
     def _invoke(self, invoke: pb.Invoke) -> pb.InvokeResult:
-        """A hypercall that a back end makes for the waiting vCPU, of a route that another back end owns."""
+        """A hypercall that a back end makes for the waiting vCPU: H_RTAS, or one of a route that another back end owns."""
+        if invoke.token == Hcall.H_RTAS and invoke.arguments:
+            return pb.InvokeResult(id=invoke.id, result=self._rtas(invoke.arguments[0]))
         known = self._registry.remote.get(invoke.token)
         if known is None or len(invoke.arguments) < known.arguments:
             return pb.InvokeResult(id=invoke.id, result=H.FUNCTION)
@@ -284,9 +286,9 @@ class TrapRouter:
 
     # RTAS.
 
-    def _rtas(self) -> int:
-        """H_RTAS: r4 is the address of {token, nargs, nret, args, rets}, big-endian words (PAPR 7.2.7)."""
-        block = self._scheduler.current.gpr[4] & LOGICAL_ADDRESS_MASK
+    def _rtas(self, block: int) -> int:
+        """H_RTAS: the address of {token, nargs, nret, args, rets}, big-endian words (PAPR 7.2.7)."""
+        block &= LOGICAL_ADDRESS_MASK
         try:
             token, nargs, nret = _words(self._ram.read(block, 12))
             if nargs + nret > MAX_RTAS_WORDS:
