@@ -58,7 +58,7 @@ class Claims:
         if size <= 0 or size > self._top or len(self._starts) >= MAX_RANGES:
             return None
         if align == 0:
-            if not self._is_free(address, size):
+            if not self.is_free(address, size):
                 return None
         else:
             found = self._lowest(size, align)
@@ -90,7 +90,8 @@ class Claims:
         self._ends[first:last] = [high for _, high in kept]
         return True
 
-    def _is_free(self, address: int, size: int) -> bool:
+    def is_free(self, address: int, size: int) -> bool:
+        """Whether nothing is claimed of a range that can be claimed."""
         if address + size > self._top:
             return False
         position = bisect_right(self._ends, address)

@@ -7,14 +7,16 @@ import struct
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
-from of_client_service import terminal
 from of_client_service.claims import Claims
 from of_client_service.device_path import resolve
 from of_client_service.device_tree import DeviceTree, Package
+from of_client_service.disks.units import LogicalUnit, add_nodes, find_units
 from of_client_service.instances import Instance, Instances
+from of_client_service.terminal import TerminalInstance
 from of_client_service.tree_store import TreeStore, TreeStoreError
 from splitvisor.backend import Call, Support, Vm
 from splitvisor.rpc import device_tree_pb2 as dt
@@ -64,6 +66,22 @@ class BootRequest:
     arguments: str
 
 
+@dataclass(frozen=True)
+class StartedProgram:
+    """Where a program that was booted starts."""
+
+    entry: int
+    toc: int
+    """r2 at the entry."""
+
+
+class BootSteps(Protocol):
+    """A boot from a disk that is under way."""
+
+    async def step(self, call: Call) -> StartedProgram | None:
+        """Do something. Returns the program to start; None: call again."""
+
+
 class ClientInterface:
     """Open Firmware's state between two resets: the tree, open instances and claimed memory.
 
@@ -75,6 +93,8 @@ class ClientInterface:
     def __init__(self, vm: Vm, store: TreeStore) -> None:
         self.vm = vm
         self.boot_request: BootRequest | None = None
+        self.requested: BootRequest | None = None
+        """What was asked to boot before the last reset."""
         self._store = store
         self._restart(fdt.Tree(fdt.Node("")), 0)
 
@@ -84,18 +104,37 @@ class ClientInterface:
         self.instances = Instances()
         self.claims = Claims(self.vm.memory.size)
         self.started = time.monotonic()
+        self._units: tuple[LogicalUnit, ...] | None = None
+        self.boot: BootSteps | None = None
+        """A boot that has begun. A snapshot is without it: the firmware asks again, and it begins anew."""
 
     async def reset(self) -> None:
         """Read the machine's tree and start afresh. Raises TreeStoreError or fdt.FdtError."""
         stored = await self._store.head(self.vm.name)
-        self._restart(fdt.read(stored.blob), stored.revision)
+        tree = fdt.read(stored.blob)
+        add_nodes(tree)
+        self._restart(tree, stored.revision)
         self._claim_boot_images()
         self._open_console()
-        if self.boot_request is not None:
-            chosen = self.chosen
-            chosen.node.properties["bootpath"] = self.boot_request.path.encode("latin-1") + b"\0"
-            chosen.node.properties["bootargs"] = self.boot_request.arguments.encode("latin-1") + b"\0"
-            self.boot_request = None
+        self.requested, self.boot_request = self.boot_request, None
+        if self.requested is not None:
+            self.say_booted(self.requested.path, self.requested.arguments)
+
+    def say_booted(self, path: str, arguments: str | None = None) -> None:
+        """Tell the client which device it comes from, and its command line; None: the machine's."""
+        properties = self.chosen.node.properties
+        properties["bootpath"] = path.encode("latin-1") + b"\0"
+        if arguments is not None:
+            properties["bootargs"] = arguments.encode("latin-1") + b"\0"
+
+    async def units(self) -> tuple[LogicalUnit, ...]:
+        """Return the disks and CD-ROM drives as they were when first asked for. Only inside a handler."""
+        return await self.find_units() if self._units is None else self._units
+
+    async def find_units(self) -> tuple[LogicalUnit, ...]:
+        """Look for disks and CD-ROM drives, and write their aliases. Only inside a handler."""
+        self._units = await find_units(self.vm, self.tree)
+        return self._units
 
     async def go_on_from_head(self) -> None:
         """Take what is the head now for the tree that ours came from: the store was restored before. Raises TreeStoreError."""
@@ -132,10 +171,11 @@ class ClientInterface:
 
     def _open_console(self) -> None:
         console = self._console()
-        if console is None:
+        unit = None if console is None else console.number("reg")
+        if console is None or unit is None:
             return
         for name in ("stdin", "stdout"):
-            ihandle = self.instances.open(console)
+            ihandle = self.instances.add(TerminalInstance(console, console.path, unit))
             if ihandle is not None:
                 self.chosen.node.properties[name] = ihandle.to_bytes(4, "big")
 
@@ -149,11 +189,16 @@ class ClientInterface:
         terminals = [child for child in bus.package.children if child.text("device_type") == "serial"] if bus else []
         return min(terminals, key=lambda package: package.number("reg") or 0, default=None)
 
-    def say(self, call: Call, text: str) -> None:
-        """Print a line of the firmware's own on the console."""
-        stdout = self.instances.get(self.chosen.number("stdout") or 0)
-        if stdout is not None and stdout.terminal is not None:
-            terminal.put(call, stdout.terminal, f"\r\n{text}\r\n".encode("ascii", "replace"))
+    def console(self, name: str) -> TerminalInstance | None:
+        """The terminal that is open as stdin or stdout."""
+        instance = self.instances.get(self.chosen.number(name) or 0)
+        return instance if isinstance(instance, TerminalInstance) else None
+
+    def say(self, call: Call, *lines: str) -> None:
+        """Print lines of the firmware's own on the console."""
+        stdout = self.console("stdout")
+        if stdout is not None:
+            stdout.put(call, "".join(f"\r\n{line}" for line in (*lines, "")).encode("ascii", "replace"))
 
     def instance(self, ihandle: int) -> Instance | None:
         """The instance of an ihandle."""

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Device specifiers: "/vdevice/vty@71000000", "/memory", "hvterm:args" (IEEE 1275, "Path resolution")."""
+"""Device specifiers: "/vdevice/vty@71000000", "/memory", "hvterm:args" (IEEE 1275, "Path resolution").
+
+A block device's package without an address of its own, a wildcard node, stands for every unit address: disk@8100000000000000.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from of_client_service.device_tree import Package
+
+_UNIT = re.compile(r"[0-9A-Fa-f]{1,16}")
+"""A unit address of SCSI: a 64-bit LUN."""
 
 
 @dataclass(frozen=True)
@@ -15,11 +22,18 @@ class Resolved:
     package: Package
     arguments: str
     """What follows the last component's colon."""
+    unit: str = ""
+    """The unit address, in lower case, that the specifier gives a wildcard node."""
+
+    @property
+    def path(self) -> str:
+        """The full path, with every unit address."""
+        return self.package.path + (f"@{self.unit}" if self.unit else "")
 
     @property
     def canonical(self) -> str:
         """The specifier without aliases and with every unit address."""
-        return self.package.path + (f":{self.arguments}" if self.arguments else "")
+        return self.path + (f":{self.arguments}" if self.arguments else "")
 
 
 def resolve(root: Package, specifier: str) -> Resolved | None:
@@ -30,7 +44,7 @@ def resolve(root: Package, specifier: str) -> Resolved | None:
     specifier = _expand_alias(root, specifier)
     if not specifier.startswith("/"):
         return None
-    package, arguments = root, ""
+    package, arguments, unit = root, "", ""
     for component in specifier.split("/"):
         if not component:
             continue
@@ -38,8 +52,13 @@ def resolve(root: Package, specifier: str) -> Resolved | None:
         child = _child(package, name)
         if child is None:
             return None
-        package = child
-    return Resolved(package, arguments)
+        package, unit = child, name.partition("@")[2].lower() if is_wildcard(child) else ""
+    return Resolved(package, arguments, unit)
+
+
+def is_wildcard(package: Package) -> bool:
+    """Whether a package stands for every unit address."""
+    return package.text("device_type") == "block" and "@" not in package.unit_name and package.get("reg") is None
 
 
 def _expand_alias(root: Package, specifier: str) -> str:
@@ -58,7 +77,7 @@ def _child(package: Package, wanted: str) -> Package | None:
         child_name, _, child_unit = child.unit_name.partition("@")
         if name not in ("", child_name) or not (name or unit):
             continue
-        if not at or _same_unit(unit, child_unit):
+        if not at or _same_unit(unit, child_unit) or (is_wildcard(child) and _UNIT.fullmatch(unit)):
             return child
     return None
 

@@ -6,23 +6,29 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from of_client_service import terminal
 from of_client_service.architecture_support import negotiate
 from of_client_service.client_interface import FAILED, MAX_NAME, MAX_PATH, ClientCall, ClientInterface, ClientService
 from of_client_service.device_path import resolve
 from of_client_service.device_tree import Package
+from of_client_service.disks.disk import MAX_TRANSFER as DISK_TRANSFER
+from of_client_service.disks.disk import DiskInstance
+from of_client_service.disks.units import BLOCK_TYPE, is_adapter, report_luns
 from of_client_service.instances import Instance
+from of_client_service.openers import OPENERS, open_package
 from splitvisor import firmware
-from splitvisor.backend import Support
 
 NO_INSTANCE = 0
 """What open answers when it cannot open (IEEE 1275 6.3.2.3)."""
 EXISTS, MISSING = 0, -1
+SOUGHT = 0
+MOST_BLOCKS = 0xFFFF_FFFF
+"""What a cell holds: a larger disk says this of itself."""
 
 
 async def _open(of: ClientInterface, call: ClientCall) -> int:
     found = resolve(of.tree.root, await of.string(call.arguments[0], MAX_PATH))
-    ihandle = None if found is None else of.instances.open(found.package)
+    instance = None if found is None else await open_package(of.vm, found)
+    ihandle = None if instance is None else of.instances.add(instance)
     return NO_INSTANCE if ihandle is None else ihandle
 
 
@@ -34,39 +40,29 @@ def _close(of: ClientInterface, call: ClientCall) -> Sequence[int]:
 async def _read(of: ClientInterface, call: ClientCall) -> int:
     ihandle, buffer, length = call.arguments
     instance = of.instance(ihandle)
-    return FAILED if instance is None else await _read_terminal(of, instance, buffer, length)
+    return FAILED if instance is None else await _read_instance(of, instance, buffer, length)
 
 
 async def _write(of: ClientInterface, call: ClientCall) -> int:
     ihandle, buffer, length = call.arguments
     instance = of.instance(ihandle)
-    return FAILED if instance is None else await _write_terminal(of, call, instance, buffer, length)
+    return FAILED if instance is None else await _write_instance(of, call, instance, buffer, length)
 
 
 def _seek(of: ClientInterface, call: ClientCall) -> int:
-    return FAILED
+    ihandle, high, low = call.arguments
+    instance = of.instance(ihandle)
+    return SOUGHT if instance is not None and instance.seek(high << 32 | low) else FAILED
 
 
-async def _read_terminal(of: ClientInterface, instance: Instance, buffer: int, length: int) -> int:
-    wanted = min(length, terminal.MAX_TRANSFER)
-    if instance.terminal is None:
-        return FAILED
-    if not wanted:
-        return 0
-    of.vm.memory.check(buffer, wanted)  # before input is taken that could not be delivered
-    data = await terminal.get(of.vm, instance, wanted)
-    if not data:
-        return terminal.NOTHING_TO_READ
-    await of.vm.memory.write(buffer, data)
-    return len(data)
+async def _read_instance(of: ClientInterface, instance: Instance, buffer: int, length: int) -> int:
+    count = await instance.read(of.vm, buffer, length)
+    return FAILED if count is None else count
 
 
-async def _write_terminal(of: ClientInterface, call: ClientCall, instance: Instance, buffer: int, length: int) -> int:
-    if instance.terminal is None:
-        return FAILED
-    data = await of.take(buffer, min(length, terminal.MAX_TRANSFER))
-    terminal.put(call.trap, instance.terminal, data)
-    return len(data)
+async def _write_instance(of: ClientInterface, call: ClientCall, instance: Instance, buffer: int, length: int) -> int:
+    count = await instance.write(of.vm, call.trap, buffer, length)
+    return FAILED if count is None else count
 
 
 @dataclass(frozen=True)
@@ -82,12 +78,12 @@ class Method:
 
 async def _method_read(of: ClientInterface, call: ClientCall, instance: Instance, stack: Sequence[int]) -> Sequence[int]:
     length, buffer = stack
-    return (await _read_terminal(of, instance, buffer, length),)
+    return (await _read_instance(of, instance, buffer, length),)
 
 
 async def _method_write(of: ClientInterface, call: ClientCall, instance: Instance, stack: Sequence[int]) -> Sequence[int]:
     length, buffer = stack
-    return (await _write_terminal(of, call, instance, buffer, length),)
+    return (await _write_instance(of, call, instance, buffer, length),)
 
 
 async def _method_client_architecture_support(
@@ -108,15 +104,44 @@ async def _method_instantiate_rtas(
     return (base,)
 
 
-def _is_terminal(package: Package) -> bool:
-    return package.text("device_type") == "serial"
+async def _method_seek(of: ClientInterface, call: ClientCall, instance: Instance, stack: Sequence[int]) -> Sequence[int]:
+    high, low = stack
+    return (SOUGHT if instance.seek(high << 32 | low) else FAILED,)
+
+
+async def _method_report_luns(of: ClientInterface, call: ClientCall, instance: Instance, stack: Sequence[int]) -> Sequence[int]:
+    return await report_luns(of.vm, instance.package.number("reg") or 0)
+
+
+def _of_disk(
+    value: Callable[[DiskInstance], int],
+) -> Callable[[ClientInterface, ClientCall, Instance, Sequence[int]], Awaitable[Sequence[int] | None]]:
+    """Return a method that answers with a number of an opened disk."""
+
+    async def method(of: ClientInterface, call: ClientCall, instance: Instance, stack: Sequence[int]) -> Sequence[int] | None:
+        return (value(instance),) if isinstance(instance, DiskInstance) else None
+
+    return method
+
+
+def _can_be_read(package: Package) -> bool:
+    return package.text("device_type") in OPENERS
+
+
+def _is_block(package: Package) -> bool:
+    return package.text("device_type") == BLOCK_TYPE
 
 
 METHODS = (
     Method("ibm,client-architecture-support", lambda package: package.parent is None, _method_client_architecture_support, 1),
     Method("instantiate-rtas", lambda package: package.path == "/rtas", _method_instantiate_rtas, 1),
-    Method("read", _is_terminal, _method_read, 2),
-    Method("write", _is_terminal, _method_write, 2),
+    Method("read", _can_be_read, _method_read, 2),
+    Method("write", _can_be_read, _method_write, 2),
+    Method("seek", _is_block, _method_seek, 2),
+    Method("block-size", _is_block, _of_disk(lambda disk: disk.medium.block_bytes), 0),
+    Method("#blocks", _is_block, _of_disk(lambda disk: min(disk.blocks, MOST_BLOCKS)), 0),
+    Method("max-transfer", _is_block, _of_disk(lambda disk: disk.medium.unit.max_transfer), 0),
+    Method("vscsi-report-luns", is_adapter, _method_report_luns, 0),
 )
 
 
@@ -145,9 +170,13 @@ def _method(package: Package, name: str) -> Method | None:
 SERVICES = (
     ClientService("open", _open, 1, 1, "6.3.2.3"),
     ClientService("close", _close, 1, 0, "6.3.2.3"),
-    ClientService("read", _read, 3, 1, "6.3.2.3", note="terminals; -2 when nothing was typed"),
-    ClientService("write", _write, 3, 1, "6.3.2.3", note="terminals; at most 4096 bytes a call, the count says how many"),
-    ClientService("seek", _seek, 3, 1, "6.3.2.3", Support.PARTIAL, "terminals cannot seek: -1"),
+    ClientService(
+        "read", _read, 3, 1, "6.3.2.3", note=f"terminals: -2 when nothing was typed; disks: {DISK_TRANSFER >> 20} MiB a call"
+    ),
+    ClientService(
+        "write", _write, 3, 1, "6.3.2.3", note="terminals: 4096 bytes a call, the count says how many; disks: whole blocks"
+    ),
+    ClientService("seek", _seek, 3, 1, "6.3.2.3", note="terminals cannot seek: -1"),
     ClientService("call-method", _call_method, None, None, "6.3.2.2", note="methods: " + ", ".join(m.name for m in METHODS)),
     ClientService("test-method", _test_method, 2, 1, "6.3.2.1"),
 )

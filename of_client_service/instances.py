@@ -4,25 +4,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from of_client_service.device_tree import Package
+from splitvisor.backend import Call, Vm
+from splitvisor.rpc import state_pb2 as pb
 
 MAX_INSTANCES = 1024
 LAST_IHANDLE = 0xFFFF_FFFE
 
 
-@dataclass(eq=False)
 class Instance:
-    """An opened package."""
+    """An opened package. This class is for packages that can neither be read nor written.
 
-    package: Package
-    terminal: int | None
-    """Unit address of the VTY that it reads and writes; None for packages that do neither."""
-    unread: bytearray = field(default_factory=bytearray)
-    """Input that came with an earlier H_GET_TERM_CHAR and did not fit its reader's buffer."""
-    after_return: bool = False
-    """The last input byte was CR: the NUL that PAPR puts behind it is not input."""
+    Args:
+        package: the package.
+        path: how it was opened, without aliases and arguments.
+    """
+
+    def __init__(self, package: Package, path: str) -> None:
+        self.package, self.path = package, path
+
+    async def read(self, vm: Vm, buffer: int, length: int) -> int | None:
+        """Put at most length bytes into guest memory; return how many, None when it cannot be read."""
+        return None
+
+    async def write(self, vm: Vm, call: Call, buffer: int, length: int) -> int | None:
+        """Take at most length bytes from guest memory; return how many, None when it cannot be written."""
+        return None
+
+    def seek(self, position: int) -> bool:
+        """Continue there, in bytes from the start; False when there is no such position."""
+        return False
+
+    def save(self, state: pb.InstanceState) -> None:
+        """Add its own state to a message that has its handle and package."""
 
 
 class Instances:
@@ -32,13 +47,12 @@ class Instances:
         self._open: dict[int, Instance] = {}
         self._last = 0
 
-    def open(self, package: Package) -> int | None:
-        """Make an instance and return its ihandle; None when there are too many."""
+    def add(self, instance: Instance) -> int | None:
+        """Keep an instance and return its ihandle; None when there are too many."""
         if len(self._open) >= MAX_INSTANCES or self._last >= LAST_IHANDLE:
             return None
         self._last += 1
-        terminal = package.number("reg") if package.text("device_type") == "serial" else None
-        self._open[self._last] = Instance(package, terminal)
+        self._open[self._last] = instance
         return self._last
 
     def get(self, ihandle: int) -> Instance | None:

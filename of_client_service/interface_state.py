@@ -6,9 +6,12 @@ from __future__ import annotations
 import time
 
 from of_client_service.claims import Claims
-from of_client_service.client_interface import BootRequest, ClientInterface
+from of_client_service.client_interface import MAX_PATH, BootRequest, ClientInterface
 from of_client_service.device_tree import MAX_GROWTH, DeviceTree
+from of_client_service.disks.disk import restored_disk
 from of_client_service.instances import Instance, Instances
+from of_client_service.terminal import TerminalInstance
+from splitvisor.backend import Vm
 from splitvisor.declarations.state import StateError, parse_state
 from splitvisor.rpc import state_pb2 as pb
 from splitvisor.tree import fdt
@@ -27,16 +30,7 @@ def save(of: ClientInterface) -> bytes:
         phandles=[package.phandle for package in of.tree.packages()],
         growth=of.tree.growth,
         claims=[edge for claimed in of.claims.ranges() for edge in claimed],
-        instances=[
-            pb.InstanceState(
-                ihandle=ihandle,
-                phandle=instance.package.phandle,
-                terminal=instance.terminal,
-                unread=bytes(instance.unread),
-                after_return=instance.after_return,
-            )
-            for ihandle, instance in of.instances.all()
-        ],
+        instances=[_saved_instance(ihandle, instance) for ihandle, instance in of.instances.all()],
         last_ihandle=of.instances.last,
         milliseconds=int((time.monotonic() - of.started) * 1000),
     )
@@ -57,7 +51,7 @@ def restore(of: ClientInterface, data: bytes) -> None:
         claims = Claims(of.vm.memory.size)
         claims.restore(list(zip(state.claims[::2], state.claims[1::2], strict=True)))
         instances = Instances()
-        instances.restore([(saved.ihandle, _instance(tree, saved)) for saved in state.instances], state.last_ihandle)
+        instances.restore([(saved.ihandle, _instance(of.vm, tree, saved)) for saved in state.instances], state.last_ihandle)
     except (ValueError, fdt.FdtError) as error:
         raise StateError(f"of_client_service: its state cannot be that of a guest: {error}") from error
     if max(len(state.boot_request.path), len(state.boot_request.arguments)) > MAX_BOOT_TEXT:
@@ -68,9 +62,19 @@ def restore(of: ClientInterface, data: bytes) -> None:
         of.boot_request = BootRequest(state.boot_request.path, state.boot_request.arguments)
 
 
-def _instance(tree: DeviceTree, saved: pb.InstanceState) -> Instance:
+def _saved_instance(ihandle: int, instance: Instance) -> pb.InstanceState:
+    state = pb.InstanceState(ihandle=ihandle, phandle=instance.package.phandle, path=instance.path)
+    instance.save(state)
+    return state
+
+
+def _instance(vm: Vm, tree: DeviceTree, saved: pb.InstanceState) -> Instance:
     package = tree.package(saved.phandle)
-    if package is None or len(saved.unread) > MAX_UNREAD:
+    if package is None or len(saved.unread) > MAX_UNREAD or len(saved.path) > MAX_PATH:
         raise ValueError(f"instance {saved.ihandle} of a package that there is not, or with too much input")
-    terminal = saved.terminal if saved.HasField("terminal") else None
-    return Instance(package, terminal, bytearray(saved.unread), saved.after_return)
+    path = saved.path or package.path
+    if saved.HasField("terminal"):
+        return TerminalInstance(package, path, saved.terminal, saved.unread, after_return=saved.after_return)
+    if saved.HasField("disk"):
+        return restored_disk(vm, package, path, saved.disk)
+    return Instance(package, path)

@@ -87,6 +87,7 @@ class ClientInterfaceSession(Session):
             await memory.write_words(returns_at, *((FAILED,) if returns else ()))
             return H.PARAMETER
         try:
+            await self.interface.units()
             answer = service.function(self.interface, ClientCall(cells, returns, call))
             results: int | Sequence[int] = await answer if isinstance(answer, Awaitable) else answer
         except (GuestAddressError, ValueError, TreeFullError) as error:

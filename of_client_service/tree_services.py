@@ -95,7 +95,7 @@ async def _package_to_path(of: ClientInterface, call: ClientCall) -> int:
 async def _instance_to_path(of: ClientInterface, call: ClientCall) -> int:
     ihandle, buffer, length = call.arguments
     instance = of.instance(ihandle)
-    return FAILED if instance is None else await _give_text(of, instance.package.path, buffer, length)
+    return FAILED if instance is None else await _give_text(of, instance.path, buffer, length)
 
 
 def _instance_to_package(of: ClientInterface, call: ClientCall) -> int:

@@ -321,18 +321,36 @@ class ClientInterfaceState(_message.Message):
     def __init__(self, version: _Optional[int] = ..., tree: _Optional[bytes] = ..., phandles: _Optional[_Iterable[int]] = ..., growth: _Optional[int] = ..., claims: _Optional[_Iterable[int]] = ..., instances: _Optional[_Iterable[_Union[InstanceState, _Mapping]]] = ..., last_ihandle: _Optional[int] = ..., milliseconds: _Optional[int] = ..., boot_request: _Optional[_Union[BootRequestState, _Mapping]] = ...) -> None: ...
 
 class InstanceState(_message.Message):
-    __slots__ = ("ihandle", "phandle", "terminal", "unread", "after_return")
+    __slots__ = ("ihandle", "phandle", "terminal", "unread", "after_return", "path", "disk")
     IHANDLE_FIELD_NUMBER: _ClassVar[int]
     PHANDLE_FIELD_NUMBER: _ClassVar[int]
     TERMINAL_FIELD_NUMBER: _ClassVar[int]
     UNREAD_FIELD_NUMBER: _ClassVar[int]
     AFTER_RETURN_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DISK_FIELD_NUMBER: _ClassVar[int]
     ihandle: int
     phandle: int
     terminal: int
     unread: bytes
     after_return: bool
-    def __init__(self, ihandle: _Optional[int] = ..., phandle: _Optional[int] = ..., terminal: _Optional[int] = ..., unread: _Optional[bytes] = ..., after_return: _Optional[bool] = ...) -> None: ...
+    path: str
+    disk: DiskInstanceState
+    def __init__(self, ihandle: _Optional[int] = ..., phandle: _Optional[int] = ..., terminal: _Optional[int] = ..., unread: _Optional[bytes] = ..., after_return: _Optional[bool] = ..., path: _Optional[str] = ..., disk: _Optional[_Union[DiskInstanceState, _Mapping]] = ...) -> None: ...
+
+class DiskInstanceState(_message.Message):
+    __slots__ = ("adapter", "lun", "unit", "extents", "position")
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    LUN_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    EXTENTS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    adapter: int
+    lun: int
+    unit: _containers.RepeatedScalarFieldContainer[int]
+    extents: _containers.RepeatedScalarFieldContainer[int]
+    position: int
+    def __init__(self, adapter: _Optional[int] = ..., lun: _Optional[int] = ..., unit: _Optional[_Iterable[int]] = ..., extents: _Optional[_Iterable[int]] = ..., position: _Optional[int] = ...) -> None: ...
 
 class BootRequestState(_message.Message):
     __slots__ = ("path", "arguments")

@@ -21,6 +21,7 @@ from hcall_service.trees.builder import HOTPLUG_SOURCE
 from hcall_service.trees.update_dt import TreeUpdates
 from of_client_service.client_interface import BootRequest
 from of_client_service.session import ClientInterfaceSession
+from of_client_service.terminal import TerminalInstance
 from splitvisor.backend import Call, Session
 from splitvisor.backend.vio import VioDevice, VioSession
 from splitvisor.backend.vio.connector import State
@@ -243,9 +244,11 @@ def used_interface() -> Client:
     client.call("close", client.call("open", "/"))
     client.call("claim", 0x100_0000, 0x1000, 0)
     client.call("setprop", client.find("/chosen"), "linux,test", 0x20000, 16)
-    for instance in (instance for _, instance in client.of.instances.all()):
-        instance.unread += b"typed"
-        instance.after_return = True
+    terminals = [
+        (ihandle, TerminalInstance(instance.package, instance.path, 0x7100_0000, b"typed", after_return=True))
+        for ihandle, instance in client.of.instances.all()
+    ]
+    client.of.instances.restore(terminals, client.of.instances.last)
     client.of.boot_request = BootRequest("/disk", "quiet")
     return client
 
