@@ -322,6 +322,12 @@ def _check(config: pb.MachineConfig) -> None:
         (1 <= config.vcpus <= limits.MAX_VCPUS, f"vcpus: {config.vcpus} does not fit", f"give 1 to {limits.MAX_VCPUS}"),
         (len(config.append.encode()) <= limits.BOOTARGS_BYTES, "append: too long", f"give at most {limits.BOOTARGS_BYTES} bytes"),
         (
+            all(word in limits.BOOT_SOURCES for word in config.boot) and len(set(config.boot)) == len(config.boot),
+            f"boot: {', '.join(config.boot)} is no order to boot in",
+            f"give each of {', '.join(limits.BOOT_SOURCES)} once at most",
+        ),
+        (not config.boot or not config.kernel, "boot: the machine has a kernel, which it boots", "give one of them"),
+        (
             bool(names) and len(set(names)) == len(names),
             "backends: none, or two of one name",
             "give each back end a name of its own",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from of_client_service import control_services, device_services, memory_services, tree_services
+from of_client_service import boot_services, control_services, device_services, memory_services, tree_services
 from of_client_service.client_interface import MAX_NAME, ClientCall, ClientInterface, ClientService
 from of_client_service.device_services import EXISTS, MISSING
 
@@ -18,6 +18,7 @@ SERVICES = (
     *device_services.SERVICES,
     *memory_services.SERVICES,
     *control_services.SERVICES,
+    *boot_services.SERVICES,
 )
 
 CLIENT_SERVICES: dict[str, ClientService] = {service.name: service for service in SERVICES}

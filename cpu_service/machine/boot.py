@@ -62,9 +62,9 @@ def load_guest(config: mpb.MachineConfig, board: Board) -> BootPlan:
     seed = _build_tree(config, board, kernel, initrd)
     start, length = (initrd.base, initrd.size) if initrd is not None else (0, 0)
     if not config.firmware:
-        assert kernel is not None
         load_firmware(ram, io.BytesIO(firmware.FIRMWARE), "firmware")
-        return BootPlan(firmware.ENTRY, {2: kernel.toc, 3: kernel.entry, 4: start, 5: length}, MSR_ME, description)
+        entry, toc = (kernel.entry, kernel.toc) if kernel is not None else (firmware.FROM_DISK, 0)
+        return BootPlan(firmware.ENTRY, {2: toc, 3: entry, 4: start, 5: length}, MSR_ME, description)
     with open_image(Path(config.firmware)) as file:
         image = load_firmware(ram, file, config.firmware)
     if image.size <= CLIENT_FIRMWARE_SIZE and not config.flat_tree:
@@ -75,12 +75,14 @@ def load_guest(config: mpb.MachineConfig, board: Board) -> BootPlan:
 
 
 def _load_kernel(config: mpb.MachineConfig, board: Board) -> tuple[LoadedImage | None, str]:
-    """Load the kernel; the demo guest when there is nothing to run; nothing when firmware finds its own."""
+    """Load the kernel; the demo guest when there is nothing to run; nothing when firmware finds its own, or one on a disk."""
     if config.kernel:
         with open_image(Path(config.kernel)) as file:
             return load_program(board.ram, file, config.kernel), config.kernel
     if config.firmware:
         return None, config.firmware
+    if config.boot:
+        return None, ", ".join(config.boot)
     return load_program(board.ram, io.BytesIO(firmware.DEMO), DEMO_NAME), DEMO_NAME
 
 
@@ -99,6 +101,7 @@ def _build_tree(config: mpb.MachineConfig, board: Board, kernel: LoadedImage | N
         rtas_calls=[dt.RtasToken(name=call.name, token=call.token) for call in board.registry.rtas_calls()],
         hypercalls=board.registry.hypercalls(),
         nodes=described_nodes((link.name, link.offer.nodes) for link in board.links),
+        boot=config.boot,
         uuid=uuid.UUID(config.uuid).bytes if config.uuid else uuid.uuid5(uuid.NAMESPACE_OID, config.name).bytes,
     )
     if kernel is not None:

@@ -8,6 +8,7 @@ ibm,hypertas-functions appears when every hypercall that it stands for has an ow
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable
 
@@ -23,6 +24,9 @@ from splitvisor.tree.fdt import Node, Tree
 MAX_BACKEND_NODES = 1024
 MAX_BACKEND_BYTES = 1 << 20
 """Of all values that back ends describe together."""
+MAX_BOOT_WORDS = 8
+SLOF_LETTERS = {"disk": "c", "cdrom": "d"}
+_BOOT_WORD = re.compile(r"[a-z]{1,16}")
 
 CLOCK_HZ = 1_000_000_000
 CACHE_LINE_BYTES = 128
@@ -124,6 +128,8 @@ def _check(request: pb.BuildTreeRequest) -> None:
         raise TreeBuildError(f"bootargs: at most {BOOTARGS_BYTES} bytes, without NUL")
     if len(request.uuid) not in (0, 16):
         raise TreeBuildError(f"uuid: {len(request.uuid)} bytes, must be 16")
+    if len(request.boot) > MAX_BOOT_WORDS or not all(_BOOT_WORD.fullmatch(word) for word in request.boot):
+        raise TreeBuildError(f"boot: at most {MAX_BOOT_WORDS} words of at most 16 letters")
     for name, block in (("kernel", request.kernel), ("initrd", request.initrd)):
         if block.address + block.length > request.ram_bytes:
             raise TreeBuildError(f"{name}: {block.address:#x}+{block.length:#x} is not in RAM")
@@ -287,6 +293,12 @@ def _chosen(request: pb.BuildTreeRequest, root: Node, random_seed: bytes) -> dic
         properties["qemu,boot-kernel"] = double_cells(request.kernel.address, request.kernel.length)
         if request.kernel_little_endian:
             properties["qemu,boot-kernel-le"] = b""
+    if request.boot:
+        properties["splitvisor,boot"] = strings(*request.boot)
+        # As SLOF has it: a letter for each kind of device, and whether it shows its menu.
+        letters = "".join(SLOF_LETTERS.get(word, "") for word in request.boot)
+        properties |= {"qemu,boot-device": strings(letters)} if letters else {}
+        properties |= {"qemu,boot-menu": cells(1)} if "menu" in request.boot else {}
     console = _first_console(root)
     if console is not None:
         properties |= {"linux,stdout-path": strings(console), "stdout-path": strings(console)}

@@ -17,6 +17,10 @@ Kernel = Annotated[str | None, Flag(metavar="FILE", help="vmlinux, zImage or cli
 Initrd = Annotated[str | None, Flag(metavar="FILE", help="Initial RAM disk, or [bold]debian[/]", panel=GUEST)]
 Append = Annotated[str | None, Flag(metavar="TEXT", help="The kernel's command line", panel=GUEST)]
 Firmware = Annotated[str | None, Flag(metavar="FILE", help="Raw firmware image, in place of Splitvisor's own", panel=GUEST)]
+Boot = Annotated[
+    str | None,
+    Flag(metavar="LIST", help="Without a kernel: disk, cdrom, nvram, menu, in order, such as cdrom,disk", panel=GUEST),
+]
 FlatTree = Annotated[bool, Flag(help="Pass a flattened tree in r3 to that image, even if it is small", panel=GUEST)]
 MachineFile = Annotated[Path | None, Flag(metavar="FILE.toml", help="Machine file; flags override it", panel=MACHINE)]
 Memory = Annotated[str | None, Flag(("--memory", "-m"), metavar="SIZE", help="RAM, 256M to 16G [512M]", panel=MACHINE)]

@@ -59,6 +59,7 @@ def run(
     initrd: options.Initrd = None,
     append: options.Append = None,
     firmware: options.Firmware = None,
+    boot: options.Boot = None,
     flat_tree: options.FlatTree = False,
     machine: options.MachineFile = None,
     name: Annotated[str | None, Flag(metavar="NAME", help="The VM's name \\[guest]", panel=options.MACHINE)] = None,
@@ -102,7 +103,7 @@ def run(
     ] = None,
     report: Annotated[Path | None, Flag(metavar="FILE.json", help="Write a report of the run: calls, times", panel=_RUN)] = None,
 ) -> int:
-    """Run a guest; its console is this terminal. Without a kernel, the demo guest.
+    """Run a guest; its console is this terminal. Without a kernel, what is on its disks, else the demo guest.
 
     [bold]^][/] opens a menu, where [bold]q[/] leaves. Exit status: 0 the guest powered off, 1 it powered off before
     it showed the text of --exit-on, 2 bad usage or configuration, 3 the guest crashed, 4 a service failed, or a recording
@@ -127,6 +128,7 @@ def run(
         "initrd": files["initrd"],
         "append": append,
         "firmware": files["firmware"],
+        "boot": boot,
         "flat_tree": True if flat_tree else None,
         "shared_memory": False if no_shared_memory else None,
         "vty": vty,

@@ -52,6 +52,7 @@ def start(
     initrd: options.Initrd = None,
     append: options.Append = None,
     firmware: options.Firmware = None,
+    boot: options.Boot = None,
     flat_tree: options.FlatTree = False,
     machine: options.MachineFile = None,
     memory: options.Memory = None,
@@ -63,7 +64,7 @@ def start(
     no_shared_memory: options.NoSharedMemory = False,
     backend: options.Backend = None,
 ) -> None:
-    """Start a VM on running services; without a kernel, the demo guest.
+    """Start a VM on running services; without a kernel, what is on its disks, else the demo guest.
 
     cpu_service reads the images and vio_service the NVRAM's file and the disks,
     each on its own host. Exit status: 0 it runs or, with [bold]--wait[/], powered off;
@@ -75,6 +76,7 @@ def start(
         "memory": memory,
         "smp": smp,
         "append": append,
+        "boot": boot,
         "flat_tree": True if flat_tree else None,
         "shared_memory": False if no_shared_memory else None,
         "vty": vty,

@@ -11,6 +11,8 @@ from pathlib import Path
 
 ENTRY = 0x100
 """Where FIRMWARE is entered: 32 bit, big endian, MSR = ME, r3 = the kernel's entry, r4, r5 = initrd's address and size."""
+FROM_DISK = 0
+"""In r3, instead of an entry: of_client_service finds a program on a disk and loads it."""
 FIRMWARE: bytes
 RTAS_SHIM: bytes
 DEMO: bytes

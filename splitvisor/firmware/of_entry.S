@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The part of Open Firmware that must run in the guest: it starts the client program, turns calls of the client interface
+ * The part of Open Firmware that must run in the guest: it starts the client program (or has one found), turns calls of the client interface
  * into hypercalls, and catches exceptions until the operating system has vectors of its own. Linked at 0, entered at 0x100.
  *
  *	0x0000	words of the exception handlers' own
  *	0x0100	entry (system reset)
  *	0x0200	vectors, to 0x1000
  *	0x1000	client interface
+ *	0x4000	of_client_service's own, to 0x8000
  *	 ...	stack, downwards from 0x10000
  */
 	.machine power8
@@ -15,6 +16,7 @@
 	.set	STACK_TOP, 0x10000
 	.set	FRAME_BYTES, 0x40
 	.set	FAR_AWAY, 0x7fff0000		/* ticks of the decrementer: 4 seconds */
+	.set	A_WHILE, 0x140000		/* 2.6 ms */
 	.set	SAVED_R3, 0x10
 
 	.globl	_start
@@ -60,6 +62,9 @@ _start:
 
 	.org	0x1000
 start_client:
+	cmpwi	%r3, 0
+	beq	find_program
+start_program:
 	mtctr	%r3
 	lis	%r1, STACK_TOP@h
 	addi	%r1, %r1, -FRAME_BYTES
@@ -73,6 +78,22 @@ start_client:
 	li	%r0, client_returned
 	mtlr	%r0
 	bctr
+
+/* Without a program: have one loaded from a disk. Until it is there, or somebody has chosen it, ask again. */
+find_program:
+	li	%r3, boot_array
+	bl	client_interface
+	lwz	%r2, boot_toc(0)
+	lwz	%r3, boot_entry(0)
+	li	%r4, 0				/* no initial RAM disk */
+	li	%r5, 0
+	cmpwi	%r3, 0
+	bne	start_program
+	lis	%r3, A_WHILE@h
+	mtdec	%r3
+	li	%r3, H_CEDE
+	sc	1
+	b	find_program
 
 /*
  * IEEE 1275's client interface handler for PowerPC: r3 = address of the argument array (32 bits count); returns r3 = 0, or -1 when
@@ -123,7 +144,15 @@ exception_srr1:
 	.long	0
 exception_dar:
 	.long	0
+boot_array:
+	.long	boot_name, 0, 2
+boot_entry:
+	.long	0
+boot_toc:
+	.long	0
 exit_name:
 	.asciz	"exit"
+boot_name:
+	.asciz	"splitvisor,boot"
 exception_name:
 	.asciz	"splitvisor,exception"

@@ -12,16 +12,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from splitvisor.guests import io_guest
 from splitvisor.guests.apt import ForeignApt, GuestError, Package, run, unpack
 from splitvisor.guests.cpio import Entry, archive
+from splitvisor.guests.disk_image import DiskImageError, make_disk, missing_tools
 
 __all__ = (
-    "FORMAT", "GRUB", "GRUB_MODULES", "GRUB_TOOL", "INDEX", "MARKER", "MODULES", "SLOT_TOOLS", "Guest", "GuestError",
+    "DISK", "FORMAT", "GRUB", "GRUB_MODULES", "GRUB_TOOL", "INDEX", "MARKER", "MODULES", "SLOT_TOOLS", "Guest", "GuestError",
     "cache_directory", "cached_guests", "fetch", "resolve",
 )  # fmt: skip
 
@@ -61,7 +62,7 @@ class Guest:
 
     name: str
     kind: str
-    """kernel, initrd, firmware or module."""
+    """kernel, initrd, firmware, module or disk."""
     path: str
     """Relative to the cache."""
     package: str
@@ -110,12 +111,13 @@ def fetch(say: Callable[[str], None], cache: Path | None = None) -> dict[tuple[s
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = cached_guests(directory)
         complete = set(found) >= {(kind, name) for name, kind in _NAMES}
-        with_grub = (complete and GRUB in found) or shutil.which(GRUB_TOOL) is None
+        with_grub = not _with_grub() or (complete and set(found) >= set(_with_grub()))
         if complete and with_grub:
             return found
         guests = list(found.values()) if complete else _build(directory, say)
         if not with_grub:
-            guests.append(_build_grub(directory, say))
+            guests = [guest for guest in guests if (guest.kind, guest.name) not in (GRUB, DISK)]
+            guests += _build_grub(directory, {(guest.kind, guest.name): guest for guest in guests}, say)
         index = {"format": FORMAT, "guests": [asdict(guest) for guest in guests]}
         partial = directory / f"{INDEX}.new"
         partial.write_text(json.dumps(index, indent=2) + "\n")
@@ -123,7 +125,8 @@ def fetch(say: Callable[[str], None], cache: Path | None = None) -> dict[tuple[s
     return cached_guests(directory)
 
 
-GRUB = ("kernel", "grub")
+GRUB, DISK = ("kernel", "grub"), ("disk", "debian")
+"""What is made of GRUB: a client program, and a disk that boots Debian by it."""
 GRUB_TOOL = "grub-mkimage"
 """From the package grub-common; without it there is no GRUB."""
 GRUB_MODULES = ("normal", "echo", "halt", "ls", "lsmmap", "minicmd", "reboot")
@@ -186,17 +189,34 @@ def _initrd(name: str, entries: Sequence[Entry], package: Package, cache: Path) 
     return Guest(name, "initrd", path.name, package.name, package.version, hashlib.sha256(data).hexdigest())
 
 
-def _build_grub(cache: Path, say: Callable[[str], None]) -> Guest:
-    """Make a GRUB for Open Firmware from the modules of its package."""
+def _with_grub() -> list[tuple[str, str]]:
+    """Return what can be made of GRUB with the tools of this host."""
+    if shutil.which(GRUB_TOOL) is None:
+        return []
+    return [GRUB] if missing_tools() else [GRUB, DISK]
+
+
+def _build_grub(cache: Path, guests: Mapping[tuple[str, str], Guest], say: Callable[[str], None]) -> list[Guest]:
+    """Make a GRUB for Open Firmware from the modules of its package, and a disk with it."""
     apt = ForeignApt(cache / "apt", "ppc64el")
     apt.update()
     package = unpack(apt, "grub-ieee1275-bin", cache, say)
     path = cache / "grub.elf"
     modules = package.root / "usr/lib/grub/powerpc-ieee1275"
     run([GRUB_TOOL, "-O", "powerpc-ieee1275", "-d", str(modules), "-p", "/boot/grub", "-o", str(path), *GRUB_MODULES])
+    made = [Guest(GRUB[1], GRUB[0], path.name, package.name, package.version, package.sha256)]
+    if DISK in _with_grub():
+        say("making a disk with GRUB")
+        disk = cache / "debian.disk"
+        kernel, initrd = (cache / guests[kind, "debian"].path for kind in ("kernel", "initrd"))
+        try:
+            make_disk(disk, modules, kernel, initrd)
+        except DiskImageError as error:
+            raise GuestError(error.problem.what, error.problem.remedy) from error
+        made.append(Guest(DISK[1], DISK[0], disk.name, package.name, package.version, package.sha256))
     for name in ("unpacked", "apt"):
         shutil.rmtree(cache / name, ignore_errors=True)
-    return Guest("grub", "kernel", path.name, package.name, package.version, package.sha256)
+    return made
 
 
 def _take(package: Package, name: str, kind: str, pattern: str, cache: Path) -> Guest:

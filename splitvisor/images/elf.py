@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import BinaryIO, Final
 
-from splitvisor.images.formats import format_of
 from splitvisor.errors.problem import ProblemError
+from splitvisor.images.formats import format_of
 
 MAGIC: Final = b"\x7fELF"
 MACHINES: Final = {1: 20, 2: 21}

@@ -10,6 +10,7 @@ A machine file::
     initrd = "initramfs.cpio"
     append = "console=hvc0"
     firmware = "slof.bin"
+    boot = ["cdrom", "disk"]   # without a kernel: disk, cdrom, nvram, menu; or a text, "cdrom,disk"
     flat_tree = false          # true: a firmware of less than 64 KiB, unlike VOF, wants a flattened tree
     shared_memory = true
 
@@ -50,6 +51,7 @@ from typing import Any
 from splitvisor.errors.problem import ProblemError
 from splitvisor.errors.similar import did_you_mean
 from splitvisor.limits import (
+    BOOT_SOURCES,
     BOOTARGS_BYTES,
     MAX_DEVICES,
     MAX_FURTHER_BACKENDS,
@@ -114,6 +116,9 @@ class BackendAddress:
     """How many slots of the VIO bus it may fill; 0: as many as cpu_service gives each."""
 
 
+ADAPTER_KIND = "v-scsi"
+"""The kind of device behind which disks are."""
+DEFAULT_BOOT = ("nvram", "disk", "cdrom")
 DEFAULT_DEVICES = (Device("vty"), Device("nvram"))
 
 
@@ -126,11 +131,13 @@ class MachineConfig:
     """Bytes of RAM."""
     vcpus: int = 1
     kernel: Path | None = None
-    """None: the demo guest."""
+    """None: see boot."""
     initrd: Path | None = None
     append: str = ""
     firmware: Path | None = None
     """A raw firmware image; None: Splitvisor's own."""
+    boot: tuple[str, ...] = ()
+    """What it boots from without a kernel, in order; none stated: the demo guest, or its disks if it has a v-scsi adapter."""
     flat_tree: bool = False
     """The firmware image wants a flattened tree; one of more than 64 KiB gets it anyway."""
     shared_memory: bool = True
@@ -167,7 +174,15 @@ class MachineConfig:
             ],
             private_memory=not self.shared_memory,
             flat_tree=self.flat_tree,
+            boot=self.boot_order,
         )
+
+    @property
+    def boot_order(self) -> tuple[str, ...]:
+        """What it boots from; none: the kernel, or the demo guest."""
+        has_own = self.boot or self.kernel is not None or self.firmware is not None
+        has_disks = any(device.kind == ADAPTER_KIND for device in self.devices)
+        return self.boot if has_own or not has_disks else DEFAULT_BOOT
 
 
 class _WrongError(Exception):
@@ -243,6 +258,20 @@ def _append(value: Any, _base: Path) -> str:
     return value
 
 
+def _boot(value: Any, _base: Path) -> tuple[str, ...]:
+    words = value.split(",") if isinstance(value, str) else value
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words) or not words:
+        raise _WrongError(f"{value!r} is no list of what to boot from", f"give {' or '.join(BOOT_SOURCES)}, such as cdrom,disk")
+    stripped = tuple(word.strip() for word in words)
+    for word in stripped:
+        if word not in BOOT_SOURCES:
+            remedy = did_you_mean(word, BOOT_SOURCES) or f"known: {', '.join(BOOT_SOURCES)}"
+            raise _WrongError(f"{word!r} is nothing to boot from", remedy)
+    if len(set(stripped)) != len(stripped):
+        raise _WrongError(f"{','.join(stripped)} names something twice", "name each once")
+    return stripped
+
+
 def _flag(value: Any, _base: Path) -> bool:
     if not isinstance(value, bool):
         raise _WrongError(f"{value!r} is neither true nor false", "give true or false")
@@ -257,6 +286,7 @@ _KEYS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
     "initrd": ("initrd", _file),
     "append": ("append", _append),
     "firmware": ("firmware", _file),
+    "boot": ("boot", _boot),
     "flat_tree": ("flat_tree", _flag),
     "shared_memory": ("shared_memory", _flag),
 }
@@ -519,5 +549,7 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "s
     config = replace(config, devices=with_disks(config.devices, flags.get("disk") or (), flags.get("cdrom") or (), where))
     if config.initrd is not None and config.kernel is None and config.firmware is None:
         raise ConfigError(where, "--initrd", "there is no kernel to give it to", "add --kernel VMLINUX")
+    if config.boot and config.kernel is not None:
+        raise ConfigError(where, "--boot", "the machine has a kernel, which it boots", "leave out --kernel, or --boot")
     _check_placement(config, where)
     return config

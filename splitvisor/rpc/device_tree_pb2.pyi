@@ -39,7 +39,7 @@ INTERRUPT_PARENT_SOURCE_STORED_TREE: InterruptParentSource
 INTERRUPT_PARENT_SOURCE_FALLBACK: InterruptParentSource
 
 class BuildTreeRequest(_message.Message):
-    __slots__ = ("vm", "ram_bytes", "vcpus", "hash_table_shift", "bootargs", "initrd", "kernel", "kernel_little_endian", "rtas_calls", "hypercalls", "nodes", "uuid")
+    __slots__ = ("vm", "ram_bytes", "vcpus", "hash_table_shift", "bootargs", "initrd", "kernel", "kernel_little_endian", "rtas_calls", "hypercalls", "nodes", "uuid", "boot")
     VM_FIELD_NUMBER: _ClassVar[int]
     RAM_BYTES_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,7 @@ class BuildTreeRequest(_message.Message):
     HYPERCALLS_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     UUID_FIELD_NUMBER: _ClassVar[int]
+    BOOT_FIELD_NUMBER: _ClassVar[int]
     vm: str
     ram_bytes: int
     vcpus: int
@@ -64,7 +65,8 @@ class BuildTreeRequest(_message.Message):
     hypercalls: _containers.RepeatedScalarFieldContainer[int]
     nodes: _containers.RepeatedCompositeFieldContainer[_trap_pb2.TreeNode]
     uuid: bytes
-    def __init__(self, vm: _Optional[str] = ..., ram_bytes: _Optional[int] = ..., vcpus: _Optional[int] = ..., hash_table_shift: _Optional[int] = ..., bootargs: _Optional[str] = ..., initrd: _Optional[_Union[_trap_pb2.MemoryRange, _Mapping]] = ..., kernel: _Optional[_Union[_trap_pb2.MemoryRange, _Mapping]] = ..., kernel_little_endian: _Optional[bool] = ..., rtas_calls: _Optional[_Iterable[_Union[RtasToken, _Mapping]]] = ..., hypercalls: _Optional[_Iterable[int]] = ..., nodes: _Optional[_Iterable[_Union[_trap_pb2.TreeNode, _Mapping]]] = ..., uuid: _Optional[bytes] = ...) -> None: ...
+    boot: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, vm: _Optional[str] = ..., ram_bytes: _Optional[int] = ..., vcpus: _Optional[int] = ..., hash_table_shift: _Optional[int] = ..., bootargs: _Optional[str] = ..., initrd: _Optional[_Union[_trap_pb2.MemoryRange, _Mapping]] = ..., kernel: _Optional[_Union[_trap_pb2.MemoryRange, _Mapping]] = ..., kernel_little_endian: _Optional[bool] = ..., rtas_calls: _Optional[_Iterable[_Union[RtasToken, _Mapping]]] = ..., hypercalls: _Optional[_Iterable[int]] = ..., nodes: _Optional[_Iterable[_Union[_trap_pb2.TreeNode, _Mapping]]] = ..., uuid: _Optional[bytes] = ..., boot: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RtasToken(_message.Message):
     __slots__ = ("name", "token")

@@ -60,7 +60,7 @@ WATCHED_KIND_RTAS: WatchedKind
 WATCHED_KIND_CLIENT_SERVICE: WatchedKind
 
 class MachineConfig(_message.Message):
-    __slots__ = ("name", "memory_mib", "vcpus", "kernel", "initrd", "append", "firmware", "devices", "backends", "private_memory", "uuid", "flat_tree", "record_file")
+    __slots__ = ("name", "memory_mib", "vcpus", "kernel", "initrd", "append", "firmware", "devices", "backends", "private_memory", "uuid", "flat_tree", "record_file", "boot")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MEMORY_MIB_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +74,7 @@ class MachineConfig(_message.Message):
     UUID_FIELD_NUMBER: _ClassVar[int]
     FLAT_TREE_FIELD_NUMBER: _ClassVar[int]
     RECORD_FILE_FIELD_NUMBER: _ClassVar[int]
+    BOOT_FIELD_NUMBER: _ClassVar[int]
     name: str
     memory_mib: int
     vcpus: int
@@ -87,7 +88,8 @@ class MachineConfig(_message.Message):
     uuid: str
     flat_tree: bool
     record_file: str
-    def __init__(self, name: _Optional[str] = ..., memory_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., kernel: _Optional[str] = ..., initrd: _Optional[str] = ..., append: _Optional[str] = ..., firmware: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[_trap_pb2.DeviceSpec, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ..., private_memory: _Optional[bool] = ..., uuid: _Optional[str] = ..., flat_tree: _Optional[bool] = ..., record_file: _Optional[str] = ...) -> None: ...
+    boot: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., memory_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., kernel: _Optional[str] = ..., initrd: _Optional[str] = ..., append: _Optional[str] = ..., firmware: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[_trap_pb2.DeviceSpec, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ..., private_memory: _Optional[bool] = ..., uuid: _Optional[str] = ..., flat_tree: _Optional[bool] = ..., record_file: _Optional[str] = ..., boot: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BackendAddress(_message.Message):
     __slots__ = ("name", "address", "vio_slots")

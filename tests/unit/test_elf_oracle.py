@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from splitvisor.images.elf import ElfError, read_elf
 from cpu_service.images.loader import LoaderError, load_program
+from splitvisor.images.elf import ElfError, read_elf
 from tests.amounts import examples
 from tests.fake_machine import make_ram
 from tests.unit.test_loader import CLIENT, KERNEL, RAM, TEXT, Program, Segment

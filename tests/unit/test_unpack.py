@@ -16,9 +16,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitvisor.images.formats import FORMATS
 from cpu_service.images.loader import LoadedImage, LoaderError, load_program
 from cpu_service.images.unpack import PACKINGS, PIECE, ZSTD_PIECE, Packing, UnpackError, packing_of, unpack
+from splitvisor.images.formats import FORMATS
 from splitvisor.machine import snapshot_file
 from tests.amounts import examples
 from tests.fake_machine import make_ram

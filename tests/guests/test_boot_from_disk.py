@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine without a kernel boots from its disks: GRUB, unmodified, and Debian by it. QEMU with SLOF boots the same disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from splitvisor.bench.slof import qemu_command
+from splitvisor.guests.fetch import DISK, MARKER, resolve
+from splitvisor.testing import BackendProgram, RunningProgram
+from tests.disk_tools import iso, partitioned
+from tests.guests.conftest import Run
+from tests.guests.harness import BOOT_SECONDS, ROOT, Console, Guests
+
+GRUB_PROMPT = r"grub> $"
+SHELL_PROMPT = "guest# "
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+
+Machine = Callable[..., Console]
+
+
+@pytest.fixture(name="disk")
+def prepared_disk(guests: Guests, tmp_path: Path) -> Path:
+    """The disk of `./dev guests`, a copy of it."""
+    if not guests.grub.exists():
+        pytest.skip("there is no grub-mkimage to make GRUB with; it is in the package grub-common")
+    prepared = resolve(*DISK)
+    if not prepared.exists():
+        pytest.skip("there is no sfdisk or mke2fs to make a disk with; they are in the packages fdisk and e2fsprogs")
+    return Path(shutil.copyfile(prepared, tmp_path / "disk"))
+
+
+@pytest.fixture(name="machine")
+def make_machine(run: Run, short_path: Path) -> Iterator[Machine]:
+    """Run a machine with logical units, as the option of tests/block_back_end.py has them."""
+    program = BackendProgram("disks", [sys.executable, str(ROOT / "tests/block_back_end.py")])
+    back_end = RunningProgram(program, short_path)
+
+    def start(units: Sequence[str], *arguments: str) -> Console:
+        path = short_path / "machine.toml"
+        numbered = ";".join(f"{number}:{unit}" for number, unit in enumerate(units, 1))
+        path.write_text(
+            '[[device]]\nkind = "vty"\n[[device]]\nkind = "nvram"\n'
+            f'[[device]]\nkind = "v-scsi"\nbackend = "disks"\nunits = "{numbered}"\n'
+            f'[[backend]]\nname = "disks"\naddress = "{back_end.address}"\n'
+        )
+        return run("--machine", str(path), *arguments)
+
+    yield start
+    back_end.stop()
+
+
+def clean(text: str) -> str:
+    return ESCAPES.sub("", text)
+
+
+def at_grubs_prompt(console: Console) -> None:
+    console.expect("GNU GRUB", BOOT_SECONDS)
+    console.expect("Debian in its initramfs")
+    console.type("c")
+    console.expect(GRUB_PROMPT)
+
+
+def say(console: Console, command: str) -> str:
+    """Give GRUB a command; return what it answers. It echoes with movements of the cursor."""
+    before = len(console.text)
+    console.type(f"{command}\r")
+    console.expect(r"\n")
+    console.expect(GRUB_PROMPT, BOOT_SECONDS)
+    _, _, answer = clean(console.text[before:]).partition("\n")
+    return " ".join(answer.removesuffix("grub> ").split())
+
+
+GRUB_LISTS = "(ieee1275/disk) (ieee1275/disk,gpt2) (ieee1275/disk,gpt1)"
+
+
+@pytest.mark.parametrize("memory", [(), ("--no-shared-memory",)])
+def test_grub_boots_debian_from_its_prep_partition(machine: Machine, disk: Path, memory: Sequence[str]) -> None:
+    console = machine([str(disk)], *memory)
+    console.expect(r"boot: PReP partition 1 of disk \(/vdevice/v-scsi@[0-9a-f]+/disk@8100000000000000\)", BOOT_SECONDS)
+    at_grubs_prompt(console)
+    assert say(console, "ls").replace("ieee 1275", "ieee1275").startswith(GRUB_LISTS)
+    assert say(console, "ls /boot") == "grub/ initrd.img vmlinux"
+    assert say(console, "search --file /boot/vmlinux").split()[0] == "ieee1275/disk,gpt2"
+    assert say(console, "echo $root $prefix") == "ieee1275/disk,gpt2 (ieee1275/disk,gpt2)/boot/grub"
+    say(console, "linux /boot/vmlinux console=hvc0 said-by-a-test")
+    say(console, "initrd /boot/initrd.img")
+    console.type("boot\r")
+    console.expect(MARKER, BOOT_SECONDS)
+    console.expect(SHELL_PROMPT)
+    console.type("tr '\\0' '\\n' </proc/device-tree/chosen/bootpath; cat /proc/cmdline\n")
+    console.expect(r"^/vdevice/v-scsi@[0-9a-f]+/disk@8100000000000000\r?$")
+    console.expect("said-by-a-test")
+    console.type("ls /proc/device-tree/aliases\n")
+    console.expect(r"^disk\s")
+    console.type("poweroff\n")
+    assert console.wait() == 0
+
+
+def test_grubs_menu_boots_by_itself_and_again_after_a_reset(machine: Machine, disk: Path) -> None:
+    console = machine([str(disk)])
+    for _ in range(2):
+        console.expect("Debian in its initramfs", BOOT_SECONDS)
+        console.type("\r")
+        console.expect(MARKER, BOOT_SECONDS)
+        console.expect(SHELL_PROMPT)
+        console.type("reboot\n")
+    console.expect("Debian in its initramfs", BOOT_SECONDS)
+    assert console.text.count("boot: PReP partition 1 of disk") == 3
+
+
+def test_grub_on_a_cd_is_booted_by_its_script_and_finds_a_disk(
+    machine: Machine, disk: Path, guests: Guests, tmp_path: Path
+) -> None:
+    script = b"<chrp-boot><boot-script>boot &device;:1,\\boot\\grub\\powerpc.elf</boot-script></chrp-boot>"
+    files = {"\\ppc\\bootinfo.txt": script, "\\boot\\grub\\powerpc.elf": guests.grub.read_bytes()}
+    cd = iso(tmp_path / "cd.iso", files, tmp_path)
+    console = machine([str(disk), str(cd)], "--boot", "cdrom,disk")
+    console.expect(r"boot: \\boot\\grub\\powerpc.elf of cdrom", BOOT_SECONDS)
+    console.expect(GRUB_PROMPT, BOOT_SECONDS)
+    listed = say(console, "ls").replace(" ", "")
+    assert "(ieee1275/cdrom)" in listed
+    assert "(ieee1275/disk)" in listed
+
+
+def test_the_menu_of_devices_boots_what_is_chosen(machine: Machine, disk: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_bytes(bytes(1 << 20))
+    console = machine([str(empty), str(disk)], "--boot", "menu")
+    console.expect(r"  1  disk +1 MiB  /vdevice", BOOT_SECONDS)
+    console.expect("Number and Enter")
+    console.type("2\r")
+    console.expect("boot: PReP partition 1 of disk1")
+    console.expect("Debian in its initramfs", BOOT_SECONDS)
+
+
+def test_disks_that_cannot_be_booted_end_the_run_with_their_reasons(machine: Machine, disk: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copyfile(disk, broken)
+    bare = partitioned(tmp_path / "bare", "label: gpt\nsize=1MiB\n")
+    console = machine([str(broken), str(bare), str(tmp_path / "none.iso")])
+    console.expect("boot: disk (.*) is tried first, then disk1, cdrom", BOOT_SECONDS)
+    console.expect(r"boot: disk \(.*\): cannot be read at byte 0 \(its back end answers H_HARDWARE\)")
+    console.expect(r"boot: disk1 \(.*\): has no PReP partition in its GPT and no \\ppc\\bootinfo.txt")
+    console.expect(r"boot: cdrom \(.*\): has no medium")
+    console.expect("boot: there is nothing to boot")
+    assert console.wait() == 3
+    assert console.process.stderr is not None
+    assert "there is nothing to boot: disk (" in console.process.stderr.read().decode()
+
+
+def test_slof_on_qemu_boots_the_same_disk(qemu: str, guests: Guests, disk: Path) -> None:
+    """GRUB sees there what it sees here."""
+    drive = (
+        "-device",
+        "spapr-vscsi,id=s",
+        "-device",
+        "scsi-hd,drive=d,bus=s.0",
+        "-drive",
+        f"file={disk},format=raw,if=none,id=d",
+    )
+    command = [*qemu_command(qemu), "-m", "1G", "-bios", str(guests.slof), *drive]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        shown = b""
+        deadline = time.monotonic() + 2 * BOOT_SECONDS
+        for awaited, typed in (("Debian in its initramfs", b"c"), ("grub> ", b"ls\r"), (r"gpt1\)(?s:.*)grub> ", b"")):
+            while re.search(awaited, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace"))) is None:
+                assert select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))[0], shown
+                data = os.read(process.stdout.fileno(), 1 << 16)
+                assert data, shown
+                shown += data
+            process.stdin.write(typed)
+            process.stdin.flush()
+        process.kill()
+    assert GRUB_LISTS.replace(" ", "") in "".join(clean(shown.decode(errors="replace")).split())
