@@ -73,7 +73,15 @@ async def _quiesce(of: ClientInterface, call: ClientCall) -> Sequence[int]:
 
 
 SERVICES = (
-    ClientService("boot", _boot, 1, 0, "6.3.2.5", Support.PARTIAL, "resets with bootpath and bootargs; the kernel stays"),
+    ClientService(
+        "boot",
+        _boot,
+        1,
+        0,
+        "6.3.2.5",
+        Support.PARTIAL,
+        "resets with bootpath and bootargs; a machine without a kernel then boots from there",
+    ),
     ClientService("enter", _enter, 0, 0, "6.3.2.5", Support.PARTIAL, "returns: there is no user interface"),
     ClientService("exit", _exit, 0, 0, "6.3.2.5", note="powers the machine off"),
     ClientService("interpret", _interpret, None, None, "6.3.2.6", Support.PARTIAL, "no Forth but " + ", ".join(WORDS)),

@@ -23,6 +23,8 @@ from splitvisor.rpc import trap_pb2 as pb
 
 NOTHING = "there is nothing to boot"
 MENU_INPUT_BYTES = 16
+MAX_REASONS = 8
+"""Of the lines that the end of the machine repeats."""
 
 
 class BootProcess:
@@ -64,7 +66,7 @@ class BootProcess:
             self._left += [each for each in await self._named(units, word) if each not in self._left]
         requested = None if of.requested is None else unit_at(of.tree.root, units, of.requested.path)
         if requested is not None:
-            self._left = [requested]
+            self._left = [requested, *(each for each in self._left if each != requested)]
         elif MENU in words and units:
             self._menu = Menu(units)
             of.say(call, *self._menu.lines())
@@ -130,6 +132,6 @@ class BootProcess:
     def _fail(self, call: Call) -> None:
         """End the machine: nobody could do anything on its console."""
         self._has_failed = True
-        why = "; ".join(self._failures) or "the machine has no disk or CD-ROM drive that --boot names"
+        why = "; ".join(self._failures[:MAX_REASONS]) or "the machine has no disk or CD-ROM drive that --boot names"
         self._of.say(call, f"boot: {NOTHING}")
         call.machine_action(pb.MACHINE_ACTION_KIND_CRASH, f"{NOTHING}: {why}")

@@ -99,7 +99,8 @@ class Medium(Source):
             raise NoMediumError("has no medium any more")
         if result != H.SUCCESS or not outputs or outputs[0] != length:
             verb = "read" if operation is BlockOperation.READ else "written"
-            raise MediumError(f"cannot be {verb} at byte {offset} (its back end answers {_code(result)})")
+            why = "moves less than it says that there is" if result == H.SUCCESS else f"answers {_code(result)}"
+            raise MediumError(f"cannot be {verb} at byte {offset} (its back end {why})")
 
 
 def _code(result: int) -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import select
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -17,8 +18,9 @@ import pytest
 
 from splitvisor.bench.slof import qemu_command
 from splitvisor.guests.fetch import DISK, MARKER, resolve
+from splitvisor.limits import NVRAM_BYTES
 from splitvisor.testing import BackendProgram, RunningProgram
-from tests.disk_tools import iso, partitioned
+from tests.disk_tools import PREP_GUID, iso, partitioned
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, ROOT, Console, Guests
 
@@ -144,6 +146,18 @@ def test_the_menu_of_devices_boots_what_is_chosen(machine: Machine, disk: Path, 
     console.expect("Debian in its initramfs", BOOT_SECONDS)
 
 
+def test_nvrams_boot_device_is_tried_first(machine: Machine, disk: Path, tmp_path: Path) -> None:
+    variables = b"boot-device=disk1\0\0".ljust(32, b"\0")
+    header = struct.pack(">BBH12s", 0x70, 0, len(variables) // 16 + 1, b"common")
+    nvram = tmp_path / "nvram"
+    nvram.write_bytes((header + variables).ljust(NVRAM_BYTES, b"\0"))
+    bare = partitioned(tmp_path / "bare", "label: gpt\nsize=1MiB\n")
+    console = machine([str(bare), str(disk)], "--nvram", str(nvram))
+    console.expect("boot: disk1 (.*) is tried first, then disk\r", BOOT_SECONDS)
+    console.expect("boot: PReP partition 1 of disk1")
+    console.expect("Debian in its initramfs", BOOT_SECONDS)
+
+
 def test_disks_that_cannot_be_booted_end_the_run_with_their_reasons(machine: Machine, disk: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copyfile(disk, broken)
@@ -157,6 +171,18 @@ def test_disks_that_cannot_be_booted_end_the_run_with_their_reasons(machine: Mac
     assert console.wait() == 3
     assert console.process.stderr is not None
     assert "there is nothing to boot: disk (" in console.process.stderr.read().decode()
+
+
+def test_a_little_endian_kernel_in_a_prep_partition_starts(machine: Machine, guests: Guests, tmp_path: Path) -> None:
+    disk = partitioned(tmp_path / "kernel", f"label: gpt\nsize=60MiB, type={PREP_GUID}\n", mib=64)
+    with disk.open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(guests.kernel.read_bytes())
+    console = machine([str(disk)], "--append", "console=hvc0 panic=-1 said-by-a-test")
+    console.expect("boot: PReP partition 1 of disk", BOOT_SECONDS)
+    console.expect("Preparing to boot Linux", BOOT_SECONDS)
+    console.expect("command line: .*said-by-a-test")
+    console.expect("Unable to mount root fs", BOOT_SECONDS)
 
 
 def test_slof_on_qemu_boots_the_same_disk(qemu: str, guests: Guests, disk: Path) -> None:

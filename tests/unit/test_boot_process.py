@@ -268,6 +268,12 @@ def test_what_a_client_asked_to_boot_comes_before_the_order(tmp_path: Path) -> N
     client.vm.answer = drives.answer
     assert boot(client).entry == 0x20_0004
 
+    client.call_all("boot", "cdrom:,\\nothing", returns=0)
+    asyncio.run(client.session.reset())
+    booted = boot(client)
+    assert f"boot: cdrom ({disk_path(1)}): has no file \\nothing" in booted.lines
+    assert booted.entry == 0x20_0000, "the order follows"
+
 
 def test_a_snapshot_in_the_middle_of_a_boot_begins_it_again(tmp_path: Path) -> None:
     client, drives = machine_with(*two_kinds(tmp_path), boot=("menu",))

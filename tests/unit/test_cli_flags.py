@@ -21,6 +21,7 @@ PLAIN: list[tuple[list[str], dict[str, Any]]] = [
     (["-m", "1G", "--smp=2", "--timeout", "2.5"], {"memory": "1G", "smp": 2, "timeout": 2.5}),
     (["--append="], {"append": ""}),
     (["--from", "a/b", "--flat-tree"], {"snapshot": Path("a/b"), "flat_tree": True}),
+    (["--boot", "cdrom,disk"], {"boot": "cdrom,disk"}),
     (["--no-shared-memory"], {"no_shared_memory": True}),
     (["--backend", "a=b", "--backend", "c=d"], {"backend": ["a=b", "c=d"]}),
     (["--log-level", "debug"], {"log_level": LogLevel.DEBUG}),

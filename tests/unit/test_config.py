@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,55 @@ def test_an_nvram_file_that_cannot_be_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none" / "nvram"):
         with pytest.raises(ConfigError, match=r"--nvram: .* cannot be a file"):
             apply_flags(MachineConfig(), {"nvram": path})
+
+
+ADAPTER = Device("v-scsi", backend="disks")
+DISKS = BackendAddress("disks", "unix:/run/disks.sock")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, ["nvram", "disk", "cdrom"]),
+        ({"boot": "cdrom, disk"}, ["cdrom", "disk"]),
+        ({"boot": "menu"}, ["menu"]),
+        ({"kernel": __file__}, []),
+        ({"firmware": __file__}, []),
+        ({"firmware": __file__, "boot": "cdrom"}, ["cdrom"]),
+    ],
+)
+def test_a_machine_with_an_adapter_boots_from_it_unless_it_has_something_else(flags: dict[str, str], expected: list[str]) -> None:
+    config = MachineConfig(devices=(ADAPTER,), backends=(DISKS,))
+    assert list(apply_flags(config, flags).message({}).boot) == expected
+
+
+def test_a_machine_without_an_adapter_starts_the_demo_guest() -> None:
+    assert list(MachineConfig().message({}).boot) == []
+    assert list(apply_flags(MachineConfig(), {"boot": "disk"}).message({}).boot) == ["disk"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ({"boot": "disc"}, "--boot: 'disc' is nothing to boot from; did you mean disk?"),
+        ({"boot": ""}, "--boot: '' is nothing to boot from; known: disk, cdrom, nvram, menu"),
+        ({"boot": "disk,disk"}, "--boot: disk,disk names something twice; name each once"),
+        ({"boot": "disk", "kernel": __file__}, "--boot: the machine has a kernel, which it boots; leave out --kernel, or --boot"),
+    ],
+)
+def test_an_order_that_cannot_be_is_named(flags: dict[str, str], text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        apply_flags(MachineConfig(), flags)
+
+
+@pytest.mark.parametrize("boot", ['["cdrom", "disk"]', '"cdrom,disk"'])
+def test_a_machine_file_has_an_order(tmp_path: Path, boot: str) -> None:
+    path = tmp_path / "machine.toml"
+    path.write_text(f"boot = {boot}\n")
+    assert read_machine_file(path).boot == ("cdrom", "disk")
+    path.write_text("boot = [1]\n")
+    with pytest.raises(ConfigError, match="no list of what to boot from"):
+        read_machine_file(path)
 
 
 @pytest.mark.parametrize("flat", [True, False])

@@ -207,3 +207,22 @@ def test_dtc_finds_no_error_in_the_tree() -> None:
     assert b"ERROR" not in done.stderr
     assert b'stdout-path = "/vdevice/vty@71000000";' in done.stdout
     assert fdt.read(blob).root.find("/cpus/PowerPC,POWER8@1") is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "letters", "menu"),
+    [(("nvram", "disk", "cdrom"), b"cd\0", False), (("cdrom",), b"d\0", False), (("menu",), None, True), ((), None, False)],
+)
+def test_what_to_boot_from_is_there_for_our_firmware_and_for_slof(
+    words: Sequence[str], letters: bytes | None, menu: bool
+) -> None:
+    request = make_request()
+    request.boot.extend(words)
+    chosen = build(request).find("/chosen")
+    assert chosen is not None
+    assert chosen.properties.get("splitvisor,boot", b"") == b"".join(word.encode() + b"\0" for word in words)
+    assert chosen.properties.get("qemu,boot-device") == letters
+    assert ("qemu,boot-menu" in chosen.properties) is menu
+    request.boot.append("not a word")
+    with pytest.raises(TreeBuildError, match="boot"):
+        build(request)
