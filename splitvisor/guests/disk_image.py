@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A small disk that GRUB boots from, as grub-install lays it out: a GPT with a PReP partition, and ext4 with GRUB's files.
+"""A small disk and a CD that boot GRUB. The disk is as grub-install lays it out: a GPT with a PReP partition, and ext4.
 
 GRUB's core image is in the PReP partition from its first byte; it finds the file system by its UUID. No root is needed.
 """
@@ -15,8 +15,9 @@ from pathlib import Path
 
 from splitvisor.errors.problem import ProblemError
 
-TOOLS = ("grub-mkimage", "sfdisk", "mke2fs")
-PACKAGES = ("grub-common", "fdisk", "e2fsprogs")
+DISK_TOOLS = ("grub-mkimage", "sfdisk", "mke2fs")
+CD_TOOLS = ("grub-mkrescue", "xorriso", "mformat")
+PACKAGES = ("grub-common", "fdisk", "e2fsprogs", "xorriso", "mtools")
 SECTOR_BYTES = 512
 FIRST_SECTOR = 2048
 PREP_MIB, ROOT_MIB = 8, 96
@@ -36,15 +37,17 @@ menuentry "Debian in its initramfs" {
 }
 menuentry "Halt" { halt }
 """
+ENVIRONMENT = "# GRUB Environment Block\n".ljust(1024, "#")
+"""Variables that GRUB keeps with save_env: none."""
 
 
 class DiskImageError(ProblemError):
     """A disk could not be made."""
 
 
-def missing_tools() -> list[str]:
-    """Return the tools that this host lacks."""
-    return [tool for tool in TOOLS if _found(tool) is None]
+def has_tools(tools: Sequence[str]) -> bool:
+    """Whether this host has all of some tools."""
+    return all(_found(tool) is not None for tool in tools)
 
 
 def make_disk(path: Path, modules: Path, kernel: Path, initrd: Path, *, configuration: str = CONFIGURATION) -> None:
@@ -66,6 +69,7 @@ def make_disk(path: Path, modules: Path, kernel: Path, initrd: Path, *, configur
     try:
         core = make_core(scratch, modules)
         (grub / "grub.cfg").write_text(configuration)
+        (grub / "grubenv").write_text(ENVIRONMENT)
         files = grub / "powerpc-ieee1275"
         files.mkdir()
         for file in (*modules.glob("*.mod"), *modules.glob("*.lst")):
@@ -78,6 +82,16 @@ def make_disk(path: Path, modules: Path, kernel: Path, initrd: Path, *, configur
         _assemble(path, core, file_system)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def make_cd(path: Path, modules: Path) -> None:
+    """Make GRUB's own CD, with CHRP's boot script. modules: as for make_disk(). Raises DiskImageError, OSError."""
+    empty = path.with_suffix(".making")
+    empty.mkdir(exist_ok=True)
+    try:
+        _run("grub-mkrescue", "-d", str(modules), "-o", str(path), str(empty))
+    finally:
+        shutil.rmtree(empty, ignore_errors=True)
 
 
 def make_core(directory: Path, modules: Path) -> Path:

@@ -19,11 +19,11 @@ from pathlib import Path
 from splitvisor.guests import io_guest
 from splitvisor.guests.apt import ForeignApt, GuestError, Package, run, unpack
 from splitvisor.guests.cpio import Entry, archive
-from splitvisor.guests.disk_image import DiskImageError, make_disk, missing_tools
+from splitvisor.guests.disk_image import CD_TOOLS, DISK_TOOLS, DiskImageError, has_tools, make_cd, make_disk
 
 __all__ = (
-    "DISK", "FORMAT", "GRUB", "GRUB_MODULES", "GRUB_TOOL", "INDEX", "MARKER", "MODULES", "SLOT_TOOLS", "Guest", "GuestError",
-    "cache_directory", "cached_guests", "fetch", "resolve",
+    "CD", "DISK", "FORMAT", "GRUB", "GRUB_MODULES", "GRUB_TOOL", "INDEX", "MARKER", "MODULES", "SLOT_TOOLS", "Guest",
+    "GuestError", "cache_directory", "cached_guests", "fetch", "resolve",
 )  # fmt: skip
 
 MARKER = "SPLITVISOR-USERSPACE"
@@ -62,7 +62,7 @@ class Guest:
 
     name: str
     kind: str
-    """kernel, initrd, firmware, module or disk."""
+    """kernel, initrd, firmware, module, disk or cdrom."""
     path: str
     """Relative to the cache."""
     package: str
@@ -116,7 +116,7 @@ def fetch(say: Callable[[str], None], cache: Path | None = None) -> dict[tuple[s
             return found
         guests = list(found.values()) if complete else _build(directory, say)
         if not with_grub:
-            guests = [guest for guest in guests if (guest.kind, guest.name) not in (GRUB, DISK)]
+            guests = [guest for guest in guests if (guest.kind, guest.name) not in (GRUB, DISK, CD)]
             guests += _build_grub(directory, {(guest.kind, guest.name): guest for guest in guests}, say)
         index = {"format": FORMAT, "guests": [asdict(guest) for guest in guests]}
         partial = directory / f"{INDEX}.new"
@@ -125,8 +125,8 @@ def fetch(say: Callable[[str], None], cache: Path | None = None) -> dict[tuple[s
     return cached_guests(directory)
 
 
-GRUB, DISK = ("kernel", "grub"), ("disk", "debian")
-"""What is made of GRUB: a client program, and a disk that boots Debian by it."""
+GRUB, DISK, CD = ("kernel", "grub"), ("disk", "debian"), ("cdrom", "grub")
+"""What is made of GRUB: a client program, a disk that boots Debian by it, and its own CD."""
 GRUB_TOOL = "grub-mkimage"
 """From the package grub-common; without it there is no GRUB."""
 GRUB_MODULES = ("normal", "echo", "halt", "ls", "lsmmap", "minicmd", "reboot")
@@ -193,7 +193,7 @@ def _with_grub() -> list[tuple[str, str]]:
     """Return what can be made of GRUB with the tools of this host."""
     if shutil.which(GRUB_TOOL) is None:
         return []
-    return [GRUB] if missing_tools() else [GRUB, DISK]
+    return [GRUB, *([DISK] if has_tools(DISK_TOOLS) else ()), *([CD] if has_tools(CD_TOOLS) else ())]
 
 
 def _build_grub(cache: Path, guests: Mapping[tuple[str, str], Guest], say: Callable[[str], None]) -> list[Guest]:
@@ -205,18 +205,29 @@ def _build_grub(cache: Path, guests: Mapping[tuple[str, str], Guest], say: Calla
     modules = package.root / "usr/lib/grub/powerpc-ieee1275"
     run([GRUB_TOOL, "-O", "powerpc-ieee1275", "-d", str(modules), "-p", "/boot/grub", "-o", str(path), *GRUB_MODULES])
     made = [Guest(GRUB[1], GRUB[0], path.name, package.name, package.version, package.sha256)]
-    if DISK in _with_grub():
-        say("making a disk with GRUB")
-        disk = cache / "debian.disk"
-        kernel, initrd = (cache / guests[kind, "debian"].path for kind in ("kernel", "initrd"))
-        try:
-            make_disk(disk, modules, kernel, initrd)
-        except DiskImageError as error:
-            raise GuestError(error.problem.what, error.problem.remedy) from error
-        made.append(Guest(DISK[1], DISK[0], disk.name, package.name, package.version, package.sha256))
+    for key in _with_grub():
+        if key != GRUB:
+            say(f"making a {key[0]} with GRUB")
+            file = _make_medium(key, cache, modules, guests)
+            made.append(Guest(key[1], key[0], file.name, package.name, package.version, package.sha256))
     for name in ("unpacked", "apt"):
         shutil.rmtree(cache / name, ignore_errors=True)
     return made
+
+
+def _make_medium(key: tuple[str, str], cache: Path, modules: Path, guests: Mapping[tuple[str, str], Guest]) -> Path:
+    """Make DISK or CD; return its file."""
+    try:
+        if key == CD:
+            file = cache / "grub.iso"
+            make_cd(file, modules)
+        else:
+            file = cache / "debian.disk"
+            kernel, initrd = (cache / guests[kind, "debian"].path for kind in ("kernel", "initrd"))
+            make_disk(file, modules, kernel, initrd)
+    except DiskImageError as error:
+        raise GuestError(error.problem.what, error.problem.remedy) from error
+    return file
 
 
 def _take(package: Package, name: str, kind: str, pattern: str, cache: Path) -> Guest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
+import subprocess
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -160,6 +161,7 @@ class TestMbr:
     def test_what_sfdisk_makes_has_the_same_partitions(self, scratch: Path) -> None:
         need("sfdisk")
         dice = random.Random(8)
+        compared = 0
         for number in range(examples(15)):
             kinds = dice.choices(("41", "83", "c", "82", "7"), k=dice.randrange(1, 4))
             rows = [f"size={dice.randrange(100, 2000)}, type={kind}" for kind in kinds]
@@ -167,8 +169,14 @@ class TestMbr:
                 rows.insert(dice.randrange(len(rows) + 1), f"type={dice.choice(('5', 'f', '85'))}, size=8000")
                 rows = [*rows, *["size=100, type=83"] * (4 - len(rows))]
                 rows += [f"size={dice.randrange(100, 900)}, type={dice.choice(('41', '83'))}" for _ in range(dice.randrange(4))]
-            path = partitioned(scratch / f"mbr{number}", "label: dos\n" + "\n".join(rows) + "\n", mib=MIB)
+            path = scratch / f"mbr{number}"
+            try:
+                partitioned(path, "label: dos\n" + "\n".join(rows) + "\n", mib=MIB)
+            except subprocess.CalledProcessError:
+                continue  # Not every random table has room.
             assert compare_with_oracle(path, path.read_bytes()), rows
+            compared += 1
+        assert compared > examples(15) // 2
 
 
 def test_changed_file_systems_of_cds_are_understood_or_refused(scratch: Path) -> None:

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from splitvisor.bench.slof import qemu_command
-from splitvisor.guests.fetch import DISK, MARKER, resolve
+from splitvisor.guests.fetch import CD, DISK, MARKER, resolve
 from splitvisor.limits import NVRAM_BYTES
 from splitvisor.testing import BackendProgram, RunningProgram
-from tests.disk_tools import PREP_GUID, iso, partitioned
+from tests.disk_tools import PREP_GUID, iso, listed, need, partitioned
+from tests.disk_tools import run as run_tool
 from tests.guests.conftest import Run
 from tests.guests.harness import BOOT_SECONDS, ROOT, Console, Guests
 
@@ -109,6 +110,18 @@ def test_grub_boots_debian_from_its_prep_partition(machine: Machine, disk: Path,
     assert console.wait() == 0
 
 
+def test_grub_keeps_its_environment_on_the_disk(machine: Machine, disk: Path) -> None:
+    before = disk.read_bytes()
+    console = machine([str(disk)])
+    at_grubs_prompt(console)
+    say(console, "set kept=by-a-test")
+    say(console, "save_env kept")
+    assert "kept=by-a-test" in say(console, "list_env")
+    after = disk.read_bytes()
+    [at] = [match.start() for match in re.finditer(b"# GRUB Environment Block\nkept=by-a-test\n#", after)]
+    assert before[:at] + before[at + 1024 :] == after[:at] + after[at + 1024 :], "nothing else has changed"
+
+
 def test_grubs_menu_boots_by_itself_and_again_after_a_reset(machine: Machine, disk: Path) -> None:
     console = machine([str(disk)])
     for _ in range(2):
@@ -133,6 +146,31 @@ def test_grub_on_a_cd_is_booted_by_its_script_and_finds_a_disk(
     listed = say(console, "ls").replace(" ", "")
     assert "(ieee1275/cdrom)" in listed
     assert "(ieee1275/disk)" in listed
+
+
+def test_grubs_own_cd_boots_and_finds_its_files(machine: Machine, guests: Guests, tmp_path: Path) -> None:
+    """grub-mkrescue made it; GRUB's prefix is what /chosen/bootpath says."""
+    made = resolve(*CD)
+    if not guests.grub.exists() or not made.exists():
+        pytest.skip("there is no grub-mkrescue, xorriso or mtools to make a CD with")
+    console = machine([str(shutil.copyfile(made, tmp_path / "cd.iso"))])
+    console.expect(r"boot: \\boot\\grub\\powerpc.elf of cdrom", BOOT_SECONDS)
+    console.expect(GRUB_PROMPT, BOOT_SECONDS)
+    assert say(console, "echo $root $prefix") == "ieee1275/cdrom (ieee1275/cdrom)/boot/grub"
+    assert "powerpc-ieee1275/" in say(console, "ls ($root)/boot/grub")
+
+
+def test_the_disk_of_the_cache_is_sound(disk: Path, tmp_path: Path) -> None:
+    need("sgdisk", "e2fsck")
+    assert "No problems found" in run_tool("sgdisk", "-v", disk).stdout
+    table = listed(disk)
+    assert table is not None
+    root = table[1][1]
+    file_system = tmp_path / "ext4"
+    with disk.open("rb") as source:
+        source.seek(root.start)
+        file_system.write_bytes(source.read(root.length))
+    assert run_tool("e2fsck", "-fn", file_system).returncode == 0
 
 
 def test_the_menu_of_devices_boots_what_is_chosen(machine: Machine, disk: Path, tmp_path: Path) -> None:
