@@ -122,6 +122,21 @@ def test_grub_keeps_its_environment_on_the_disk(machine: Machine, disk: Path) ->
     assert before[:at] + before[at + 1024 :] == after[:at] + after[at + 1024 :], "nothing else has changed"
 
 
+def test_grub_goes_on_from_a_snapshot(run: Run, machine: Machine, disk: Path, short_path: Path) -> None:
+    console = machine([str(disk)])
+    at_grubs_prompt(console)
+    snapshot = short_path / "grub.snapshot"
+    saved = console.splitvisor("vm", "save", "guest", str(snapshot), "--stop")
+    assert saved.returncode == 0, saved.stderr
+    assert console.wait() == 0
+    console.close()
+    restored = run("--from", str(snapshot))
+    restored.type("ls /boot\r")
+    restored.expect("grub/ initrd.img vmlinux", BOOT_SECONDS)
+    restored.type("linux /boot/vmlinux console=hvc0\rinitrd /boot/initrd.img\rboot\r")
+    restored.expect(MARKER, BOOT_SECONDS)
+
+
 def test_grubs_menu_boots_by_itself_and_again_after_a_reset(machine: Machine, disk: Path) -> None:
     console = machine([str(disk)])
     for _ in range(2):

@@ -79,12 +79,12 @@ class Drives:
         request = BlockRequest.parse(arguments, len(ram))
         assert request is not None, "of_client_service makes no call that cannot be"
         self.requests.append(request)
-        assert request.unit_address == ADAPTER
-        if request.operation is BlockOperation.LIST:
+        drives = self.drives if request.unit_address == ADAPTER else {}
+        if request.operation is BlockOperation.LIST and drives:
             data = b"".join(lun.to_bytes(8, "big") for lun in self.drives)[: request.length]
             ram[request.address : request.address + len(data)] = data
             return H.SUCCESS, (len(self.drives),)
-        drive = self.drives.get(request.lun)
+        drive = drives.get(request.lun)
         if drive is None:
             return H.PARAMETER, ()
         if not drive.has_medium:
