@@ -63,7 +63,10 @@ class Vm(ABC):
 
     @abstractmethod
     async def invoke(self, token: int, *arguments: int) -> tuple[int, Sequence[int]]:
-        """Make a hypercall that another part of the machine owns; only inside a handler. Returns (r3, values of r4 and up)."""
+        """Make a hypercall that another back end owns, or H_RTAS; only inside a handler. Returns (r3, values of r4 and up).
+
+        The owner sees what this handler has written, and the handler what the owner writes.
+        """
 
 
 class Session:
