@@ -116,8 +116,6 @@ class BackendAddress:
     """How many slots of the VIO bus it may fill; 0: as many as cpu_service gives each."""
 
 
-ADAPTER_KIND = "v-scsi"
-"""The kind of device behind which disks are."""
 DEFAULT_BOOT = ("nvram", "disk", "cdrom")
 DEFAULT_DEVICES = (Device("vty"), Device("nvram"))
 
@@ -181,7 +179,7 @@ class MachineConfig:
     def boot_order(self) -> tuple[str, ...]:
         """What it boots from; none: the kernel, or the demo guest."""
         has_own = self.boot or self.kernel is not None or self.firmware is not None
-        has_disks = any(device.kind == ADAPTER_KIND for device in self.devices)
+        has_disks = any(device.kind == VSCSI for device in self.devices)
         return self.boot if has_own or not has_disks else DEFAULT_BOOT
 
 
@@ -516,6 +514,14 @@ def with_disks(
         raise ConfigError(where, error.key, error.problem.what, error.problem.remedy) from None
 
 
+def _check_what_boots(config: MachineConfig, where: str) -> None:
+    """Raise ConfigError when what a machine is to start contradicts itself."""
+    if config.initrd is not None and config.kernel is None and config.firmware is None:
+        raise ConfigError(where, "--initrd", "there is no kernel to give it to", "add --kernel VMLINUX")
+    if config.boot and config.kernel is not None:
+        raise ConfigError(where, "--boot", "the machine has a kernel, which it boots", "leave out --kernel, or --boot")
+
+
 def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "splitvisor run") -> MachineConfig:
     """Return config with what flags set: keys as in a machine file, and those of devices and back ends.
 
@@ -547,9 +553,6 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "s
         else:
             config = _apply(config, key, value, (where, flag), Path())
     config = replace(config, devices=with_disks(config.devices, flags.get("disk") or (), flags.get("cdrom") or (), where))
-    if config.initrd is not None and config.kernel is None and config.firmware is None:
-        raise ConfigError(where, "--initrd", "there is no kernel to give it to", "add --kernel VMLINUX")
-    if config.boot and config.kernel is not None:
-        raise ConfigError(where, "--boot", "the machine has a kernel, which it boots", "leave out --kernel, or --boot")
+    _check_what_boots(config, where)
     _check_placement(config, where)
     return config

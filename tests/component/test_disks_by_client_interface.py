@@ -4,22 +4,19 @@
 from __future__ import annotations
 
 import random
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from splitvisor.machine.config import Device
-from splitvisor.testing import SCRIPTED, BackendProgram, RunningMachine, RunningProgram, ScriptedGuest, StartMachine
-from tests.guests.harness import ROOT
+from splitvisor.testing import SCRIPTED, RunningMachine, ScriptedGuest, StartMachine
 
 pytest_plugins = ["splitvisor.testing"]
 
 SIZE = 6 << 20
 MIB = 1 << 20
 FAILED = 0xFFFF_FFFF
-BACK_END = BackendProgram("disks", [sys.executable, str(ROOT / "tests/block_back_end.py")])
 
 
 @pytest.fixture(name="disk")
@@ -31,9 +28,8 @@ def make_disk(tmp_path: Path) -> Path:
 
 @pytest.fixture(name="machine", params=[True, False], ids=["mapped", "streams"])
 def start(request: pytest.FixtureRequest, start_machine: StartMachine, disk: Path) -> RunningMachine:
-    adapter = Device("v-scsi", options={"units": f"3:{disk}"}, backend="disks")
-    devices = (*SCRIPTED.devices, adapter)
-    return start_machine([BACK_END], replace(SCRIPTED, devices=devices, shared_memory=request.param))
+    devices = (*SCRIPTED.devices, Device("v-scsi", options={"disk0": str(disk)}))
+    return start_machine((), replace(SCRIPTED, devices=devices, shared_memory=request.param))
 
 
 def read(guest: ScriptedGuest, disk: int, offset: int, length: int, buffer: int) -> bytes:
@@ -89,20 +85,7 @@ def test_the_adapter_lists_its_units_in_guest_memory(machine: RunningMachine) ->
     assert (catch, count) == (0, 1)
     pointer = int.from_bytes(guest.memory[table : table + 8], "big")
     luns = guest.memory[pointer : pointer + 16]
-    assert luns == bytes.fromhex("83000000000000000000000000000000")
-    assert guest.client("finddevice", f"{name}/disk@8300000000000000") != (FAILED,)
+    assert luns == bytes.fromhex("80000000000000000000000000000000")
+    assert guest.client("finddevice", f"{name}/disk@8000000000000000") != (FAILED,)
     alias = guest.property("/aliases", "disk")
-    assert alias == f"{name}/disk@8300000000000000\0".encode()
-
-
-def test_a_disk_whose_process_was_killed_is_read_again_by_the_next_one(machine: RunningMachine, disk: Path) -> None:
-    guest = machine.guest
-    data = disk.read_bytes()
-    [ihandle] = guest.client("open", "disk")
-    buffer = guest.allocate(MIB, 4096)
-    assert read(guest, ihandle, 0, MIB, buffer) == data[:MIB]
-    served = machine.backend("disks")
-    assert isinstance(served, RunningProgram)
-    served.kill()
-    served.start()
-    assert read(guest, ihandle, MIB, MIB, buffer) == data[MIB : 2 * MIB]
+    assert alias == f"{name}/disk@8000000000000000\0".encode()

@@ -9,9 +9,8 @@ import select
 import shutil
 import struct
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,10 @@ import pytest
 from splitvisor.bench.slof import qemu_command
 from splitvisor.guests.fetch import CD, DISK, MARKER, resolve
 from splitvisor.limits import NVRAM_BYTES
-from splitvisor.testing import BackendProgram, RunningProgram
 from tests.disk_tools import PREP_GUID, iso, listed, need, partitioned
 from tests.disk_tools import run as run_tool
 from tests.guests.conftest import Run
-from tests.guests.harness import BOOT_SECONDS, ROOT, Console, Guests
+from tests.guests.harness import BOOT_SECONDS, Console, Guests
 
 GRUB_PROMPT = r"grub> $"
 SHELL_PROMPT = "guest# "
@@ -44,23 +42,14 @@ def prepared_disk(guests: Guests, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(name="machine")
-def make_machine(run: Run, short_path: Path) -> Iterator[Machine]:
-    """Run a machine with logical units, as the option of tests/block_back_end.py has them."""
-    program = BackendProgram("disks", [sys.executable, str(ROOT / "tests/block_back_end.py")])
-    back_end = RunningProgram(program, short_path)
+def make_machine(run: Run) -> Machine:
+    """Run a machine with disks, and CDs where a name ends in .iso."""
 
-    def start(units: Sequence[str], *arguments: str) -> Console:
-        path = short_path / "machine.toml"
-        numbered = ";".join(f"{number}:{unit}" for number, unit in enumerate(units, 1))
-        path.write_text(
-            '[[device]]\nkind = "vty"\n[[device]]\nkind = "nvram"\n'
-            f'[[device]]\nkind = "v-scsi"\nbackend = "disks"\nunits = "{numbered}"\n'
-            f'[[backend]]\nname = "disks"\naddress = "{back_end.address}"\n'
-        )
-        return run("--machine", str(path), *arguments)
+    def start(media: Sequence[Path | str], *arguments: str) -> Console:
+        flags = [("--cdrom" if str(medium).endswith(".iso") else "--disk", str(medium)) for medium in media]
+        return run(*(part for flag in flags for part in flag), *arguments)
 
-    yield start
-    back_end.stop()
+    return start
 
 
 def clean(text: str) -> str:
@@ -90,7 +79,7 @@ GRUB_LISTS = "(ieee1275/disk) (ieee1275/disk,gpt2) (ieee1275/disk,gpt1)"
 @pytest.mark.parametrize("memory", [(), ("--no-shared-memory",)])
 def test_grub_boots_debian_from_its_prep_partition(machine: Machine, disk: Path, memory: Sequence[str]) -> None:
     console = machine([str(disk)], *memory)
-    console.expect(r"boot: PReP partition 1 of disk \(/vdevice/v-scsi@[0-9a-f]+/disk@8100000000000000\)", BOOT_SECONDS)
+    console.expect(r"boot: PReP partition 1 of disk \(/vdevice/v-scsi@[0-9a-f]+/disk@8000000000000000\)", BOOT_SECONDS)
     at_grubs_prompt(console)
     assert say(console, "ls").replace("ieee 1275", "ieee1275").startswith(GRUB_LISTS)
     assert say(console, "ls /boot") == "grub/ initrd.img vmlinux"
@@ -102,7 +91,7 @@ def test_grub_boots_debian_from_its_prep_partition(machine: Machine, disk: Path,
     console.expect(MARKER, BOOT_SECONDS)
     console.expect(SHELL_PROMPT)
     console.type("tr '\\0' '\\n' </proc/device-tree/chosen/bootpath; cat /proc/cmdline\n")
-    console.expect(r"^/vdevice/v-scsi@[0-9a-f]+/disk@8100000000000000\r?$")
+    console.expect(r"^/vdevice/v-scsi@[0-9a-f]+/disk@8000000000000000\r?$")
     console.expect("said-by-a-test")
     console.type("ls /proc/device-tree/aliases\n")
     console.expect(r"^disk\s")
@@ -212,18 +201,28 @@ def test_nvrams_boot_device_is_tried_first(machine: Machine, disk: Path, tmp_pat
 
 
 def test_disks_that_cannot_be_booted_end_the_run_with_their_reasons(machine: Machine, disk: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    shutil.copyfile(disk, broken)
+    broken = bytearray(disk.read_bytes())
+    for header in (512, len(broken) - 512):
+        broken[header + 20] ^= 1
+    (tmp_path / "both").write_bytes(broken)
     bare = partitioned(tmp_path / "bare", "label: gpt\nsize=1MiB\n")
-    console = machine([str(broken), str(bare), str(tmp_path / "none.iso")])
-    console.expect("boot: disk (.*) is tried first, then disk1, cdrom", BOOT_SECONDS)
-    console.expect(r"boot: disk \(.*\): cannot be read at byte 0 \(its back end answers H_HARDWARE\)")
+    empty = partitioned(tmp_path / "empty", f"label: gpt\nsize=1MiB, type={PREP_GUID}\n")
+    console = machine([tmp_path / "both", bare, empty])
+    console.expect("boot: disk (.*) is tried first, then disk1, disk2", BOOT_SECONDS)
+    console.expect(r"boot: disk \(.*\): both of its GPTs are broken: the first has a wrong header checksum, the second has")
     console.expect(r"boot: disk1 \(.*\): has no PReP partition in its GPT and no \\ppc\\bootinfo.txt")
-    console.expect(r"boot: cdrom \(.*\): has no medium")
+    console.expect(r"boot: disk2 \(.*\): has no program \(ELF\) in its PReP partition 1")
     console.expect("boot: there is nothing to boot")
     assert console.wait() == 3
     assert console.process.stderr is not None
     assert "there is nothing to boot: disk (" in console.process.stderr.read().decode()
+
+
+def test_a_machine_without_a_medium_ends_with_that_reason(run: Run) -> None:
+    console = run("--boot", "disk")
+    assert console.wait(BOOT_SECONDS) == 3
+    assert console.process.stderr is not None
+    assert "the machine has no disk or CD-ROM drive that --boot names" in console.process.stderr.read().decode()
 
 
 def test_a_little_endian_kernel_in_a_prep_partition_starts(machine: Machine, guests: Guests, tmp_path: Path) -> None:

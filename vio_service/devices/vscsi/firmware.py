@@ -15,10 +15,13 @@ from splitvisor.papr.block_access import BlockOperation, BlockRequest, BlockUnit
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.scsi.cd_unit import CdUnit
+from splitvisor.trap.memory import StreamMemory
 from vio_service.console.vm_consoles import VmConsoles
 from vio_service.devices.vscsi.device import VScsi
 from vio_service.devices.vscsi.luns import lun_of, number_of
 
+STREAM_TRANSFER = 256 << 10
+"""Bytes that one call moves when guest RAM is reached by the stream: larger messages are slower."""
 _CD_BLOCK = 2048
 
 
@@ -40,7 +43,8 @@ async def block(session: VioSession[VmConsoles], call: Call) -> Result | int:
     if image is None or (isinstance(unit, CdUnit) and unit.tray_open):
         return H.NOT_FOUND
     size = _CD_BLOCK if isinstance(unit, CdUnit) else max(512, image.block_bytes)
-    described = BlockUnit(size, image.size // size, unit.device_type, read_only=image.read_only)
+    largest = STREAM_TRANSFER if isinstance(session.vm.memory, StreamMemory) else block_access.MAX_TRANSFER
+    described = BlockUnit(size, image.size // size, unit.device_type, largest, image.read_only)
     if request.operation is BlockOperation.DESCRIBE:
         return Result(outputs=described.outputs())
     return await _move(session, request, image, described)
