@@ -13,6 +13,7 @@ If the device's process ends, the guest is told with a transport event, and regi
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -34,6 +35,8 @@ COMMAND = 0x80
 """First byte of an entry with a format that device and guest agree on."""
 CREDIT_ENTRIES = 4096
 """How many entries of the guest may be under way; one more waits for its turn."""
+MESSAGE_BYTES = 256 * ENTRY_BYTES
+"""Of entries in one message."""
 KEPT_ENTRIES = 4096
 """How many of the newest entries to the guest can be said again after a lost connection."""
 
@@ -51,6 +54,8 @@ class CrqDevice(VioDevice):
         self._entries = 0
         """How many entries were sent since then."""
         self._kept: deque[bytes] = deque(maxlen=KEPT_ENTRIES)
+        self._unsent = 0
+        """How many of the newest the next message has."""
 
     # For a kind of device to extend.
 
@@ -75,7 +80,22 @@ class CrqDevice(VioDevice):
         if self.queue_open:
             self._kept.append(entry)
             self._entries += 1
-            self.vm.put_entries(self.unit_address, self._entries - 1, entry)
+            if not self._unsent:
+                asyncio.get_running_loop().call_soon(self._send_together)
+            self._unsent += 1
+
+    def _send_together(self) -> None:
+        """Send what one turn of the event loop had for the guest: a message and an interrupt cost more than an entry."""
+        count, self._unsent = min(self._unsent, len(self._kept)), 0
+        if self.queue_open:
+            self._put(count)
+
+    def _put(self, count: int) -> None:
+        """Put the newest entries into the queue."""
+        entries = b"".join(list(self._kept)[-count:]) if count else b""
+        for start in range(0, len(entries), MESSAGE_BYTES):
+            position = self._entries - count + start // ENTRY_BYTES
+            self.vm.put_entries(self.unit_address, position, entries[start : start + MESSAGE_BYTES])
 
     # The bus.
 
@@ -111,10 +131,7 @@ class CrqDevice(VioDevice):
         """See VioDevice."""
         missing = self._entries - self.vm.open_queues.get(self.unit_address, self._entries)
         if self.queue_open and 0 < missing <= len(self._kept):
-            entries = b"".join(list(self._kept)[-missing:])
-            for start in range(0, len(entries), 256 * ENTRY_BYTES):
-                part = entries[start : start + 256 * ENTRY_BYTES]
-                self.vm.put_entries(self.unit_address, self._entries - missing + start // ENTRY_BYTES, part)
+            self._put(missing)
 
     def save_queue(self) -> state_pb2.QueueState:
         """Return the state of the queue."""
