@@ -86,7 +86,7 @@ class Engine:
 
     Args:
         ram: guest RAM, mapped writable; its length is the size of RAM.
-        table: the hash page table, mapped writable; its length is a power of two.
+        table: room for the hash page table, mapped writable; its length is a power of two, and the table's until use_table().
     """
 
     def __init__(self, ram: mmap.mmap, table: mmap.mmap) -> None:
@@ -154,7 +154,7 @@ class Engine:
         spr = self.state.spr
         spr[layout.SPR_PVR] = PVR_POWER8
         spr[layout.SPR_LPCR] = _LPCR_LPES
-        spr[layout.SPR_SDR1] = HASH_TABLE_BASE | (table_size.bit_length() - 1 - 18)
+        spr[layout.SPR_SDR1] = sdr1(table_size)
         self._clock = Clock(env)
         self.timebase_offset = self._clock.timebase_offset
         self.decrementer_zero_ns = self._clock.decrementer_zero_ns
@@ -341,6 +341,16 @@ class Engine:
         target.msr.value &= ~_MSR_HV
         target.spr[layout.SPR_LPCR] = target.spr[layout.SPR_LPCR] & _LPCR_GUESTS | _LPCR_LPES
 
+    def use_table(self, size: int) -> None:
+        """Let the page table be so many bytes, a power of two, at the beginning of its room.
+
+        The loaded vCPU has it at once, others once their SDR1 is sdr1(size), and every vCPU from the next reset on.
+        """
+        for state in (self.state, self._pristine):
+            state.spr[layout.SPR_SDR1] = sdr1(size)
+        self.fast_path.entries = size // PAGE_TABLE_ENTRY_BYTES
+        self.flush_tlb()
+
     def learn_page_sizes(self) -> dict[int, int]:
         """Return the pointer that an SLB entry gets for each page size, by the VSID's bits that tell it.
 
@@ -434,6 +444,11 @@ class Engine:
                 raise GuestFaultError(f"{binding.uclib.uc_strerror(code).decode()} at {self.state.nip.value:#x}")
             if fast_path.stopping:
                 break
+
+
+def sdr1(table_size: int) -> int:
+    """Return the SDR1 of a page table of so many bytes."""
+    return HASH_TABLE_BASE | (table_size.bit_length() - 1 - 18)
 
 
 def _unconnected() -> None:

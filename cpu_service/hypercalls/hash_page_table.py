@@ -48,8 +48,8 @@ COHERENT: Final = 0x10
 NO_EXECUTE_AND_PP: Final = 0x7
 PROTECTION: Final = PP0 | KEY_HIGH | KEY_LOW | NO_EXECUTE_AND_PP
 
-LARGE_PAGES: Final = ((16, 0x1), (16, 0x7), (24, 0x0), (24, 0x8), (24, 0x38))
-"""(page shift, LP encoding) of POWER8's large pages, in segments of each base page size; LP is the real page number's low end."""
+LARGE_PAGES: Final = ((16, 0x1, 16), (16, 0x7, 12), (24, 0x0, 24), (24, 0x8, 16), (24, 0x38, 12))
+"""(page shift, LP encoding, base page shift) of POWER8's large pages; LP is the real page number's low end."""
 
 # H_BULK_REMOVE: fields of the first doubleword of each of its four translation specifiers.
 BULK_TYPE: Final = 3 << 62
@@ -76,10 +76,20 @@ _ZERO_CHUNK = bytes(1 << 20)
 
 def large_page_size(low_page_number: int) -> int:
     """Bytes of a large page by the low 12 bits of its entry's real page number; 0 when POWER8 has no such encoding."""
-    for shift, encoding in LARGE_PAGES:
+    for shift, encoding, _ in LARGE_PAGES:
         if low_page_number & (1 << shift - 12) - 1 == encoding:
             return 1 << shift
     return 0
+
+
+def base_page_shift(high: int, low: int) -> int | None:
+    """Return log2 of the page size of the segment that an entry is for; None when POWER8 has no such encoding."""
+    if not high & LARGE:
+        return 12
+    for shift, encoding, base in LARGE_PAGES:
+        if low >> 12 & (1 << shift - 12) - 1 == encoding:
+            return base
+    return None
 
 
 _LARGE_PAGE_SIZES = tuple(large_page_size(number) for number in range(1 << 12))
@@ -97,23 +107,77 @@ class HashPageTable:
     So no call clears them, and guests find each page used, which PAPR allows at any time.
     """
 
-    def __init__(self, table: mmap.mmap | bytearray, shift: int, ram: Ram, flush_tlb: Callable[[], None]) -> None:
-        """Take a writable buffer of 2**shift bytes, the RAM that entries may map, and what drops cached translations."""
-        if not MIN_SHIFT <= shift <= MAX_SHIFT or len(table) != 1 << shift:
+    def __init__(
+        self,
+        table: mmap.mmap | bytearray,
+        shift: int,
+        ram: Ram,
+        flush_tlb: Callable[[], None],
+        on_size: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        """Take what the table is made of.
+
+        Args:
+            table: a writable buffer, at least 2**shift bytes; a table that is resized has what it is longer by.
+            shift: log2 of the table's bytes.
+            ram: what entries may map.
+            flush_tlb: drops cached translations.
+            on_size: told of the table's size in bytes, when it is not that of the beginning any more, or again.
+        """
+        if not MIN_SHIFT <= shift <= MAX_SHIFT or len(table) < 1 << shift:
             raise ValueError(f"a hash page table has 2**{MIN_SHIFT} to 2**{MAX_SHIFT} bytes, not {len(table)} with shift {shift}")
         self._table = table
-        self._bytes = 1 << shift
-        self._entries = self._bytes // _ENTRY_BYTES
         self._ram = ram
         self._ram_bytes = ram.size
         self._flush_tlb = flush_tlb
+        self._on_size = on_size
+        self._first_shift = shift
+        self._set_shift(shift)
+
+    def _set_shift(self, shift: int) -> None:
+        self.shift = shift
+        """Log2 of the table's bytes."""
+        self.bytes = 1 << shift
+        self._entries = self.bytes // _ENTRY_BYTES
+
+    @property
+    def largest_shift(self) -> int:
+        """Log2 of the most bytes that there is room for."""
+        return len(self._table).bit_length() - 1
+
+    def reset(self) -> None:
+        """Empty the table; it is as large again as at the machine's start."""
+        self.clear()
+        self.resize(self._first_shift)
 
     def clear(self) -> None:
-        """Empty the table, as at reset."""
-        for start in range(0, self._bytes, len(_ZERO_CHUNK)):
-            end = min(start + len(_ZERO_CHUNK), self._bytes)
+        """Empty the table."""
+        for start in range(0, self.bytes, len(_ZERO_CHUNK)):
+            end = min(start + len(_ZERO_CHUNK), self.bytes)
             self._table[start:end] = _ZERO_CHUNK[: end - start]
         self._flush_tlb()
+
+    def resize(self, shift: int) -> None:
+        """Let the table be 2**shift bytes. Entries keep their index: those of a table with other entries must follow."""
+        if shift != self.shift:
+            self._set_shift(shift)
+            self._on_size(self.bytes)
+
+    def contents(self) -> memoryview:
+        """Return the table's bytes; release them before the buffer is closed."""
+        return memoryview(self._table)[: self.bytes]
+
+    def replace(self, entries: mmap.mmap | bytearray, shift: int) -> None:
+        """Let the table be 2**shift bytes with other entries."""
+        self.clear()
+        self.resize(shift)
+        self._table[: self.bytes] = entries[: self.bytes]
+        self._flush_tlb()
+
+    def clear_all(self, _vcpu: Vcpu) -> int:
+        """H_CLEAR_HPT(): remove every entry, as a guest does that hands over to another; real mode needs none here."""
+        self.clear()
+        return H.SUCCESS
 
     def enter(self, vcpu: Vcpu) -> int:
         """H_ENTER(flags, PTEX, PTE high, PTE low) -> r4 = PTEX used.
@@ -253,4 +317,5 @@ class HashPageTable:
             LocalHypercall(Hcall.H_CLEAR_REF, self.clear_used, "LoPAPR 14.5.4.1.5", Support.PARTIAL, stays_set),
             LocalHypercall(Hcall.H_PROTECT, self.protect, "LoPAPR 14.5.4.1.6"),
             LocalHypercall(Hcall.H_BULK_REMOVE, self.bulk_remove, "LoPAPR 14.5.4.1.7"),
+            LocalHypercall(Hcall.H_CLEAR_HPT, self.clear_all, "LoPAPR 14.5.4.1, H_CLEAR_HPT"),
         )

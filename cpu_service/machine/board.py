@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from cpu_service.engine.engine import Engine
+from cpu_service.engine.engine import Engine, sdr1
+from cpu_service.engine.layout import SPR_SDR1
 from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.hash_page_table import HashPageTable, table_shift
+from cpu_service.hypercalls.hash_page_table_resize import HashPageTableResizing
 from cpu_service.hypercalls.logical_memory import LogicalMemory
 from cpu_service.hypercalls.processor import ProcessorHypercalls
 from cpu_service.hypercalls.start_cpu import ProcessorRtas
@@ -114,7 +116,8 @@ class Board:
             self._tce_path.unlink()
         self.ram = GuestRam(self.ram_file.map)
         shift = table_shift(size)
-        self.table = _create_table(1 << shift)
+        self.table = _create_table(2 << shift)
+        """Room for a page table that the guest has made twice as large as it was."""
         for area in (self.ram_file.map, self.table):
             with suppress(OSError):
                 area.madvise(mmap.MADV_HUGEPAGE)
@@ -123,9 +126,10 @@ class Board:
         self.timebase = Timebase(self.engine)
         self.scheduler = VcpuScheduler(self.engine, self.timebase, config.vcpus)
         self.scheduler.on_attention = self._attend
-        self.hash_table = HashPageTable(self.table, shift, self.ram, self.engine.flush_tlb)
+        self.hash_table = HashPageTable(self.table, shift, self.ram, self.engine.flush_tlb, self._use_table)
+        self.engine.use_table(self.hash_table.bytes)
+        self.table_resizing = HashPageTableResizing(self.hash_table, _create_table)
         self.engine.answer_page_table_calls(native=True)
-        self.hash_table_shift = shift
         self.xics = Xics(config.vcpus, self.scheduler.line, self.timebase.read)
         origin = origin or BoardOrigin()
         self.registry = Registry(origin.rtas_tokens)
@@ -137,6 +141,7 @@ class Board:
         self.scheduler.on_dispatch = areas.dispatched
         for part in (
             self.hash_table,
+            self.table_resizing,
             self.xics,
             areas,
             ProcessorHypercalls(self.scheduler, areas),
@@ -214,9 +219,14 @@ class Board:
     def power_on(self) -> None:
         """Bring RAM, page table and interrupt controller to their power-on state; links and vCPUs are reset by the machine."""
         self.ram.clear()
-        self.hash_table.clear()
+        self.table_resizing.reset()
+        self.hash_table.reset()
         self.xics.reset()
         self.transports.reset()
+
+    def _use_table(self, size: int) -> None:
+        self.engine.use_table(size)
+        self.scheduler.each_spr(SPR_SDR1, lambda _: sdr1(size))
 
     def close(self, reason: str) -> None:
         """Detach the back ends and remove the file of guest RAM."""

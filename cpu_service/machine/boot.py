@@ -96,7 +96,7 @@ def _build_tree(config: mpb.MachineConfig, board: Board, kernel: LoadedImage | N
         vm=config.name,
         ram_bytes=board.ram.size,
         vcpus=config.vcpus,
-        hash_table_shift=board.hash_table_shift,
+        hash_table_shift=board.hash_table.shift,
         bootargs=config.append,
         rtas_calls=[dt.RtasToken(name=call.name, token=call.token) for call in board.registry.rtas_calls()],
         hypercalls=board.registry.hypercalls(),

@@ -96,6 +96,10 @@ class SnapshotLoader:
 
     def fill(self, board: Board) -> None:
         """Read the rest into a new board's memory, vCPUs and interrupt controllers. On the vCPU thread."""
+        try:
+            board.table_resizing.restore(self.machine.hash_table_shift, self.machine.prepared_hash_table_shift)
+        except ValueError as error:
+            raise SnapshotError(f"the snapshot is damaged: {error}") from error
         self._fill_memory(board)
         restore_vcpus(board, self._vcpus)
         try:
@@ -111,7 +115,7 @@ class SnapshotLoader:
             unpackers = {
                 Kind.RAM: stack.enter_context(Unpacker("RAM", board.ram.size, board.ram_file.store)),
                 Kind.TCES: stack.enter_context(Unpacker("DMA windows", board.tce_file.size, board.tce_file.store)),
-                Kind.HASH_TABLE: stack.enter_context(Unpacker("the page table", len(board.table), store_in_table)),
+                Kind.HASH_TABLE: stack.enter_context(Unpacker("the page table", board.hash_table.bytes, store_in_table)),
             }
             for kind, payload in self._rest():
                 unpackers[kind].add(payload)

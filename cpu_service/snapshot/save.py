@@ -55,6 +55,8 @@ class Capture:
             rtas_calls=[dt.RtasToken(name=call.name, token=call.token) for call in board.registry.rtas_calls()],
             hypercalls=board.registry.hypercalls(),
             transports=board.transports.save(),
+            hash_table_shift=board.hash_table.shift,
+            prepared_hash_table_shift=board.table_resizing.prepared_shift,
         )
         self._interrupts = board.xics.save()
         self._vcpus = save_vcpus(board)
@@ -73,7 +75,7 @@ class Capture:
             yield from _cut(writer.section(Kind.BACKEND, backend.SerializeToString()))
         for pages in packed(board.ram_file.map, board.ram_file.used(), self._count):
             yield writer.section(Kind.RAM, pages)
-        for pages in packed(board.table, [(0, len(board.table))], lambda _size: None):
+        for pages in packed(board.table, [(0, board.hash_table.bytes)], lambda _size: None):
             yield writer.section(Kind.HASH_TABLE, pages)
         for pages in packed(board.tce_file.map, board.tce_file.used(), lambda _size: None):
             yield writer.section(Kind.TCES, pages)

@@ -80,6 +80,7 @@ class Hcall(IntEnum):
     H_XIRR_X = 0x2FC
     H_RANDOM = 0x300
     H_SET_MODE = 0x31C
+    H_CLEAR_HPT = 0x358
     H_RESIZE_HPT_PREPARE = 0x36C
     H_RESIZE_HPT_COMMIT = 0x370
     H_CLEAN_SLB = 0x374

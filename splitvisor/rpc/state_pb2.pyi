@@ -25,7 +25,7 @@ VCPU_RUN_STATE_WAITING: VcpuRunState
 VCPU_RUN_STATE_STOPPED: VcpuRunState
 
 class SavedMachine(_message.Message):
-    __slots__ = ("version", "config", "incarnation", "layout", "time_ns", "resets", "rtas_calls", "hypercalls", "transports")
+    __slots__ = ("version", "config", "incarnation", "layout", "time_ns", "resets", "rtas_calls", "hypercalls", "transports", "hash_table_shift", "prepared_hash_table_shift")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +35,8 @@ class SavedMachine(_message.Message):
     RTAS_CALLS_FIELD_NUMBER: _ClassVar[int]
     HYPERCALLS_FIELD_NUMBER: _ClassVar[int]
     TRANSPORTS_FIELD_NUMBER: _ClassVar[int]
+    HASH_TABLE_SHIFT_FIELD_NUMBER: _ClassVar[int]
+    PREPARED_HASH_TABLE_SHIFT_FIELD_NUMBER: _ClassVar[int]
     version: int
     config: _machine_pb2.MachineConfig
     incarnation: int
@@ -44,7 +46,9 @@ class SavedMachine(_message.Message):
     rtas_calls: _containers.RepeatedCompositeFieldContainer[_device_tree_pb2.RtasToken]
     hypercalls: _containers.RepeatedScalarFieldContainer[int]
     transports: _containers.RepeatedCompositeFieldContainer[SavedTransport]
-    def __init__(self, version: _Optional[int] = ..., config: _Optional[_Union[_machine_pb2.MachineConfig, _Mapping]] = ..., incarnation: _Optional[int] = ..., layout: _Optional[str] = ..., time_ns: _Optional[int] = ..., resets: _Optional[int] = ..., rtas_calls: _Optional[_Iterable[_Union[_device_tree_pb2.RtasToken, _Mapping]]] = ..., hypercalls: _Optional[_Iterable[int]] = ..., transports: _Optional[_Iterable[_Union[SavedTransport, _Mapping]]] = ...) -> None: ...
+    hash_table_shift: int
+    prepared_hash_table_shift: int
+    def __init__(self, version: _Optional[int] = ..., config: _Optional[_Union[_machine_pb2.MachineConfig, _Mapping]] = ..., incarnation: _Optional[int] = ..., layout: _Optional[str] = ..., time_ns: _Optional[int] = ..., resets: _Optional[int] = ..., rtas_calls: _Optional[_Iterable[_Union[_device_tree_pb2.RtasToken, _Mapping]]] = ..., hypercalls: _Optional[_Iterable[int]] = ..., transports: _Optional[_Iterable[_Union[SavedTransport, _Mapping]]] = ..., hash_table_shift: _Optional[int] = ..., prepared_hash_table_shift: _Optional[int] = ...) -> None: ...
 
 class SavedTransport(_message.Message):
     __slots__ = ("unit_address", "signal_mode", "queue")
