@@ -150,6 +150,18 @@ class MachineServicer(machine_pb2_grpc.MachineServiceServicer):
         (await self._require(request, context)).reset()
         return pb.ResetMachineResponse()
 
+    async def SignalSystemReset(self, request: pb.SignalSystemResetRequest, context: _Context) -> pb.SignalSystemResetResponse:
+        """See the contract."""
+        machine = await self._require(request, context)
+        if machine.state in FINAL_STATES:
+            await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, f"machine {request.vm!r} has ended", "MACHINE_ENDED")
+        vcpus = range(machine.config.vcpus)
+        if request.HasField("vcpu") and request.vcpu not in vcpus:
+            problem = Problem(f"machine {request.vm!r} has no vCPU {request.vcpu}", f"give 0 to {vcpus[-1]}, or none for all")
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, problem)
+        machine.system_reset([request.vcpu] if request.HasField("vcpu") else vcpus)
+        return pb.SignalSystemResetResponse()
+
     async def StopMachine(self, request: pb.StopMachineRequest, context: _Context) -> pb.StopMachineResponse:
         """See the contract."""
         await asyncio.to_thread((await self._require(request, context)).stop)

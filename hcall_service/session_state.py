@@ -30,7 +30,6 @@ def save(session: RtasSession, store: Store) -> bytes:
         version=VERSION,
         clock_offset_seconds=session.clock_offset // _SECOND,
         clock_offset_nanoseconds=session.clock_offset % _SECOND,
-        nmi_handlers=session.nmi_handlers or (),
         events=[
             state_pb2.PlatformEventState(event_class=event.event_class, source=event.source, entry=event.entry)
             for event in session.events.waiting()
@@ -70,7 +69,7 @@ def restore(session: RtasSession, store: Store, data: bytes) -> None:
     """Give a new session a saved state, and the store its trees. Raises StateError; a bad state leaves the store as it was."""
     state = parse_state(state_pb2.PlatformState, data, VERSION, "hcall_service")
     is_clock = abs(state.clock_offset_seconds) <= MAX_CLOCK_OFFSET_SECONDS and state.clock_offset_nanoseconds < _SECOND
-    if len(state.nmi_handlers) not in (0, 2) or len(state.events) > MAX_EVENTS or not is_clock:
+    if len(state.events) > MAX_EVENTS or not is_clock:
         raise StateError("hcall_service: its state cannot be that of a guest")
     for event in state.events:
         if (event.event_class, event.source) != (HOTPLUG_EVENTS, HOTPLUG_SOURCE) or len(event.entry) > MAX_ENTRY_BYTES:
@@ -79,7 +78,6 @@ def restore(session: RtasSession, store: Store, data: bytes) -> None:
     if any(older.number >= newer.number for (older, _), (newer, _) in pairwise(history)):
         raise StateError("hcall_service: the trees of its state are out of order")
     session.clock_offset = state.clock_offset_seconds * _SECOND + state.clock_offset_nanoseconds
-    session.nmi_handlers = (state.nmi_handlers[0], state.nmi_handlers[1]) if state.nmi_handlers else None
     session.events.restore([PlatformEvent(event.event_class, event.source, event.entry) for event in state.events])
     if history:
         try:

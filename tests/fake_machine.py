@@ -41,6 +41,7 @@ class FakeScheduler:
         self.vcpus: Sequence[Vcpu] = tuple(FakeVcpu(index) for index in range(vcpus))
         self.yields: list[Vcpu | None] = []
         self.starts: list[tuple[int, int, int, int]] = []
+        self.system_resets: list[int] = []
 
     def halt(self, vcpu: Vcpu, state: RunState) -> None:
         vcpu.run_state = state
@@ -54,6 +55,9 @@ class FakeScheduler:
     def start(self, vcpu: Vcpu, nip: int, r3: int, starter: Vcpu) -> None:
         self.starts.append((vcpu.index, nip, r3, starter.index))
         vcpu.run_state = RunState.RUNNING
+
+    def system_reset(self, vcpu: Vcpu) -> None:
+        self.system_resets.append(vcpu.index)
 
     def each_spr(self, number: int, change: Callable[[int], int]) -> None:
         for vcpu in self.vcpus:

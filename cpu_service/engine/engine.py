@@ -51,7 +51,7 @@ _LPCR_GUESTS = 1 << 25 | 3 << 23
 _RESERVED_AIL = 1  # H_SET_MODE refuses it; an interrupt with it would abort the process.
 _LPCR_LPES = 0xC  # Without it an external interrupt wants hypervisor mode and aborts the process.
 _MMU_HASH_2_07 = 0x0001_0004
-_EXCEPTION_PROGRAM, _EXCEPTION_SYSTEM_CALL = 6, 8
+_EXCEPTION_PROGRAM, _EXCEPTION_SYSTEM_CALL, _EXCEPTION_SYSTEM_RESET = 6, 8, 64
 _PRIVILEGED_REGISTER = 0x32
 _INTERRUPT_HARD = 2
 _DECREMENTER_BITS = 32
@@ -414,6 +414,15 @@ class Engine:
             self._interrupt_request.value |= _INTERRUPT_HARD
         else:
             self._interrupt_request.value &= ~_INTERRUPT_HARD
+
+    def system_reset(self, handler: int) -> None:
+        """Interrupt the loaded vCPU, between two instructions, to go on at a real address; only from the engine's thread.
+
+        SRR1 has MSR with bits 33 to 36 and 42 to 47 clear: the processor was in no power-saving mode (Power ISA, III, 6.5.1).
+        """
+        self._exception_index.value = _EXCEPTION_SYSTEM_RESET
+        self._do_interrupt(self._cpu)
+        self.state.nip.value = handler
 
     def flush_tlb(self) -> None:
         """Forget every translation of addresses."""

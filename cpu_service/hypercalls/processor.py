@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Hypercalls by which a vCPU waits, wakes another, or changes its own registers (LoPAPR 14.5.4.3, 14.11.3)."""
+"""Hypercalls by which a vCPU waits, wakes or interrupts another, or changes its own registers (LoPAPR 14.5.4.3, 14.11.3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 
 ALL_VCPUS: Final = (1 << 64) - 1
-"""H_CONFER's target: whoever can use the time."""
+"""H_CONFER's target: whoever can use the time; H_SIGNAL_SYS_RESET's: the caller too."""
+ALL_OTHERS: Final = (1 << 64) - 2
+"""H_SIGNAL_SYS_RESET's target: all but the caller."""
 
 # H_SET_MODE: resources and what they do to LPCR.
 RESOURCE_INTERRUPT_LOCATION: Final = 3
@@ -80,6 +82,22 @@ class ProcessorHypercalls:
             self._scheduler.yield_turn(target)
         return H.SUCCESS
 
+    def signal_system_reset(self, vcpu: Vcpu) -> int:
+        """H_SIGNAL_SYS_RESET(target): a system reset interrupt for one vCPU, for all (-1) or for all others (-2).
+
+        A vCPU that waits goes on with it. One that is stopped gets none, and that is no error.
+        """
+        target, vcpus = vcpu.gpr[4], self._scheduler.vcpus
+        if target in (ALL_VCPUS, ALL_OTHERS):
+            targets = [each for each in vcpus if target == ALL_VCPUS or each is not vcpu]
+        elif target < len(vcpus):
+            targets = [vcpus[target]]
+        else:
+            return H.PARAMETER
+        for each in targets:
+            self._scheduler.system_reset(each)
+        return H.SUCCESS
+
     @staticmethod
     def _joined(vcpu: Vcpu) -> bool:
         """Whether only another vCPU can make this one run."""
@@ -134,6 +152,7 @@ class ProcessorHypercalls:
             LocalHypercall(Hcall.H_PROD, self.prod, sharing),
             LocalHypercall(Hcall.H_CONFER, self.confer, sharing),
             LocalHypercall(Hcall.H_JOIN, self.join, "LoPAPR 14, H_JOIN"),
+            LocalHypercall(Hcall.H_SIGNAL_SYS_RESET, self.signal_system_reset, "LoPAPR 14, H_SIGNAL_SYS_RESET"),
             LocalHypercall(Hcall.H_SET_MODE, self.set_mode, registers, Support.PARTIAL, modes),
             LocalHypercall(Hcall.H_SET_SPRG0, self.set_sprg0, registers),
             LocalHypercall(Hcall.H_SET_DABR, self.no_dabr, registers, Support.REFUSED, dabr),

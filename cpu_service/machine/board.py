@@ -17,6 +17,7 @@ import structlog
 from cpu_service.engine.engine import Engine, sdr1
 from cpu_service.engine.layout import SPR_SDR1
 from cpu_service.engine.ram import GuestRam
+from cpu_service.hypercalls.firmware_assisted_nmi import FirmwareAssistedNmi
 from cpu_service.hypercalls.hash_page_table import HashPageTable, table_shift
 from cpu_service.hypercalls.hash_page_table_resize import HashPageTableResizing
 from cpu_service.hypercalls.logical_memory import LogicalMemory
@@ -139,11 +140,14 @@ class Board:
         """As the router."""
         areas = VirtualProcessorAreas(self.scheduler.vcpus, self.ram)
         self.scheduler.on_dispatch = areas.dispatched
+        self.nmi = FirmwareAssistedNmi(self.ram)
+        self.scheduler.on_system_reset = self.nmi.enter_system_reset
         for part in (
             self.hash_table,
             self.table_resizing,
             self.xics,
             areas,
+            self.nmi,
             ProcessorHypercalls(self.scheduler, areas),
             ProcessorRtas(self.scheduler, self.ram),
             LogicalMemory(self.ram),
@@ -223,6 +227,7 @@ class Board:
         self.hash_table.reset()
         self.xics.reset()
         self.transports.reset()
+        self.nmi.reset()
 
     def _use_table(self, size: int) -> None:
         self.engine.use_table(size)

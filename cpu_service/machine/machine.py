@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from pathlib import Path
@@ -199,6 +199,12 @@ class Machine:
         if self.board is not None and self.state == mpb.MACHINE_STATE_PAUSED:
             self._change(mpb.MACHINE_STATE_RUNNING)
             self.board.scheduler.resume()
+
+    def system_reset(self, vcpus: Iterable[int]) -> None:
+        """Raise a system reset interrupt on some vCPUs."""
+        if self.board is not None:
+            for index in vcpus:
+                self.board.scheduler.system_reset(self.board.scheduler.vcpus[index])
 
     def reset(self) -> None:
         """As if the guest had asked for a reboot."""

@@ -104,6 +104,7 @@ class SnapshotLoader:
         restore_vcpus(board, self._vcpus)
         try:
             board.xics.restore(self._interrupts)
+            board.nmi.restore(self._interrupts.nmi_handlers)
         except ValueError as error:
             raise SnapshotError(f"the snapshot is damaged: {error}") from error
 

@@ -59,6 +59,7 @@ class Capture:
             prepared_hash_table_shift=board.table_resizing.prepared_shift,
         )
         self._interrupts = board.xics.save()
+        self._interrupts.nmi_handlers.extend(board.nmi.handlers or ())
         self._vcpus = save_vcpus(board)
 
     def parts(self) -> Iterator[bytes]:

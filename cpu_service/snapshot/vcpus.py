@@ -8,7 +8,7 @@ from typing import Final
 from cpu_service.engine.engine import PENDING_DECREMENTER
 from cpu_service.hypercalls.virtual_processor_area import DISPATCH_COUNTER_OFFSET
 from cpu_service.machine.board import Board
-from cpu_service.vcpus.scheduler import VcpuContext
+from cpu_service.vcpus.context import VcpuContext
 from cpu_service.vcpus.vcpu import RunState
 from splitvisor.machine.snapshot_file import SnapshotError
 from splitvisor.rpc import state_pb2 as pb
@@ -45,6 +45,7 @@ def _save(context: VcpuContext, now: int) -> pb.SavedVcpu:
         decrementer_due_ns=None if due is None else due - now,
         start_msr=context.start_msr,
         decrementer_pending=bool(context.state.pending_interrupts.value & PENDING_DECREMENTER),
+        system_reset_pending=context.system_reset,
     )
 
 
@@ -69,7 +70,7 @@ def restore_vcpus(board: Board, saved: pb.SavedVcpus) -> None:
         if max(vcpu.vpa + DISPATCH_COUNTER_OFFSET + 4, vcpu.slb_shadow, vcpu.dtl) > board.ram.size:
             raise SnapshotError(f"vCPU {context.index} of the snapshot has an area outside of RAM")
         context.vpa, context.slb_shadow, context.dtl = vcpu.vpa, vcpu.slb_shadow, vcpu.dtl
-        context.prodded = vcpu.prodded
+        context.prodded, context.system_reset = vcpu.prodded, vcpu.system_reset_pending
         context.decrementer_zero_ns = max(0, now + vcpu.decrementer_zero_ns)
         context.decrementer_ns = now + vcpu.decrementer_due_ns if vcpu.HasField("decrementer_due_ns") else None
         context.saved.pending_interrupts.value = PENDING_DECREMENTER if vcpu.decrementer_pending else 0

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 
 from cpu_service.engine import layout
 from cpu_service.engine.engine import MSR_ME, MSR_SF, PENDING_DECREMENTER, PENDING_EXTERNAL, Engine
-from cpu_service.engine.state import CpuState, SavedState
-from cpu_service.vcpus.spinning import SpinWatch
+from cpu_service.engine.state import CpuState
+from cpu_service.vcpus.context import VcpuContext
 from cpu_service.vcpus.timebase import Timebase, decrementer_deadline
 from cpu_service.vcpus.vcpu import RunState, Vcpu
 
@@ -30,45 +30,8 @@ HINTS_PER_TURN = 16
 """HMT hints after which a vCPU that spins gives way to others."""
 MANY_HINTS = 1 << 30
 _FOREVER_NS = 1 << 62
+_SYSTEM_RESET_VECTOR = 0x100
 _WAKING = PENDING_EXTERNAL | PENDING_DECREMENTER
-
-
-class VcpuContext:
-    """One vCPU (see cpu_service.vcpus.vcpu.Vcpu): loaded in the engine, or saved."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.saved = SavedState()
-        self.power_on()
-
-    def power_on(self) -> None:
-        """The state before the machine starts; registers are set when it is."""
-        self.run_state = RunState.STOPPED
-        self.prodded = False
-        self.vpa = self.slb_shadow = self.dtl = 0
-        self.external = False
-        """Level of the external interrupt line; set from any thread."""
-        self.decrementer_ns: int | None = None
-        """When the decrementer's interrupt is due; None once it was delivered."""
-        self.decrementer_zero_ns = 0
-        self.start_msr: int | None = None
-        self.spin = SpinWatch()
-        self.use(self.saved)
-
-    def use(self, state: CpuState) -> None:
-        """Let the registers be those of a state: the engine's, or the saved one."""
-        self.state = state
-        self.gpr = state.gpr
-        self.spr = state.spr
-
-    @property
-    def msr(self) -> int:
-        """The machine state register; a write must not change what address translation depends on."""
-        return self.state.msr.value
-
-    @msr.setter
-    def msr(self, value: int) -> None:
-        self.state.msr.value = value
 
 
 class VcpuScheduler:
@@ -94,6 +57,8 @@ class VcpuScheduler:
         """Called on the vCPU thread when attention was raised."""
         self.on_dispatch: Callable[[Vcpu, bool], None] = lambda vcpu, running: None
         """Told when a vCPU stops to run, for another or because it ceded (False), and when it goes on (True)."""
+        self.on_system_reset: Callable[[Vcpu], int] = lambda vcpu: _SYSTEM_RESET_VECTOR
+        """Prepares a vCPU for a system reset interrupt and returns the address of its handler."""
         self.idle_ns = 0
         """How long no vCPU had anything to do, so far."""
         self.decrementer_interrupts = 0
@@ -140,6 +105,11 @@ class VcpuScheduler:
         context.run_state = RunState.RUNNING
         self._arm()
 
+    def system_reset(self, vcpu: Vcpu) -> None:
+        """See Scheduler; from any thread."""
+        self.contexts[vcpu.index].system_reset = True
+        self.raise_attention()
+
     def each_spr(self, number: int, change: Callable[[int], int]) -> None:
         """See Scheduler."""
         for context in self.contexts:
@@ -169,7 +139,7 @@ class VcpuScheduler:
         context.saved.nip.value = nip
         context.saved.pending_interrupts.value = 0
         context.decrementer_ns = None
-        context.prodded = False
+        context.prodded = context.system_reset = False
         context.start_msr = MSR_SF | MSR_ME
 
     def start_from(self, current: int, prepare: Callable[[VcpuContext], None]) -> None:
@@ -286,7 +256,20 @@ class VcpuScheduler:
                 context.spin.wake()
             if context.run_state is RunState.CEDED and value & _WAKING:
                 context.run_state = RunState.RUNNING
+            if context.system_reset:
+                self._attend_system_reset(context)
         self._engine.notice_interrupts()
+
+    def _attend_system_reset(self, context: VcpuContext) -> None:
+        """Deliver a vCPU's system reset when it is loaded, else let it take a turn. One that is stopped gets none."""
+        if context.run_state is RunState.STOPPED:
+            context.system_reset = False
+            return
+        context.run_state = RunState.RUNNING
+        context.spin.wake()
+        if context.state is self._engine.state:
+            context.system_reset = False
+            self._engine.system_reset(self.on_system_reset(context))
 
     def _decrementer_written(self, value: int) -> None:
         context = self.current
@@ -338,6 +321,8 @@ class VcpuScheduler:
         if context.start_msr is not None:
             self._engine.set_msr(context.start_msr)
             context.start_msr = None
+        if context.system_reset:
+            self._attend_system_reset(context)
         self.on_dispatch(context, True)
 
     def _earliest(self) -> int | None:

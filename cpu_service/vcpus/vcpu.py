@@ -71,6 +71,9 @@ class Scheduler(Protocol):
     def start(self, vcpu: Vcpu, nip: int, r3: int, starter: Vcpu) -> None:
         """Make a STOPPED vCPU run from a real address, in the starter's endianness mode for interrupts."""
 
+    def system_reset(self, vcpu: Vcpu) -> None:
+        """Interrupt a vCPU by a system reset, whatever it does, unless it is STOPPED."""
+
     def each_spr(self, number: int, change: Callable[[int], int]) -> None:
         """Replace one SPR of every vCPU by a function of its value."""
 

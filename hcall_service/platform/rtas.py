@@ -20,8 +20,6 @@ from splitvisor.rpc import trap_pb2 as pb
 
 OS_TERM_BYTES = 256
 """Of the message of ibm,os-term, this much is kept."""
-NMI_HANDLER_LIMIT = 32 << 20
-"""ibm,nmi-register takes addresses below this."""
 LIVE_INSERTION_DOMAIN = 0xFFFF_FFFF
 """The one power domain there is: what it feeds is never switched."""
 FULL_POWER = 100
@@ -47,13 +45,10 @@ class RtasSession(Session):
         self.clock = clock
         self.clock_offset = 0
         """Nanoseconds by which the guest has set its clock off the host's. A reset leaves it: the clock has a battery."""
-        self.nmi_handlers: tuple[int, int] | None = None
-        """Addresses for system reset and machine check."""
         self.events = PlatformEvents(vm)
 
     async def reset(self) -> None:
-        """Forget the handlers of the system that ran before, and what it was to be told."""
-        self.nmi_handlers = None
+        """Forget what the system that ran before was to be told."""
         self.events.clear()
 
     async def attached(self) -> None:
@@ -178,20 +173,6 @@ async def os_term(session: RtasSession, call: Call) -> int:
     return RtasStatus.SUCCESS
 
 
-def nmi_register(session: RtasSession, call: Call) -> int:
-    """ibm,nmi-register(system reset handler, machine check handler): real addresses."""
-    system_reset, machine_check = call.arguments
-    if max(system_reset, machine_check) >= min(NMI_HANDLER_LIMIT, session.vm.memory.size):
-        return RtasStatus.PARAMETER_ERROR
-    session.nmi_handlers = (system_reset, machine_check)
-    return RtasStatus.SUCCESS
-
-
-def nmi_interlock(session: RtasSession, _call: Call) -> int:
-    """ibm,nmi-interlock(): lets the next machine check be reported."""
-    return RtasStatus.PARAMETER_ERROR if session.nmi_handlers is None else RtasStatus.SUCCESS
-
-
 def power_level(_session: RtasSession, call: Call) -> Result:
     """set-power-level(domain, level) and get-power-level(domain) -> status, level: always full."""
     if call.arguments[0] != LIVE_INSERTION_DOMAIN:
@@ -234,16 +215,6 @@ RTAS_CALLS: tuple[RtasCall, ...] = (
         returns=1,
         operands=(Operand(argument=0, size=OS_TERM_BYTES, string=True),),
     ),
-    RtasCall(
-        "ibm,nmi-register",
-        nmi_register,
-        "LoPAPR 7.3, FWNMI",
-        arguments=2,
-        returns=1,
-        support=Support.PARTIAL,
-        note="no machine check or system reset is ever delivered",
-    ),
-    RtasCall("ibm,nmi-interlock", nmi_interlock, "LoPAPR 7.3, FWNMI", arguments=0, returns=1),
     RtasCall("set-power-level", power_level, "LoPAPR 7.3, Power Control", arguments=2, returns=2),
     RtasCall("get-power-level", power_level, "LoPAPR 7.3, Power Control", arguments=1, returns=2),
 )

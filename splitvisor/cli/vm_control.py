@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`splitvisor vm start|stop|pause|resume|reset|status|wait`: a VM on services that run already."""
+"""`splitvisor vm start|stop|pause|resume|reset|nmi|status|wait`: a VM on services that run already."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Cpu = Annotated[str | None, typer.Option("--cpu", metavar="ADDRESS", help="cpu_s
 
 def add_commands(vm: typer.Typer) -> None:
     """Add the commands to `splitvisor vm`."""
-    for command in (start, stop, pause, resume, reset, status, wait):
+    for command in (start, stop, pause, resume, reset, nmi, status, wait):
         vm.command(command.__name__)(for_typer(command))
 
 
@@ -149,6 +149,19 @@ def reset(vm: Vm, *, cpu: Cpu = None) -> None:
     _control("reset", vm, cpu, "ResetMachine")
 
 
+def nmi(
+    vm: Vm,
+    *,
+    cpu: Cpu = None,
+    vcpu: Annotated[int | None, typer.Option("--vcpu", metavar="N", min=0, help="Interrupt only this vCPU \\[all]")] = None,
+) -> None:
+    """Interrupt a VM's vCPUs by a system reset, which no guest can mask.
+
+    Linux reports what each vCPU was doing, then writes a crash dump or panics.
+    """
+    _control("nmi", vm, cpu, "SignalSystemReset", vcpu=vcpu)
+
+
 def status(
     vm: Vm,
     *,
@@ -184,11 +197,11 @@ def _machine_stub(command: str, vm: str, cpu: str | None) -> Iterator[Any]:
         yield machine
 
 
-def _control(action: str, vm: str, cpu: str | None, rpc: str) -> None:
+def _control(action: str, vm: str, cpu: str | None, rpc: str, **fields: Any) -> None:
     from splitvisor.rpc import machine_pb2 as pb  # slow to load
 
     with _machine_stub(f"vm {action}", vm, cpu) as stub:
-        getattr(stub, rpc)(getattr(pb, f"{rpc}Request")(vm=vm), timeout=DEADLINE_S)
+        getattr(stub, rpc)(getattr(pb, f"{rpc}Request")(vm=vm, **fields), timeout=DEADLINE_S)
 
 
 def _status(stub: Any, vm: str) -> Any:

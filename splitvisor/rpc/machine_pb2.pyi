@@ -149,6 +149,20 @@ class ResetMachineResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class SignalSystemResetRequest(_message.Message):
+    __slots__ = ("vm", "incarnation", "vcpu")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    VCPU_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    incarnation: int
+    vcpu: int
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpu: _Optional[int] = ...) -> None: ...
+
+class SignalSystemResetResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class StopMachineRequest(_message.Message):
     __slots__ = ("vm", "incarnation")
     VM_FIELD_NUMBER: _ClassVar[int]

@@ -59,6 +59,11 @@ class MachineServiceStub:
                 request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ResetMachineRequest.SerializeToString,
                 response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ResetMachineResponse.FromString,
                 _registered_method=True)
+        self.SignalSystemReset = channel.unary_unary(
+                '/splitvisor.control.v1.MachineService/SignalSystemReset',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.SignalSystemResetRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.SignalSystemResetResponse.FromString,
+                _registered_method=True)
         self.StopMachine = channel.unary_unary(
                 '/splitvisor.control.v1.MachineService/StopMachine',
                 request_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.StopMachineRequest.SerializeToString,
@@ -136,6 +141,15 @@ class MachineServiceServicer:
 
     def ResetMachine(self, request, context):
         """Resets the machine as if the guest had asked for a reboot: devices reset, guest loaded anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignalSystemReset(self, request, context):
+        """Raises a system reset interrupt (vector 0x100) on one vCPU, or on all: Linux reports where each is, then dumps itself or panics. A vCPU
+        that the guest has not started gets none; a paused machine takes it when it goes on.
+        Errors. INVALID_ARGUMENT: the machine has no such vCPU. FAILED_PRECONDITION: it has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,6 +254,11 @@ def add_MachineServiceServicer_to_server(servicer, server):
                     servicer.ResetMachine,
                     request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ResetMachineRequest.FromString,
                     response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.ResetMachineResponse.SerializeToString,
+            ),
+            'SignalSystemReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalSystemReset,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.SignalSystemResetRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_machine__pb2.SignalSystemResetResponse.SerializeToString,
             ),
             'StopMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.StopMachine,
@@ -395,6 +414,33 @@ class MachineService:
             '/splitvisor.control.v1.MachineService/ResetMachine',
             splitvisor_dot_control_dot_v1_dot_machine__pb2.ResetMachineRequest.SerializeToString,
             splitvisor_dot_control_dot_v1_dot_machine__pb2.ResetMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalSystemReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/splitvisor.control.v1.MachineService/SignalSystemReset',
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.SignalSystemResetRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_machine__pb2.SignalSystemResetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,11 @@ class MachineServiceStub:
     """Lets a paused machine go on. Resuming a running machine does nothing."""
     ResetMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.ResetMachineRequest, _machine_pb2.ResetMachineResponse]
     """Resets the machine as if the guest had asked for a reboot: devices reset, guest loaded anew."""
+    SignalSystemReset: _grpc.UnaryUnaryMultiCallable[_machine_pb2.SignalSystemResetRequest, _machine_pb2.SignalSystemResetResponse]
+    """Raises a system reset interrupt (vector 0x100) on one vCPU, or on all: Linux reports where each is, then dumps itself or panics. A vCPU
+    that the guest has not started gets none; a paused machine takes it when it goes on.
+    Errors. INVALID_ARGUMENT: the machine has no such vCPU. FAILED_PRECONDITION: it has ended.
+    """
     StopMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.StopMachineRequest, _machine_pb2.StopMachineResponse]
     """Ends the machine at once and detaches its back ends. Stopping an ended machine does nothing."""
     SaveMachine: _grpc.UnaryStreamMultiCallable[_machine_pb2.SaveMachineRequest, _machine_pb2.SaveMachineResponse]
@@ -119,6 +124,11 @@ class MachineServiceAsyncStub(MachineServiceStub):
     """Lets a paused machine go on. Resuming a running machine does nothing."""
     ResetMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.ResetMachineRequest, _machine_pb2.ResetMachineResponse]  # type: ignore[assignment]
     """Resets the machine as if the guest had asked for a reboot: devices reset, guest loaded anew."""
+    SignalSystemReset: _aio.UnaryUnaryMultiCallable[_machine_pb2.SignalSystemResetRequest, _machine_pb2.SignalSystemResetResponse]  # type: ignore[assignment]
+    """Raises a system reset interrupt (vector 0x100) on one vCPU, or on all: Linux reports where each is, then dumps itself or panics. A vCPU
+    that the guest has not started gets none; a paused machine takes it when it goes on.
+    Errors. INVALID_ARGUMENT: the machine has no such vCPU. FAILED_PRECONDITION: it has ended.
+    """
     StopMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.StopMachineRequest, _machine_pb2.StopMachineResponse]  # type: ignore[assignment]
     """Ends the machine at once and detaches its back ends. Stopping an ended machine does nothing."""
     SaveMachine: _aio.UnaryStreamMultiCallable[_machine_pb2.SaveMachineRequest, _machine_pb2.SaveMachineResponse]  # type: ignore[assignment]
@@ -207,6 +217,17 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_machine_pb2.ResetMachineResponse, _abc.Awaitable[_machine_pb2.ResetMachineResponse]]:
         """Resets the machine as if the guest had asked for a reboot: devices reset, guest loaded anew."""
+
+    @_abc_1.abstractmethod
+    def SignalSystemReset(
+        self,
+        request: _machine_pb2.SignalSystemResetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_machine_pb2.SignalSystemResetResponse, _abc.Awaitable[_machine_pb2.SignalSystemResetResponse]]:
+        """Raises a system reset interrupt (vector 0x100) on one vCPU, or on all: Linux reports where each is, then dumps itself or panics. A vCPU
+        that the guest has not started gets none; a paused machine takes it when it goes on.
+        Errors. INVALID_ARGUMENT: the machine has no such vCPU. FAILED_PRECONDITION: it has ended.
+        """
 
     @_abc_1.abstractmethod
     def StopMachine(

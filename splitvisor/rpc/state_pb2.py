@@ -28,15 +28,17 @@ from splitvisor.rpc import scsi_state_pb2 as splitvisor_dot_storage_dot_v1_dot_s
 from splitvisor.rpc import trap_pb2 as splitvisor_dot_trap_dot_v1_dot_trap__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!splitvisor/storage/v1/state.proto\x12\x15splitvisor.storage.v1\x1a\'splitvisor/control/v1/device_tree.proto\x1a#splitvisor/control/v1/machine.proto\x1a&splitvisor/storage/v1/scsi_state.proto\x1a\x1dsplitvisor/trap/v1/trap.proto\"\xdd\x02\n\x0cSavedMachine\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x34\n\x06\x63onfig\x18\x02 \x01(\x0b\x32$.splitvisor.control.v1.MachineConfig\x12\x13\n\x0bincarnation\x18\x03 \x01(\x06\x12\x0e\n\x06layout\x18\x04 \x01(\t\x12\x0f\n\x07time_ns\x18\x05 \x01(\x03\x12\x0e\n\x06resets\x18\x06 \x01(\r\x12\x34\n\nrtas_calls\x18\x07 \x03(\x0b\x32 .splitvisor.control.v1.RtasToken\x12\x12\n\nhypercalls\x18\x08 \x03(\r\x12\x39\n\ntransports\x18\t \x03(\x0b\x32%.splitvisor.storage.v1.SavedTransport\x12\x18\n\x10hash_table_shift\x18\n \x01(\r\x12!\n\x19prepared_hash_table_shift\x18\x0b \x01(\r\"m\n\x0eSavedTransport\x12\x14\n\x0cunit_address\x18\x01 \x01(\r\x12\x13\n\x0bsignal_mode\x18\x02 \x01(\r\x12\x30\n\x05queue\x18\x03 \x01(\x0b\x32!.splitvisor.storage.v1.SavedQueue\"i\n\nSavedQueue\x12\x0c\n\x04ioba\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0c\n\x04next\x18\x03 \x01(\x04\x12\x0c\n\x04held\x18\x04 \x01(\x0c\x12\x11\n\tis_closed\x18\x05 \x01(\x08\x12\x0f\n\x07\x65ntries\x18\x06 \x01(\x04\"`\n\nSavedVcpus\x12/\n\x05vcpus\x18\x01 \x03(\x0b\x32 .splitvisor.storage.v1.SavedVcpu\x12\x0f\n\x07\x63urrent\x18\x02 \x01(\r\x12\x10\n\x08timebase\x18\x03 \x01(\x06\"\xad\x02\n\tSavedVcpu\x12\x11\n\tregisters\x18\x01 \x01(\x0c\x12\x36\n\trun_state\x18\x02 \x01(\x0e\x32#.splitvisor.storage.v1.VcpuRunState\x12\x0f\n\x07prodded\x18\x03 \x01(\x08\x12\x0b\n\x03vpa\x18\x04 \x01(\x04\x12\x12\n\nslb_shadow\x18\x05 \x01(\x04\x12\x0b\n\x03\x64tl\x18\x06 \x01(\x04\x12\x1b\n\x13\x64\x65\x63rementer_zero_ns\x18\x07 \x01(\x12\x12\x1f\n\x12\x64\x65\x63rementer_due_ns\x18\x08 \x01(\x12H\x00\x88\x01\x01\x12\x16\n\tstart_msr\x18\t \x01(\x06H\x01\x88\x01\x01\x12\x1b\n\x13\x64\x65\x63rementer_pending\x18\n \x01(\x08\x42\x15\n\x13_decrementer_due_nsB\x0c\n\n_start_msr\"\x81\x01\n\x0fSavedInterrupts\x12\x39\n\npresenters\x18\x01 \x03(\x0b\x32%.splitvisor.storage.v1.SavedPresenter\x12\x33\n\x07sources\x18\x02 \x03(\x0b\x32\".splitvisor.storage.v1.SavedSource\"]\n\x0eSavedPresenter\x12\x0c\n\x04\x63ppr\x18\x01 \x01(\r\x12\x0c\n\x04xisr\x18\x02 \x01(\r\x12\x10\n\x08priority\x18\x03 \x01(\r\x12\x0c\n\x04mfrr\x18\x04 \x01(\r\x12\x0f\n\x07waiting\x18\x05 \x03(\r\"W\n\x0bSavedSource\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06server\x18\x02 \x01(\r\x12\x10\n\x08priority\x18\x03 \x01(\r\x12\x16\n\x0esaved_priority\x18\x04 \x01(\r\"m\n\x0cSavedBackend\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12/\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x1e.splitvisor.trap.v1.DeviceSpec\x12\r\n\x05state\x18\x04 \x01(\x0c\"=\n\nSavedPages\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x04\x12\x0f\n\x07present\x18\x02 \x01(\x0c\x12\r\n\x05pages\x18\x03 \x01(\x0c\"\x91\x01\n\x08VioState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x36\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32%.splitvisor.storage.v1.VioDeviceState\x12<\n\nconnectors\x18\x03 \x03(\x0b\x32(.splitvisor.storage.v1.VioConnectorState\"\xcc\x01\n\x0eVioDeviceState\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1e.splitvisor.trap.v1.DeviceSpec\x12\x14\n\x0csignal_state\x18\x02 \x01(\r\x12\x35\n\x06window\x18\x03 \x01(\x0b\x32%.splitvisor.storage.v1.DmaWindowState\x12\r\n\x05state\x18\x04 \x01(\x0c\x12\x30\n\x05queue\x18\x05 \x01(\x0b\x32!.splitvisor.storage.v1.QueueState\".\n\nQueueState\x12\x0f\n\x07is_open\x18\x01 \x01(\x08\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x04\"P\n\x0e\x44maWindowState\x12\x0e\n\x06\x62ypass\x18\x01 \x01(\x08\x12.\n\x06leaves\x18\x02 \x03(\x0b\x32\x1e.splitvisor.storage.v1.TceLeaf\"*\n\x07TceLeaf\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07\x65ntries\x18\x02 \x03(\x06\"\x87\x01\n\x11VioConnectorState\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05state\x18\x02 \x01(\r\x12\x15\n\rremoval_asked\x18\x03 \x01(\x08\x12\x11\n\tindicator\x18\x04 \x01(\r\x12*\n\x04node\x18\x05 \x01(\x0b\x32\x1c.splitvisor.trap.v1.TreeNode\"x\n\x08VtyState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06output\x18\x02 \x01(\x0c\x12\x12\n\noutput_end\x18\x03 \x01(\x04\x12\r\n\x05input\x18\x04 \x01(\x0c\x12\x16\n\x0einput_received\x18\x05 \x01(\x04\x12\x10\n\x08instance\x18\x06 \x01(\x06\"h\n\nVscsiState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x11\n\tlogged_in\x18\x02 \x01(\x08\x12\x36\n\x06target\x18\x03 \x01(\x0b\x32&.splitvisor.storage.v1.ScsiTargetState\"/\n\nNvramState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08\x63ontents\x18\x02 \x01(\x0c\"\xea\x01\n\rPlatformState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x1c\n\x14\x63lock_offset_seconds\x18\x02 \x01(\x12\x12\x14\n\x0cnmi_handlers\x18\x03 \x03(\x06\x12\x39\n\x06\x65vents\x18\x04 \x03(\x0b\x32).splitvisor.storage.v1.PlatformEventState\x12\x37\n\trevisions\x18\x05 \x03(\x0b\x32$.splitvisor.storage.v1.SavedRevision\x12 \n\x18\x63lock_offset_nanoseconds\x18\x06 \x01(\r\"H\n\x12PlatformEventState\x12\x13\n\x0b\x65vent_class\x18\x01 \x01(\x07\x12\x0e\n\x06source\x18\x02 \x01(\r\x12\r\n\x05\x65ntry\x18\x03 \x01(\x0c\"\x81\x01\n\rSavedRevision\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\x31\n\x06origin\x18\x03 \x01(\x0e\x32!.splitvisor.control.v1.TreeOrigin\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x12\x0c\n\x04\x62lob\x18\x05 \x01(\x0c\"\x8b\x02\n\x14\x43lientInterfaceState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0c\n\x04tree\x18\x02 \x01(\x0c\x12\x10\n\x08phandles\x18\x03 \x03(\x07\x12\x0e\n\x06growth\x18\x04 \x01(\x12\x12\x0e\n\x06\x63laims\x18\x05 \x03(\x04\x12\x37\n\tinstances\x18\x06 \x03(\x0b\x32$.splitvisor.storage.v1.InstanceState\x12\x14\n\x0clast_ihandle\x18\x07 \x01(\r\x12\x14\n\x0cmilliseconds\x18\x08 \x01(\x04\x12=\n\x0c\x62oot_request\x18\t \x01(\x0b\x32\'.splitvisor.storage.v1.BootRequestState\"\xc1\x01\n\rInstanceState\x12\x0f\n\x07ihandle\x18\x01 \x01(\r\x12\x0f\n\x07phandle\x18\x02 \x01(\x07\x12\x15\n\x08terminal\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06unread\x18\x04 \x01(\x0c\x12\x14\n\x0c\x61\x66ter_return\x18\x05 \x01(\x08\x12\x0c\n\x04path\x18\x06 \x01(\t\x12\x36\n\x04\x64isk\x18\x07 \x01(\x0b\x32(.splitvisor.storage.v1.DiskInstanceStateB\x0b\n\t_terminal\"b\n\x11\x44iskInstanceState\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\x07\x12\x0b\n\x03lun\x18\x02 \x01(\x06\x12\x0c\n\x04unit\x18\x03 \x03(\x04\x12\x0f\n\x07\x65xtents\x18\x04 \x03(\x04\x12\x10\n\x08position\x18\x05 \x01(\x04\"3\n\x10\x42ootRequestState\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x01(\t*\x9c\x01\n\x0cVcpuRunState\x12\x1e\n\x1aVCPU_RUN_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16VCPU_RUN_STATE_RUNNING\x10\x01\x12\x18\n\x14VCPU_RUN_STATE_CEDED\x10\x02\x12\x1a\n\x16VCPU_RUN_STATE_WAITING\x10\x03\x12\x1a\n\x16VCPU_RUN_STATE_STOPPED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!splitvisor/storage/v1/state.proto\x12\x15splitvisor.storage.v1\x1a\'splitvisor/control/v1/device_tree.proto\x1a#splitvisor/control/v1/machine.proto\x1a&splitvisor/storage/v1/scsi_state.proto\x1a\x1dsplitvisor/trap/v1/trap.proto\"\xdd\x02\n\x0cSavedMachine\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x34\n\x06\x63onfig\x18\x02 \x01(\x0b\x32$.splitvisor.control.v1.MachineConfig\x12\x13\n\x0bincarnation\x18\x03 \x01(\x06\x12\x0e\n\x06layout\x18\x04 \x01(\t\x12\x0f\n\x07time_ns\x18\x05 \x01(\x03\x12\x0e\n\x06resets\x18\x06 \x01(\r\x12\x34\n\nrtas_calls\x18\x07 \x03(\x0b\x32 .splitvisor.control.v1.RtasToken\x12\x12\n\nhypercalls\x18\x08 \x03(\r\x12\x39\n\ntransports\x18\t \x03(\x0b\x32%.splitvisor.storage.v1.SavedTransport\x12\x18\n\x10hash_table_shift\x18\n \x01(\r\x12!\n\x19prepared_hash_table_shift\x18\x0b \x01(\r\"m\n\x0eSavedTransport\x12\x14\n\x0cunit_address\x18\x01 \x01(\r\x12\x13\n\x0bsignal_mode\x18\x02 \x01(\r\x12\x30\n\x05queue\x18\x03 \x01(\x0b\x32!.splitvisor.storage.v1.SavedQueue\"i\n\nSavedQueue\x12\x0c\n\x04ioba\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0c\n\x04next\x18\x03 \x01(\x04\x12\x0c\n\x04held\x18\x04 \x01(\x0c\x12\x11\n\tis_closed\x18\x05 \x01(\x08\x12\x0f\n\x07\x65ntries\x18\x06 \x01(\x04\"`\n\nSavedVcpus\x12/\n\x05vcpus\x18\x01 \x03(\x0b\x32 .splitvisor.storage.v1.SavedVcpu\x12\x0f\n\x07\x63urrent\x18\x02 \x01(\r\x12\x10\n\x08timebase\x18\x03 \x01(\x06\"\xcb\x02\n\tSavedVcpu\x12\x11\n\tregisters\x18\x01 \x01(\x0c\x12\x36\n\trun_state\x18\x02 \x01(\x0e\x32#.splitvisor.storage.v1.VcpuRunState\x12\x0f\n\x07prodded\x18\x03 \x01(\x08\x12\x0b\n\x03vpa\x18\x04 \x01(\x04\x12\x12\n\nslb_shadow\x18\x05 \x01(\x04\x12\x0b\n\x03\x64tl\x18\x06 \x01(\x04\x12\x1b\n\x13\x64\x65\x63rementer_zero_ns\x18\x07 \x01(\x12\x12\x1f\n\x12\x64\x65\x63rementer_due_ns\x18\x08 \x01(\x12H\x00\x88\x01\x01\x12\x16\n\tstart_msr\x18\t \x01(\x06H\x01\x88\x01\x01\x12\x1b\n\x13\x64\x65\x63rementer_pending\x18\n \x01(\x08\x12\x1c\n\x14system_reset_pending\x18\x0b \x01(\x08\x42\x15\n\x13_decrementer_due_nsB\x0c\n\n_start_msr\"\x97\x01\n\x0fSavedInterrupts\x12\x39\n\npresenters\x18\x01 \x03(\x0b\x32%.splitvisor.storage.v1.SavedPresenter\x12\x33\n\x07sources\x18\x02 \x03(\x0b\x32\".splitvisor.storage.v1.SavedSource\x12\x14\n\x0cnmi_handlers\x18\x03 \x03(\x06\"]\n\x0eSavedPresenter\x12\x0c\n\x04\x63ppr\x18\x01 \x01(\r\x12\x0c\n\x04xisr\x18\x02 \x01(\r\x12\x10\n\x08priority\x18\x03 \x01(\r\x12\x0c\n\x04mfrr\x18\x04 \x01(\r\x12\x0f\n\x07waiting\x18\x05 \x03(\r\"W\n\x0bSavedSource\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06server\x18\x02 \x01(\r\x12\x10\n\x08priority\x18\x03 \x01(\r\x12\x16\n\x0esaved_priority\x18\x04 \x01(\r\"m\n\x0cSavedBackend\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12/\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x1e.splitvisor.trap.v1.DeviceSpec\x12\r\n\x05state\x18\x04 \x01(\x0c\"=\n\nSavedPages\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x04\x12\x0f\n\x07present\x18\x02 \x01(\x0c\x12\r\n\x05pages\x18\x03 \x01(\x0c\"\x91\x01\n\x08VioState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x36\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32%.splitvisor.storage.v1.VioDeviceState\x12<\n\nconnectors\x18\x03 \x03(\x0b\x32(.splitvisor.storage.v1.VioConnectorState\"\xcc\x01\n\x0eVioDeviceState\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1e.splitvisor.trap.v1.DeviceSpec\x12\x14\n\x0csignal_state\x18\x02 \x01(\r\x12\x35\n\x06window\x18\x03 \x01(\x0b\x32%.splitvisor.storage.v1.DmaWindowState\x12\r\n\x05state\x18\x04 \x01(\x0c\x12\x30\n\x05queue\x18\x05 \x01(\x0b\x32!.splitvisor.storage.v1.QueueState\".\n\nQueueState\x12\x0f\n\x07is_open\x18\x01 \x01(\x08\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x04\"P\n\x0e\x44maWindowState\x12\x0e\n\x06\x62ypass\x18\x01 \x01(\x08\x12.\n\x06leaves\x18\x02 \x03(\x0b\x32\x1e.splitvisor.storage.v1.TceLeaf\"*\n\x07TceLeaf\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07\x65ntries\x18\x02 \x03(\x06\"\x87\x01\n\x11VioConnectorState\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05state\x18\x02 \x01(\r\x12\x15\n\rremoval_asked\x18\x03 \x01(\x08\x12\x11\n\tindicator\x18\x04 \x01(\r\x12*\n\x04node\x18\x05 \x01(\x0b\x32\x1c.splitvisor.trap.v1.TreeNode\"x\n\x08VtyState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06output\x18\x02 \x01(\x0c\x12\x12\n\noutput_end\x18\x03 \x01(\x04\x12\r\n\x05input\x18\x04 \x01(\x0c\x12\x16\n\x0einput_received\x18\x05 \x01(\x04\x12\x10\n\x08instance\x18\x06 \x01(\x06\"h\n\nVscsiState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x11\n\tlogged_in\x18\x02 \x01(\x08\x12\x36\n\x06target\x18\x03 \x01(\x0b\x32&.splitvisor.storage.v1.ScsiTargetState\"/\n\nNvramState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08\x63ontents\x18\x02 \x01(\x0c\"\xee\x01\n\rPlatformState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x1c\n\x14\x63lock_offset_seconds\x18\x02 \x01(\x12\x12\x18\n\x0cnmi_handlers\x18\x03 \x03(\x06\x42\x02\x18\x01\x12\x39\n\x06\x65vents\x18\x04 \x03(\x0b\x32).splitvisor.storage.v1.PlatformEventState\x12\x37\n\trevisions\x18\x05 \x03(\x0b\x32$.splitvisor.storage.v1.SavedRevision\x12 \n\x18\x63lock_offset_nanoseconds\x18\x06 \x01(\r\"H\n\x12PlatformEventState\x12\x13\n\x0b\x65vent_class\x18\x01 \x01(\x07\x12\x0e\n\x06source\x18\x02 \x01(\r\x12\r\n\x05\x65ntry\x18\x03 \x01(\x0c\"\x81\x01\n\rSavedRevision\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\x31\n\x06origin\x18\x03 \x01(\x0e\x32!.splitvisor.control.v1.TreeOrigin\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x12\x0c\n\x04\x62lob\x18\x05 \x01(\x0c\"\x8b\x02\n\x14\x43lientInterfaceState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0c\n\x04tree\x18\x02 \x01(\x0c\x12\x10\n\x08phandles\x18\x03 \x03(\x07\x12\x0e\n\x06growth\x18\x04 \x01(\x12\x12\x0e\n\x06\x63laims\x18\x05 \x03(\x04\x12\x37\n\tinstances\x18\x06 \x03(\x0b\x32$.splitvisor.storage.v1.InstanceState\x12\x14\n\x0clast_ihandle\x18\x07 \x01(\r\x12\x14\n\x0cmilliseconds\x18\x08 \x01(\x04\x12=\n\x0c\x62oot_request\x18\t \x01(\x0b\x32\'.splitvisor.storage.v1.BootRequestState\"\xc1\x01\n\rInstanceState\x12\x0f\n\x07ihandle\x18\x01 \x01(\r\x12\x0f\n\x07phandle\x18\x02 \x01(\x07\x12\x15\n\x08terminal\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06unread\x18\x04 \x01(\x0c\x12\x14\n\x0c\x61\x66ter_return\x18\x05 \x01(\x08\x12\x0c\n\x04path\x18\x06 \x01(\t\x12\x36\n\x04\x64isk\x18\x07 \x01(\x0b\x32(.splitvisor.storage.v1.DiskInstanceStateB\x0b\n\t_terminal\"b\n\x11\x44iskInstanceState\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\x07\x12\x0b\n\x03lun\x18\x02 \x01(\x06\x12\x0c\n\x04unit\x18\x03 \x03(\x04\x12\x0f\n\x07\x65xtents\x18\x04 \x03(\x04\x12\x10\n\x08position\x18\x05 \x01(\x04\"3\n\x10\x42ootRequestState\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x01(\t*\x9c\x01\n\x0cVcpuRunState\x12\x1e\n\x1aVCPU_RUN_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16VCPU_RUN_STATE_RUNNING\x10\x01\x12\x18\n\x14VCPU_RUN_STATE_CEDED\x10\x02\x12\x1a\n\x16VCPU_RUN_STATE_WAITING\x10\x03\x12\x1a\n\x16VCPU_RUN_STATE_STOPPED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'splitvisor.rpc.state_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VCPURUNSTATE']._serialized_start=3678
-  _globals['_VCPURUNSTATE']._serialized_end=3834
+  _globals['_PLATFORMSTATE'].fields_by_name['nmi_handlers']._loaded_options = None
+  _globals['_PLATFORMSTATE'].fields_by_name['nmi_handlers']._serialized_options = b'\030\001'
+  _globals['_VCPURUNSTATE']._serialized_start=3734
+  _globals['_VCPURUNSTATE']._serialized_end=3890
   _globals['_SAVEDMACHINE']._serialized_start=210
   _globals['_SAVEDMACHINE']._serialized_end=559
   _globals['_SAVEDTRANSPORT']._serialized_start=561
@@ -46,47 +48,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAVEDVCPUS']._serialized_start=779
   _globals['_SAVEDVCPUS']._serialized_end=875
   _globals['_SAVEDVCPU']._serialized_start=878
-  _globals['_SAVEDVCPU']._serialized_end=1179
-  _globals['_SAVEDINTERRUPTS']._serialized_start=1182
-  _globals['_SAVEDINTERRUPTS']._serialized_end=1311
-  _globals['_SAVEDPRESENTER']._serialized_start=1313
-  _globals['_SAVEDPRESENTER']._serialized_end=1406
-  _globals['_SAVEDSOURCE']._serialized_start=1408
-  _globals['_SAVEDSOURCE']._serialized_end=1495
-  _globals['_SAVEDBACKEND']._serialized_start=1497
-  _globals['_SAVEDBACKEND']._serialized_end=1606
-  _globals['_SAVEDPAGES']._serialized_start=1608
-  _globals['_SAVEDPAGES']._serialized_end=1669
-  _globals['_VIOSTATE']._serialized_start=1672
-  _globals['_VIOSTATE']._serialized_end=1817
-  _globals['_VIODEVICESTATE']._serialized_start=1820
-  _globals['_VIODEVICESTATE']._serialized_end=2024
-  _globals['_QUEUESTATE']._serialized_start=2026
-  _globals['_QUEUESTATE']._serialized_end=2072
-  _globals['_DMAWINDOWSTATE']._serialized_start=2074
-  _globals['_DMAWINDOWSTATE']._serialized_end=2154
-  _globals['_TCELEAF']._serialized_start=2156
-  _globals['_TCELEAF']._serialized_end=2198
-  _globals['_VIOCONNECTORSTATE']._serialized_start=2201
-  _globals['_VIOCONNECTORSTATE']._serialized_end=2336
-  _globals['_VTYSTATE']._serialized_start=2338
-  _globals['_VTYSTATE']._serialized_end=2458
-  _globals['_VSCSISTATE']._serialized_start=2460
-  _globals['_VSCSISTATE']._serialized_end=2564
-  _globals['_NVRAMSTATE']._serialized_start=2566
-  _globals['_NVRAMSTATE']._serialized_end=2613
-  _globals['_PLATFORMSTATE']._serialized_start=2616
-  _globals['_PLATFORMSTATE']._serialized_end=2850
-  _globals['_PLATFORMEVENTSTATE']._serialized_start=2852
-  _globals['_PLATFORMEVENTSTATE']._serialized_end=2924
-  _globals['_SAVEDREVISION']._serialized_start=2927
-  _globals['_SAVEDREVISION']._serialized_end=3056
-  _globals['_CLIENTINTERFACESTATE']._serialized_start=3059
-  _globals['_CLIENTINTERFACESTATE']._serialized_end=3326
-  _globals['_INSTANCESTATE']._serialized_start=3329
-  _globals['_INSTANCESTATE']._serialized_end=3522
-  _globals['_DISKINSTANCESTATE']._serialized_start=3524
-  _globals['_DISKINSTANCESTATE']._serialized_end=3622
-  _globals['_BOOTREQUESTSTATE']._serialized_start=3624
-  _globals['_BOOTREQUESTSTATE']._serialized_end=3675
+  _globals['_SAVEDVCPU']._serialized_end=1209
+  _globals['_SAVEDINTERRUPTS']._serialized_start=1212
+  _globals['_SAVEDINTERRUPTS']._serialized_end=1363
+  _globals['_SAVEDPRESENTER']._serialized_start=1365
+  _globals['_SAVEDPRESENTER']._serialized_end=1458
+  _globals['_SAVEDSOURCE']._serialized_start=1460
+  _globals['_SAVEDSOURCE']._serialized_end=1547
+  _globals['_SAVEDBACKEND']._serialized_start=1549
+  _globals['_SAVEDBACKEND']._serialized_end=1658
+  _globals['_SAVEDPAGES']._serialized_start=1660
+  _globals['_SAVEDPAGES']._serialized_end=1721
+  _globals['_VIOSTATE']._serialized_start=1724
+  _globals['_VIOSTATE']._serialized_end=1869
+  _globals['_VIODEVICESTATE']._serialized_start=1872
+  _globals['_VIODEVICESTATE']._serialized_end=2076
+  _globals['_QUEUESTATE']._serialized_start=2078
+  _globals['_QUEUESTATE']._serialized_end=2124
+  _globals['_DMAWINDOWSTATE']._serialized_start=2126
+  _globals['_DMAWINDOWSTATE']._serialized_end=2206
+  _globals['_TCELEAF']._serialized_start=2208
+  _globals['_TCELEAF']._serialized_end=2250
+  _globals['_VIOCONNECTORSTATE']._serialized_start=2253
+  _globals['_VIOCONNECTORSTATE']._serialized_end=2388
+  _globals['_VTYSTATE']._serialized_start=2390
+  _globals['_VTYSTATE']._serialized_end=2510
+  _globals['_VSCSISTATE']._serialized_start=2512
+  _globals['_VSCSISTATE']._serialized_end=2616
+  _globals['_NVRAMSTATE']._serialized_start=2618
+  _globals['_NVRAMSTATE']._serialized_end=2665
+  _globals['_PLATFORMSTATE']._serialized_start=2668
+  _globals['_PLATFORMSTATE']._serialized_end=2906
+  _globals['_PLATFORMEVENTSTATE']._serialized_start=2908
+  _globals['_PLATFORMEVENTSTATE']._serialized_end=2980
+  _globals['_SAVEDREVISION']._serialized_start=2983
+  _globals['_SAVEDREVISION']._serialized_end=3112
+  _globals['_CLIENTINTERFACESTATE']._serialized_start=3115
+  _globals['_CLIENTINTERFACESTATE']._serialized_end=3382
+  _globals['_INSTANCESTATE']._serialized_start=3385
+  _globals['_INSTANCESTATE']._serialized_end=3578
+  _globals['_DISKINSTANCESTATE']._serialized_start=3580
+  _globals['_DISKINSTANCESTATE']._serialized_end=3678
+  _globals['_BOOTREQUESTSTATE']._serialized_start=3680
+  _globals['_BOOTREQUESTSTATE']._serialized_end=3731
 # @@protoc_insertion_point(module_scope)

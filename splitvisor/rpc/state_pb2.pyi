@@ -87,7 +87,7 @@ class SavedVcpus(_message.Message):
     def __init__(self, vcpus: _Optional[_Iterable[_Union[SavedVcpu, _Mapping]]] = ..., current: _Optional[int] = ..., timebase: _Optional[int] = ...) -> None: ...
 
 class SavedVcpu(_message.Message):
-    __slots__ = ("registers", "run_state", "prodded", "vpa", "slb_shadow", "dtl", "decrementer_zero_ns", "decrementer_due_ns", "start_msr", "decrementer_pending")
+    __slots__ = ("registers", "run_state", "prodded", "vpa", "slb_shadow", "dtl", "decrementer_zero_ns", "decrementer_due_ns", "start_msr", "decrementer_pending", "system_reset_pending")
     REGISTERS_FIELD_NUMBER: _ClassVar[int]
     RUN_STATE_FIELD_NUMBER: _ClassVar[int]
     PRODDED_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class SavedVcpu(_message.Message):
     DECREMENTER_DUE_NS_FIELD_NUMBER: _ClassVar[int]
     START_MSR_FIELD_NUMBER: _ClassVar[int]
     DECREMENTER_PENDING_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_RESET_PENDING_FIELD_NUMBER: _ClassVar[int]
     registers: bytes
     run_state: VcpuRunState
     prodded: bool
@@ -108,15 +109,18 @@ class SavedVcpu(_message.Message):
     decrementer_due_ns: int
     start_msr: int
     decrementer_pending: bool
-    def __init__(self, registers: _Optional[bytes] = ..., run_state: _Optional[_Union[VcpuRunState, str]] = ..., prodded: _Optional[bool] = ..., vpa: _Optional[int] = ..., slb_shadow: _Optional[int] = ..., dtl: _Optional[int] = ..., decrementer_zero_ns: _Optional[int] = ..., decrementer_due_ns: _Optional[int] = ..., start_msr: _Optional[int] = ..., decrementer_pending: _Optional[bool] = ...) -> None: ...
+    system_reset_pending: bool
+    def __init__(self, registers: _Optional[bytes] = ..., run_state: _Optional[_Union[VcpuRunState, str]] = ..., prodded: _Optional[bool] = ..., vpa: _Optional[int] = ..., slb_shadow: _Optional[int] = ..., dtl: _Optional[int] = ..., decrementer_zero_ns: _Optional[int] = ..., decrementer_due_ns: _Optional[int] = ..., start_msr: _Optional[int] = ..., decrementer_pending: _Optional[bool] = ..., system_reset_pending: _Optional[bool] = ...) -> None: ...
 
 class SavedInterrupts(_message.Message):
-    __slots__ = ("presenters", "sources")
+    __slots__ = ("presenters", "sources", "nmi_handlers")
     PRESENTERS_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
+    NMI_HANDLERS_FIELD_NUMBER: _ClassVar[int]
     presenters: _containers.RepeatedCompositeFieldContainer[SavedPresenter]
     sources: _containers.RepeatedCompositeFieldContainer[SavedSource]
-    def __init__(self, presenters: _Optional[_Iterable[_Union[SavedPresenter, _Mapping]]] = ..., sources: _Optional[_Iterable[_Union[SavedSource, _Mapping]]] = ...) -> None: ...
+    nmi_handlers: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, presenters: _Optional[_Iterable[_Union[SavedPresenter, _Mapping]]] = ..., sources: _Optional[_Iterable[_Union[SavedSource, _Mapping]]] = ..., nmi_handlers: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SavedPresenter(_message.Message):
     __slots__ = ("cppr", "xisr", "priority", "mfrr", "waiting")

@@ -75,6 +75,17 @@ def test_a_reset_starts_the_guest_anew(vm: Vm) -> None:
         assert first_line(waiting) == "demo: stopped\n"
 
 
+def test_an_nmi_is_for_vcpus_that_there_are(vm: Vm) -> None:
+    assert vm("start", "demo", "--memory", "256M", "--smp", "2").exit_code == 0
+    refused = vm("nmi", "demo", "--vcpu", "2")
+    assert (refused.exit_code, "has no vCPU 2; give 0 to 1, or none for all" in refused.output) == (1, True), refused.output
+    assert vm("nmi", "demo", "--vcpu", "1").exit_code == 0
+    assert status(vm)["state"] == "running", "its second vCPU was never started"
+    assert vm("stop", "demo").exit_code == 0
+    late = vm("nmi", "demo")
+    assert (late.exit_code, "has ended" in late.output) == (1, True), late.output
+
+
 def test_a_vm_that_runs_is_left_alone_if_asked_and_refused_otherwise(vm: Vm) -> None:
     assert vm("start", "demo", "--memory", "256M").exit_code == 0
     refused = vm("start", "demo")

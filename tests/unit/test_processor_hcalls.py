@@ -216,3 +216,20 @@ def test_stopped_state_is_told() -> None:
     machine.vcpu(2).run_state = RunState.CEDED
     assert [machine.rtas("query-cpu-stopped-state", index) for index in range(3)] == [(0, 2), (0, 0), (0, 2)]
     assert machine.rtas("query-cpu-stopped-state", 3) == (RtasStatus.PARAMETER_ERROR,)
+
+
+@pytest.mark.parametrize(
+    ("target", "interrupted", "result"),
+    [
+        (EVERYONE, [0, 1, 2], H.SUCCESS),
+        (EVERYONE - 1, [number for number in range(3) if number != SELF], H.SUCCESS),
+        (SELF, [SELF], H.SUCCESS),
+        (2, [2], H.SUCCESS),
+        (3, [], H.PARAMETER),
+        (EVERYONE - 2, [], H.PARAMETER),
+    ],
+)
+def test_a_system_reset_is_for_one_all_or_all_others(target: int, interrupted: list[int], result: int) -> None:
+    machine = Machine()
+    assert machine.call(Hcall.H_SIGNAL_SYS_RESET, target) == result
+    assert machine.scheduler.system_resets == interrupted

@@ -169,20 +169,6 @@ def test_os_term_keeps_a_bounded_part_of_a_message_that_does_not_end() -> None:
     assert actions(rtas(session, "ibm,os-term", 0)[1])[0][1].endswith(" " + "y" * 256)
 
 
-def test_nmi_handlers_are_below_32_mib_and_in_ram_and_end_with_a_reset() -> None:
-    session = make_session(size=64 << 20)
-    assert rtas(session, "ibm,nmi-interlock")[0] == [-3]
-    assert rtas(session, "ibm,nmi-register", 0x1000, 32 << 20)[0] == [-3]
-    assert rtas(session, "ibm,nmi-register", 0xFFFFFFFF, 0x1000)[0] == [-3]
-    assert session.nmi_handlers is None
-    assert rtas(session, "ibm,nmi-register", 0x1000, 0x2000)[0] == [0]
-    assert session.nmi_handlers == (0x1000, 0x2000)
-    assert rtas(session, "ibm,nmi-interlock")[0] == [0]
-    make_call(session, lambda session, _: session.reset())
-    assert rtas(session, "ibm,nmi-interlock")[0] == [-3]
-    assert rtas(make_session(size=1 << 20), "ibm,nmi-register", 0x1000, 1 << 20)[0] == [-3]
-
-
 def test_power_is_always_full() -> None:
     session = make_session()
     assert rtas(session, "set-power-level", 0xFFFFFFFF, 0)[0] == [0, 100]

@@ -16,7 +16,8 @@ from cpu_service.engine import layout
 from cpu_service.engine.engine import MSR_ME, MSR_SF, Engine, GuestFaultError
 from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.hash_page_table import MIN_SHIFT
-from cpu_service.vcpus.scheduler import VcpuContext, VcpuScheduler
+from cpu_service.vcpus.context import VcpuContext
+from cpu_service.vcpus.scheduler import VcpuScheduler
 from cpu_service.vcpus.timebase import Timebase
 from cpu_service.vcpus.vcpu import RunState, Vcpu
 from splitvisor.papr.hcall import Hcall
@@ -59,6 +60,7 @@ class Rig:
             START: lambda vcpu: self.scheduler.start(self.scheduler.vcpus[vcpu.gpr[4]], vcpu.gpr[5], vcpu.gpr[6], vcpu),
             LOWER: lambda vcpu: self.scheduler.line(vcpu.index, False),
             Hcall.H_CEDE: self._cede,
+            Hcall.H_SIGNAL_SYS_RESET: lambda vcpu: self.scheduler.system_reset(self.scheduler.vcpus[vcpu.gpr[4]]),
         }
         self.place(0x500, *call(REPORT), *call(LOWER), *call(END))
         self.place(0x900, *call(REPORT), *call(END))
@@ -456,3 +458,50 @@ def test_reset_after_a_run_starts_all_over() -> None:
     assert rig.scheduler.contexts[0].decrementer_ns is None
     rig.run()
     assert [vcpu for vcpu, _, _ in rig.reports] == [0]
+
+
+def test_a_system_reset_interrupts_a_loop_with_interrupts_disabled_which_goes_on_after_it() -> None:
+    rig = Rig()
+    rig.place(0x100, ppc.li(4, 0x100), *call(REPORT), ppc.li(8, 1), ppc.mtspr(ppc.SPR_SRR0, 9), ppc.RFID)
+    rig.begin(*ppc.li64(9, 0x1000 + 4 * 8), *call(REPORT), ppc.branch(0), *call(REPORT), *call(END))
+    msr = MSR_SF | MSR_ME
+    rig.scheduler.contexts[0].start_msr = None
+    rig.engine.set_msr(msr)
+
+    def interrupt() -> None:
+        assert rig.reported.wait(DEADLINE_S)
+        rig.scheduler.system_reset(rig.scheduler.vcpus[0])
+
+    rig.run_with(interrupt)
+    assert [r4 for _, r4, _ in rig.reports] == [0, 0x100, 0x100]
+    assert rig.scheduler.contexts[0].spr[layout.SPR_SRR1] == msr
+
+
+def test_a_system_reset_of_the_caller_comes_after_its_hypercall() -> None:
+    rig = Rig()
+    rig.place(0x100, ppc.mfspr(4, ppc.SPR_SRR0), *call(REPORT), ppc.mr(4, 3), *call(REPORT), *call(END))
+    rig.begin(ppc.li(4, 0), *call(Hcall.H_SIGNAL_SYS_RESET), ppc.branch(0))
+    rig.run()
+    assert [r4 for _, r4, _ in rig.reports] == [0x1000 + 4 * 3, 0]
+
+
+@pytest.mark.parametrize("state", [RunState.RUNNING, RunState.CEDED, RunState.WAITING])
+def test_a_vcpu_that_is_not_loaded_takes_its_system_reset_first(state: RunState) -> None:
+    rig = Rig(vcpus=2)
+    rig.place(0x100, ppc.mfspr(4, ppc.SPR_SRR0), *call(REPORT), *call(END))
+    rig.begin(ppc.li(4, 1), *call(Hcall.H_SIGNAL_SYS_RESET), ppc.branch(0))
+    other = rig.scheduler.contexts[1]
+    other.run_state = state
+    other.saved.nip.value = 0x2000
+    rig.place(0x2000, ppc.branch(0))
+    rig.run()
+    assert [(vcpu, r4) for vcpu, r4, _ in rig.reports] == [(1, 0x2000)]
+    assert other.run_state is RunState.RUNNING
+
+
+def test_a_stopped_vcpu_gets_no_system_reset() -> None:
+    rig = Rig(vcpus=2)
+    rig.begin(ppc.li(4, 1), *call(Hcall.H_SIGNAL_SYS_RESET), *call(END))
+    rig.run()
+    assert rig.scheduler.contexts[1].run_state is RunState.STOPPED
+    assert not rig.scheduler.contexts[1].system_reset

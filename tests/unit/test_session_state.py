@@ -188,7 +188,6 @@ def platform(store_path: Path) -> PlatformSession:
 def used_platform(store_path: Path) -> PlatformSession:
     session = platform(store_path)
     session.clock_offset = -5_000_000_000
-    session.nmi_handlers = (0x1000, 0x2000)
     session.events.restore([PlatformEvent(HOTPLUG_EVENTS, HOTPLUG_SOURCE, b"entry")])
     blob = fdt.emit(sample_tree())
     for origin in (dt.TREE_ORIGIN_SEED, dt.TREE_ORIGIN_QUIESCE):
@@ -212,7 +211,6 @@ def test_a_platform_comes_back_with_its_trees(tmp_path: Path) -> None:
     ("change", "text"),
     [
         (lambda state: setattr(state, "version", 3), "hcall_service: its state has version 3"),
-        (lambda state: state.nmi_handlers.append(1), "cannot be that of a guest"),
         (lambda state: setattr(state, "clock_offset_seconds", 1 << 62), "cannot be that of a guest"),
         (lambda state: setattr(state.events[0], "source", 0x1100), "an event that cannot be"),
         (lambda state: state.events.extend([state.events[0]] * 64), "cannot be that of a guest"),
