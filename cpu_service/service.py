@@ -17,7 +17,7 @@ import grpc
 from cpu_service.engine.layout import UnsupportedEngineError
 from cpu_service.images.loader import LoaderError
 from cpu_service.link.errors import BackendRefusedError, BackendUnavailableError
-from cpu_service.machine.board import NoMemoryError
+from cpu_service.machine.board import WATCHDOG_ACTIONS, NoMemoryError
 from cpu_service.machine.machine import FINAL_STATES, Machine
 from cpu_service.machine.placement import OWN_SERVICES, PlacementError, check_devices, vio_slots
 from cpu_service.observe.trap_trace import TooManyWatchersError, Watcher, WatchError
@@ -332,6 +332,7 @@ def _check(config: pb.MachineConfig) -> None:
             f"give {_MIB_MIN} to {_MIB_MAX}, a multiple of {_MIB_STEP}",
         ),
         (1 <= config.vcpus <= limits.MAX_VCPUS, f"vcpus: {config.vcpus} does not fit", f"give 1 to {limits.MAX_VCPUS}"),
+        (config.watchdog_action in WATCHDOG_ACTIONS, f"watchdog_action: {config.watchdog_action} is none", "give 0 to 4"),
         (len(config.append.encode()) <= limits.BOOTARGS_BYTES, "append: too long", f"give at most {limits.BOOTARGS_BYTES} bytes"),
         (
             all(word in limits.BOOT_SOURCES for word in config.boot) and len(set(config.boot)) == len(config.boot),

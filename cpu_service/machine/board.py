@@ -24,6 +24,7 @@ from cpu_service.hypercalls.logical_memory import LogicalMemory
 from cpu_service.hypercalls.processor import ProcessorHypercalls
 from cpu_service.hypercalls.start_cpu import ProcessorRtas
 from cpu_service.hypercalls.virtual_processor_area import VirtualProcessorAreas
+from cpu_service.hypercalls.watchdog import Action, Watchdog
 from cpu_service.hypercalls.xics import Xics
 from cpu_service.link.backend_link import BackendLink
 from cpu_service.link.connection import MessageTap
@@ -53,6 +54,18 @@ ATTACH_TIMEOUT_S = 8.0
 TREE_OWNER = "hcall_service"
 """The back end (by its offer) that has the device-tree store."""
 MIB = 1 << 20
+WATCHDOG_ACTIONS: dict[int, Action | None] = {
+    mpb.WATCHDOG_ACTION_UNSPECIFIED: None,
+    mpb.WATCHDOG_ACTION_RESET: Action.RESTART,
+    mpb.WATCHDOG_ACTION_POWER_OFF: Action.POWER_OFF,
+    mpb.WATCHDOG_ACTION_NMI: Action.DUMP_RESTART,
+    mpb.WATCHDOG_ACTION_LOG: Action.LOG,
+}
+"""What a machine's configuration can say about expired watchdog timers; None: as the guest says."""
+_MACHINE_ACTIONS = {
+    Action.POWER_OFF: pb.MACHINE_ACTION_KIND_POWER_OFF,
+    Action.RESTART: pb.MACHINE_ACTION_KIND_RESET,
+}
 
 log = structlog.get_logger()
 
@@ -142,12 +155,14 @@ class Board:
         self.scheduler.on_dispatch = areas.dispatched
         self.nmi = FirmwareAssistedNmi(self.ram)
         self.scheduler.on_system_reset = self.nmi.enter_system_reset
+        self.watchdog = Watchdog(self.scheduler.alarms, self._bite, WATCHDOG_ACTIONS[config.watchdog_action])
         for part in (
             self.hash_table,
             self.table_resizing,
             self.xics,
             areas,
             self.nmi,
+            self.watchdog,
             ProcessorHypercalls(self.scheduler, areas),
             ProcessorRtas(self.scheduler, self.ram),
             LogicalMemory(self.ram),
@@ -228,6 +243,15 @@ class Board:
         self.xics.reset()
         self.transports.reset()
         self.nmi.reset()
+        self.watchdog.reset()
+
+    def _bite(self, action: Action, reason: str) -> None:
+        """Carry out what a watchdog timer does when it expires."""
+        if action in _MACHINE_ACTIONS:
+            self._events.action(pb.MachineAction(kind=_MACHINE_ACTIONS[action], reason=reason))
+        elif action is Action.DUMP_RESTART:
+            for vcpu in self.scheduler.vcpus:
+                self.scheduler.system_reset(vcpu)
 
     def _use_table(self, size: int) -> None:
         self.engine.use_table(size)

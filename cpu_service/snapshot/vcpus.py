@@ -29,6 +29,7 @@ def save_vcpus(board: Board) -> pb.SavedVcpus:
         vcpus=[_save(context, now) for context in board.scheduler.contexts],
         current=board.scheduler.current.index,
         timebase=board.timebase.read(),
+        watchdogs=board.watchdog.save(),
     )
 
 
@@ -77,3 +78,7 @@ def restore_vcpus(board: Board, saved: pb.SavedVcpus) -> None:
         context.start_msr = vcpu.start_msr if vcpu.HasField("start_msr") else context.saved.msr.value
 
     board.scheduler.start_from(saved.current, prepare)
+    try:
+        board.watchdog.restore(saved.watchdogs)
+    except ValueError as error:
+        raise SnapshotError(f"the snapshot is damaged: {error}") from error

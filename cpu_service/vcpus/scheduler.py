@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from cpu_service.engine import layout
 from cpu_service.engine.engine import MSR_ME, MSR_SF, PENDING_DECREMENTER, PENDING_EXTERNAL, Engine
 from cpu_service.engine.state import CpuState
+from cpu_service.vcpus.alarms import Alarms
 from cpu_service.vcpus.context import VcpuContext
 from cpu_service.vcpus.timebase import Timebase, decrementer_deadline
 from cpu_service.vcpus.vcpu import RunState, Vcpu
@@ -61,6 +62,7 @@ class VcpuScheduler:
         """Prepares a vCPU for a system reset interrupt and returns the address of its handler."""
         self.idle_ns = 0
         """How long no vCPU had anything to do, so far."""
+        self.alarms = Alarms(timebase.now_ns, self._arm)
         self.decrementer_interrupts = 0
         """That became due, so far."""
         self._next: VcpuContext | None = None
@@ -244,6 +246,8 @@ class VcpuScheduler:
             self.attention = False
             self.on_attention()
         now = time.monotonic_ns()
+        if not self._paused:
+            self.alarms.ring(now)
         for context in self.contexts:
             pending = context.state.pending_interrupts
             value = pending.value & ~PENDING_EXTERNAL | (PENDING_EXTERNAL if context.external else 0)
@@ -332,6 +336,9 @@ class VcpuScheduler:
             for context in self.contexts
             if context.decrementer_ns is not None and context.run_state in (RunState.RUNNING, RunState.CEDED)
         ]
+        alarm = self.alarms.earliest()
+        if alarm is not None:
+            due.append(alarm)
         rests = [other.spin.resting_until_ns for other in self._waiting(self.current)]
         if rests:
             turn = SUSPECT_TURN_NS if self.current.spin.is_suspect else TURN_NS
@@ -377,6 +384,7 @@ class VcpuScheduler:
 
     def _go_on(self) -> None:
         stood = self._timebase.go()
+        self.alarms.move(stood)
         for context in self.contexts:
             context.decrementer_zero_ns += stood
             if context.decrementer_ns is not None:

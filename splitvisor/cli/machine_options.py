@@ -39,6 +39,10 @@ Disk = Annotated[
 Cdrom = Annotated[
     list[str] | None, Flag(metavar="FILE[,OPTION...]", help="Add a CD-ROM drive with this image; may be repeated", panel=MACHINE)
 ]
+WatchdogAction = Annotated[
+    str | None,
+    Flag(metavar="ACTION", help="What the guest's watchdog does: reset, poweroff, nmi or log [as it says]", panel=MACHINE),
+]
 NoSharedMemory = Annotated[bool, Flag(help="Let back ends access RAM through gRPC only", panel=MACHINE)]
 
 Backend = Annotated[

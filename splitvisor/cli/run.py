@@ -69,6 +69,7 @@ def run(
     nvram: options.Nvram = None,
     disk: options.Disk = None,
     cdrom: options.Cdrom = None,
+    watchdog_action: options.WatchdogAction = None,
     no_shared_memory: options.NoSharedMemory = False,
     snapshot: Annotated[
         Path | None,
@@ -130,6 +131,7 @@ def run(
         "firmware": files["firmware"],
         "boot": boot,
         "flat_tree": True if flat_tree else None,
+        "watchdog_action": watchdog_action,
         "shared_memory": False if no_shared_memory else None,
         "vty": vty,
         "nvram": nvram,

@@ -61,6 +61,7 @@ def start(
     nvram: options.Nvram = None,
     disk: options.Disk = None,
     cdrom: options.Cdrom = None,
+    watchdog_action: options.WatchdogAction = None,
     no_shared_memory: options.NoSharedMemory = False,
     backend: options.Backend = None,
 ) -> None:
@@ -78,6 +79,7 @@ def start(
         "append": append,
         "boot": boot,
         "flat_tree": True if flat_tree else None,
+        "watchdog_action": watchdog_action,
         "shared_memory": False if no_shared_memory else None,
         "vty": vty,
         "disk": disk,

@@ -11,6 +11,7 @@ A machine file::
     append = "console=hvc0"
     firmware = "slof.bin"
     boot = ["cdrom", "disk"]   # without a kernel: disk, cdrom, nvram, menu; or a text, "cdrom,disk"
+    watchdog_action = "log"    # of the guest's watchdog timers: reset, poweroff, nmi or log; without, what the guest has chosen
     flat_tree = false          # true: a firmware of less than 64 KiB, unlike VOF, wants a flattened tree
     shared_memory = true
 
@@ -138,6 +139,8 @@ class MachineConfig:
     """What it boots from without a kernel, in order; none stated: the demo guest, or its disks if it has a v-scsi adapter."""
     flat_tree: bool = False
     """The firmware image wants a flattened tree; one of more than 64 KiB gets it anyway."""
+    watchdog_action: str = ""
+    """A key of WATCHDOG_ACTIONS; empty: what the guest has chosen."""
     shared_memory: bool = True
     devices: tuple[Device, ...] = DEFAULT_DEVICES
     backends: tuple[BackendAddress, ...] = ()
@@ -173,6 +176,7 @@ class MachineConfig:
             private_memory=not self.shared_memory,
             flat_tree=self.flat_tree,
             boot=self.boot_order,
+            watchdog_action=WATCHDOG_ACTIONS.get(self.watchdog_action, machine_pb2.WATCHDOG_ACTION_UNSPECIFIED),
         )
 
     @property
@@ -276,6 +280,22 @@ def _flag(value: Any, _base: Path) -> bool:
     return value
 
 
+WATCHDOG_ACTIONS = {
+    "reset": machine_pb2.WATCHDOG_ACTION_RESET,
+    "poweroff": machine_pb2.WATCHDOG_ACTION_POWER_OFF,
+    "nmi": machine_pb2.WATCHDOG_ACTION_NMI,
+    "log": machine_pb2.WATCHDOG_ACTION_LOG,
+}
+"""What the guest's watchdog timers can do, whatever it has chosen."""
+
+
+def _watchdog_action(value: Any, _base: Path) -> str:
+    if not isinstance(value, str) or value not in WATCHDOG_ACTIONS:
+        remedy = did_you_mean(str(value), WATCHDOG_ACTIONS) or f"give {', '.join(WATCHDOG_ACTIONS)}"
+        raise _WrongError(f"{value!r} is not an action of a watchdog", remedy)
+    return value
+
+
 _KEYS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
     "name": ("name", _name),
     "memory": ("memory", _size),
@@ -286,6 +306,7 @@ _KEYS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
     "firmware": ("firmware", _file),
     "boot": ("boot", _boot),
     "flat_tree": ("flat_tree", _flag),
+    "watchdog_action": ("watchdog_action", _watchdog_action),
     "shared_memory": ("shared_memory", _flag),
 }
 """Keys of a machine file (flags have the same names): the field that each sets, and its check."""

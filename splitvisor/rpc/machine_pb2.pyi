@@ -12,6 +12,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class WatchdogAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WATCHDOG_ACTION_UNSPECIFIED: _ClassVar[WatchdogAction]
+    WATCHDOG_ACTION_RESET: _ClassVar[WatchdogAction]
+    WATCHDOG_ACTION_POWER_OFF: _ClassVar[WatchdogAction]
+    WATCHDOG_ACTION_NMI: _ClassVar[WatchdogAction]
+    WATCHDOG_ACTION_LOG: _ClassVar[WatchdogAction]
+
 class MachineState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MACHINE_STATE_UNSPECIFIED: _ClassVar[MachineState]
@@ -39,6 +47,11 @@ class WatchedKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WATCHED_KIND_HYPERCALL: _ClassVar[WatchedKind]
     WATCHED_KIND_RTAS: _ClassVar[WatchedKind]
     WATCHED_KIND_CLIENT_SERVICE: _ClassVar[WatchedKind]
+WATCHDOG_ACTION_UNSPECIFIED: WatchdogAction
+WATCHDOG_ACTION_RESET: WatchdogAction
+WATCHDOG_ACTION_POWER_OFF: WatchdogAction
+WATCHDOG_ACTION_NMI: WatchdogAction
+WATCHDOG_ACTION_LOG: WatchdogAction
 MACHINE_STATE_UNSPECIFIED: MachineState
 MACHINE_STATE_NONE: MachineState
 MACHINE_STATE_STARTING: MachineState
@@ -60,7 +73,7 @@ WATCHED_KIND_RTAS: WatchedKind
 WATCHED_KIND_CLIENT_SERVICE: WatchedKind
 
 class MachineConfig(_message.Message):
-    __slots__ = ("name", "memory_mib", "vcpus", "kernel", "initrd", "append", "firmware", "devices", "backends", "private_memory", "uuid", "flat_tree", "record_file", "boot")
+    __slots__ = ("name", "memory_mib", "vcpus", "kernel", "initrd", "append", "firmware", "devices", "backends", "private_memory", "uuid", "flat_tree", "record_file", "boot", "watchdog_action")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MEMORY_MIB_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +88,7 @@ class MachineConfig(_message.Message):
     FLAT_TREE_FIELD_NUMBER: _ClassVar[int]
     RECORD_FILE_FIELD_NUMBER: _ClassVar[int]
     BOOT_FIELD_NUMBER: _ClassVar[int]
+    WATCHDOG_ACTION_FIELD_NUMBER: _ClassVar[int]
     name: str
     memory_mib: int
     vcpus: int
@@ -89,7 +103,8 @@ class MachineConfig(_message.Message):
     flat_tree: bool
     record_file: str
     boot: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., memory_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., kernel: _Optional[str] = ..., initrd: _Optional[str] = ..., append: _Optional[str] = ..., firmware: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[_trap_pb2.DeviceSpec, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ..., private_memory: _Optional[bool] = ..., uuid: _Optional[str] = ..., flat_tree: _Optional[bool] = ..., record_file: _Optional[str] = ..., boot: _Optional[_Iterable[str]] = ...) -> None: ...
+    watchdog_action: WatchdogAction
+    def __init__(self, name: _Optional[str] = ..., memory_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., kernel: _Optional[str] = ..., initrd: _Optional[str] = ..., append: _Optional[str] = ..., firmware: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[_trap_pb2.DeviceSpec, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ..., private_memory: _Optional[bool] = ..., uuid: _Optional[str] = ..., flat_tree: _Optional[bool] = ..., record_file: _Optional[str] = ..., boot: _Optional[_Iterable[str]] = ..., watchdog_action: _Optional[_Union[WatchdogAction, str]] = ...) -> None: ...
 
 class BackendAddress(_message.Message):
     __slots__ = ("name", "address", "vio_slots")

@@ -77,14 +77,28 @@ class SavedQueue(_message.Message):
     def __init__(self, ioba: _Optional[int] = ..., bytes: _Optional[int] = ..., next: _Optional[int] = ..., held: _Optional[bytes] = ..., is_closed: _Optional[bool] = ..., entries: _Optional[int] = ...) -> None: ...
 
 class SavedVcpus(_message.Message):
-    __slots__ = ("vcpus", "current", "timebase")
+    __slots__ = ("vcpus", "current", "timebase", "watchdogs")
     VCPUS_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
     TIMEBASE_FIELD_NUMBER: _ClassVar[int]
+    WATCHDOGS_FIELD_NUMBER: _ClassVar[int]
     vcpus: _containers.RepeatedCompositeFieldContainer[SavedVcpu]
     current: int
     timebase: int
-    def __init__(self, vcpus: _Optional[_Iterable[_Union[SavedVcpu, _Mapping]]] = ..., current: _Optional[int] = ..., timebase: _Optional[int] = ...) -> None: ...
+    watchdogs: _containers.RepeatedCompositeFieldContainer[SavedWatchdog]
+    def __init__(self, vcpus: _Optional[_Iterable[_Union[SavedVcpu, _Mapping]]] = ..., current: _Optional[int] = ..., timebase: _Optional[int] = ..., watchdogs: _Optional[_Iterable[_Union[SavedWatchdog, _Mapping]]] = ...) -> None: ...
+
+class SavedWatchdog(_message.Message):
+    __slots__ = ("number", "action", "leave_others", "left_ns")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_OTHERS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_NS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    action: int
+    leave_others: bool
+    left_ns: int
+    def __init__(self, number: _Optional[int] = ..., action: _Optional[int] = ..., leave_others: _Optional[bool] = ..., left_ns: _Optional[int] = ...) -> None: ...
 
 class SavedVcpu(_message.Message):
     __slots__ = ("registers", "run_state", "prodded", "vpa", "slb_shadow", "dtl", "decrementer_zero_ns", "decrementer_due_ns", "start_msr", "decrementer_pending", "system_reset_pending")

@@ -20,6 +20,7 @@ from splitvisor.machine.config import (
     check_nvram_files,
     read_machine_file,
 )
+from splitvisor.rpc import machine_pb2
 
 
 def machine_file(directory: Path, text: str) -> Path:
@@ -435,3 +436,13 @@ def test_an_nvram_file_of_another_size_is_found_before_anything_starts(tmp_path:
     check_nvram_files(read_machine_file(machine_file(tmp_path, text + "bytes = 8192\n")), "run", None)
     flag.unlink()
     check_nvram_files(by_flag, "run", flag)
+
+
+def test_a_watchdogs_action_is_one_of_four(tmp_path: Path) -> None:
+    path = tmp_path / "machine.toml"
+    path.write_text('watchdog_action = "nmi"\n')
+    assert read_machine_file(path).message({}).watchdog_action == machine_pb2.WATCHDOG_ACTION_NMI
+    assert MachineConfig().message({}).watchdog_action == machine_pb2.WATCHDOG_ACTION_UNSPECIFIED
+    path.write_text('watchdog_action = "reboot"\n')
+    with pytest.raises(ConfigError, match=r"'reboot' is not an action of a watchdog; .*reset"):
+        read_machine_file(path)

@@ -505,3 +505,40 @@ def test_a_stopped_vcpu_gets_no_system_reset() -> None:
     rig.run()
     assert rig.scheduler.contexts[1].run_state is RunState.STOPPED
     assert not rig.scheduler.contexts[1].system_reset
+
+
+@pytest.mark.parametrize("wait", [(ppc.branch(0),), (*call(Hcall.H_CEDE), ppc.branch(0))], ids=["running", "idle"])
+def test_an_alarm_rings_in_time_whatever_the_guest_does(wait: tuple[int, ...]) -> None:
+    rig = Rig()
+    rig.begin(*wait)
+    began, rang = time.monotonic(), []
+
+    def ring() -> None:
+        rang.append(time.monotonic())
+        rig.scheduler.end()
+
+    rig.scheduler.alarms.set(1, 50_000_000, ring)
+    rig.run()
+    assert 0.05 <= rang[0] - began < 0.05 + LATE_S
+
+
+def test_an_alarm_does_not_ring_while_the_machine_is_paused() -> None:
+    rig = Rig()
+    rig.begin(ppc.branch(0))
+    rang: list[int] = []
+
+    def ring() -> None:
+        rang.append(rig.timebase.now_ns())
+        rig.scheduler.end()
+
+    rig.scheduler.alarms.set(1, 20_000_000, ring)
+    began = time.monotonic_ns()
+    rig.scheduler.pause()
+
+    def resume() -> None:
+        threading.Event().wait(0.1)
+        assert rang == []
+        rig.scheduler.resume()
+
+    rig.run_with(resume)
+    assert rang[0] - began >= 100_000_000
