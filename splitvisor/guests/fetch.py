@@ -22,8 +22,8 @@ from splitvisor.guests.cpio import Entry, archive
 from splitvisor.guests.disk_image import CD_TOOLS, DISK_TOOLS, DiskImageError, has_tools, make_cd, make_disk
 
 __all__ = (
-    "CD", "DISK", "FORMAT", "GRUB", "GRUB_MODULES", "GRUB_TOOL", "INDEX", "MARKER", "MODULES", "SLOT_TOOLS", "Guest",
-    "GuestError", "cache_directory", "cached_guests", "fetch", "resolve",
+    "CD", "DISK", "FORMAT", "GRUB", "GRUB_MODULES", "GRUB_TOOL", "INDEX", "KITS", "MARKER", "MODULES", "RNG_MODULES",
+    "Guest", "GuestError", "cache_directory", "cached_guests", "fetch", "resolve",
 )  # fmt: skip
 
 MARKER = "SPLITVISOR-USERSPACE"
@@ -132,20 +132,44 @@ GRUB_TOOL = "grub-mkimage"
 GRUB_MODULES = ("normal", "echo", "halt", "ls", "lsmmap", "minicmd", "reboot")
 MODULES = ("rpaphp", "rpadlpar_io")
 """Kernel modules for devices that come and go, in the order in which they are loaded."""
-SLOT_TOOLS = ("powerpc-ibm-utils", "librtas2", "libnuma1", "libc6")
-"""The package of drmgr and lsslot, with which an administrator adds and removes devices, and what they are linked with."""
-_SLOT_PROGRAMS = ("usr/sbin/drmgr", "usr/sbin/lsslot")
-_SLOT_LIBRARIES = ("ld64.so.2", "libc.so.6", "librtas.so.2", "libnuma.so.1")
+RNG_MODULES = ("pseries-rng",)
+"""The driver of the platform's random number generator."""
+_MODULE_DIRECTORIES = {"drivers/pci/hotplug": MODULES, "drivers/char/hw_random": RNG_MODULES}
+"""Where the modules are, below the kernel's own directory."""
+
+
+@dataclass(frozen=True)
+class _Kit:
+    """An initrd: the shell's, with programs of Debian's for one purpose."""
+
+    name: str
+    packages: tuple[str, ...]
+    """That of the programs first, then those of their libraries."""
+    programs: tuple[str, ...]
+    libraries: tuple[str, ...]
+    modules: tuple[str, ...] = ()
+
+
+KITS = (
+    _Kit(  # With drmgr and lsslot an administrator adds and removes devices.
+        "debian-slots",
+        ("powerpc-ibm-utils", "librtas2", "libnuma1", "libc6"),
+        ("usr/sbin/drmgr", "usr/sbin/lsslot"),
+        ("ld64.so.2", "libc.so.6", "librtas.so.2", "libnuma.so.1"),
+        MODULES,
+    ),
+    _Kit("debian-kexec", ("kexec-tools", "libc6"), ("sbin/kexec",), ("ld64.so.2", "libc.so.6")),
+)
 _LIBRARY_DIRECTORY = "lib/powerpc64le-linux-gnu"
 _NAMES = (
     ("debian", "kernel"),
     ("debian", "initrd"),
     ("debian-poweroff", "initrd"),
-    ("debian-slots", "initrd"),
+    *((kit.name, "initrd") for kit in KITS),
     ("debian-io", "initrd"),
     ("slof", "firmware"),
     ("vof", "firmware"),
-    *((name, "module") for name in MODULES),
+    *((name, "module") for names in _MODULE_DIRECTORIES.values() for name in names),
 )
 
 
@@ -163,9 +187,10 @@ def _build(cache: Path, say: Callable[[str], None]) -> list[Guest]:
     guests.append(_initrd("debian", _shell_archive(program), busybox, cache))
     guests.append(_initrd("debian-poweroff", _poweroff_archive(program), busybox, cache))
     guests += [_take(qemu, name, "firmware", f"usr/share/qemu/{name}.bin", cache) for name in ("slof", "vof")]
-    modules = "lib/modules/*/kernel/drivers/pci/hotplug"
-    guests += [_take(kernel, name, "module", f"{modules}/{name}.ko", cache) for name in MODULES]
-    guests.append(_build_slots(apt, program, cache, say))
+    for directory, names in _MODULE_DIRECTORIES.items():
+        modules = f"lib/modules/*/kernel/{directory}"
+        guests += [_take(kernel, name, "module", f"{modules}/{name}.ko", cache) for name in names]
+    guests += [_build_kit(kit, apt, program, cache, say) for kit in KITS]
     shell = _shell_archive(program, io_guest.PREPARE, io_guest.shell_settings())
     guests.append(_initrd("debian-io", io_guest.entries(shell, kernel.root, apt, cache, say), kernel, cache))
     for name in ("unpacked", "apt"):
@@ -173,10 +198,10 @@ def _build(cache: Path, say: Callable[[str], None]) -> list[Guest]:
     return guests
 
 
-def _build_slots(apt: ForeignApt, program: bytes, cache: Path, say: Callable[[str], None]) -> Guest:
-    """Make the shell's archive with the modules and tools for devices that come and go."""
-    packages = [unpack(apt, name, cache, say) for name in SLOT_TOOLS]
-    return _initrd("debian-slots", _slots_archive(program, [package.root for package in packages], cache), packages[0], cache)
+def _build_kit(kit: _Kit, apt: ForeignApt, program: bytes, cache: Path, say: Callable[[str], None]) -> Guest:
+    """Make the shell's archive with the programs of a kit, their libraries and its modules."""
+    packages = [unpack(apt, name, cache, say) for name in kit.packages]
+    return _initrd(kit.name, _kit_archive(kit, program, [package.root for package in packages], cache), packages[0], cache)
 
 
 def _initrd(name: str, entries: Sequence[Entry], package: Package, cache: Path) -> Guest:
@@ -262,21 +287,21 @@ def _shell_archive(program: bytes, prepare: str = "", settings: str = "") -> lis
     ]
 
 
-def _slots_archive(program: bytes, roots: Sequence[Path], cache: Path) -> list[Entry]:
+def _kit_archive(kit: _Kit, program: bytes, roots: Sequence[Path], cache: Path) -> list[Entry]:
     def find(pattern: str) -> bytes:
         found = [path for root in roots for path in sorted(root.glob(pattern)) if path.is_file()]
         if not found:
-            raise GuestError(f"none of {', '.join(SLOT_TOOLS)} has {pattern}", "please report it")
+            raise GuestError(f"none of {', '.join(kit.packages)} has {pattern}", "please report it")
         return found[0].read_bytes()
 
-    directories = ("lib", "lib64", _LIBRARY_DIRECTORY, "usr", "usr/sbin", "var", "var/lock", "var/log")
-    libraries = {name: find(f"**/{_LIBRARY_DIRECTORY}/{name}") for name in _SLOT_LIBRARIES}
+    directories = ("lib", "lib64", _LIBRARY_DIRECTORY, "sbin", "usr", "usr/sbin", "var", "var/lock", "var/log")
+    libraries = {name: find(f"**/{_LIBRARY_DIRECTORY}/{name}") for name in kit.libraries}
     return [
         *_shell_archive(program),
         *(Entry.directory(name) for name in directories),
-        *(Entry.program(f"{name}.ko", (cache / f"{name}.ko").read_bytes()) for name in MODULES),
+        *(Entry.program(f"{name}.ko", (cache / f"{name}.ko").read_bytes()) for name in kit.modules),
         Entry.link("bin/insmod", "busybox"),
-        *(Entry.program(name, find(name)) for name in _SLOT_PROGRAMS),
+        *(Entry.program(name, find(name)) for name in kit.programs),
         *(Entry.program(f"{_LIBRARY_DIRECTORY}/{name}", data) for name, data in libraries.items()),
         Entry.link("lib64/ld64.so.2", f"/{_LIBRARY_DIRECTORY}/ld64.so.2"),
     ]

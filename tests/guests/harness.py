@@ -153,6 +153,10 @@ class Guests:
     """The shell's with Debian's tools and modules for devices that come and go."""
     io: Path
     """The shell's with drivers for disks and networks and the tools of splitvisor/guests/io_guest.py."""
+    kexec: Path
+    """The shell's with Debian's kexec."""
+    rng_driver: Path
+    """Debian's kernel module for H_RANDOM."""
     slof: Path
     vof: Path
     grub: Path
