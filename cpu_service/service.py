@@ -332,6 +332,16 @@ def _check(config: pb.MachineConfig) -> None:
             f"give {_MIB_MIN} to {_MIB_MAX}, a multiple of {_MIB_STEP}",
         ),
         (1 <= config.vcpus <= limits.MAX_VCPUS, f"vcpus: {config.vcpus} does not fit", f"give 1 to {limits.MAX_VCPUS}"),
+        (
+            config.boot_protocol in (pb.BOOT_PROTOCOL_UNSPECIFIED, pb.BOOT_PROTOCOL_EPAPR),
+            f"boot_protocol: {config.boot_protocol} is none",
+            "give 0 or 1",
+        ),
+        (
+            config.boot_protocol != pb.BOOT_PROTOCOL_EPAPR or bool(config.kernel and not config.firmware),
+            "boot_protocol: ePAPR starts a kernel, without firmware",
+            "give a kernel and no firmware",
+        ),
         (config.watchdog_action in WATCHDOG_ACTIONS, f"watchdog_action: {config.watchdog_action} is none", "give 0 to 4"),
         (len(config.append.encode()) <= limits.BOOTARGS_BYTES, "append: too long", f"give at most {limits.BOOTARGS_BYTES} bytes"),
         (

@@ -27,7 +27,7 @@ from unicorn.unicorn_const import (
 
 from cpu_service.engine import code_tracking, instructions, layout, native, replacements
 from cpu_service.engine.code_tracking import CodePages
-from cpu_service.engine.fast_path import ABORTED, HOOK, RUN, FastPath
+from cpu_service.engine.fast_path import ABORTED, HOOK, NO_PAGE, RUN, FastPath
 from cpu_service.engine.interpose import loaded_unicorn
 from cpu_service.engine.special_registers import Callbacks, Clock
 from cpu_service.engine.state import CpuState, SavedState
@@ -197,6 +197,7 @@ class Engine:
             interrupt_request=ctypes.addressof(self._interrupt_request),
             pending=ctypes.addressof(self.state.pending_interrupts),
             exit_flag=self._exit_flag,
+            watched_page=NO_PAGE,
         )
         """What the native part of the hook works on."""
         self._callback = _HandlerType(self._make_handler())
@@ -403,6 +404,23 @@ class Engine:
             for start, data in kept.items():
                 ram[start : start + len(data)] = data
             self._ctl(self._handle, UC_CTL_TB_FLUSH | UC_CTL_IO_WRITE << 30)
+
+    def watch(self, page: int | None) -> None:
+        """Let run() return after each block that stores into a page of RAM; None: into none. Other pages pay nothing for it.
+
+        Args:
+            page: its physical address, a multiple of 4096.
+        """
+        self.fast_path.watched_page = NO_PAGE if page is None else page
+        self.fast_path.watched_stores = 0
+        self.flush_tlb()
+
+    def take_watched_stores(self) -> bool:
+        """Whether the watched page was stored to since the last time."""
+        if not self.fast_path.watched_stores:
+            return False
+        self.fast_path.watched_stores = 0
+        return True
 
     def set_msr(self, value: int) -> None:
         """Write the loaded vCPU's MSR with all that follows from it."""

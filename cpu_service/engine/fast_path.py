@@ -53,9 +53,13 @@ class FastPath(ctypes.Structure):
         ("deliver", ctypes.c_uint64),
         ("enabled", ctypes.c_uint64),
         ("stopping", ctypes.c_uint32),
+        ("watched_stores", ctypes.c_uint32),
+        ("watched_page", ctypes.c_uint64),
     )
 
 
+NO_PAGE = (1 << 64) - 1
+"""As the watched page."""
 ABORTED = 127
 """The exception number with which the engine gives up."""
 HOOK, RUN = "exception_hook", "run_guest"

@@ -37,6 +37,7 @@ from cpu_service.routing.router import TrapRouter
 from cpu_service.transports.calls import TransportCalls
 from cpu_service.transports.transports import Transports
 from cpu_service.vcpus.scheduler import VcpuScheduler
+from cpu_service.vcpus.spin_table import SpinTable
 from cpu_service.vcpus.timebase import Timebase
 from splitvisor.errors.problem import ProblemError
 from splitvisor.process.text import is_text
@@ -106,6 +107,9 @@ class Board:
         events: told what happens.
         origin: what the machine is restored from; None: it starts as configured.
     """
+
+    spin_table: SpinTable | None = None
+    """None: vCPUs are started by calls."""
 
     def __init__(
         self,
@@ -244,6 +248,13 @@ class Board:
         self.transports.reset()
         self.nmi.reset()
         self.watchdog.reset()
+
+    def make_spin_table(self, address: int) -> SpinTable:
+        """Have a spin table there, whose stores start vCPUs."""
+        self.spin_table = table = SpinTable(self.ram, self.scheduler, address)
+        self.engine.watch(address)
+        self.scheduler.on_watched_store = lambda: table.stored(self.scheduler.current)
+        return table
 
     def _bite(self, action: Action, reason: str) -> None:
         """Carry out what a watchdog timer does when it expires."""

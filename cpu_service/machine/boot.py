@@ -12,10 +12,11 @@ import grpc
 import structlog
 
 from cpu_service.engine.engine import MSR_ME, MSR_SF
-from cpu_service.images.loader import LoadedImage, LoadedInitrd, load_firmware, load_initrd, load_program, open_image
+from cpu_service.images.loader import LoadedImage, LoadedInitrd, LoaderError, load_firmware, load_initrd, load_program, open_image
 from cpu_service.link.errors import BackendUnavailableError
 from cpu_service.machine.board import TREE_OWNER, Board
 from cpu_service.machine.placement import described_nodes
+from cpu_service.vcpus.spin_table import TABLE_BYTES
 from splitvisor import firmware
 from splitvisor.net.channels import SERVICE_OPTIONS, explain, open_channel
 from splitvisor.rpc import device_tree_pb2 as dt
@@ -34,6 +35,10 @@ CLIENT_FIRMWARE_STACK = 0x10000 - 0x20
 DEMO_NAME = "the demo guest"
 
 log = structlog.get_logger()
+
+
+EPAPR_MAGIC = 0x6550_4150
+"""r6 of a client program that is started as ePAPR says (5.4.1), on a processor that is not of Book III-E."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,21 @@ def load_guest(config: mpb.MachineConfig, board: Board) -> BootPlan:
             kernel = LoadedImage(0, 0x400000, 0, False)  # Where firmware would look for it.
         with open_image(Path(config.initrd)) as file:
             initrd = load_initrd(ram, file, config.initrd, kernel)
+    epapr = config.boot_protocol == mpb.BOOT_PROTOCOL_EPAPR
+    flat = min(ram.size, FLAT_TREE_LIMIT) - FLAT_TREE_ROOM
+    if epapr:
+        end = max(image.base + image.size for image in (kernel, initrd) if image is not None)
+        if end > spin_table_address(ram.size):
+            what = f"{description}: it ends at {end:#x}, and the device tree is to be at {flat:#x}"
+            raise LoaderError(what, "give the machine more --memory")
+        board.make_spin_table(spin_table_address(ram.size)).fill()
     seed = _build_tree(config, board, kernel, initrd)
     start, length = (initrd.base, initrd.size) if initrd is not None else (0, 0)
+    if epapr:
+        assert kernel is not None
+        ram.write(flat, seed)
+        registers = {2: kernel.toc, 3: flat, 6: EPAPR_MAGIC, 7: ram.size}
+        return BootPlan(kernel.entry, registers, MSR_SF | MSR_ME, description)
     if not config.firmware:
         load_firmware(ram, io.BytesIO(firmware.FIRMWARE), "firmware")
         entry, toc = (kernel.entry, kernel.toc) if kernel is not None else (firmware.FROM_DISK, 0)
@@ -69,9 +87,13 @@ def load_guest(config: mpb.MachineConfig, board: Board) -> BootPlan:
         image = load_firmware(ram, file, config.firmware)
     if image.size <= CLIENT_FIRMWARE_SIZE and not config.flat_tree:
         return BootPlan(image.entry, {1: CLIENT_FIRMWARE_STACK, 3: start, 4: length, 5: 0}, MSR_ME, config.firmware)
-    flat = min(ram.size, FLAT_TREE_LIMIT) - FLAT_TREE_ROOM
     ram.write(flat, seed)
     return BootPlan(image.entry, {3: flat}, MSR_SF | MSR_ME, config.firmware)
+
+
+def spin_table_address(ram_bytes: int) -> int:
+    """Return where a machine's spin table is: just below the flat tree."""
+    return min(ram_bytes, FLAT_TREE_LIMIT) - FLAT_TREE_ROOM - TABLE_BYTES
 
 
 def _load_kernel(config: mpb.MachineConfig, board: Board) -> tuple[LoadedImage | None, str]:
@@ -102,6 +124,7 @@ def _build_tree(config: mpb.MachineConfig, board: Board, kernel: LoadedImage | N
         hypercalls=board.registry.hypercalls(),
         nodes=described_nodes((link.name, link.offer.nodes) for link in board.links),
         boot=config.boot,
+        spin_table=board.spin_table.address if board.spin_table is not None else 0,
         uuid=uuid.UUID(config.uuid).bytes if config.uuid else uuid.uuid5(uuid.NAMESPACE_OID, config.name).bytes,
     )
     if kernel is not None:

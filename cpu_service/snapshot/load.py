@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from cpu_service.engine import layout
 from cpu_service.machine.board import Board, BoardOrigin
+from cpu_service.machine.boot import spin_table_address
 from cpu_service.snapshot.memory import Unpacker
 from cpu_service.snapshot.vcpus import restore_vcpus
 from splitvisor.machine.snapshot_file import Kind, SnapshotError, Source, parse_machine, read_sections
@@ -101,6 +102,8 @@ class SnapshotLoader:
         except ValueError as error:
             raise SnapshotError(f"the snapshot is damaged: {error}") from error
         self._fill_memory(board)
+        if self.config.boot_protocol == mpb.BOOT_PROTOCOL_EPAPR:
+            board.make_spin_table(spin_table_address(board.ram.size))
         restore_vcpus(board, self._vcpus)
         try:
             board.xics.restore(self._interrupts)

@@ -78,6 +78,8 @@ def restore_vcpus(board: Board, saved: pb.SavedVcpus) -> None:
         context.start_msr = vcpu.start_msr if vcpu.HasField("start_msr") else context.saved.msr.value
 
     board.scheduler.start_from(saved.current, prepare)
+    if board.spin_table is not None:
+        board.spin_table.resume()
     try:
         board.watchdog.restore(saved.watchdogs)
     except ValueError as error:

@@ -60,6 +60,8 @@ class VcpuScheduler:
         """Told when a vCPU stops to run, for another or because it ceded (False), and when it goes on (True)."""
         self.on_system_reset: Callable[[Vcpu], int] = lambda vcpu: _SYSTEM_RESET_VECTOR
         """Prepares a vCPU for a system reset interrupt and returns the address of its handler."""
+        self.on_watched_store: Callable[[], None] = lambda: None
+        """Called when the loaded vCPU has stored into the page that the engine watches."""
         self.idle_ns = 0
         """How long no vCPU had anything to do, so far."""
         self.alarms = Alarms(timebase.now_ns, self._arm)
@@ -215,6 +217,8 @@ class VcpuScheduler:
                 self._arm()
                 if not self.attention:
                     self._turn(vcpu)
+                    if self._engine.take_watched_stores():
+                        self.on_watched_store()
         finally:
             # Only now: until here the timer repeats the stop that end() asked for.
             self._running = self._ending = False

@@ -36,6 +36,8 @@ PHANDLE_XICS = 0x1111
 """QEMU's number for the interrupt controller; guests that hard-wire it exist."""
 EPOW_SOURCE = 0x1000
 HOTPLUG_SOURCE = 0x1001
+SPIN_TABLE_BYTES = 4096
+SPIN_TABLE_ENTRY_BYTES = 32
 RTAS_BLOB_BYTES = 20
 RTAS_ERROR_LOG_BYTES = 2048
 
@@ -113,8 +115,9 @@ def build_tree(request: pb.BuildTreeRequest, random_seed: bytes) -> Tree:
     root.children.append(chosen)
     add_nodes(root, request.nodes)
     chosen.properties = _chosen(request, root, random_seed) | chosen.properties
+    reserved = [(request.spin_table, SPIN_TABLE_BYTES)] if request.spin_table else []
     images = [(image.address, image.length) for image in (request.kernel, request.initrd) if image.length]
-    return Tree(root, reservations=images)
+    return Tree(root, reservations=images + reserved)
 
 
 def _check(request: pb.BuildTreeRequest) -> None:
@@ -130,7 +133,8 @@ def _check(request: pb.BuildTreeRequest) -> None:
         raise TreeBuildError(f"uuid: {len(request.uuid)} bytes, must be 16")
     if len(request.boot) > MAX_BOOT_WORDS or not all(_BOOT_WORD.fullmatch(word) for word in request.boot):
         raise TreeBuildError(f"boot: at most {MAX_BOOT_WORDS} words of at most 16 letters")
-    for name, block in (("kernel", request.kernel), ("initrd", request.initrd)):
+    spin_table = trap_pb2.MemoryRange(address=request.spin_table, length=SPIN_TABLE_BYTES if request.spin_table else 0)
+    for name, block in (("kernel", request.kernel), ("initrd", request.initrd), ("spin_table", spin_table)):
         if block.address + block.length > request.ram_bytes:
             raise TreeBuildError(f"{name}: {block.address:#x}+{block.length:#x} is not in RAM")
 
@@ -194,6 +198,9 @@ def _event_sources() -> Node:
 
 def _cpus(request: pb.BuildTreeRequest) -> Node:
     cpus = [_cpu(index, request.hash_table_shift) for index in range(request.vcpus)]
+    if request.spin_table:
+        for index, cpu in enumerate(cpus[1:], 1):
+            cpu.properties |= _waiting_at(request.spin_table + SPIN_TABLE_ENTRY_BYTES * index)
     return Node("cpus", {"#address-cells": cells(1), "#size-cells": cells(0)}, cpus)
 
 
@@ -227,6 +234,11 @@ def _cpu(index: int, hash_table_shift: int) -> Node:
         "ibm,ppc-interrupt-gserver#s": cells(index, 0),
     }
     return Node(f"PowerPC,POWER8@{index:x}", properties)
+
+
+def _waiting_at(entry: int) -> dict[str, bytes]:
+    """What the node of a processor has that waits for its entry of a spin table (ePAPR 1.1, 5.5.2)."""
+    return {"status": strings("disabled"), "enable-method": strings("spin-table"), "cpu-release-addr": double_cells(entry)}
 
 
 def _memory(ram_bytes: int) -> Node:

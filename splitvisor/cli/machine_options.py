@@ -22,6 +22,9 @@ Boot = Annotated[
     Flag(metavar="LIST", help="Without a kernel: disk, cdrom, nvram, menu, in order, such as cdrom,disk", panel=GUEST),
 ]
 FlatTree = Annotated[bool, Flag(help="Pass a flattened tree in r3 to that image, even if it is small", panel=GUEST)]
+BootProtocol = Annotated[
+    str | None, Flag(metavar="NAME", help="How the kernel is started: [bold]papr[/] or [bold]epapr[/] \\[papr]", panel=GUEST)
+]
 MachineFile = Annotated[Path | None, Flag(metavar="FILE.toml", help="Machine file; flags override it", panel=MACHINE)]
 Memory = Annotated[str | None, Flag(("--memory", "-m"), metavar="SIZE", help="RAM, 256M to 16G [512M]", panel=MACHINE)]
 Smp = Annotated[int | None, Flag(metavar="N", help="vCPUs, 1 to 8 [1]", panel=MACHINE)]

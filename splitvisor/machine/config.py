@@ -11,6 +11,7 @@ A machine file::
     append = "console=hvc0"
     firmware = "slof.bin"
     boot = ["cdrom", "disk"]   # without a kernel: disk, cdrom, nvram, menu; or a text, "cdrom,disk"
+    boot_protocol = "papr"     # epapr: the kernel gets a flattened tree, and starts further vCPUs by a spin table
     watchdog_action = "log"    # of the guest's watchdog timers: reset, poweroff, nmi or log; without, what the guest has chosen
     flat_tree = false          # true: a firmware of less than 64 KiB, unlike VOF, wants a flattened tree
     shared_memory = true
@@ -139,6 +140,8 @@ class MachineConfig:
     """What it boots from without a kernel, in order; none stated: the demo guest, or its disks if it has a v-scsi adapter."""
     flat_tree: bool = False
     """The firmware image wants a flattened tree; one of more than 64 KiB gets it anyway."""
+    boot_protocol: str = ""
+    """A key of BOOT_PROTOCOLS; empty: PAPR's."""
     watchdog_action: str = ""
     """A key of WATCHDOG_ACTIONS; empty: what the guest has chosen."""
     shared_memory: bool = True
@@ -176,6 +179,7 @@ class MachineConfig:
             private_memory=not self.shared_memory,
             flat_tree=self.flat_tree,
             boot=self.boot_order,
+            boot_protocol=BOOT_PROTOCOLS.get(self.boot_protocol, machine_pb2.BOOT_PROTOCOL_UNSPECIFIED),
             watchdog_action=WATCHDOG_ACTIONS.get(self.watchdog_action, machine_pb2.WATCHDOG_ACTION_UNSPECIFIED),
         )
 
@@ -296,6 +300,17 @@ def _watchdog_action(value: Any, _base: Path) -> str:
     return value
 
 
+BOOT_PROTOCOLS = {"papr": machine_pb2.BOOT_PROTOCOL_UNSPECIFIED, "epapr": machine_pb2.BOOT_PROTOCOL_EPAPR}
+"""How a kernel can be started."""
+
+
+def _boot_protocol(value: Any, _base: Path) -> str:
+    if not isinstance(value, str) or value not in BOOT_PROTOCOLS:
+        remedy = did_you_mean(str(value), BOOT_PROTOCOLS) or f"give {' or '.join(BOOT_PROTOCOLS)}"
+        raise _WrongError(f"{value!r} is not a boot protocol", remedy)
+    return value
+
+
 _KEYS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
     "name": ("name", _name),
     "memory": ("memory", _size),
@@ -306,6 +321,7 @@ _KEYS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
     "firmware": ("firmware", _file),
     "boot": ("boot", _boot),
     "flat_tree": ("flat_tree", _flag),
+    "boot_protocol": ("boot_protocol", _boot_protocol),
     "watchdog_action": ("watchdog_action", _watchdog_action),
     "shared_memory": ("shared_memory", _flag),
 }
@@ -575,5 +591,9 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "s
             config = _apply(config, key, value, (where, flag), Path())
     config = replace(config, devices=with_disks(config.devices, flags.get("disk") or (), flags.get("cdrom") or (), where))
     _check_what_boots(config, where)
+    if config.initrd is not None and config.kernel is None and config.firmware is None:
+        raise ConfigError(where, "--initrd", "there is no kernel to give it to", "add --kernel VMLINUX")
+    if config.boot_protocol == "epapr" and (config.kernel is None or config.firmware is not None):
+        raise ConfigError(where, "--boot-protocol", "epapr starts a kernel, without firmware", "give --kernel and no --firmware")
     _check_placement(config, where)
     return config

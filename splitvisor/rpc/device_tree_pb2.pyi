@@ -39,7 +39,7 @@ INTERRUPT_PARENT_SOURCE_STORED_TREE: InterruptParentSource
 INTERRUPT_PARENT_SOURCE_FALLBACK: InterruptParentSource
 
 class BuildTreeRequest(_message.Message):
-    __slots__ = ("vm", "ram_bytes", "vcpus", "hash_table_shift", "bootargs", "initrd", "kernel", "kernel_little_endian", "rtas_calls", "hypercalls", "nodes", "uuid", "boot")
+    __slots__ = ("vm", "ram_bytes", "vcpus", "hash_table_shift", "bootargs", "initrd", "kernel", "kernel_little_endian", "rtas_calls", "hypercalls", "nodes", "uuid", "boot", "spin_table")
     VM_FIELD_NUMBER: _ClassVar[int]
     RAM_BYTES_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class BuildTreeRequest(_message.Message):
     NODES_FIELD_NUMBER: _ClassVar[int]
     UUID_FIELD_NUMBER: _ClassVar[int]
     BOOT_FIELD_NUMBER: _ClassVar[int]
+    SPIN_TABLE_FIELD_NUMBER: _ClassVar[int]
     vm: str
     ram_bytes: int
     vcpus: int
@@ -66,7 +67,8 @@ class BuildTreeRequest(_message.Message):
     nodes: _containers.RepeatedCompositeFieldContainer[_trap_pb2.TreeNode]
     uuid: bytes
     boot: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, vm: _Optional[str] = ..., ram_bytes: _Optional[int] = ..., vcpus: _Optional[int] = ..., hash_table_shift: _Optional[int] = ..., bootargs: _Optional[str] = ..., initrd: _Optional[_Union[_trap_pb2.MemoryRange, _Mapping]] = ..., kernel: _Optional[_Union[_trap_pb2.MemoryRange, _Mapping]] = ..., kernel_little_endian: _Optional[bool] = ..., rtas_calls: _Optional[_Iterable[_Union[RtasToken, _Mapping]]] = ..., hypercalls: _Optional[_Iterable[int]] = ..., nodes: _Optional[_Iterable[_Union[_trap_pb2.TreeNode, _Mapping]]] = ..., uuid: _Optional[bytes] = ..., boot: _Optional[_Iterable[str]] = ...) -> None: ...
+    spin_table: int
+    def __init__(self, vm: _Optional[str] = ..., ram_bytes: _Optional[int] = ..., vcpus: _Optional[int] = ..., hash_table_shift: _Optional[int] = ..., bootargs: _Optional[str] = ..., initrd: _Optional[_Union[_trap_pb2.MemoryRange, _Mapping]] = ..., kernel: _Optional[_Union[_trap_pb2.MemoryRange, _Mapping]] = ..., kernel_little_endian: _Optional[bool] = ..., rtas_calls: _Optional[_Iterable[_Union[RtasToken, _Mapping]]] = ..., hypercalls: _Optional[_Iterable[int]] = ..., nodes: _Optional[_Iterable[_Union[_trap_pb2.TreeNode, _Mapping]]] = ..., uuid: _Optional[bytes] = ..., boot: _Optional[_Iterable[str]] = ..., spin_table: _Optional[int] = ...) -> None: ...
 
 class RtasToken(_message.Message):
     __slots__ = ("name", "token")

@@ -12,6 +12,11 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class BootProtocol(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BOOT_PROTOCOL_UNSPECIFIED: _ClassVar[BootProtocol]
+    BOOT_PROTOCOL_EPAPR: _ClassVar[BootProtocol]
+
 class WatchdogAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WATCHDOG_ACTION_UNSPECIFIED: _ClassVar[WatchdogAction]
@@ -47,6 +52,8 @@ class WatchedKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WATCHED_KIND_HYPERCALL: _ClassVar[WatchedKind]
     WATCHED_KIND_RTAS: _ClassVar[WatchedKind]
     WATCHED_KIND_CLIENT_SERVICE: _ClassVar[WatchedKind]
+BOOT_PROTOCOL_UNSPECIFIED: BootProtocol
+BOOT_PROTOCOL_EPAPR: BootProtocol
 WATCHDOG_ACTION_UNSPECIFIED: WatchdogAction
 WATCHDOG_ACTION_RESET: WatchdogAction
 WATCHDOG_ACTION_POWER_OFF: WatchdogAction
@@ -73,7 +80,7 @@ WATCHED_KIND_RTAS: WatchedKind
 WATCHED_KIND_CLIENT_SERVICE: WatchedKind
 
 class MachineConfig(_message.Message):
-    __slots__ = ("name", "memory_mib", "vcpus", "kernel", "initrd", "append", "firmware", "devices", "backends", "private_memory", "uuid", "flat_tree", "record_file", "boot", "watchdog_action")
+    __slots__ = ("name", "memory_mib", "vcpus", "kernel", "initrd", "append", "firmware", "devices", "backends", "private_memory", "uuid", "flat_tree", "record_file", "boot", "watchdog_action", "boot_protocol")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MEMORY_MIB_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +96,7 @@ class MachineConfig(_message.Message):
     RECORD_FILE_FIELD_NUMBER: _ClassVar[int]
     BOOT_FIELD_NUMBER: _ClassVar[int]
     WATCHDOG_ACTION_FIELD_NUMBER: _ClassVar[int]
+    BOOT_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     name: str
     memory_mib: int
     vcpus: int
@@ -104,7 +112,8 @@ class MachineConfig(_message.Message):
     record_file: str
     boot: _containers.RepeatedScalarFieldContainer[str]
     watchdog_action: WatchdogAction
-    def __init__(self, name: _Optional[str] = ..., memory_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., kernel: _Optional[str] = ..., initrd: _Optional[str] = ..., append: _Optional[str] = ..., firmware: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[_trap_pb2.DeviceSpec, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ..., private_memory: _Optional[bool] = ..., uuid: _Optional[str] = ..., flat_tree: _Optional[bool] = ..., record_file: _Optional[str] = ..., boot: _Optional[_Iterable[str]] = ..., watchdog_action: _Optional[_Union[WatchdogAction, str]] = ...) -> None: ...
+    boot_protocol: BootProtocol
+    def __init__(self, name: _Optional[str] = ..., memory_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., kernel: _Optional[str] = ..., initrd: _Optional[str] = ..., append: _Optional[str] = ..., firmware: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[_trap_pb2.DeviceSpec, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[BackendAddress, _Mapping]]] = ..., private_memory: _Optional[bool] = ..., uuid: _Optional[str] = ..., flat_tree: _Optional[bool] = ..., record_file: _Optional[str] = ..., boot: _Optional[_Iterable[str]] = ..., watchdog_action: _Optional[_Union[WatchdogAction, str]] = ..., boot_protocol: _Optional[_Union[BootProtocol, str]] = ...) -> None: ...
 
 class BackendAddress(_message.Message):
     __slots__ = ("name", "address", "vio_slots")

@@ -302,3 +302,35 @@ def test_an_engine_that_misses_stores_is_refused_at_its_start(monkeypatch: pytes
     finally:
         install()
     ppc.BareMachine()
+
+
+def test_a_store_to_a_watched_page_ends_the_run_after_it_and_others_do_not() -> None:
+    machine = ppc.BareMachine()
+    machine.engine.watch(0x8000)
+    stores = (ppc.stw(4, 0x8FFC - 0x8000, 5), ppc.stw(4, 0, 6))
+    loop = (*ppc.li64(5, 0x8000), *ppc.li64(6, 0x9000), ppc.li(4, 1), *stores, ppc.addi(4, 4, 1), ppc.branch(-12))
+    machine.place(0x1000, *loop)
+    machine.run(0x1000)
+    for count in range(1, 200):
+        assert machine.engine.take_watched_stores()
+        assert not machine.engine.take_watched_stores()
+        assert int.from_bytes(machine.ram[0x8FFC:0x9000], "big") == count
+        machine.engine.run(1 << 30)
+
+
+def test_a_watched_page_may_hold_code_and_be_written_by_another_name() -> None:
+    machine = ppc.BareMachine()
+    machine.engine.watch(0x8000)
+    machine.place(0x8000, *machine.END)
+    # Run what is there, then change it through an alias of real mode, then run it again.
+    machine.run(0x8000)
+    assert not machine.engine.take_watched_stores()
+    alias = 1 << 60 | 0x8000
+    machine.place(0x1000, *ppc.li64(5, alias), *ppc.li64(4, ppc.li(3, -7)), ppc.stw(4, 0, 5), ppc.branch(0x8000 - 0x1000 - 44))
+    machine.run(0x1000)
+    assert machine.engine.take_watched_stores()
+    machine.engine.run(1 << 30)
+    assert machine.hypercalls[-1][0] == (1 << 64) - 7
+    machine.engine.watch(None)
+    machine.execute(*ppc.li64(5, 0x8000), ppc.stw(4, 16, 5))
+    assert not machine.engine.take_watched_stores()

@@ -226,3 +226,19 @@ def test_what_to_boot_from_is_there_for_our_firmware_and_for_slof(
     request.boot.append("not a word")
     with pytest.raises(TreeBuildError, match="boot"):
         build(request)
+
+
+def test_processors_wait_at_a_spin_table_that_is_reserved() -> None:
+    request = make_request(vcpus=3)
+    request.spin_table = 0x1FDF_F000
+    tree = build_tree(request, SEED)
+    assert (0x1FDF_F000, 0x1000) in tree.reservations
+    assert value(tree.root, "/cpus/PowerPC,POWER8@0", "status") == b"okay\0"
+    for index in (1, 2):
+        path = f"/cpus/PowerPC,POWER8@{index}"
+        assert value(tree.root, path, "status") == b"disabled\0"
+        assert value(tree.root, path, "enable-method") == b"spin-table\0"
+        assert value(tree.root, path, "cpu-release-addr") == (0x1FDF_F000 + 32 * index).to_bytes(8, "big")
+    request.spin_table = 512 << 20
+    with pytest.raises(TreeBuildError, match="spin_table"):
+        build_tree(request, SEED)

@@ -6,7 +6,8 @@
  *
  * The rule here: while a page has code, no TLB entry lets a store pass unseen, whatever its virtual address. An entry is
  * protected where it is made, and all entries of a page when the page gets its first block. A store that touches no code
- * costs a look at a mask. After many of them without new code between, the page loses its code and the stores become
+ * costs a look at a mask. A page that is watched (a spin table) is protected likewise, for good: each store there ends the run at the
+ * end of its block, so that somebody can look. After many of them without new code between, the page loses its code and the stores become
  * fast; when it gets code again, it takes twice as many.
  */
 
@@ -36,6 +37,7 @@ extern void tb_invalidate_phys_page_fast_ppc64(void *uc, void *pages, u64 addres
 extern void tb_invalidate_phys_page_range_ppc64(void *uc, u64 start, u64 end);
 extern void tlb_reset_dirty_by_vaddr_ppc64(void *cpu, u64 address, u64 length);
 extern void tlb_set_page_ppc64(void *cpu, u64 address, u64 physical, int protection, int mode, u64 size);
+extern int uc_emu_stop(void *uc);
 extern u64 get_page_addr_code_ppc64(void *env, u64 address);
 
 /* The granules of bytes first to last of a page. */
@@ -97,7 +99,7 @@ EXPORT void tracked_set_page(void *cpu, u64 address, u64 physical, int protectio
     fast = self->fast_tlbs + MODE_WORDS * mode;
     entry = (struct tlb_entry *)(fast[1] + (address >> 6 & fast[0]));
     if (entry->write == ((address & -PAGE) | NOT_DIRTY))
-        (self->pages[physical / PAGE].granules ? protect : release)(entry);
+        (self->pages[physical / PAGE].granules || (physical & -PAGE) == self->watched_page ? protect : release)(entry);
 }
 
 EXPORT void *tracked_gen_code(void *cpu, u64 pc, u64 base, u32 flags, int options)
@@ -136,6 +138,12 @@ EXPORT void tracked_store(void *uc, void *pages, u64 address, int length, u64 fr
     page = &self->pages[address / PAGE];
     if (page->granules & granules(offset, offset + (u64)length - 1))
         tb_invalidate_phys_page_range_ppc64(uc, address, address + (u64)length);
+    if (start == self->watched_page) {
+        self->watched_stores = 1;
+        self->stopping = 1;
+        uc_emu_stop(uc);
+        return;
+    }
     if (page->granules && ++page->stores < (u32)PATIENCE << page->doublings)
         return;
     if (page->granules) {

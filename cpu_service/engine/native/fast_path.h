@@ -46,6 +46,8 @@ struct fast_path {
     u64 deliver;             /* set by slow(): the guest gets the exception */
     u64 enabled; /* 0: the slow path gets every hypercall */
     volatile u32 stopping; /* ends run(); set by any thread */
+    u32 watched_stores;    /* to the watched page, since somebody has looked */
+    u64 watched_page;      /* whose stores end run(); -1: none */
 };
 
 /* The engine whose guest this thread runs; none between runs, and none for an engine that is not ours. */
