@@ -145,8 +145,8 @@ class Board:
         self.scheduler = VcpuScheduler(self.engine, self.timebase, config.vcpus)
         self.scheduler.on_attention = self._attend
         self.hash_table = HashPageTable(self.table, shift, self.ram, self.engine.flush_tlb, self._use_table)
-        self.engine.use_table(self.hash_table.bytes)
         self.table_resizing = HashPageTableResizing(self.hash_table, _create_table)
+        self.engine.use_table(self.hash_table.bytes)
         self.engine.answer_page_table_calls(native=True)
         self.xics = Xics(config.vcpus, self.scheduler.line, self.timebase.read)
         origin = origin or BoardOrigin()
@@ -155,23 +155,10 @@ class Board:
         """None until the back ends are attached."""
         self.trace: TrapTrace | None = None
         """As the router."""
-        areas = VirtualProcessorAreas(self.scheduler.vcpus, self.ram)
-        self.scheduler.on_dispatch = areas.dispatched
         self.nmi = FirmwareAssistedNmi(self.ram)
         self.scheduler.on_system_reset = self.nmi.enter_system_reset
         self.watchdog = Watchdog(self.scheduler.alarms, self._bite, WATCHDOG_ACTIONS[config.watchdog_action])
-        for part in (
-            self.hash_table,
-            self.table_resizing,
-            self.xics,
-            areas,
-            self.nmi,
-            self.watchdog,
-            ProcessorHypercalls(self.scheduler, areas),
-            ProcessorRtas(self.scheduler, self.ram),
-            LogicalMemory(self.ram),
-        ):
-            self.registry.add_local(part.calls())
+        self._add_processor_calls()
         self._written: list[tuple[int, int]] = []
         self._written_lock = threading.Lock()
         self._queues_wait = False
@@ -197,6 +184,23 @@ class Board:
         self.links = self._links(hello, origin)
         tree_owners = {name for name, saved in origin.backends.items() if saved.backend == TREE_OWNER}
         self._restored_first = [link for link in self.links if link.name in tree_owners]
+
+    def _add_processor_calls(self) -> None:
+        """Register the calls that need the processor's state."""
+        areas = VirtualProcessorAreas(self.scheduler.vcpus, self.ram)
+        self.scheduler.on_dispatch = areas.dispatched
+        for part in (
+            self.hash_table,
+            self.table_resizing,
+            self.xics,
+            areas,
+            self.nmi,
+            self.watchdog,
+            ProcessorHypercalls(self.scheduler, areas),
+            ProcessorRtas(self.scheduler, self.ram),
+            LogicalMemory(self.ram),
+        ):
+            self.registry.add_local(part.calls())
 
     def _links(self, hello: pb.Hello, origin: BoardOrigin) -> list[BackendLink]:
         backends, recorder = self.config.backends, self.recorder

@@ -22,7 +22,7 @@ from splitvisor.guests.cpio import Entry, archive
 from splitvisor.guests.disk_image import CD_TOOLS, DISK_TOOLS, DiskImageError, has_tools, make_cd, make_disk
 
 __all__ = (
-    "CD", "DISK", "FORMAT", "GRUB", "GRUB_MODULES", "GRUB_TOOL", "INDEX", "KITS", "MARKER", "MODULES", "RNG_MODULES",
+    "CD", "DISK", "FORMAT", "GRUB", "GRUB_MODULES", "GRUB_TOOL", "INDEX", "KITS", "MARKER", "MODULES", "RNG_MODULES", "VTERM_MODULES",
     "Guest", "GuestError", "cache_directory", "cached_guests", "fetch", "resolve",
 )  # fmt: skip
 
@@ -134,7 +134,14 @@ MODULES = ("rpaphp", "rpadlpar_io")
 """Kernel modules for devices that come and go, in the order in which they are loaded."""
 RNG_MODULES = ("pseries-rng",)
 """The driver of the platform's random number generator."""
-_MODULE_DIRECTORIES = {"drivers/pci/hotplug": MODULES, "drivers/char/hw_random": RNG_MODULES}
+VTERM_MODULES = ("hvcserver", "hvcs")
+"""The driver of vty-servers."""
+_MODULE_DIRECTORIES = {
+    "drivers/pci/hotplug": MODULES,
+    "drivers/char/hw_random": RNG_MODULES,
+    "arch/powerpc/platforms/pseries": VTERM_MODULES[:1],
+    "drivers/tty/hvc": VTERM_MODULES[1:],
+}
 """Where the modules are, below the kernel's own directory."""
 
 

@@ -19,6 +19,7 @@ A machine file::
     [[device]]
     kind = "vty"
     unit_address = 0x71000000  # optional
+    server = "demo"            # optional: the VM whose vty-servers may take it
 
     [[device]]
     kind = "nvram"
@@ -373,6 +374,10 @@ def _nvram_bytes(value: Any) -> None:
         raise _WrongError(f"{value!r} is not a size of an NVRAM", f"give {NVRAM_MIN} to {NVRAM_MAX}")
 
 
+def _vm_name(value: Any) -> None:
+    _name(value, Path())
+
+
 def _some_path(value: Any) -> None:
     if not isinstance(value, str) or not value or "\0" in value:
         raise _WrongError(f"{value!r} is not a path", "give the path of a file, or leave it out")
@@ -380,7 +385,8 @@ def _some_path(value: Any) -> None:
 
 _OWN_DEVICES: Mapping[str, Mapping[str, Callable[[Any], None]]] = {
     "nvram": {"bytes": _nvram_bytes, "path": _some_path},
-    "vty": {},
+    "vty": {"server": _vm_name},
+    "vty-server": {},
 }
 """The kinds of devices of vio_service: their options, and what checks each."""
 

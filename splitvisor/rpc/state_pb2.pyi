@@ -272,6 +272,20 @@ class VscsiState(_message.Message):
     target: _scsi_state_pb2.ScsiTargetState
     def __init__(self, version: _Optional[int] = ..., logged_in: _Optional[bool] = ..., target: _Optional[_Union[_scsi_state_pb2.ScsiTargetState, _Mapping]] = ...) -> None: ...
 
+class VtyServerState(_message.Message):
+    __slots__ = ("version", "vm", "unit_address", "position", "output")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VM_FIELD_NUMBER: _ClassVar[int]
+    UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    vm: str
+    unit_address: int
+    position: int
+    output: bytes
+    def __init__(self, version: _Optional[int] = ..., vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., position: _Optional[int] = ..., output: _Optional[bytes] = ...) -> None: ...
+
 class NvramState(_message.Message):
     __slots__ = ("version", "contents")
     VERSION_FIELD_NUMBER: _ClassVar[int]

@@ -11,7 +11,7 @@ import pytest
 
 from splitvisor.bench.slof import QEMU
 from splitvisor.guests.commands import Commands
-from splitvisor.guests.fetch import GRUB, RNG_MODULES, GuestError, fetch, resolve
+from splitvisor.guests.fetch import GRUB, RNG_MODULES, VTERM_MODULES, GuestError, fetch, resolve
 from tests.guests.harness import BOOT_SECONDS, Console, Guests
 
 Run = Callable[..., Console]
@@ -33,6 +33,7 @@ def guests() -> Guests:
         resolve("initrd", "debian-io"),
         resolve("initrd", "debian-kexec"),
         resolve("module", RNG_MODULES[0]),
+        tuple(resolve("module", name) for name in VTERM_MODULES),
         resolve("firmware", "slof"),
         resolve("firmware", "vof"),
         resolve(*GRUB),

@@ -157,6 +157,8 @@ class Guests:
     """The shell's with Debian's kexec."""
     rng_driver: Path
     """Debian's kernel module for H_RANDOM."""
+    vterm_driver: tuple[Path, ...]
+    """Debian's kernel modules for vty-servers, in the order in which they are loaded."""
     slof: Path
     vof: Path
     grub: Path

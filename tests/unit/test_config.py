@@ -377,7 +377,7 @@ def test_a_size_that_cannot_be_says_what_was_meant(text: str, what: str) -> None
         ('[[device]]\nkind = "nvrm"', "device[0].kind: vio_service has no device 'nvrm'; did you mean nvram?"),
         (
             '[[device]]\nkind = "disk"',
-            "device[0].kind: vio_service has no device 'disk'; known: nvram, vty, v-scsi; place others with backend = NAME",
+            "device[0].kind: vio_service has no device 'disk'; known: nvram, vty, vty-server, v-scsi; place others with backend = NAME",
         ),
         (
             '[[device]]\nkind = "v-scsi"\ndisk64 = "a"',
@@ -395,7 +395,7 @@ def test_a_size_that_cannot_be_says_what_was_meant(text: str, what: str) -> None
         ('[[device]]\nkind = "nvram"\nbyte = 1', "device[0].byte: is not an option of nvram; did you mean bytes?"),
         (
             '[[device]]\nkind = "vty"\nspeed = 9600',
-            "device[0].speed: is not an option of vty; known: unit_address, backend",
+            "device[0].speed: is not an option of vty; known: unit_address, backend, server",
         ),
         *(
             (

@@ -236,6 +236,11 @@ class Console:
         """Bytes of input that the guest has not read."""
         return len(self._input)
 
+    @property
+    def room(self) -> int:
+        """Bytes of input that would be taken now."""
+        return 0 if self.is_frozen else INPUT_BYTES - len(self._input)
+
     def peek_input(self, limit: int) -> bytes:
         """Return the next input, which stays queued."""
         return bytes(self._input[:limit])

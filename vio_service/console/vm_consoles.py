@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from splitvisor.backend import Call, Vm
 from splitvisor.backend.vio import HostSide
 from vio_service.console.console import Console
+from vio_service.console.exchange import Exchange
 from vio_service.console.output_log import REPLAY_BYTES
 from vio_service.console.transcript import TranscriptDirectory
 from vio_service.console.transcript_journal import Journal
@@ -22,6 +23,8 @@ class ConsoleSettings:
     """Old output that a new reader gets."""
     transcripts: TranscriptDirectory | None = None
     """Where output is kept; None: nowhere."""
+    exchange: Exchange = field(default_factory=Exchange)
+    """The consoles that vty-servers may take."""
 
 
 DEFAULT_SETTINGS = ConsoleSettings()
@@ -47,15 +50,23 @@ class VmConsoles(HostSide):
         """Return the consoles of the VM's VTYs, lowest unit address first."""
         return [self._consoles[address] for address in sorted(self._consoles)]
 
-    def open(self, console: Console) -> None:
-        """A VTY has this console. Raises BusError: it cannot have a transcript."""
+    @property
+    def exchange(self) -> Exchange:
+        """The consoles that vty-servers may take, of all VMs."""
+        return self._settings.exchange
+
+    def open(self, console: Console, server: str = "") -> None:
+        """A VTY has this console, which vty-servers of a VM may take. Raises BusError: it cannot have a transcript."""
         console.replay_bytes = self._settings.replay_bytes
         if self._journal is not None:
             self._journal.add(console)
         self._consoles[console.unit_address] = console
+        if server:
+            self.exchange.add(console, server)
 
     def shut(self, console: Console) -> None:
         """A VTY has left."""
+        self.exchange.remove(console)
         if self._consoles.get(console.unit_address) is console:
             del self._consoles[console.unit_address]
         if self._journal is not None:
@@ -82,5 +93,7 @@ class VmConsoles(HostSide):
 
     def close(self) -> None:
         """The transcripts of this VM are complete, for this process."""
+        for console in self._consoles.values():
+            self.exchange.remove(console)
         if self._journal is not None:
             self._journal.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The calls of VTYs (LoPAPR 16.2). Output is posted: the guest goes on as soon as cpu_service has the bytes."""
+"""The calls of terminals (LoPAPR 16.2). Output of VTYs is posted: the guest goes on as soon as cpu_service has the bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from splitvisor.backend.vio import ADDRESS_MASK, VioSession
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 from vio_service.console.vm_consoles import VmConsoles
-from vio_service.devices.vty.device import BLOCK_BYTES, Vty
+from vio_service.devices.vty.device import Vty
+from vio_service.devices.vty.terminal import BLOCK_BYTES, Terminal
 
 OUTPUT_CREDIT = 64 << 10
 """Output under way between cpu_service and here."""
@@ -21,33 +22,39 @@ _BLOCK = struct.Struct(">QQ")
 Bus = VioSession[VmConsoles]
 
 
-def _find(session: Bus, unit_address: int) -> Vty | None:
-    """Return the VTY that a guest means. Linux' early debug output says 0 where there may be no vty@0: the bus's lowest one."""
-    vty = session.bus.find(unit_address & ADDRESS_MASK, Vty)
-    return next(iter(session.bus.all(Vty)), None) if vty is None and unit_address == 0 else vty
+def _find(session: Bus, unit_address: int) -> Terminal | None:
+    """Return the terminal that a guest means. Linux' early debug output says 0 where there may be no vty@0: the lowest VTY."""
+    terminal = session.bus.find(unit_address & ADDRESS_MASK, Terminal)
+    return next(iter(session.bus.all(Vty)), None) if terminal is None and unit_address == 0 else terminal
 
 
-def _addresses(session: Bus) -> Sequence[int]:
-    addresses = [vty.unit_address for vty in session.bus.all(Vty)]
-    return [0, *addresses] if session.bus.is_first and addresses and 0 not in addresses else addresses
+def _addresses(session: Bus, kind: type[Terminal] = Terminal) -> Sequence[int]:
+    addresses = [terminal.unit_address for terminal in session.bus.all(kind)]
+    return [0, *addresses] if session.bus.is_first and session.bus.all(Vty) and 0 not in addresses else addresses
+
+
+def _vty_addresses(session: Bus) -> Sequence[int]:
+    """Those whose output is posted: what a vty-server writes may have to wait for its partner."""
+    return _addresses(session, Vty)
 
 
 def put_term_char(session: Bus, call: Call) -> int:
     """Write up to 16 characters: unit address, length, and the characters in two registers, the first one in the top byte."""
     unit_address, length, high, low = call.arguments
-    vty = _find(session, unit_address)
-    if vty is None or length > BLOCK_BYTES:
+    terminal = _find(session, unit_address)
+    if terminal is None or length > BLOCK_BYTES:
         return H.PARAMETER
-    vty.print(call, _BLOCK.pack(high, low)[:length])
-    return H.SUCCESS
+    return terminal.put_block(call, _BLOCK.pack(high, low)[:length])
 
 
 def get_term_char(session: Bus, call: Call) -> Result:
     """Read up to 16 characters: unit address; the number goes to r4, the characters to r5 and r6."""
-    vty = _find(session, call.arguments[0])
-    if vty is None:
+    terminal = _find(session, call.arguments[0])
+    if terminal is None:
         return Result(H.PARAMETER)
-    block = vty.read_block()
+    result, block = terminal.get_block()
+    if result != H.SUCCESS:
+        return Result(result)
     return Result(outputs=(len(block), *_BLOCK.unpack(block.ljust(BLOCK_BYTES, b"\0"))))
 
 
@@ -75,7 +82,7 @@ CALLS = (
             key_argument=0,
             size_argument=1,
             max_size=BLOCK_BYTES,
-            key_values=_addresses,
+            key_values=_vty_addresses,
         ),
         unavailable_result=H.BUSY,
         key=_UNIT,

@@ -10,24 +10,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from splitvisor.backend import Call, Vm
-from splitvisor.backend.vio import VioDevice
+from splitvisor.papr.codes import H
 from splitvisor.rpc import console_pb2
 from vio_service.console.console import Console
 from vio_service.console.vm_consoles import VmConsoles
 from vio_service.devices.vty import state
-
-BLOCK_BYTES = 16
-"""What one call carries: two registers."""
+from vio_service.devices.vty.terminal import BLOCK_BYTES, Terminal
 
 
-class Vty(VioDevice):
-    """A virtual terminal."""
+class Vty(Terminal):
+    """A virtual terminal.
+
+    Option: `server`, the name of a VM whose vty-servers may take its console, its own or another's.
+    """
 
     kind = "vty"
     node_name = "vty"
     device_type = "serial"
     compatible = "hvterm1"
     serial = True
+    option_names = frozenset({"server"})
 
     def __init__(self, vm: Vm, unit_address: int, options: Mapping[str, str]) -> None:
         super().__init__(vm, unit_address, options)
@@ -39,7 +41,7 @@ class Vty(VioDevice):
 
     def plugged(self, host: VmConsoles) -> None:
         """See VioDevice: terminals may attach to its console."""
-        host.open(self.console)
+        host.open(self.console, self.options.get("server", ""))
         self._consoles = host
 
     def unplugged(self) -> None:
@@ -52,6 +54,15 @@ class Vty(VioDevice):
         """Show what a call writes."""
         assert self._consoles is not None, "a device is plugged in before a guest can use it"
         self._consoles.print(call, self.console, data)
+
+    def put_block(self, call: Call, data: bytes) -> int:
+        """See Terminal."""
+        self.print(call, data)
+        return H.SUCCESS
+
+    def get_block(self) -> tuple[int, bytes]:
+        """See Terminal."""
+        return H.SUCCESS, self.read_block()
 
     def attached(self) -> None:
         """Pulse again for input that waits: the first pulse may have gone with the lost connection. A save is over with it."""
