@@ -44,7 +44,7 @@ Cdrom = Annotated[
 ]
 WatchdogAction = Annotated[
     str | None,
-    Flag(metavar="ACTION", help="What the guest's watchdog does: reset, poweroff, nmi or log [as it says]", panel=MACHINE),
+    Flag(metavar="ACTION", help="What an expired watchdog of the guest does: reset, poweroff, nmi or log", panel=MACHINE),
 ]
 NoSharedMemory = Annotated[bool, Flag(help="Let back ends access RAM through gRPC only", panel=MACHINE)]
 
