@@ -175,8 +175,12 @@ class HashPageTable:
         self._flush_tlb()
 
     def clear_all(self, _vcpu: Vcpu) -> int:
-        """H_CLEAR_HPT(): remove every entry, as a guest does that hands over to another; real mode needs none here."""
-        self.clear()
+        """H_CLEAR_HPT(): remove every entry, as a guest does that hands over to another; real mode needs none here.
+
+        The other one knows the table's size from the device tree (ibm,pft-size), which says what it was first: it is that again.
+        Linux started by kexec from one that had resized its table hung otherwise, at its first access with translation on.
+        """
+        self.reset()
         return H.SUCCESS
 
     def enter(self, vcpu: Vcpu) -> int:
@@ -317,5 +321,5 @@ class HashPageTable:
             LocalHypercall(Hcall.H_CLEAR_REF, self.clear_used, "LoPAPR 14.5.4.1.5", Support.PARTIAL, stays_set),
             LocalHypercall(Hcall.H_PROTECT, self.protect, "LoPAPR 14.5.4.1.6"),
             LocalHypercall(Hcall.H_BULK_REMOVE, self.bulk_remove, "LoPAPR 14.5.4.1.7"),
-            LocalHypercall(Hcall.H_CLEAR_HPT, self.clear_all, "LoPAPR 14.5.4.1, H_CLEAR_HPT"),
+            LocalHypercall(Hcall.H_CLEAR_HPT, self.clear_all, "LoPAPR 14.5.4.1, H_CLEAR_HPT", note="also undoes HPT resizing"),
         )

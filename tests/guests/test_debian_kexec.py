@@ -40,9 +40,13 @@ def load(console: Console, how: str, more: str) -> None:
     console.expect(PROMPT)
 
 
-@pytest.mark.parametrize("vcpus", ["1", "4"])
-def test_a_kernel_starts_another_with_as_many_vcpus(run: Run, guests: Guests, initrd: Path, vcpus: str) -> None:
+@pytest.mark.parametrize(("vcpus", "resized"), [("1", True), ("4", False)])
+def test_a_kernel_starts_another_with_as_many_vcpus(run: Run, guests: Guests, initrd: Path, vcpus: str, resized: bool) -> None:
     console = boot(run, guests, initrd, vcpus)
+    if resized:  # The other kernel knows only the size in the device tree.
+        order = "/sys/kernel/debug/powerpc/hpt_order"
+        console.type(f"mount -t debugfs debugfs /sys/kernel/debug; echo 24 > {order}; echo order $(cat {order}) 'now'\n")
+        console.expect("^order 24 now")
     load(console, "-l", "second")
     console.type("/sbin/kexec -e\n")
     console.expect("Linux version")

@@ -162,8 +162,11 @@ def test_a_saved_size_must_fit() -> None:
             Machine().resizing.restore(*wrong)
 
 
-def test_clear_leaves_no_entry() -> None:
+def test_clear_leaves_no_entry_and_the_size_that_the_tree_says() -> None:
     machine = Machine()
     machine.put(5, VALID | BOLTED)
+    assert (machine.prepare(SHIFT + 1), machine.commit(SHIFT + 1)) == (H.SUCCESS, H.SUCCESS)
+    assert len(machine.entries()) == 1
     assert hypercall(machine.hpt.calls(), Hcall.H_CLEAR_HPT, machine.vcpu) == H.SUCCESS
-    assert machine.entries() == {}
+    assert not any(machine.table)
+    assert (machine.hpt.shift, machine.sizes) == (SHIFT, [2 << SHIFT, 1 << SHIFT])
