@@ -144,10 +144,7 @@ class Board:
         self.timebase = Timebase(self.engine)
         self.scheduler = VcpuScheduler(self.engine, self.timebase, config.vcpus)
         self.scheduler.on_attention = self._attend
-        self.hash_table = HashPageTable(self.table, shift, self.ram, self.engine.flush_tlb, self._use_table)
-        self.table_resizing = HashPageTableResizing(self.hash_table, _create_table)
-        self.engine.use_table(self.hash_table.bytes)
-        self.engine.answer_page_table_calls(native=True)
+        self._make_page_table(shift)
         self.xics = Xics(config.vcpus, self.scheduler.line, self.timebase.read)
         origin = origin or BoardOrigin()
         self.registry = Registry(origin.rtas_tokens)
@@ -184,6 +181,12 @@ class Board:
         self.links = self._links(hello, origin)
         tree_owners = {name for name, saved in origin.backends.items() if saved.backend == TREE_OWNER}
         self._restored_first = [link for link in self.links if link.name in tree_owners]
+
+    def _make_page_table(self, shift: int) -> None:
+        self.hash_table = HashPageTable(self.table, shift, self.ram, self.engine.flush_tlb, self._use_table)
+        self.table_resizing = HashPageTableResizing(self.hash_table, _create_table)
+        self.engine.use_table(self.hash_table.bytes)
+        self.engine.answer_page_table_calls(native=True)
 
     def _add_processor_calls(self) -> None:
         """Register the calls that need the processor's state."""
