@@ -22,8 +22,8 @@ from splitvisor.guests.cpio import Entry, archive
 from splitvisor.guests.disk_image import CD_TOOLS, DISK_TOOLS, DiskImageError, has_tools, make_cd, make_disk
 
 __all__ = (
-    "CD", "DISK", "FORMAT", "GRUB", "GRUB_MODULES", "GRUB_TOOL", "INDEX", "KITS", "MARKER", "MODULES", "RNG_MODULES", "VTERM_MODULES",
-    "Guest", "GuestError", "cache_directory", "cached_guests", "fetch", "resolve",
+    "CD", "DISK", "FORMAT", "GRUB", "GRUB_MODULES", "GRUB_TOOL", "INDEX", "KITS", "MARKER", "MODULES", "RNG_MODULES",
+    "VTERM_MODULES", "Guest", "GuestError", "cache_directory", "cached_guests", "fetch", "resolve",
 )  # fmt: skip
 
 MARKER = "SPLITVISOR-USERSPACE"

@@ -563,6 +563,8 @@ def _check_what_boots(config: MachineConfig, where: str) -> None:
         raise ConfigError(where, "--initrd", "there is no kernel to give it to", "add --kernel VMLINUX")
     if config.boot and config.kernel is not None:
         raise ConfigError(where, "--boot", "the machine has a kernel, which it boots", "leave out --kernel, or --boot")
+    if config.boot_protocol == "epapr" and (config.kernel is None or config.firmware is not None):
+        raise ConfigError(where, "--boot-protocol", "epapr starts a kernel, without firmware", "give --kernel and no --firmware")
 
 
 def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "splitvisor run") -> MachineConfig:
@@ -597,9 +599,5 @@ def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "s
             config = _apply(config, key, value, (where, flag), Path())
     config = replace(config, devices=with_disks(config.devices, flags.get("disk") or (), flags.get("cdrom") or (), where))
     _check_what_boots(config, where)
-    if config.initrd is not None and config.kernel is None and config.firmware is None:
-        raise ConfigError(where, "--initrd", "there is no kernel to give it to", "add --kernel VMLINUX")
-    if config.boot_protocol == "epapr" and (config.kernel is None or config.firmware is not None):
-        raise ConfigError(where, "--boot-protocol", "epapr starts a kernel, without firmware", "give --kernel and no --firmware")
     _check_placement(config, where)
     return config

@@ -377,7 +377,10 @@ def test_a_size_that_cannot_be_says_what_was_meant(text: str, what: str) -> None
         ('[[device]]\nkind = "nvrm"', "device[0].kind: vio_service has no device 'nvrm'; did you mean nvram?"),
         (
             '[[device]]\nkind = "disk"',
-            "device[0].kind: vio_service has no device 'disk'; known: nvram, vty, vty-server, v-scsi; place others with backend = NAME",
+            (
+                "device[0].kind: vio_service has no device 'disk'; known: nvram, vty, vty-server, v-scsi; "
+                "place others with backend = NAME"
+            ),
         ),
         (
             '[[device]]\nkind = "v-scsi"\ndisk64 = "a"',
