@@ -180,6 +180,8 @@ class VScsi(CrqDevice):
     async def _read(self, ioba: int, length: int) -> bytes:
         """Return an IU. It may end at the end of what is mapped: guests state more than it has. Raises DmaError."""
         assert self.window is not None
+        if not length:
+            raise DmaError(f"the request at {ioba:#x} has no bytes")
         try:
             return await self.window.read(ioba, length)
         except DmaError:
