@@ -17,6 +17,7 @@ LONG = {
     "SPLITVISOR_FUZZ_INPUTS": "2000",
     "SPLITVISOR_FUZZ_INSTRUCTIONS": "1000000",
     "SPLITVISOR_FUZZ_MESSAGES": "100000",
+    "SPLITVISOR_FUZZ_REQUESTS": "1000000",
     "SPLITVISOR_RANDOM_CALLS": "200000",
 }
 """What `--long` sets in the environment where nothing else is set there."""
