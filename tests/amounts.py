@@ -11,6 +11,7 @@ EXAMPLES = 100
 """For each property, where its test says nothing else."""
 
 LONG = {
+    "SPLITVISOR_CHAOS_DISK_KILLS": "100",
     "SPLITVISOR_CHAOS_FAULTS": "300",
     "SPLITVISOR_FUZZ_CASES": "3000000",
     "SPLITVISOR_COMPILERS": "1",

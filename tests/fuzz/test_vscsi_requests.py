@@ -60,8 +60,8 @@ AREA, AREA_PAGES = 64 * MIB, 256
 """Guest memory that the adapter may reach in part."""
 GUARD = MIB
 """Bytes before and behind it, which nothing maps."""
-REQUEST_IOBA, REQUEST_AT, REQUEST_PAGES = 0x300_0000, 96 * MIB, 16
-QUEUE_IOBA, QUEUE_AT, QUEUE_BYTES = 0x400_0000, 97 * MIB, 64 << 10
+REQUEST_IOBA, REQUEST_AT, REQUEST_PAGES = 0xA7B_0000, 96 * MIB, 16
+QUEUE_IOBA, QUEUE_AT, QUEUE_BYTES = 0xC9D_0000, 97 * MIB, 64 << 10
 TABLES = range(0, 16)
 """Pages of the area with tables of descriptors."""
 READABLE, WRITABLE, HIDDEN = range(96, 128), range(128, 160), range(160, 192)

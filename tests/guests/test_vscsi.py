@@ -3,30 +3,226 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from splitvisor.guests.commands import Commands
+from splitvisor.guests.fio import fio
+from tests.disk_images import contents, needs_nbdkit, needs_qemu, qcow2_image, raw_image
 
+IoGuest = Callable[..., Commands]
 MIB = 1 << 20
-SLOW_S = 120.0
+SLOW_S = 300.0
+DATA = bytes(range(256)) * 64
+needs_xorriso = pytest.mark.skipif(shutil.which("xorriso") is None, reason="needs xorriso; apt-get install xorriso")
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    path = tmp_path / "disk.img"
-    with path.open("wb") as file:
-        file.truncate(64 * MIB)
-    return path
+    return raw_image(tmp_path / "disk.img", 64 * MIB)
 
 
-def test_a_disk_keeps_what_is_written(io_guest: Callable[..., Commands], image: Path) -> None:
+@pytest.fixture
+def cd(tmp_path: Path) -> Path:
+    """A CD with a file."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "data.bin").write_bytes(random.Random(5).randbytes(3 * MIB + 5))
+    image = tmp_path / "cd.iso"
+    subprocess.run(
+        ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-J", "-V", "A CD", "-o", image, tree], check=True, capture_output=True
+    )
+    return image
+
+
+@contextmanager
+def nbd_server(directory: Path, *arguments: str) -> Iterator[str]:
+    """Serve with nbdkit; have the place for --disk."""
+    socket, pid_file = directory / "nbd.sock", directory / "nbd.pid"
+    server = subprocess.Popen(["nbdkit", "-f", "-U", str(socket), "-P", str(pid_file), *arguments])
+    try:
+        yield f"nbd+unix:///?socket={socket}"
+    finally:
+        server.kill()  # In good order it would wait for the guest, which is ended later.
+        server.wait()
+
+
+def disks(guest: Commands, *names: str) -> None:
+    """Wait until there are block devices."""
+    for name in names:
+        guest.wait_for(f"test -b /dev/{name}")
+
+
+def test_a_disk_keeps_what_is_written(io_guest: IoGuest, image: Path) -> None:
     guest = io_guest("--disk", f"{image},serial=D1")
-    guest.wait_for("test -b /dev/sda")
+    disks(guest, "sda")
     assert guest.ok("blockdev --getsize64 /dev/sda") == str(64 * MIB)
     assert "SPLITVSR" in guest.ok("sg_inq /dev/sda")
-    guest.put("/tmp/data", bytes(range(256)) * 64)
+    guest.put("/tmp/data", DATA)
     guest.ok("dd if=/tmp/data of=/dev/sda bs=4096 seek=7 conv=fsync 2>/dev/null")
-    assert image.read_bytes()[7 * 4096 : 11 * 4096] == bytes(range(256)) * 64
+    assert image.read_bytes()[7 * 4096 : 11 * 4096] == DATA
+
+
+@needs_qemu
+@needs_nbdkit
+@pytest.mark.parametrize("options", [(), ("--no-shared-memory",)], ids=["shared-memory", "private-memory"])
+def test_three_disks_at_once(io_guest: IoGuest, tmp_path: Path, image: Path, options: tuple[str, ...]) -> None:
+    served = raw_image(tmp_path / "served.img", 64 * MIB)
+    qcow2 = qcow2_image(tmp_path / "disk.qcow2", 64 * MIB)
+    with nbd_server(tmp_path, "file", str(served)) as place:
+        guest = io_guest("--disk", str(image), "--disk", str(qcow2), "--disk", place, *options)
+        names = ("sda", "sdb", "sdc")
+        disks(guest, *names)
+        job = "--ioengine=libaio --iodepth=16 --rw=randwrite --bsrange=512-64k --verify=crc32c --verify_fatal=1"
+        guest.ok(f"fio {job} --direct=1 --size=6m " + " ".join(f"--name={name} --filename=/dev/{name}" for name in names), SLOW_S)
+        each = "for d in sda sdb sdc; do"
+        guest.ok(f"{each} mkdir /tmp/$d && mkfs.ext4 -q /dev/$d && mount -t ext4 /dev/$d /tmp/$d || exit 1; done", SLOW_S)
+        guest.ok(
+            f"fio {job} --size=4m --end_fsync=1 " + " ".join(f"--name={name} --filename=/tmp/{name}/file" for name in names),
+            SLOW_S,
+        )
+        guest.put("/tmp/sda/data", DATA)
+        guest.ok("cp /tmp/sda/data /tmp/sdb/data; cp /tmp/sda/data /tmp/sdc/data")
+        guest.ok(f"{each} umount /tmp/$d && e2fsck -fn /dev/$d || exit 1; done", SLOW_S)
+        guest.ok("echo 3 >/proc/sys/vm/drop_caches")
+        for name in names:
+            guest.ok(f"mount -t ext4 -o ro /dev/{name} /mnt")
+            assert guest.ok("sha256sum /mnt/data").split()[0] == hashlib.sha256(DATA).hexdigest()
+            guest.ok("umount /mnt")
+        assert guest.ok("dmesg | grep -c -i -E 'i/o error|sense key' || true") == "0"
+
+
+@needs_qemu
+@pytest.mark.parametrize("options", ["cache=writeback", "cache=none"])
+def test_what_is_synchronized_is_in_the_image(io_guest: IoGuest, tmp_path: Path, image: Path, options: str) -> None:
+    qcow2 = qcow2_image(tmp_path / "disk.qcow2", 64 * MIB)
+    guest = io_guest("--disk", f"{image},{options}", "--disk", f"{qcow2},{options}")
+    disks(guest, "sda", "sdb")
+    guest.ok("for d in sda sdb; do mkdir /tmp/$d; mkfs.ext4 -q /dev/$d && mount -t ext4 /dev/$d /tmp/$d || exit 1; done", SLOW_S)
+    guest.put("/tmp/data", DATA)
+    for number in range(4):
+        guest.ok(f"cp /tmp/data /tmp/sda/{number}; cp /tmp/data /tmp/sdb/{number}; sync")
+        # What a host that failed now would have, though its process knows more.
+        copy = shutil.copyfile(qcow2, tmp_path / "copy.qcow2")
+        for name, data in (("raw", image.read_bytes()), ("qcow2", contents(copy, tmp_path))):
+            assert data.count(DATA) == number + 1, name
+    guest.ok("dd if=/tmp/data of=/tmp/sdb/last conv=fsync 2>/dev/null")
+    assert contents(shutil.copyfile(qcow2, tmp_path / "copy.qcow2"), tmp_path).count(DATA) == 5
+
+
+@needs_xorriso
+def test_a_cd_is_mounted_and_ejected(io_guest: IoGuest, cd: Path) -> None:
+    guest = io_guest("--cdrom", str(cd))
+    disks(guest, "sr0")
+    guest.ok("mount -t iso9660 /dev/sr0 /mnt")
+    assert (
+        guest.ok("sha256sum /mnt/data.bin").split()[0] == hashlib.sha256((cd.parent / "tree/data.bin").read_bytes()).hexdigest()
+    )
+    assert guest.run("eject /dev/sr0 && mount | grep /mnt").status != 0, "eject unmounts"
+    assert "No medium" in guest.run("dd if=/dev/sr0 of=/dev/null count=1").output
+    guest.ok("eject -t /dev/sr0")
+    guest.wait_for("mount -t iso9660 -o ro /dev/sr0 /mnt")
+    guest.ok("ls /mnt/data.bin")
+    assert "Read-only" in guest.run("dd if=/dev/zero of=/dev/sr0 count=1").output
+    assert "DVD-ROM" in guest.ok("sg_get_config /dev/sr0")
+
+
+def test_the_tools_of_scsi(io_guest: IoGuest, image: Path) -> None:
+    guest = io_guest("--disk", f"{image},serial=SN42")
+    disks(guest, "sda")
+    assert "Unit serial number: SN42" in guest.ok("sg_inq /dev/sda")
+    assert "SN42" in guest.ok("sg_vpd -p 0x80 /dev/sda")
+    assert "NAA" in guest.ok("sg_vpd -p 0x83 /dev/sda")
+    assert "Maximum unmap LBA count" in guest.ok("sg_vpd -p 0xb0 /dev/sda")
+    assert "Unmap command supported (LBPU): 1" in guest.ok("sg_vpd -p 0xb2 /dev/sda")
+    assert "Lun list length = 8" in guest.ok("sg_luns /dev/sda")
+    for command in ("sg_turs", "sg_sync", "sg_reset -d", "sg_reset -b", "sg_reset -H", "sg_opcodes", "sg_modes -a", "sg_verify"):
+        guest.ok(f"{command} /dev/sda", 60.0)
+        guest.wait_for("dd if=/dev/sda of=/dev/null bs=4096 count=1 iflag=direct")
+    assert "0 sense errors" in f"{guest.ok('dmesg | grep -c -i offline || true')} sense errors"
+    # A reservation of the only initiator there is.
+    guest.ok("sg_persist --out --register --param-sark=123abc /dev/sda")
+    guest.ok("sg_persist --out --reserve --param-rk=123abc --prout-type=3 /dev/sda")
+    assert "Write Exclusive" in guest.ok("sg_persist --in --read-reservation /dev/sda") or "Exclusive" in guest.ok(
+        "sg_persist --in --read-reservation /dev/sda"
+    )
+    guest.ok("sg_persist --out --clear --param-rk=123abc /dev/sda")
+    assert "no registered" in guest.ok("sg_persist --in --read-keys /dev/sda").lower()
+    assert "dos" in guest.ok("printf 'label: dos\\n,16M\\n' | sfdisk -q /dev/sda && sfdisk -d /dev/sda")
+    disks(guest, "sda1")
+
+
+def test_what_is_discarded_is_given_back(io_guest: IoGuest, image: Path) -> None:
+    guest = io_guest("--disk", str(image))
+    disks(guest, "sda")
+    guest.ok("dd if=/dev/urandom of=/dev/sda bs=1M count=16 oflag=direct", SLOW_S)
+    used = image.stat().st_blocks
+    assert used >= 16 * MIB // 512
+    guest.ok("sg_unmap --lba=0 --num=8192 /dev/sda")
+    assert image.stat().st_blocks <= used - 8192 + 64
+    guest.ok("blkdiscard /dev/sda")
+    assert image.stat().st_blocks < 128
+    assert image.stat().st_size == 64 * MIB
+    assert guest.ok("dd if=/dev/sda bs=1M count=16 iflag=direct 2>/dev/null | tr -d '\\0' | wc -c") == "0"
+
+
+def test_disks_that_keep_nothing(io_guest: IoGuest, tmp_path: Path) -> None:
+    kept, thrown = tmp_path / "kept.img", tmp_path / "thrown.img"
+    for path in (kept, thrown):
+        path.write_bytes(b"\x11" * (4 * MIB))
+    guest = io_guest("--disk", f"{kept},readonly", "--disk", f"{thrown},snapshot")
+    disks(guest, "sda", "sdb")
+    assert guest.ok("cat /sys/block/sda/ro /sys/block/sdb/ro").split() == ["1", "0"]
+    assert guest.run("dd if=/dev/zero of=/dev/sda count=1").status != 0
+    guest.ok("dd if=/dev/zero of=/dev/sdb bs=64k count=8 seek=3 oflag=direct 2>/dev/null")
+    fio(guest, filename="/dev/sdb", size="3m", rw="randwrite", bs="4k", direct=1, iodepth=16, ioengine="libaio", verify="crc32c")
+    assert kept.read_bytes() == thrown.read_bytes() == b"\x11" * (4 * MIB)
+
+
+@needs_nbdkit
+def test_errors_of_the_host_are_errors_in_the_guest(io_guest: IoGuest, tmp_path: Path) -> None:
+    inject = {each: tmp_path / each for each in ("pread", "pwrite")}
+    errors = ("error-pread=EIO", "error-pwrite=ENOSPC")
+    triggers = [f"error-{each}-{setting}" for each in inject for setting in ("rate=100%", f"file={inject[each]}")]
+    with nbd_server(tmp_path, "--filter=error", "memory", "16M", *errors, *triggers) as place:
+        guest = io_guest("--disk", place)
+        disks(guest, "sda")
+        write, read = (
+            "dd if=/dev/zero of=/dev/sda bs=4k count=1 oflag=direct",
+            "dd if=/dev/sda of=/dev/null bs=4k count=1 iflag=direct",
+        )
+        guest.ok(f"{write} && {read}")
+        inject["pwrite"].touch()
+        assert "No space left on device" in guest.run(write).output
+        inject["pwrite"].unlink()
+        guest.ok(write)
+        inject["pread"].touch()
+        failed = guest.run(read, SLOW_S)
+        assert failed.status != 0
+        assert "Input/output error" in failed.output or "No data available" in failed.output
+        inject["pread"].unlink()
+        guest.ok(read)
+        assert "Medium Error" in guest.ok("dmesg | grep 'Sense Key'")
+
+
+def test_an_image_that_is_cut_off_while_in_use(io_guest: IoGuest, image: Path) -> None:
+    guest = io_guest("--disk", str(image))
+    disks(guest, "sda")
+    guest.put("/tmp/data", DATA)
+    guest.ok("dd if=/tmp/data of=/dev/sda bs=4096 conv=fsync 2>/dev/null")
+    os.truncate(image, 32 * MIB)
+    assert guest.run("dd if=/dev/sda of=/dev/null bs=4k skip=12000 count=1 iflag=direct", SLOW_S).status != 0
+    assert guest.run("dd if=/dev/zero of=/dev/sda bs=4k seek=12000 count=1 oflag=direct", SLOW_S).status != 0
+    assert image.stat().st_size == 32 * MIB, "it does not grow again"
+    assert (
+        guest.ok("dd if=/dev/sda bs=4096 count=4 iflag=direct 2>/dev/null | sha256sum").split()[0]
+        == hashlib.sha256(DATA).hexdigest()
+    )
