@@ -26,6 +26,8 @@ from tests.services import Service
 
 KILLS = int(os.environ.get("SPLITVISOR_CHAOS_DISK_KILLS", "5"))
 SEED = int(os.environ.get("SPLITVISOR_CHAOS_SEED", "5"))
+AWAY_S = 5.0
+"""How long it is away now and then: cpu_service then tells the guest that sends find nobody."""
 DEADLINE_S = 60.0
 SLOW_S = 300.0
 MIB = 1 << 20
@@ -57,8 +59,8 @@ def console(services: dict[str, Service], short_path: Path, images: dict[str, Pa
     run.close()
 
 
-def kill(services: dict[str, Service]) -> None:
-    """Kill vio_service, start it, and wait until cpu_service has it back."""
+def kill(services: dict[str, Service], away: float) -> None:
+    """Kill vio_service, start it after so many seconds, and wait until cpu_service has it back."""
     with grpc.insecure_channel(services["cpu"].address) as channel:
         stub = machine_pb2_grpc.MachineServiceStub(channel)
 
@@ -68,6 +70,7 @@ def kill(services: dict[str, Service]) -> None:
 
         before = link().reconnects
         services["vio"].kill()
+        time.sleep(away)
         services["vio"].start()
         deadline = time.monotonic() + DEADLINE_S
         while link().reconnects == before or not link().attached:
@@ -87,11 +90,11 @@ def test_no_write_is_lost_when_the_process_that_has_the_disks_is_killed(console:
     )
     sqlite_load(guest, "/mnt/database", TRANSACTIONS, log="/tmp/log")
     acknowledged = 0
-    for _ in range(KILLS):
+    for number in range(KILLS):
         # Both loads go on.
         guest.wait_for(f"grep -q 'acknowledged {acknowledged + 3}$' /tmp/log", SLOW_S)
         time.sleep(source.random())  # Some point of what they do; not a wait for anything.
-        kill(services)
+        kill(services, AWAY_S if number % 5 == 3 else 0)
         acknowledged = last_acknowledged(guest.ok("tail -n 3 /tmp/log"))
     guest.ok("touch /tmp/enough")
     guest.wait_for(f"grep -q 'acknowledged {acknowledged + 3}$' /tmp/log", SLOW_S)
