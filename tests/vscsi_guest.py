@@ -206,14 +206,15 @@ class Guest:
 
     def told(self) -> list[Told]:
         """Return what the adapter has put into the queue."""
-        return [Told(each) for _, _, each in self.vm.entries]
+        entries = b"".join(each for _, _, each in self.vm.entries)
+        return [Told(entries[start : start + 16]) for start in range(0, len(entries), 16)]
 
     async def queue(self, raw: bytes) -> Told:
         """Put an entry into the queue, and wait for one from the adapter."""
-        before = len(self.vm.entries)
+        before = len(self.told())
         self.adapter.received(raw)
-        await until(lambda: len(self.vm.entries) > before)
-        assert len(self.vm.entries) == before + 1
+        await until(lambda: len(self.told()) > before)
+        assert len(self.told()) == before + 1
         return self.told()[-1]
 
     async def ask(self, iu: bytes, kind: int = SRP, ioba: int = IU_AT, length: int = 256) -> tuple[Told, bytes]:

@@ -286,6 +286,7 @@ def test_a_flood_of_requests_is_bounded_and_each_is_answered() -> None:
             )
             guest.put(0x4_0000 + 256 * number, read)
             guest.adapter.received(entry(SRP, 0x4_0000 + 256 * number))
+        await until(guest.told)
         refused = guest.told()
         assert len(refused) == 40
         assert {each.fields["status"] for each in refused} == {0x10}
