@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from splitvisor.backend.vio import BusError
+from splitvisor.backend.vio import BusError, Piece
+from splitvisor.block.buffers import Buffers
+from splitvisor.declarations.dma import Scatter
 from splitvisor.scsi.cdrom import CdRom
 from splitvisor.scsi.disk import Disk
 from splitvisor.scsi.unit import Identity
@@ -21,6 +23,7 @@ from tests.vscsi_guest import (
     IU_AT,
     LUN_0,
     MAD,
+    NO_DATA,
     PAGE,
     READ,
     SRP,
@@ -337,6 +340,51 @@ def test_an_aborted_command_is_never_answered(function: int, attention: bool) ->
         answer = await guest.run("00 0000000000")
         assert [each.fields["tag"] for each in guest.told()].count(int.from_bytes(tag, "big")) == 0
         assert answer.sense == (6, 0x29, 3) if attention else answer.status == 0
+
+    run(test())
+
+
+@pytest.mark.parametrize("function", [1, 2, 4, 8])
+@pytest.mark.parametrize("step", ["gather", "commit"])
+def test_a_command_whose_data_is_on_its_way_is_aborted(monkeypatch: pytest.MonkeyPatch, function: int, step: str) -> None:
+    async def test() -> None:
+        device = MemoryDisk(1 << 20)
+        guest = await Guest(units={0: Disk(device, Identity("D"))}).ready()
+        window, gate, waiting = guest.adapter.window, asyncio.Event(), asyncio.Event()
+        assert window is not None
+        gather, scatter = window.gather, window.scatter
+
+        async def wait() -> None:
+            waiting.set()
+            await gate.wait()
+
+        async def slow_gather(pieces: Sequence[Piece]) -> Buffers:
+            if step == "gather" and pieces[0].ioba == BUFFER:
+                await wait()
+            return await gather(pieces)
+
+        async def slow_scatter(pieces: Sequence[Piece]) -> Scatter:
+            made = await scatter(pieces)
+
+            async def commit(length: int) -> None:
+                await wait()
+
+            return Scatter(made.buffers, commit) if pieces[0].ioba == BUFFER else made
+
+        monkeypatch.setattr(window, "gather", slow_gather)
+        monkeypatch.setattr(window, "scatter", slow_scatter)
+        tag, buffer = new_tag(), Data.direct(BUFFER, 512)
+        guest.put(BUFFER, b"\x77" * 512)
+        cdb = bytes.fromhex("2a" if step == "gather" else "28") + bytes.fromhex("00 00000000 00 0001 00 000000000000")
+        out, into = (buffer, NO_DATA) if step == "gather" else (NO_DATA, buffer)
+        guest.put(IU_AT + 0x1000, command(cdb, LUN_0, tag, out, into))
+        guest.adapter.received(entry(SRP, IU_AT + 0x1000))
+        await waiting.wait()
+        assert await managed(guest, function, task_tag=tag) == 0
+        gate.set()
+        await guest.run("12 00 00 0024 00", into=Data.direct(BUFFER + PAGE, 36))
+        assert int.from_bytes(tag, "big") not in {each.fields["tag"] for each in guest.told()}
+        assert bytes(device.data[:512]) == bytes(512)
 
     run(test())
 

@@ -34,7 +34,7 @@ from vio_service.devices.vscsi.information import (
     parse_task,
     response,
 )
-from vio_service.devices.vscsi.requests import manage, run_command
+from vio_service.devices.vscsi.requests import Requests
 from vio_service.devices.vscsi.transfer import MAX_TRANSFER
 from vio_service.devices.vscsi.units import OPTIONS, Units
 
@@ -72,6 +72,7 @@ class VScsi(CrqDevice):
         super().__init__(vm, unit_address, options)
         self.target = Target(luns.reported)
         self._initiator = Initiator(vm.name)
+        self._requests = Requests(self.target, self._initiator)
         self._logged_in = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_handed_over = False
@@ -195,9 +196,9 @@ class VScsi(CrqDevice):
         assert self.window is not None
         match iu[0]:
             case Opcode.COMMAND if (unit := parse_command(iu)) is not None:
-                return await run_command(unit, self.target, self.window, self._initiator)
+                return await self._requests.run(unit, self.window)
             case Opcode.TASK_MANAGEMENT if (task := parse_task(iu)) is not None:
-                return await manage(task, tag, self.target, self._initiator)
+                return await self._requests.manage(task, tag)
             case Opcode.LOGIN_REQUEST:
                 self._logged_in = True
                 return login_response(tag, REQUESTS)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from splitvisor.backend.vio import DmaError, DmaWindow
 from splitvisor.scsi.codes import Status, TaskAttribute, TaskFunction, TaskResponse
 from splitvisor.scsi.command import NOTHING, Command, Completion, Initiator
@@ -26,40 +28,81 @@ _FUNCTION_NOT_SUPPORTED = 4
 """A response code of SRP."""
 
 
-async def run_command(unit: CommandUnit, target: Target, window: DmaWindow, initiator: Initiator) -> bytes | None:
-    """Run a command. Returns its response; None: it was aborted, and the guest expects none."""
-    try:
-        out, into = await pieces_of(unit, window)
-        data_out = await window.gather(out) if out else NOTHING
-        scatter = await window.scatter(into) if into else None
-    except DescriptorError:
-        return response(unit.tag, Status.CHECK_CONDITION, INVALID_FIELD_IN_CDB.fixed())
-    except DmaError:
-        return response(unit.tag, Status.CHECK_CONDITION, INTERNAL_FAILURE.fixed())
-    data_in = NOTHING if scatter is None else scatter.buffers
-    attribute = _ATTRIBUTES.get(unit.attribute, TaskAttribute.SIMPLE)
-    completion = await target.execute(Command(number_of(unit.lun), unit.cdb, initiator, unit.tag, data_out, data_in, attribute))
-    if completion is None:
-        return None
-    if scatter is not None and completion.moved_in:
+class Requests:
+    """The requests of one guest.
+
+    Args:
+        target: does what they ask.
+        initiator: the guest.
+    """
+
+    def __init__(self, target: Target, initiator: Initiator) -> None:
+        self._target, self._initiator = target, initiator
+        self._moving: dict[asyncio.Task[object], CommandUnit] = {}
+        """Commands whose data is on its way between guest memory and here: the target does not know them then."""
+        self._aborted: set[asyncio.Task[object]] = set()
+
+    async def run(self, unit: CommandUnit, window: DmaWindow) -> bytes | None:
+        """Run a command. Returns its response; None: it was aborted, and the guest expects none."""
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            await scatter.commit(completion.moved_in)
-        except DmaError:  # Only memory that is not mapped here says so this late.
+            return await self._run(unit, window, task)
+        except asyncio.CancelledError:
+            if task in self._aborted and task.uncancel() == 0:
+                return None
+            raise
+        finally:
+            self._moving.pop(task, None)
+            self._aborted.discard(task)
+
+    async def _run(self, unit: CommandUnit, window: DmaWindow, task: asyncio.Task[object]) -> bytes | None:
+        self._moving[task] = unit
+        try:
+            out, into = await pieces_of(unit, window)
+            data_out = await window.gather(out) if out else NOTHING
+            scatter = await window.scatter(into) if into else None
+        except DescriptorError:
+            return response(unit.tag, Status.CHECK_CONDITION, INVALID_FIELD_IN_CDB.fixed())
+        except DmaError:
             return response(unit.tag, Status.CHECK_CONDITION, INTERNAL_FAILURE.fixed())
-    return _ended(unit, completion, data_out.length, data_in.length)
+        del self._moving[task]
+        data_in = NOTHING if scatter is None else scatter.buffers
+        attribute = _ATTRIBUTES.get(unit.attribute, TaskAttribute.SIMPLE)
+        command = Command(number_of(unit.lun), unit.cdb, self._initiator, unit.tag, data_out, data_in, attribute)
+        completion = await self._target.execute(command)
+        if completion is None:
+            return None
+        if scatter is not None and completion.moved_in:
+            self._moving[task] = unit
+            try:
+                await scatter.commit(completion.moved_in)
+            except DmaError:  # Only memory that is not mapped here says so this late.
+                return response(unit.tag, Status.CHECK_CONDITION, INTERNAL_FAILURE.fixed())
+        return _ended(unit, completion, data_out.length, data_in.length)
+
+    async def manage(self, unit: TaskUnit, tag: bytes) -> bytes:
+        """Do what a task management request asks. Returns its response."""
+        function, number = _FUNCTIONS.get(unit.function), number_of(unit.lun)
+        if function is None:
+            return task_response(tag, _FUNCTION_NOT_SUPPORTED)
+        one = function is TaskFunction.ABORT_TASK
+        moving = [
+            task
+            for task, each in self._moving.items()
+            if number_of(each.lun) == number and (not one or each.tag == unit.task_tag)
+        ]
+        for task in moving:
+            self._aborted.add(task)
+            task.cancel()
+        if moving:
+            await asyncio.wait(moving)
+        result = await self._target.manage(function, self._initiator, number, unit.task_tag)
+        if result is TaskResponse.NO_SUCH_TASK:
+            result = TaskResponse.COMPLETE  # It has ended, and its response is on the way (SAM-5 7.2).
+        return task_response(tag, result)
 
 
 def _ended(unit: CommandUnit, completion: Completion, room_out: int, room_in: int) -> bytes:
     out_residual, in_residual = room_out - completion.moved_out, room_in - completion.moved_in
     return response(unit.tag, completion.status, completion.sense, max(0, out_residual), max(0, in_residual))
-
-
-async def manage(unit: TaskUnit, tag: bytes, target: Target, initiator: Initiator) -> bytes:
-    """Do what a task management request asks. Returns its response."""
-    function = _FUNCTIONS.get(unit.function)
-    if function is None:
-        return task_response(tag, _FUNCTION_NOT_SUPPORTED)
-    result = await target.manage(function, initiator, number_of(unit.lun), unit.task_tag)
-    if result is TaskResponse.NO_SUCH_TASK:
-        result = TaskResponse.COMPLETE  # It has ended, and its response is on the way (SAM-5 7.2).
-    return task_response(tag, result)
