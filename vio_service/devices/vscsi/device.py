@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 import structlog
 
 from splitvisor.backend import Vm
-from splitvisor.backend.vio import COMMAND, INITIALIZE, INITIALIZED, PAGE_BYTES, BusError, CrqDevice, DmaError
+from splitvisor.backend.vio import COMMAND, INITIALIZE, INITIALIZED, PAGE_BYTES, BusError, CrqDevice, DmaError, cells_property
 from splitvisor.declarations.state import StateError, parse_state
-from splitvisor.rpc import scsi_state_pb2, state_pb2
+from splitvisor.rpc import scsi_state_pb2, state_pb2, trap_pb2
 from splitvisor.scsi import state as scsi_state
 from splitvisor.scsi.codes import Status, TaskFunction
 from splitvisor.scsi.command import Initiator
@@ -80,6 +80,10 @@ class VScsi(CrqDevice):
         """Of a restored device, until its units are there."""
 
     # Its life.
+
+    def properties(self) -> Sequence[trap_pb2.TreeProperty]:
+        """See VioDevice: how firmware names units below the adapter, by a LUN of 64 bits."""
+        return (cells_property("#address-cells", 2), cells_property("#size-cells", 0))
 
     async def begin(self) -> None:
         """See VioDevice: open the images."""
