@@ -164,8 +164,18 @@ async def negotiate_for_firmware(of: ClientInterface, address: int, buffer: int,
         return H.HARDWARE
     if blob is None:
         return H.PARAMETER
-    await of.vm.memory.write(buffer & LOGICAL_ADDRESS_MASK, UPDATE_HEADER + blob)
+    await of.vm.memory.write(buffer & LOGICAL_ADDRESS_MASK, UPDATE_HEADER + _without_the_firmwares_own(blob))
     return H.SUCCESS
+
+
+def _without_the_firmwares_own(blob: bytes) -> bytes:
+    """Return a tree whose /chosen has PAPR's properties only: SLOF puts all others over what its client has there, such as a
+    boot loader's bootargs."""
+    tree = fdt.read(blob)
+    chosen = tree.root.find("/chosen")
+    if chosen is not None:
+        chosen.properties = {name: value for name, value in chosen.properties.items() if name.startswith("ibm,")}
+    return fdt.emit(tree)
 
 
 def agreed_vector_5(vectors: ClientVectors) -> bytes:

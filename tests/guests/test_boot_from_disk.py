@@ -99,19 +99,6 @@ def test_grub_boots_debian_from_its_prep_partition(machine: Machine, disk: Path,
     assert console.wait() == 0
 
 
-def test_slof_boots_the_same_disk(machine: Machine, disk: Path) -> None:
-    console = machine([str(disk)], "--firmware", "slof")
-    console.expect("8000000000000000 DISK", BOOT_SECONDS)
-    at_grubs_prompt(console)
-    say(console, "linux /boot/vmlinux console=hvc0")
-    say(console, "initrd /boot/initrd.img")
-    console.type("boot\r")
-    console.expect(MARKER, BOOT_SECONDS)
-    console.expect(SHELL_PROMPT)
-    console.type("poweroff\n")
-    assert console.wait() == 0
-
-
 def test_grub_keeps_its_environment_on_the_disk(machine: Machine, disk: Path) -> None:
     before = disk.read_bytes()
     console = machine([str(disk)])

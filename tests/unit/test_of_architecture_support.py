@@ -150,8 +150,14 @@ def test_a_firmware_of_the_guests_own_gets_the_platforms_tree_with_what_was_agre
         assert cpu.properties["cpu-version"] == cells(ARCHITECTURE_2_07)
     assert len(chosen.properties["ibm,architecture-vec-5"]) == 27
     assert not {"stdin", "stdout", "ours-only"} & chosen.properties.keys(), "our client interface is not the guest's"
+    assert all(name.startswith("ibm,") for name in chosen.properties), "the bootargs are those that a boot loader has put there"
     assert client.store.revisions[-1][0] == dt.TREE_ORIGIN_CAS
-    assert client.store.revisions[-1][1] == answer[4 : 4 + len(client.store.revisions[-1][1])]
+    stored = fdt.read(client.store.revisions[-1][1])
+    kept = stored.root.find("/chosen")
+    assert kept is not None
+    assert kept.properties.keys() >= chosen.properties.keys()
+    kept.properties = chosen.properties
+    assert stored == tree
 
 
 def test_without_room_for_the_tree_nothing_is_written() -> None:

@@ -68,6 +68,7 @@ class VioSession(Session, Generic[Host]):
         self.host, self.hcall_service = host, hcall_service
         self.calls = (*(call for kind in kinds.values() for call in kind.calls), *BUS_CALLS, *more)
         self._ending: set[asyncio.Task[None]] = set()
+        """Of devices that have left the bus."""
         plugged: list[VioDevice] = []
         try:
             self.bus = VioBus(vm, kinds, owner, self._connector_changed)
@@ -116,9 +117,14 @@ class VioSession(Session, Generic[Host]):
 
     def _end_later(self, device: VioDevice) -> None:
         """Let a device that has left the bus end what it does."""
-        task = asyncio.get_running_loop().create_task(_end(device))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        ending = _end(device)
+        try:
+            task = asyncio.get_running_loop().create_task(ending)
+        except RuntimeError:  # Without an event loop nothing was begun either.
+            ending.close()
+        else:
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     async def begin(self) -> None:
         """See Session."""
