@@ -46,6 +46,14 @@ WatchdogAction = Annotated[
     str | None,
     Flag(metavar="ACTION", help="What an expired watchdog of the guest does: reset, poweroff, nmi or log", panel=MACHINE),
 ]
+Net = Annotated[
+    list[str] | None,
+    Flag(
+        metavar="KIND[,OPTION]...",
+        help="Add a network device: user, tap=IF, socket=ADDR or switch=NAME (docs/networks.md); may be repeated",
+        panel=MACHINE,
+    ),
+]
 NoSharedMemory = Annotated[bool, Flag(help="Let back ends access RAM through gRPC only", panel=MACHINE)]
 
 Backend = Annotated[

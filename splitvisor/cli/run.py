@@ -71,6 +71,7 @@ def run(
     disk: options.Disk = None,
     cdrom: options.Cdrom = None,
     watchdog_action: options.WatchdogAction = None,
+    net: options.Net = None,
     no_shared_memory: options.NoSharedMemory = False,
     snapshot: Annotated[
         Path | None,
@@ -139,6 +140,7 @@ def run(
         "nvram": nvram,
         "disk": disk,
         "cdrom": cdrom,
+        "net": net,
         "backend": parse_backends(backend) if backend else None,
     }
     try:

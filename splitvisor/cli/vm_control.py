@@ -63,6 +63,7 @@ def start(
     disk: options.Disk = None,
     cdrom: options.Cdrom = None,
     watchdog_action: options.WatchdogAction = None,
+    net: options.Net = None,
     no_shared_memory: options.NoSharedMemory = False,
     backend: options.Backend = None,
 ) -> None:
@@ -86,6 +87,7 @@ def start(
         "vty": vty,
         "disk": disk,
         "cdrom": cdrom,
+        "net": net,
         "backend": parse_backends(backend) if backend else None,
     }
     images = {"kernel": kernel, "initrd": initrd, "firmware": firmware}

@@ -32,7 +32,7 @@ def devices(vm: Vm, *, vio: Vio = None) -> None:
 @vm.command("device-add")
 def device_add(
     vm: Vm,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="vty, nvram, or a kind of the back end")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="vty, nvram, l-lan, or a kind of the back end")],
     *,
     address: Annotated[str, typer.Option(metavar="N", help="Unit address, 0x71000000 to 0x7100003f \\[the first free]")] = "0",
     backend: Annotated[str, typer.Option(metavar="NAME", help="The back end that provides the device")] = VIO_SERVICE,

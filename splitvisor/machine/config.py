@@ -31,6 +31,10 @@ A machine file::
     cdrom0 = "installer.iso"
 
     [[device]]
+    kind = "l-lan"
+    net = "user"               # as --net takes it; mac and pcap may stand beside it
+
+    [[device]]
     kind = "disk"
     backend = "disks"          # the back end that has it; vio_service without
 
@@ -383,7 +387,25 @@ def _some_path(value: Any) -> None:
         raise _WrongError(f"{value!r} is not a path", "give the path of a file, or leave it out")
 
 
+def _some_text(value: Any) -> None:
+    if not isinstance(value, str) or not value or not is_text(value):
+        raise _WrongError(f"{value!r} is not a text", "give one, or leave it out")
+
+
+def _check_net(options: Mapping[str, Any]) -> None:
+    from splitvisor.lan.options import parse_net  # many machines have no network
+    from splitvisor.lan.wire import WireError
+
+    if "net" not in options:
+        raise _WrongError("is missing", 'give one, such as net = "user"')
+    try:
+        parse_net(options["net"], options.get("mac", ""), options.get("pcap", ""))
+    except WireError as error:
+        raise _WrongError(error.problem.what, error.problem.remedy) from None
+
+
 _OWN_DEVICES: Mapping[str, Mapping[str, Callable[[Any], None]]] = {
+    "l-lan": {"net": _some_text, "mac": _some_text, "pcap": _some_path},
     "nvram": {"bytes": _nvram_bytes, "path": _some_path},
     "vty": {"server": _vm_name},
     "vty-server": {},
@@ -408,6 +430,25 @@ def _check_own_device(kind: str, options: Mapping[str, Any], where: str, here: s
             check(value)
         except _WrongError as wrong:
             raise ConfigError(where, f"{here}.{key}", *wrong.args) from None
+    if kind == "l-lan":
+        try:
+            _check_net(options)
+        except _WrongError as wrong:
+            raise ConfigError(where, f"{here}.net", *wrong.args) from None
+
+
+def _with_nets(devices: tuple[Device, ...], nets: Sequence[str]) -> tuple[Device, ...]:
+    """Return devices with one more for each network, its files where this command would find them."""
+    from splitvisor.lan.options import with_paths_from  # see above
+
+    added = []
+    for net in nets:
+        _some_text(net)
+        _check_net({"net": net})
+        added.append(Device("l-lan", 0, {"net": with_paths_from(net, Path.cwd())}))
+    if len(devices) + len(added) > MAX_DEVICES:
+        raise _WrongError(f"{len(devices) + len(added)} devices are too many", f"give at most {MAX_DEVICES}")
+    return (*devices, *added)
 
 
 def check_nvram_files(config: MachineConfig, where: str, flag: Path | None) -> None:
@@ -567,30 +608,47 @@ def _check_what_boots(config: MachineConfig, where: str) -> None:
         raise ConfigError(where, "--boot-protocol", "epapr starts a kernel, without firmware", "give --kernel and no --firmware")
 
 
+def _with_vtys(devices: tuple[Device, ...], count: int) -> tuple[Device, ...]:
+    if not 1 <= count <= VTYS_MAX:
+        raise _WrongError(f"{count} terminals", f"give 1 to {VTYS_MAX}")
+    others = (device for device in devices if device.kind != "vty" or device.backend != VIO_SERVICE)
+    return (*(Device("vty") for _ in range(count)), *others)
+
+
+def _with_usable_nvram_file(devices: tuple[Device, ...], value: Path) -> tuple[Device, ...]:
+    path = Path(value)
+    if not is_text(str(path.absolute())):
+        raise _WrongError(*not_text(path.absolute()))
+    if not path.parent.is_dir():
+        raise _WrongError(f"{path} cannot be a file", "give a path in a directory that exists")
+    if path.exists() and not path.is_file():
+        raise _WrongError(f"{path} cannot be a file: something else is there", "give another path")
+    return with_nvram_file(devices, path)
+
+
+_DEVICE_FLAGS: Mapping[str, Callable[[tuple[Device, ...], Any], tuple[Device, ...]]] = {
+    "vty": _with_vtys,
+    "nvram": _with_usable_nvram_file,
+    "net": _with_nets,
+}
+"""Flags that say which devices of vio_service there are."""
+
+
 def apply_flags(config: MachineConfig, flags: Mapping[str, Any], where: str = "splitvisor run") -> MachineConfig:
     """Return config with what flags set: keys as in a machine file, and those of devices and back ends.
 
-    `vty` is a number, `nvram` a path, `disk` and `cdrom` are lists, all of vio_service; `backend` is a list of more back ends.
-    None is not set. where: the command that has the flags. Raises ConfigError.
+    `vty` is a number, `nvram` a path, `disk`, `cdrom` and `net` are lists, all of vio_service; `backend` is a list of more back
+    ends. None is not set. where: the command that has the flags. Raises ConfigError.
     """
     for key, value in flags.items():
         flag = "--" + key.replace("_", "-")
         if value is None:
             continue
-        if key == "vty":
-            if not 1 <= value <= VTYS_MAX:
-                raise ConfigError(where, flag, f"{value} terminals", f"give 1 to {VTYS_MAX}")
-            others = tuple(device for device in config.devices if device.kind != "vty" or device.backend != VIO_SERVICE)
-            config = replace(config, devices=(*(Device("vty") for _ in range(value)), *others))
-        elif key == "nvram":
-            path = Path(value)
-            if not is_text(str(path.absolute())):
-                raise ConfigError(where, flag, *not_text(path.absolute()))
-            if not path.parent.is_dir():
-                raise ConfigError(where, flag, f"{path} cannot be a file", "give a path in a directory that exists")
-            if path.exists() and not path.is_file():
-                raise ConfigError(where, flag, f"{path} cannot be a file: something else is there", "give another path")
-            config = replace(config, devices=with_nvram_file(config.devices, path))
+        if key in _DEVICE_FLAGS:
+            try:
+                config = replace(config, devices=_DEVICE_FLAGS[key](config.devices, value))
+            except _WrongError as wrong:
+                raise ConfigError(where, flag, *wrong.args) from None
         elif key in ("disk", "cdrom"):
             continue  # Together, below.
         elif key == "backend":

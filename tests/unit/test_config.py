@@ -378,7 +378,7 @@ def test_a_size_that_cannot_be_says_what_was_meant(text: str, what: str) -> None
         (
             '[[device]]\nkind = "disk"',
             (
-                "device[0].kind: vio_service has no device 'disk'; known: nvram, vty, vty-server, v-scsi; "
+                "device[0].kind: vio_service has no device 'disk'; known: l-lan, nvram, vty, vty-server, v-scsi; "
                 "place others with backend = NAME"
             ),
         ),
@@ -449,3 +449,38 @@ def test_a_watchdogs_action_is_one_of_four(tmp_path: Path) -> None:
     path.write_text('watchdog_action = "reboot"\n')
     with pytest.raises(ConfigError, match=r"'reboot' is not an action of a watchdog; .*reset"):
         read_machine_file(path)
+
+
+def test_networks_are_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    changed = apply_flags(MachineConfig(), {"net": ["user,pcap=a.pcap", "switch=lab,mac=02:00:00:00:00:01"]})
+    assert changed.devices[-2:] == (
+        Device("l-lan", 0, {"net": f"user,pcap={tmp_path}/a.pcap"}),
+        Device("l-lan", 0, {"net": "switch=lab,mac=02:00:00:00:00:01"}),
+    )
+    file = tmp_path / "m.toml"
+    file.write_text('[[device]]\nkind = "l-lan"\nnet = "user"\nmac = "02:00:00:00:00:01"')
+    assert read_machine_file(file).devices == (Device("l-lan", 0, {"net": "user", "mac": "02:00:00:00:00:01"}),)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ('net = "usr"', "device[0].net: 'usr' is no kind of network; did you mean user?"),
+        ("", 'device[0].net: is missing; give one, such as net = "user"'),
+        ("net = 1", "device[0].net: 1 is not a text; give one, or leave it out"),
+        (
+            'net = "user"\nmac = "1"',
+            "device[0].net: user: mac: '1' is not a MAC address; give six bytes such as 02:00:00:12:34:56",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(tmp_path: Path, options: str, said: str) -> None:
+    file = tmp_path / "m.toml"
+    file.write_text(f'[[device]]\nkind = "l-lan"\n{options}')
+    with pytest.raises(ConfigError) as raised:
+        read_machine_file(file)
+    assert str(raised.value) == f"{file}: {said}"
+    with pytest.raises(ConfigError) as raised:
+        apply_flags(MachineConfig(), {"net": ["usr"]})
+    assert str(raised.value) == "splitvisor run: --net: 'usr' is no kind of network; did you mean user?"
