@@ -233,18 +233,20 @@ class TceLeaf(_message.Message):
     def __init__(self, number: _Optional[int] = ..., entries: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class VioConnectorState(_message.Message):
-    __slots__ = ("index", "state", "removal_asked", "indicator", "node")
+    __slots__ = ("index", "state", "removal_asked", "indicator", "node", "device")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REMOVAL_ASKED_FIELD_NUMBER: _ClassVar[int]
     INDICATOR_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     index: int
     state: int
     removal_asked: bool
     indicator: int
     node: _trap_pb2.TreeNode
-    def __init__(self, index: _Optional[int] = ..., state: _Optional[int] = ..., removal_asked: _Optional[bool] = ..., indicator: _Optional[int] = ..., node: _Optional[_Union[_trap_pb2.TreeNode, _Mapping]] = ...) -> None: ...
+    device: bytes
+    def __init__(self, index: _Optional[int] = ..., state: _Optional[int] = ..., removal_asked: _Optional[bool] = ..., indicator: _Optional[int] = ..., node: _Optional[_Union[_trap_pb2.TreeNode, _Mapping]] = ..., device: _Optional[bytes] = ...) -> None: ...
 
 class VtyState(_message.Message):
     __slots__ = ("version", "output", "output_end", "input", "input_received", "instance")
@@ -293,6 +295,46 @@ class NvramState(_message.Message):
     version: int
     contents: bytes
     def __init__(self, version: _Optional[int] = ..., contents: _Optional[bytes] = ...) -> None: ...
+
+class LanState(_message.Message):
+    __slots__ = ("version", "mac", "attributes", "reception", "filtering", "groups", "registration", "buffers")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MAC_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    RECEPTION_FIELD_NUMBER: _ClassVar[int]
+    FILTERING_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    REGISTRATION_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    mac: bytes
+    attributes: int
+    reception: bool
+    filtering: bool
+    groups: _containers.RepeatedScalarFieldContainer[bytes]
+    registration: LanRegistration
+    buffers: _containers.RepeatedCompositeFieldContainer[LanBuffer]
+    def __init__(self, version: _Optional[int] = ..., mac: _Optional[bytes] = ..., attributes: _Optional[int] = ..., reception: _Optional[bool] = ..., filtering: _Optional[bool] = ..., groups: _Optional[_Iterable[bytes]] = ..., registration: _Optional[_Union[LanRegistration, _Mapping]] = ..., buffers: _Optional[_Iterable[_Union[LanBuffer, _Mapping]]] = ...) -> None: ...
+
+class LanRegistration(_message.Message):
+    __slots__ = ("buffer_list", "filter_list", "queue", "queue_bytes")
+    BUFFER_LIST_FIELD_NUMBER: _ClassVar[int]
+    FILTER_LIST_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    buffer_list: int
+    filter_list: int
+    queue: int
+    queue_bytes: int
+    def __init__(self, buffer_list: _Optional[int] = ..., filter_list: _Optional[int] = ..., queue: _Optional[int] = ..., queue_bytes: _Optional[int] = ...) -> None: ...
+
+class LanBuffer(_message.Message):
+    __slots__ = ("ioba", "length")
+    IOBA_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    ioba: int
+    length: int
+    def __init__(self, ioba: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
 
 class PlatformState(_message.Message):
     __slots__ = ("version", "clock_offset_seconds", "nmi_handlers", "events", "revisions", "clock_offset_nanoseconds")

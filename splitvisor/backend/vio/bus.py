@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from google.protobuf.message import DecodeError
+
 from splitvisor.backend.vio.connector import Connector, Connectors, State, slot_properties
 from splitvisor.backend.vio.device import BusError, DeviceKind, VioDevice, cells_property, text_property
 from splitvisor.declarations.calls import Key
 from splitvisor.declarations.session import Vm
+from splitvisor.declarations.state import StateError
 from splitvisor.papr.vio import FIRST_SLOT_ADDRESS, MAX_DEVICES, SLOTS, slot_address
-from splitvisor.rpc import trap_pb2
+from splitvisor.rpc import state_pb2, trap_pb2
 
 ADDRESS_MASK = 0xFFFF_FFFF
 """Unit addresses and LIOBNs are 32 bits wide; the upper half of their register is ignored, as hypervisors do."""
@@ -52,8 +55,8 @@ class VioBus:
             if connector is not None:
                 connector.plug(device, self.node(device))
                 connector.reset()
-                if spec.remembered:
-                    _remember(connector, spec.remembered)
+            if spec.remembered:
+                _remember(device, connector, spec.remembered)
 
     @property
     def is_first(self) -> bool:
@@ -92,7 +95,10 @@ class VioBus:
 
     def _remembered(self, device: VioDevice) -> bytes:
         connector = self.connectors.at(device.unit_address)
-        return b"" if connector is None or connector.device is not device else connector.remembered(self.node(device))
+        slot = b"" if connector is None or connector.device is not device else connector.remembered(self.node(device))
+        own = device.remembered()
+        # Fields of one message, one after the other, are the message.
+        return slot + state_pb2.VioConnectorState(device=own).SerializeToString() if own else slot
 
     def plug(self, connector: Connector, device: VioDevice, node: trap_pb2.TreeNode) -> None:
         """Put a device into an empty slot; node is returned to the guest by ibm,configure-connector."""
@@ -188,11 +194,18 @@ def _bus_node() -> trap_pb2.TreeNode:
     )
 
 
-def _remember(connector: Connector, remembered: bytes) -> None:
+def _remember(device: VioDevice, connector: Connector | None, remembered: bytes) -> None:
     try:
-        connector.remember(remembered)
-    except ValueError as error:
-        raise BusError(f"what is remembered of slot {connector.name} is unusable: {error}") from error
+        state = state_pb2.VioConnectorState.FromString(remembered)
+        own = state.device
+        state.ClearField("device")
+        if own:
+            device.remember(own)
+        if connector is not None and state != state_pb2.VioConnectorState():
+            connector.remember(state)
+    except (DecodeError, ValueError, StateError) as error:
+        where = device.name if connector is None else f"slot {connector.name}"
+        raise BusError(f"what is remembered of {where} is unusable: {error}") from error
 
 
 class OnBus(Protocol):

@@ -15,8 +15,6 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 
-from google.protobuf.message import DecodeError
-
 from splitvisor.backend.vio.device import VioDevice, cells_property
 from splitvisor.papr.codes import RtasStatus
 from splitvisor.papr.vio import FIRST_SLOT_ADDRESS, SLOTS, slot_address, slot_index, slot_name
@@ -155,12 +153,8 @@ class Connector:
             return b""
         return self.save().SerializeToString(deterministic=True)
 
-    def remember(self, data: bytes) -> None:
+    def remember(self, state: state_pb2.VioConnectorState) -> None:
         """Take over a result of remembered() for the plugged device. Raises ValueError for anything else."""
-        try:
-            state = state_pb2.VioConnectorState.FromString(data)
-        except DecodeError:
-            raise ValueError("it is not the state of a slot") from None
         self.restore(state, self.device)
 
     def describe(self) -> vio_bus_pb2.Connector:

@@ -119,6 +119,19 @@ class VioDevice:
         """Return the state for restore(), beyond that of every VIO device: a message of state.proto with its version."""
         return b""
 
+    def remembered(self) -> bytes:
+        """Return what the device must know in its next life, should this process be killed; b"": nothing.
+
+        cpu_service keeps it. A device says by Vm.inventory_changed() that it has changed: what an answer to the guest, sent after
+        that, says to be so is then remembered.
+        """
+        return b""
+
+    def remember(self, data: bytes) -> None:
+        """Take over a result of remembered() of this device in another process. Raises StateError."""
+        if data:
+            raise StateError(f"{self.name}: it remembers nothing, but something was kept for it")
+
     def resumed(self) -> None:
         """Handle that the VM continues after save()."""
 
