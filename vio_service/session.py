@@ -11,10 +11,10 @@ from splitvisor.backend import Hypercall, RtasCall, Vm
 from splitvisor.backend.vio import BUS_CALLS, VioSession, kinds
 from splitvisor.backend.vio.hcall_client import HcallServiceClient
 from vio_service.console.vm_consoles import DEFAULT_SETTINGS, ConsoleSettings, VmConsoles
-from vio_service.devices import nvram, vscsi, vty, vty_server
+from vio_service.devices import llan, nvram, vscsi, vty, vty_server
 
 NAME = "vio_service"
-KINDS = kinds(vty.KIND, vty_server.KIND, nvram.KIND, vscsi.KIND)
+KINDS = kinds(vty.KIND, vty_server.KIND, nvram.KIND, vscsi.KIND, llan.KIND)
 """Every kind of device that a machine's configuration may ask for here."""
 MACHINE_CALLS = (*vty.MACHINE_CALLS, *nvram.MACHINE_CALLS)
 """Those that have one owner in a machine."""

@@ -351,7 +351,7 @@ def test_what_cannot_be_added_or_removed_is_refused_with_the_reason() -> None:
         async with machine() as vm:
             assert await refused(vm.add("disk")) == (
                 "INVALID_ARGUMENT",
-                "vio_service has no kind of device 'disk'; it has: nvram, v-scsi, vty, vty-server",
+                "vio_service has no kind of device 'disk'; it has: l-lan, nvram, v-scsi, vty, vty-server",
             )
             assert (await refused(vm.add("nvram", bytes="1")))[0] == "INVALID_ARGUMENT"
             code, text = await refused(vm.add(address=0x1000))

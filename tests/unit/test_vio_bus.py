@@ -64,7 +64,7 @@ def test_stated_addresses_are_kept_and_skipped_when_others_are_chosen() -> None:
 def test_a_kind_that_is_not_here_is_refused_with_what_to_do() -> None:
     with pytest.raises(
         BusError,
-        match=r"no kind of device 'watchdog' \(it has: nvram, v-scsi, vty, vty-server\); place it at a back end that has",
+        match=r"no kind of device 'watchdog' \(it has: l-lan, nvram, v-scsi, vty, vty-server\); place it at a back end that has",
     ):
         make_session(spec("watchdog"), spec("vty"))
 
@@ -193,7 +193,7 @@ def test_quiesce_and_reset_stop_devices_before_they_reset_them(how: str, monkeyp
 def test_every_call_is_declared_once() -> None:
     hypercalls = [call.token for call in CALLS if isinstance(call, Hypercall)]
     rtas_calls = [call.name for call in CALLS if isinstance(call, RtasCall)]
-    assert len(set(hypercalls)) == len(hypercalls) == 9
+    assert len(set(hypercalls)) == len(hypercalls) == 18
     connectors = ["get-sensor-state", "ibm,configure-connector"]
     assert sorted(rtas_calls) == ["display-character", *connectors, "nvram-fetch", "nvram-store", "quiesce", "set-indicator"]
 
