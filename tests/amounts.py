@@ -19,6 +19,7 @@ LONG = {
     "SPLITVISOR_FUZZ_INSTRUCTIONS": "1000000",
     "SPLITVISOR_FUZZ_MESSAGES": "100000",
     "SPLITVISOR_FUZZ_REQUESTS": "1000000",
+    "SPLITVISOR_NET_MEBIBYTES": "100",
     "SPLITVISOR_RANDOM_CALLS": "200000",
 }
 """What `--long` sets in the environment where nothing else is set there."""

@@ -48,6 +48,7 @@ SLOW_FILES = (
     "tests/component/test_snapshot_service.py",
     "tests/component/test_console_terminal.py",
     "tests/component/test_lan_wires.py",
+    "tests/component/test_llan_hostile.py",
     "tests/component/test_tls.py",
     "tests/component/test_blob_reader_oracle.py",
     "tests/component/test_hostile_guest.py",

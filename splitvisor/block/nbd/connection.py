@@ -35,7 +35,7 @@ VECTORS = 512
 TURN_BYTES = 4 << 20
 """That are received before others have their turn."""
 _SCRATCH = 64 << 10
-_MESSAGE_BYTES = 4096
+_REPLY_MESSAGE = 4096
 """Of an error for people."""
 
 _Receiver = Generator[int, memoryview, None]
@@ -226,7 +226,7 @@ class Connection:
             self._done(cookie, request)
 
     def _error(self, request: Request, length: int) -> _Receiver:
-        if not 6 <= length <= 14 + _MESSAGE_BYTES:
+        if not 6 <= length <= 14 + _REPLY_MESSAGE:
             raise ProtocolError(f"an error has {length} bytes")
         head = yield 6
         code = int.from_bytes(head[:4], "big")
