@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from splitvisor.backend.vio import BusError
 from splitvisor.block.disk import Disk as Image
 from splitvisor.block.open import DiskError, open_disk
-from splitvisor.block.options import DiskOptionError, DiskOptions, parse_cdrom, parse_disk
+from splitvisor.block.options import DiskOptionError, DiskOptions, OnWriteError, parse_cdrom, parse_disk
 from splitvisor.scsi.cdrom import CdRom
 from splitvisor.scsi.disk import Disk
 from splitvisor.scsi.target import Target
@@ -68,6 +68,8 @@ class Units:
             options = parse_cdrom(text) if key.startswith("cdrom") else parse_disk(text)
         except DiskOptionError as error:
             raise BusError(f"{self._what}: {key}: {error.problem.what}", error.problem.remedy) from error
+        if options.werror is OnWriteError.STOP:
+            raise BusError(f"{self._what}: {key}: a disk cannot pause its machine yet", "leave werror=stop out")
         if not options.serial:
             options = replace(options, serial=hashlib.sha256(f"{self._owner} {key}".encode()).hexdigest()[:16].upper())
         return options
