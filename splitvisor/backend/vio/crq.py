@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, ClassVar
 
 from splitvisor.backend.vio.bus import ADDRESS_MASK, VioBus
@@ -92,7 +93,7 @@ class CrqDevice(VioDevice):
 
     def _put(self, count: int) -> None:
         """Put the newest entries into the queue."""
-        entries = b"".join(list(self._kept)[-count:]) if count else b""
+        entries = b"".join(reversed(tuple(islice(reversed(self._kept), count))))
         for start in range(0, len(entries), MESSAGE_BYTES):
             position = self._entries - count + start // ENTRY_BYTES
             self.vm.put_entries(self.unit_address, position, entries[start : start + MESSAGE_BYTES])
