@@ -41,6 +41,7 @@ from splitvisor.service.interface import Started
 from splitvisor.service.runtime_directory import private_directory, ram_parents
 from splitvisor.service.serve import SettingError
 from splitvisor.trap.ram_file import remove_abandoned
+from splitvisor.trap.trap_socket import remove_abandoned_sockets
 
 if TYPE_CHECKING:
     from cpu_service.snapshot.load import SnapshotLoader
@@ -82,6 +83,7 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
         if not os.access(options.ram_dir, os.W_OK | os.X_OK) or not options.ram_dir.is_dir():
             raise SettingError(f"--ram-dir {options.ram_dir}: not a directory that this user can write", "make it first")
         await asyncio.to_thread(remove_abandoned, options.ram_dir)
+        await asyncio.to_thread(remove_abandoned_sockets, options.ram_dir)
     servicer = MachineServicer(directory)
     machine_pb2_grpc.add_MachineServiceServicer_to_server(servicer, server)
 

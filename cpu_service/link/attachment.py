@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import structlog
@@ -20,6 +21,7 @@ from splitvisor.net.tls_client import ClientContext
 from splitvisor.net.tls_files import tls_files
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap.features import UnknownFeatureError
+from splitvisor.trap.trap_socket import TrapListener
 
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.01, 0.25
 CLOSE_S, CUT_OFF_S = 1.5, 0.5
@@ -50,6 +52,7 @@ class Attachment:
         take: takes each response; see Connection.
         changed: told when a connection came or went.
         tap: shown every message.
+        socket_directory: where a back end on this host finds a unix socket to move to; None: connections stay on gRPC.
 
     Raises AddressError when the address must not be spoken to, or not without a certificate.
     """
@@ -63,9 +66,11 @@ class Attachment:
         take: Callable[[pb.AttachResponse], None],
         changed: Callable[[], None],
         tap: MessageTap | None = None,
+        socket_directory: Path | None = None,
     ) -> None:
         self._name, self._target = name, address
         self._outbox, self._offer, self._take, self._changed, self._tap = outbox, offer, take, changed, tap
+        self._socket_directory = socket_directory
         self.reconnects = 0
         self.failure = ""
         """Why there is no connection, or the last one ended."""
@@ -167,12 +172,39 @@ class Attachment:
         """
         wire = TrapWire(self._address, None if self.tls is None else self.tls.newest())
         connection = Connection(wire, self._take, self._tap, self._cut_off)
-        self._outbox.open(connection)
-        self._offer.take(connection.offer())
+        listener = self._listen()
+        try:
+            self._outbox.open(connection, "" if listener is None else str(listener.path))
+            offer = connection.offer()
+            if offer.socket_connected:
+                self._move(listener)
+        finally:
+            if listener is not None:
+                listener.close()
+        self._offer.take(offer)
         connection.take_early()
         self._outbox.introduced()
         self._was_attached = True
         return connection
+
+    def _listen(self) -> TrapListener | None:
+        """Listen for a back end on this host; None: there is no directory that it would see, or no socket can be there."""
+        if self._socket_directory is None:
+            return None
+        try:
+            return TrapListener(self._socket_directory)
+        except OSError as error:
+            log.warning("trap streams stay on gRPC", backend=self._name, reason=str(error))
+            return None
+
+    def _move(self, listener: TrapListener | None) -> None:
+        """Move the connection to the socket. Raises BackendUnavailableError."""
+        try:
+            if listener is None:
+                raise OSError("there is no socket")
+            self._outbox.move(listener.accept())
+        except OSError as error:
+            raise BackendUnavailableError(f"it says that it is connected to the socket of its trap stream: {error}") from error
 
 
 def _explained(error: WireEndedError) -> str:

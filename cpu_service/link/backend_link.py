@@ -6,6 +6,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import structlog
 
@@ -56,8 +57,9 @@ class BackendLink:
         self._ledger = TrapLedger()
         self._outbox = Outbox(Introduction(hello, state, lambda: events.open_queues(self)), self.offer, self._ledger)
         self._attachment = Attachment(
-            name, address, self._outbox, self.offer, self._take, lambda: events.connection_changed(self), tap
-        )
+            name, address, self._outbox, self.offer, self._take, lambda: events.connection_changed(self), tap,
+            Path(hello.ram_path).parent if hello.ram_path else None,
+        )  # fmt: skip
         self._answers = Answers()
         self._memory = MemoryAnswers(name, ram, events.memory_written, lambda liobn: events.window(self, liobn))
         self._events = HeldEvents(self, events)

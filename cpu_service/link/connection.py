@@ -8,6 +8,7 @@ to wake it (docs/decisions/007).
 from __future__ import annotations
 
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -75,6 +76,10 @@ class Connection:
     def unsent(self) -> int:
         """Requests that the peer has given no room for yet."""
         return self._wire.unsent
+
+    def move(self, connection: socket.socket) -> None:
+        """Have the messages that follow go over a unix socket; nobody else sends meanwhile."""
+        self._wire.move(connection)
 
     def finish(self) -> None:
         """Say that nothing follows what was sent."""

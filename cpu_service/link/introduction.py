@@ -28,14 +28,23 @@ class Introduction:
         self._takes_back = False
         """The machine runs already: a restored session goes on at once."""
 
-    def requests(self, devices: Iterable[pb.DeviceSpec], positions: Iterable[pb.VcpuPosition]) -> list[pb.AttachRequest]:
-        """Return the messages, for a back end with these devices and traps that have come so far."""
+    def requests(
+        self, devices: Iterable[pb.DeviceSpec], positions: Iterable[pb.VcpuPosition], socket_path: str
+    ) -> list[pb.AttachRequest]:
+        """Return the messages.
+
+        Args:
+            devices: of the back end.
+            positions: how far traps have come.
+            socket_path: where the connection may move to; empty: nowhere.
+        """
         hello = pb.Hello()
         hello.CopyFrom(self._hello)
         hello.ClearField("devices")
         hello.devices.extend(devices)
         hello.positions.extend(positions)
         hello.open_queues.extend(self._open_queues())
+        hello.socket_path = socket_path
         hello.beginning = self._beginning()
         hello.features.extend(hello_features(hello.beginning))
         requests = [pb.AttachRequest(hello=hello)]

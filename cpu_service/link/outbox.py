@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -188,12 +189,15 @@ class Outbox:
 
     # Connections; the link's thread.
 
-    def open(self, connection: Connection) -> None:
-        """Begin with a connection: introduce the VM, and say what the last one may have lost."""
+    def open(self, connection: Connection, socket_path: str) -> None:
+        """Begin with a connection: introduce the VM, and say what the last one may have lost.
+
+        socket_path: of a unix socket that the connection may move to; empty: there is none.
+        """
         with self._lock:
             self._batch, self._batch_due = [], math.inf
             outstanding = self._outstanding  # Before the positions: it may be answered at this moment, and then they have it.
-            requests = self._introduction.requests(self._offer.devices, self._ledger.positions)
+            requests = self._introduction.requests(self._offer.devices, self._ledger.positions, socket_path)
             unacknowledged = self._ledger.unacknowledged
             requests += [
                 pb.AttachRequest(posted=pb.PostedBatch(traps=unacknowledged[start : start + BATCH_CALLS]))
@@ -205,6 +209,12 @@ class Outbox:
                 connection.queue(request)
             self.connection = connection
             connection.flush()
+
+    def move(self, connection: socket.socket) -> None:
+        """The back end has connected to the socket: say there what follows."""
+        with self._lock:
+            if self.connection is not None:
+                self.connection.move(connection)
 
     def introduced(self) -> None:
         """The back end has taken the introduction."""

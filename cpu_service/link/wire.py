@@ -3,6 +3,9 @@
 
 Any thread may send. One thread at a time reads: usually the link's, which waits in wait(); a vCPU that waits for an answer takes
 the reading over for as long, so that nobody has to wake it (docs/decisions/007).
+
+On one host the messages move to a unix socket of their own (docs/decisions/013). The gRPC stream then tells how it ends, and
+whether the peer lives.
 """
 
 from __future__ import annotations
@@ -19,10 +22,12 @@ from contextlib import suppress
 import grpc
 from google.protobuf.message import DecodeError
 
+from cpu_service.link.direct import DirectStream
 from cpu_service.link.grpc_stream import GrpcStream
 from splitvisor.net.addresses import Address
 from splitvisor.net.channels import explain_failure
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.trap_socket import SocketFramingError
 
 PATH = "/splitvisor.trap.v1.TrapService/Attach"
 CONNECT_S = 5.0
@@ -35,6 +40,8 @@ SPIN_S = 0.0004
 """So long a vCPU looks for its answer before it sleeps: to wake it costs more than most answers take. See docs/decisions/008."""
 BRISK_S, LONG_S = 2 * SPIN_S, 8 * SPIN_S
 """It sleeps at once while answers take longer than the first on the average; none counts for more than the second."""
+LAST_WORDS_S = 0.5
+"""How long the gRPC stream may take to say why the socket has ended."""
 TLS_OUTPUT_BYTES = 64 << 10
 """Nothing more is wrapped while so much waits for the socket."""
 
@@ -74,6 +81,10 @@ class TrapWire:
         self._unsent: deque[pb.AttachRequest] = deque()
         self._failure: WireEndedError | None = None
         self._closed = self._finishing = False
+        self._direct: DirectStream | None = None
+        """Where the messages have moved to, or are about to."""
+        self._stream_is_ready = True
+        """The gRPC stream may have something."""
         self._usual_wait = 0.0
         """Seconds in read_within() on the average of the last few."""
         self._heard_at = self._asked_at = time.monotonic()
@@ -89,23 +100,31 @@ class TrapWire:
 
     def send(self, request: pb.AttachRequest) -> None:
         """Send a request, behind those that wait. An error shows when the wire is read."""
-        self._unsent.append(request)
+        self.queue(request)
         self.flush()
 
     def queue(self, request: pb.AttachRequest) -> None:
         """The same, but it waits for the next flush()."""
-        self._unsent.append(request)
+        (self._unsent if self._direct is None else self._direct.unsent).append(request)
 
     @property
     def unsent(self) -> int:
         """Requests that the peer has given no room for yet."""
-        return len(self._unsent)
+        return len(self._unsent if self._direct is None else self._direct.unsent)
+
+    def move(self, connection: socket.socket) -> None:
+        """Have the messages that follow go over a connected unix socket. Whoever sends must not do so at the same time."""
+        with self._lock:
+            self._unsent.append(pb.AttachRequest(move=pb.Move()))
+            self._direct = DirectStream(connection)
+            self._epoll.register(connection, select.EPOLLONESHOT)
+        self.flush()
 
     def flush(self) -> None:
         """Send what waits, as far as the peer takes it."""
         with self._lock:
             self._flush()
-            if self._is_blocked:
+            if self._is_blocked or (self._direct is not None and self._direct.is_blocked):
                 self._signal(self._wake)  # Whoever reads has to look for room too.
 
     def finish(self) -> None:
@@ -135,6 +154,8 @@ class TrapWire:
             if descriptor == self._wake:
                 with suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
+            elif descriptor == self._socket.fileno():
+                self._stream_is_ready = True
 
     def _look_after(self) -> float:
         """Ask a quiet peer for a sign of life; one that gives none has ended. Returns the seconds until the next look."""
@@ -162,34 +183,62 @@ class TrapWire:
 
     def listen(self) -> None:
         """The reader lets wait() tell of what comes; once, until it has read and listens again."""
+        direct = self._direct
+        if direct is not None and not direct.has_ended:
+            incoming = select.EPOLLIN if direct.comes else 0
+            blocked = select.EPOLLOUT if direct.is_blocked else 0
+            self._epoll.modify(direct.socket, incoming | select.EPOLLONESHOT | blocked)
         blocked = select.EPOLLOUT if self._is_blocked else 0
         self._epoll.modify(self._socket, select.EPOLLIN | select.EPOLLONESHOT | blocked)
 
     def take_over(self) -> None:
         """The reader will look for itself: wait() does not tell of what comes."""
+        direct = self._direct
+        if direct is not None and not direct.has_ended:
+            self._epoll.modify(direct.socket, select.EPOLLONESHOT)
         self._epoll.modify(self._socket, select.EPOLLONESHOT)
 
     def read_within(self, timeout: float) -> list[pb.AttachResponse]:
         """Wait for responses, timeout seconds at most, and return them; none after interrupt()."""
+        direct = self._direct
+        if direct is not None and direct.comes:
+            self._poll.register(direct.socket, select.POLLIN | (select.POLLOUT if direct.is_blocked else 0))
         self._poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._is_blocked else 0))
         began = time.monotonic()
-        if self._usual_wait > BRISK_S or not self._spin(began + SPIN_S):
-            self._poll.poll(max(0.0, timeout) * 1000)
+        ready = self._spin(began + SPIN_S) if self._usual_wait <= BRISK_S else []
+        ready = ready or self._poll.poll(max(0.0, timeout) * 1000)
         waited = min(time.monotonic() - began, LONG_S)
         self._usual_wait += (waited - self._usual_wait) / 8
+        stream = self._socket.fileno()
+        self._stream_is_ready = self._stream_is_ready or any(descriptor == stream for descriptor, _ in ready)
         return self.read()
 
-    def _spin(self, until: float) -> bool:
-        """Look again and again, which lets other threads go on between; True when there was something in time."""
+    def _spin(self, until: float) -> list[tuple[int, int]]:
+        """Look again and again, which lets other threads go on between. Returns what there was in time."""
         poll, now = self._poll.poll, time.monotonic
-        while not poll(0):
+        while not (ready := poll(0)):
             if now() > until:
-                return False
+                return []
             os.sched_yield()  # The back end's thread may have been given this processor.
-        return True
+        return ready
 
     def read(self) -> list[pb.AttachResponse]:
         """Return the responses that have come."""
+        direct = self._direct
+        responses: list[pb.AttachResponse] = []
+        if direct is None or not direct.comes or self._stream_is_ready:
+            responses = self._read_stream()
+            self._stream_is_ready = False
+        if direct is not None:
+            if responses and responses[-1].HasField("move"):
+                direct.comes = True
+                responses.pop()
+            if direct.comes and not direct.has_ended and self.ended is None:
+                responses += self._read_direct(direct)
+        return responses
+
+    def _read_stream(self) -> list[pb.AttachResponse]:
+        """Return what has come over the gRPC stream."""
         data: bytes | None = None
         error: OSError | None = None
         try:
@@ -214,6 +263,37 @@ class TrapWire:
                 self.ended = WireEndedError(stream.end.code, stream.end.details)
             else:
                 self.ended = self._failure
+        return self._parsed(messages)
+
+    def _read_direct(self, direct: DirectStream) -> list[pb.AttachResponse]:
+        """Return what has come over the socket."""
+        try:
+            messages = direct.read()
+        except SocketFramingError as error:
+            self.ended = WireEndedError(grpc.StatusCode.INTERNAL, str(error))
+            return []
+        if direct.is_blocked:
+            with self._lock:
+                direct.flush()
+        if messages:
+            self._heard_at = time.monotonic()
+        elif direct.has_ended:
+            self._hear_last_words(direct)
+        return self._parsed(messages)
+
+    def _hear_last_words(self, direct: DirectStream) -> None:
+        """The socket has ended: the gRPC stream does so, too, and knows why."""
+        self._epoll.unregister(direct.socket)
+        with suppress(KeyError):
+            self._poll.unregister(direct.socket)
+        until = time.monotonic() + LAST_WORDS_S
+        while self.ended is None and (left := until - time.monotonic()) > 0:
+            select.select([self._socket], [], [], left)
+            self._read_stream()
+        if self.ended is None:
+            self.ended = WireEndedError(grpc.StatusCode.UNAVAILABLE, "it closed the socket of its trap stream")
+
+    def _parsed(self, messages: list[bytes]) -> list[pb.AttachResponse]:
         try:
             return [pb.AttachResponse.FromString(message) for message in messages]
         except DecodeError:
@@ -229,6 +309,8 @@ class TrapWire:
             self._fail(None)
             self._epoll.close()
             self._socket.close()
+            if self._direct is not None:
+                self._direct.socket.close()
             os.close(self._wake)
             os.close(self._interrupt)
 
@@ -236,15 +318,22 @@ class TrapWire:
 
     @property
     def _is_blocked(self) -> bool:
-        """True: the socket takes no more for now."""
+        """True: the socket of the gRPC stream takes no more for now."""
         return self._failure is None and bool(self._stream.output if self._tls is None else self._tls.output)
 
     def _flush(self) -> None:
+        direct = self._direct
+        if direct is not None:
+            direct.flush()
+        if direct is None or self._unsent or self._stream.output or self._finishing:
+            self._flush_stream(direct)
+
+    def _flush_stream(self, direct: DirectStream | None) -> None:
         stream, tls = self._stream, self._tls
         while self._failure is None:
             while self._unsent and stream.has_room and stream.end is None:
                 stream.send(self._unsent.popleft().SerializeToString())
-            if self._finishing and not self._unsent:
+            if self._finishing and not self._unsent and (direct is None or not (direct.unsent or direct.is_blocked)):
                 self._finishing = False
                 stream.finish()
             try:

@@ -62,7 +62,7 @@ MACHINE_ACTION_KIND_RESET: MachineActionKind
 MACHINE_ACTION_KIND_CRASH: MachineActionKind
 
 class AttachRequest(_message.Message):
-    __slots__ = ("hello", "trap", "posted", "memory_result", "invoke_result", "reset", "detach", "save_state", "restore_state", "resumed")
+    __slots__ = ("hello", "trap", "posted", "memory_result", "invoke_result", "reset", "detach", "save_state", "restore_state", "resumed", "move")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     TRAP_FIELD_NUMBER: _ClassVar[int]
     POSTED_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +73,7 @@ class AttachRequest(_message.Message):
     SAVE_STATE_FIELD_NUMBER: _ClassVar[int]
     RESTORE_STATE_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
+    MOVE_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     trap: Trap
     posted: PostedBatch
@@ -83,10 +84,11 @@ class AttachRequest(_message.Message):
     save_state: SaveState
     restore_state: RestoreState
     resumed: Resumed
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., trap: _Optional[_Union[Trap, _Mapping]] = ..., posted: _Optional[_Union[PostedBatch, _Mapping]] = ..., memory_result: _Optional[_Union[MemoryResult, _Mapping]] = ..., invoke_result: _Optional[_Union[InvokeResult, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., save_state: _Optional[_Union[SaveState, _Mapping]] = ..., restore_state: _Optional[_Union[RestoreState, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ...) -> None: ...
+    move: Move
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., trap: _Optional[_Union[Trap, _Mapping]] = ..., posted: _Optional[_Union[PostedBatch, _Mapping]] = ..., memory_result: _Optional[_Union[MemoryResult, _Mapping]] = ..., invoke_result: _Optional[_Union[InvokeResult, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., save_state: _Optional[_Union[SaveState, _Mapping]] = ..., restore_state: _Optional[_Union[RestoreState, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., move: _Optional[_Union[Move, _Mapping]] = ...) -> None: ...
 
 class AttachResponse(_message.Message):
-    __slots__ = ("offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action", "inventory", "saved_state", "crq_entries")
+    __slots__ = ("offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action", "inventory", "saved_state", "crq_entries", "move")
     OFFER_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
     MEMORY_READ_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +102,7 @@ class AttachResponse(_message.Message):
     INVENTORY_FIELD_NUMBER: _ClassVar[int]
     SAVED_STATE_FIELD_NUMBER: _ClassVar[int]
     CRQ_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    MOVE_FIELD_NUMBER: _ClassVar[int]
     offer: Offer
     reply: Reply
     memory_read: MemoryRead
@@ -113,10 +116,11 @@ class AttachResponse(_message.Message):
     inventory: Inventory
     saved_state: SavedState
     crq_entries: CrqEntries
-    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., saved_state: _Optional[_Union[SavedState, _Mapping]] = ..., crq_entries: _Optional[_Union[CrqEntries, _Mapping]] = ...) -> None: ...
+    move: Move
+    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., saved_state: _Optional[_Union[SavedState, _Mapping]] = ..., crq_entries: _Optional[_Union[CrqEntries, _Mapping]] = ..., move: _Optional[_Union[Move, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions", "beginning", "features", "slots", "tce_path", "open_queues")
+    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions", "beginning", "features", "slots", "tce_path", "open_queues", "socket_path")
     VM_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +133,7 @@ class Hello(_message.Message):
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     TCE_PATH_FIELD_NUMBER: _ClassVar[int]
     OPEN_QUEUES_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_PATH_FIELD_NUMBER: _ClassVar[int]
     vm: str
     incarnation: int
     vcpus: int
@@ -141,7 +146,12 @@ class Hello(_message.Message):
     slots: SlotRange
     tce_path: str
     open_queues: _containers.RepeatedCompositeFieldContainer[OpenQueue]
-    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., beginning: _Optional[_Union[Beginning, str]] = ..., features: _Optional[_Iterable[_Union[Feature, str]]] = ..., slots: _Optional[_Union[SlotRange, _Mapping]] = ..., tce_path: _Optional[str] = ..., open_queues: _Optional[_Iterable[_Union[OpenQueue, _Mapping]]] = ...) -> None: ...
+    socket_path: str
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., beginning: _Optional[_Union[Beginning, str]] = ..., features: _Optional[_Iterable[_Union[Feature, str]]] = ..., slots: _Optional[_Union[SlotRange, _Mapping]] = ..., tce_path: _Optional[str] = ..., open_queues: _Optional[_Iterable[_Union[OpenQueue, _Mapping]]] = ..., socket_path: _Optional[str] = ...) -> None: ...
+
+class Move(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class OpenQueue(_message.Message):
     __slots__ = ("unit_address", "entries")
@@ -189,7 +199,7 @@ class VcpuPosition(_message.Message):
     def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("backend", "routes", "nodes", "ram_mapped", "mirrors", "features", "transports")
+    __slots__ = ("backend", "routes", "nodes", "ram_mapped", "mirrors", "features", "transports", "socket_connected")
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     ROUTES_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
@@ -197,6 +207,7 @@ class Offer(_message.Message):
     MIRRORS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     TRANSPORTS_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_CONNECTED_FIELD_NUMBER: _ClassVar[int]
     backend: str
     routes: _containers.RepeatedCompositeFieldContainer[Route]
     nodes: _containers.RepeatedCompositeFieldContainer[TreeNode]
@@ -204,7 +215,8 @@ class Offer(_message.Message):
     mirrors: _containers.RepeatedCompositeFieldContainer[Mirror]
     features: _containers.RepeatedScalarFieldContainer[Feature]
     transports: _containers.RepeatedCompositeFieldContainer[Transport]
-    def __init__(self, backend: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., ram_mapped: _Optional[bool] = ..., mirrors: _Optional[_Iterable[_Union[Mirror, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[Feature, str]]] = ..., transports: _Optional[_Iterable[_Union[Transport, _Mapping]]] = ...) -> None: ...
+    socket_connected: bool
+    def __init__(self, backend: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[TreeNode, _Mapping]]] = ..., ram_mapped: _Optional[bool] = ..., mirrors: _Optional[_Iterable[_Union[Mirror, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[Feature, str]]] = ..., transports: _Optional[_Iterable[_Union[Transport, _Mapping]]] = ..., socket_connected: _Optional[bool] = ...) -> None: ...
 
 class Transport(_message.Message):
     __slots__ = ("unit_address", "interrupt_source", "signal_mask", "window_bytes", "has_queue", "queue_open")

@@ -60,6 +60,11 @@ class TrapServiceStub:
     those of the restored devices. They stand still as after `save_state` until `resumed`: the VM may yet turn out to run
     elsewhere.
 
+    On one host. A back end that has mapped guest RAM may connect to hello.socket_path before it offers, and says so with
+    `socket_connected`. cpu_service then sends `move`, and from there on its requests over the socket; the back end answers with
+    `move` and does the same with its responses. Messages and their order are those of the gRPC stream, without the cost of HTTP/2: each
+    comes behind its length of 4 bytes, the least significant first. The gRPC stream stays open, and either one's end is the end of both.
+
     Limits. A message is at most 4 MiB. A posted batch holds no more bytes than the credit of its routes. The state of a back end is
     at most 64 MiB.
 
@@ -99,6 +104,11 @@ class TrapServiceAsyncStub(TrapServiceStub):
     state comes in parts, and the offer follows once the devices have it; routes that may be posted, nodes and mirrors are
     those of the restored devices. They stand still as after `save_state` until `resumed`: the VM may yet turn out to run
     elsewhere.
+
+    On one host. A back end that has mapped guest RAM may connect to hello.socket_path before it offers, and says so with
+    `socket_connected`. cpu_service then sends `move`, and from there on its requests over the socket; the back end answers with
+    `move` and does the same with its responses. Messages and their order are those of the gRPC stream, without the cost of HTTP/2: each
+    comes behind its length of 4 bytes, the least significant first. The gRPC stream stays open, and either one's end is the end of both.
 
     Limits. A message is at most 4 MiB. A posted batch holds no more bytes than the credit of its routes. The state of a back end is
     at most 64 MiB.
@@ -142,6 +152,11 @@ class TrapServiceServicer(metaclass=_abc_1.ABCMeta):
         state comes in parts, and the offer follows once the devices have it; routes that may be posted, nodes and mirrors are
         those of the restored devices. They stand still as after `save_state` until `resumed`: the VM may yet turn out to run
         elsewhere.
+
+        On one host. A back end that has mapped guest RAM may connect to hello.socket_path before it offers, and says so with
+        `socket_connected`. cpu_service then sends `move`, and from there on its requests over the socket; the back end answers with
+        `move` and does the same with its responses. Messages and their order are those of the gRPC stream, without the cost of HTTP/2: each
+        comes behind its length of 4 bytes, the least significant first. The gRPC stream stays open, and either one's end is the end of both.
 
         Limits. A message is at most 4 MiB. A posted batch holds no more bytes than the credit of its routes. The state of a back end is
         at most 64 MiB.

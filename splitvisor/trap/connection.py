@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Protocol
 
 import grpc
 
@@ -21,6 +22,19 @@ class ContractError(ProblemError):
     """cpu_service broke the contract of the stream; ends the connection with INVALID_ARGUMENT."""
 
 
+class Peer(Protocol):
+    """Takes the messages once the stream has moved to a socket."""
+
+    def send(self, response: pb.AttachResponse) -> bool:
+        """Send in order; False when too many wait."""
+
+    async def room(self) -> None:
+        """Wait until few wait."""
+
+    async def sent(self) -> None:
+        """Wait until none waits."""
+
+
 class Connection:
     """One connection. Writes never overlap, as grpc.aio demands."""
 
@@ -33,15 +47,28 @@ class Connection:
         self._queue: deque[pb.AttachResponse] = deque()
         self._writing = False
         self._drainer: asyncio.Task[None] | None = None
+        self._peer: Peer | None = None
+
+    def move(self, peer: Peer) -> None:
+        """Send what follows to the socket: the other side reads it once it has what went before."""
+        self.send(pb.AttachResponse(move=pb.Move()))
+        self._peer = peer
 
     async def write(self, message: pb.AttachResponse) -> None:
         """Send in order; returns once this message, or the task that writes, has it."""
+        if self._peer is not None:
+            self._send(self._peer, message)
+            await self._peer.room()
+            return
         self._append(message)
         if not self._writing:
             await self._drain()
 
     def send(self, message: pb.AttachResponse) -> None:
         """Send in order, from code that does not wait."""
+        if self._peer is not None:
+            self._send(self._peer, message)
+            return
         self._append(message)
         if not self._writing:
             self._writing = True
@@ -51,6 +78,12 @@ class Connection:
         """Wait until everything is sent that there was to send."""
         if self._drainer is not None:
             await self._drainer
+        if self._peer is not None:
+            await self._peer.sent()
+
+    def _send(self, peer: Peer, message: pb.AttachResponse) -> None:
+        if not peer.send(message):
+            self.end("cpu_service does not read")
 
     def _append(self, message: pb.AttachResponse) -> None:
         if len(self._queue) >= MAX_UNSENT:

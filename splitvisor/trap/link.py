@@ -140,12 +140,17 @@ class VmLink(Vm):
         """The connection that there is; None while cpu_service is away."""
         return self._outbox.connection
 
+    @property
+    def ram_mapped(self) -> bool:
+        """Whether guest RAM is mapped here."""
+        return isinstance(self._memory, MappedMemory)
+
     async def offer(self, backend: str, hello: pb.Hello) -> pb.Offer:
         """Describe the routes and nodes of this VM to a connection that begins with hello."""
         if hello.beginning not in STATE_FOLLOWS:  # Else the devices have the queues of the machine's state.
             self.open_queues = {queue.unit_address: queue.entries for queue in hello.open_queues}
             await self.session.attaching()
-        return offer_message(backend, self.session, ram_mapped=isinstance(self._memory, MappedMemory))
+        return offer_message(backend, self.session, ram_mapped=self.ram_mapped)
 
     def attach(self, connection: Connection, hello: pb.Hello) -> None:
         """Take over a new connection: say again what the lost one may not have delivered."""
@@ -169,10 +174,13 @@ class VmLink(Vm):
 
     # Requests.
 
-    async def receive(self, request: pb.AttachRequest) -> None:
-        """Handle a trap, a posted batch, a reset or a save, after those that came before it. Raises ContractError."""
+    def receive(self, request: pb.AttachRequest) -> pb.AttachResponse | None:
+        """Handle a trap, a posted batch, a reset or a save, after those that came before it. Returns what to send at once.
+
+        Raises ContractError.
+        """
         self._schedule.requests += 1
-        await self._requests.put(request)
+        return self._requests.put(request)
 
     def answer(self, number: int, result: pb.MemoryResult | pb.InvokeResult) -> None:
         """Give a handler that waits its answer. Raises ContractError for one of another kind."""

@@ -32,21 +32,23 @@ class RequestQueue:
         self._backlog: deque[pb.AttachRequest] = deque()
         self._backlog_bytes = 0
 
-    async def put(self, request: pb.AttachRequest) -> None:
-        """Handle a request, after those that came before it. Raises ContractError."""
+    def put(self, request: pb.AttachRequest) -> pb.AttachResponse | None:
+        """Handle a request, after those that came before it. Returns its response if it is there; it is to be sent at once.
+
+        Raises ContractError.
+        """
         if self._work is not None:
             size = request.ByteSize()
             if self._backlog_bytes + size > BACKLOG_BYTES:
                 raise ContractError(f"more than {BACKLOG_BYTES} bytes of requests while one is in hand")
             self._backlog_bytes += size
             self._backlog.append(request)
-            return
+            return None
         outcome = self._begin(request)
-        if isinstance(outcome, pb.AttachResponse):
-            if (connection := self._outbox.connection) is not None:
-                await connection.write(outcome)
-        elif outcome is not None:
-            self._work = asyncio.get_running_loop().create_task(self._continue(outcome))
+        if outcome is None or isinstance(outcome, pb.AttachResponse):
+            return outcome
+        self._work = asyncio.get_running_loop().create_task(self._continue(outcome))
+        return None
 
     async def _continue(self, outcome: Awaitable[pb.AttachResponse | None]) -> None:
         """Finish one request that waits for something, then what came in meanwhile."""

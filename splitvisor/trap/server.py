@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 
 import grpc
 import structlog
@@ -25,6 +26,8 @@ from splitvisor.trap.features import STATE_FOLLOWS, UnknownFeatureError, check_f
 from splitvisor.trap.handler_times import HandlerObserver, HandlerTimes
 from splitvisor.trap.link import SessionFactory, VmLink
 from splitvisor.trap.session_state import received_state
+from splitvisor.trap.socket_peer import SocketPeer
+from splitvisor.trap.trap_socket import connect
 
 MAX_VMS = 256
 """VMs that one back end keeps; the one that was away longest makes room for a new one."""
@@ -121,21 +124,40 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             link = await self._link(hello.hello)
         except tuple(_REFUSALS) as error:
             await refuse(context, next(code for kind, code in _REFUSALS.items() if isinstance(error, kind)), error)
-        restored = hello.hello.beginning in STATE_FOLLOWS
-        if restored:
+        if hello.hello.beginning in STATE_FOLLOWS:
             await self._restore(link, request_iterator, context)
+        peer = await _connect(link, hello.hello)
+        try:
+            await self._attached(link, hello.hello, peer, request_iterator, context)
+        finally:
+            if peer is not None:
+                peer.close()
+
+    async def _attached(
+        self,
+        link: VmLink,
+        hello: pb.Hello,
+        peer: SocketPeer | None,
+        requests: AsyncIterator[pb.AttachRequest],
+        context: TrapContext,
+    ) -> None:
+        """Serve a connection from its offer to its end."""
         task = asyncio.current_task()
         assert task is not None
         connection = Connection(context, task)
-        await connection.write(pb.AttachResponse(offer=await link.offer(self._backend, hello.hello)))
-        link.attach(connection, hello.hello)
+        offer = await link.offer(self._backend, hello)
+        offer.socket_connected = peer is not None
+        await connection.write(pb.AttachResponse(offer=offer))
+        link.attach(connection, hello)
         if self.closed:
             connection.end(f"{self._backend} shuts down")
-        if hello.hello.beginning == pb.BEGINNING_RUNNING:
+        if hello.beginning == pb.BEGINNING_RUNNING:
             await link.session.attached()  # Else nothing was lost on the way: what was pulsed before is in the restored state.
-        log.info("attached", incarnation=link.incarnation, restored=restored)
+        log.info("attached", incarnation=link.incarnation, restored=hello.beginning in STATE_FOLLOWS)
         try:
-            await self._serve(link, request_iterator)
+            if await self._serve(link, connection, peer, requests):
+                await link.acknowledge_all()
+                await self._drop(link)
         except ContractError as error:
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         except asyncio.CancelledError:
@@ -145,22 +167,41 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         finally:
             link.detach(connection)
 
-    async def _serve(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest]) -> None:
+    async def _serve(
+        self, link: VmLink, connection: Connection, peer: SocketPeer | None, requests: AsyncIterator[pb.AttachRequest]
+    ) -> bool:
+        """Take the requests of a connection, to its end. Returns whether the VM has ended. Raises ContractError."""
         async for request in requests:
-            match request.WhichOneof("message"):
-                case "trap" | "posted" | "reset" | "save_state" | "resumed":
-                    await link.receive(request)
-                case "memory_result":
-                    link.answer(request.memory_result.id, request.memory_result)
-                case "invoke_result":
-                    link.answer(request.invoke_result.id, request.invoke_result)
-                case "detach":
-                    log.info("detached", reason=request.detach.reason)
-                    await link.acknowledge_all()
-                    await self._drop(link)
-                    return
-                case other:
-                    raise ContractError(f"unexpected message {other or 'without content'} on a trap stream")
+            if request.HasField("move"):
+                if peer is None:
+                    raise ContractError("the stream moves to a socket that is not connected")
+                return await self._serve_socket(link, connection, peer)
+            if request.HasField("detach"):
+                log.info("detached", reason=request.detach.reason)
+                return True
+            response = _handle(link, request)
+            if response is not None:
+                await connection.write(response)
+        return False
+
+    async def _serve_socket(self, link: VmLink, connection: Connection, peer: SocketPeer) -> bool:
+        """The same, once the stream has moved to a socket."""
+        detached = False
+
+        def take(request: pb.AttachRequest) -> bool:
+            nonlocal detached
+            if request.HasField("detach"):
+                log.info("detached", reason=request.detach.reason)
+                detached = True
+                return False
+            response = _handle(link, request)
+            if response is not None:
+                connection.send(response)
+            return True
+
+        connection.move(peer)
+        await peer.serve(take)
+        return detached
 
     async def _restore(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest], context: TrapContext) -> None:
         """Take the state that follows a hello, or end the connection."""
@@ -226,3 +267,28 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             raise ContractError(f"{self._backend} serves {MAX_VMS} VMs already")
         log.warning("a VM that was away made room for a new one", evicted=away)
         await self._links.pop(away).close()
+
+
+def _handle(link: VmLink, request: pb.AttachRequest) -> pb.AttachResponse | None:
+    """Take a request. Returns what to send at once. Raises ContractError."""
+    match request.WhichOneof("message"):
+        case "trap" | "posted" | "reset" | "save_state" | "resumed":
+            return link.receive(request)
+        case "memory_result":
+            link.answer(request.memory_result.id, request.memory_result)
+        case "invoke_result":
+            link.answer(request.invoke_result.id, request.invoke_result)
+        case other:
+            raise ContractError(f"unexpected message {other or 'without content'} on a trap stream")
+    return None
+
+
+async def _connect(link: VmLink, hello: pb.Hello) -> SocketPeer | None:
+    """Connect to the socket that a connection may move to; None: it stays where it is."""
+    if not hello.socket_path or not link.ram_mapped:
+        return None
+    try:
+        return await SocketPeer.open(connect(Path(hello.socket_path), Path(hello.ram_path)))
+    except OSError as error:
+        log.info("the trap stream stays on gRPC", reason=str(error))
+        return None

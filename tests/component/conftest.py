@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from cpu_service.engine.ram import GuestRam
+from splitvisor.trap.ram_file import RAM_SUFFIX, RamFile
 from tests.component.trap_backend import (
     ChildBackend,
     ThreadBackend,
 )
-from tests.component.trap_client import Client
+from tests.component.trap_client import RAM_BYTES, Client
 
 
 @pytest.fixture
@@ -31,11 +33,19 @@ def backend(directory: Path) -> Iterator[ThreadBackend]:
     backend.close()
 
 
-@pytest.fixture
-def client(backend: ThreadBackend) -> Iterator[Client]:
-    client = Client(backend.address).attached()
+@pytest.fixture(params=["grpc", "socket"])
+def client(backend: ThreadBackend, directory: Path, request: pytest.FixtureRequest) -> Iterator[Client]:
+    """A client whose messages stay on gRPC, or move to a socket, as they do when guest RAM is shared."""
+    moves = request.param == "socket"
+    ram = RamFile.create(directory / f"client{RAM_SUFFIX}", RAM_BYTES) if moves else None
+    client = Client(
+        backend.address, ram=None if ram is None else GuestRam(ram.map), ram_path="" if ram is None else str(ram.path)
+    ).attached()
+    assert client.moved == moves
     yield client
     client.close()
+    if ram is not None:
+        ram.close()
 
 
 @pytest.fixture

@@ -322,9 +322,10 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     found: list[bool] = []
     spin = TrapWire._spin
 
-    def noted(wire: TrapWire, until: float) -> bool:
-        found.append(spin(wire, until))
-        return found[-1]
+    def noted(wire: TrapWire, until: float) -> list[tuple[int, int]]:
+        ready = spin(wire, until)
+        found.append(bool(ready))
+        return ready
 
     monkeypatch.setattr(TrapWire, "_spin", noted)
     return found

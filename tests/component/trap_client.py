@@ -85,6 +85,12 @@ class Client:
         self.link.wait_attached(DEADLINE_S)
         return self
 
+    @property
+    def moved(self) -> bool:
+        """Whether the present connection has moved to a socket."""
+        connection = self.link._outbox.connection
+        return connection is not None and connection._wire._direct is not None
+
     def invoke(self, invoke: pb.Invoke) -> pb.InvokeResult:
         self.invoked.append(invoke)
         return pb.InvokeResult(id=invoke.id, result=H.SUCCESS, outputs=[7])

@@ -51,7 +51,7 @@ def test_a_handlers_failure_is_logged_with_its_trap() -> None:
 
     async def handle() -> None:
         link = VmLink(pb.Hello(vm="demo", vcpus=2, ram_bytes=0x1000, incarnation=1), _Failing, AcknowledgementSchedule())
-        await link.receive(pb.AttachRequest(trap=pb.Trap(vcpu=1, sequence=1, route=0, arguments=[0x2000])))
+        link.receive(pb.AttachRequest(trap=pb.Trap(vcpu=1, sequence=1, route=0, arguments=[0x2000])))
 
     asyncio.run(handle())
     lines = [json.loads(text) for text in stream.getvalue().splitlines()]
