@@ -335,7 +335,7 @@ class Board:
             return
         with self._written_lock:
             self._written.append((address, length))
-        self.scheduler.raise_attention()
+        self.scheduler.raise_attention(wakes=False)
 
     def _look_at_queues(self) -> None:
         self._queues_wait = True

@@ -73,7 +73,15 @@ class VcpuScheduler:
         self._resting = False
         """No vCPU is dispatched, not even the loaded one."""
         self._paused = False
-        self._wake = threading.Condition()
+        lock = threading.Lock()
+        self._wake = threading.Condition(lock)
+        """The vCPU thread waits for it while no vCPU can run."""
+        self._timer = threading.Condition(lock)
+        """The timer thread waits for it."""
+        self._is_waiting = False
+        """The vCPU thread waits."""
+        self._is_called = False
+        """The vCPU thread was told of the present attention."""
         self._armed_ns: int | None = None
         self._sleeping_until_ns = 0
         """Until when the timer thread does not look at _armed_ns by itself."""
@@ -169,14 +177,25 @@ class VcpuScheduler:
         self.contexts[server].external = level
         self.raise_attention()
 
-    def raise_attention(self) -> None:
-        """Let the vCPU thread look at lines and at what on_attention is for; from any thread."""
-        self.attention = True
+    def raise_attention(self, *, wakes: bool = True) -> None:
+        """Let the vCPU thread look at lines and at what on_attention is for; from any thread.
+
+        wakes: False: it may go on waiting while no vCPU can run; it looks before one does.
+        """
         if threading.get_ident() == self._thread_id:
+            self.attention = True
             return
         with self._wake:
+            self.attention = True
+            if self._is_called or (self._is_waiting and not wakes):
+                return
+            self._is_called = True
+            if self._is_waiting:
+                self._wake.notify()
+                return
             self._armed_ns = time.monotonic_ns() + RETRY_NS
-            self._wake.notify_all()
+            if self._armed_ns < self._sleeping_until_ns:
+                self._timer.notify()
         self._engine.stop()
 
     def pause(self) -> None:
@@ -222,8 +241,8 @@ class VcpuScheduler:
         finally:
             # Only now: until here the timer repeats the stop that end() asked for.
             self._running = self._ending = False
-            with self._wake:
-                self._wake.notify_all()
+            with self._timer:
+                self._timer.notify()
             timer.join()
             self._thread_id = None
 
@@ -247,7 +266,8 @@ class VcpuScheduler:
     def _attend(self) -> None:
         """Deliver due decrementers and line levels to every vCPU, and wake those that ceded until then."""
         if self.attention:
-            self.attention = False
+            with self._wake:
+                self.attention = self._is_called = False
             self.on_attention()
         now = time.monotonic_ns()
         if not self._paused:
@@ -355,8 +375,8 @@ class VcpuScheduler:
         """Set the timer; wake its thread only when it sleeps too long."""
         self._armed_ns = self._earliest()
         if self._armed_ns is not None and self._armed_ns < self._sleeping_until_ns:
-            with self._wake:
-                self._wake.notify_all()
+            with self._timer:
+                self._timer.notify()
 
     def _rest(self) -> None:
         """The loaded vCPU ceded; while the machine is paused it counts as dispatched."""
@@ -374,7 +394,9 @@ class VcpuScheduler:
             if not self.attention:
                 due = self._earliest()
                 began = time.monotonic_ns()
+                self._is_waiting = True
                 self._wake.wait(1.0 if due is None else max(0.0, (due - began) / 1e9))
+                self._is_waiting = False
                 self.idle_ns += time.monotonic_ns() - began
 
     def _hold(self) -> None:
@@ -383,7 +405,9 @@ class VcpuScheduler:
         with self._wake:
             self._armed_ns = None
             while self._paused and not self._ending:
+                self._is_called, self._is_waiting = False, True
                 self._wake.wait(1.0)
+            self._is_waiting = False
         self._go_on()
 
     def _go_on(self) -> None:
@@ -399,14 +423,14 @@ class VcpuScheduler:
 
     def _tick(self) -> None:
         """Stop the engine whenever something is due, again and again until the vCPU thread has looked."""
-        with self._wake:
+        with self._timer:
             while self._running:
                 self._sleeping_until_ns = _FOREVER_NS  # Before the look: what is armed after it must wake this thread.
                 now = time.monotonic_ns()
                 due = self._armed_ns
                 if due is None or due > now:
                     self._sleeping_until_ns = now + 1_000_000_000 if due is None else due
-                    self._wake.wait((self._sleeping_until_ns - now) / 1e9)
+                    self._timer.wait((self._sleeping_until_ns - now) / 1e9)
                     continue
                 self._armed_ns = now + RETRY_NS
                 self._engine.stop()
