@@ -120,6 +120,7 @@ class CapturedWire(Wire):
     def __init__(self, wire: Wire, path: Path) -> None:
         super().__init__(wire.name)
         self.wire = wire
+        self.ends_tcp = wire.ends_tcp
         self._path = path
         self._capture: Capture | None = None
 

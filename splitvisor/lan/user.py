@@ -4,8 +4,9 @@
 Debian 12 has two programs that do this without a network namespace of their own, and neither does all:
 
 passt             TCP, UDP, ping, DHCP, DHCPv6, port forwarding; fast: it speaks the framing of a stream, hands TCP's data to this
-                  host's sockets, and confines itself (seccomp, empty namespaces, the user nobody when it is started by root).
-                  It has no TFTP, no boot file in DHCP, and cannot keep the guest from this host and others.
+                  host's sockets, also from segments of 64 KiB, and confines itself (seccomp, empty namespaces, the user nobody
+                  when it is started by root). It has no TFTP, no boot file in DHCP, and cannot keep the guest from this host
+                  and others.
 libslirp-helper   has these three, and forwards no ports. One frame per datagram.
 
 So passt it is, unless tftp or restrict is asked for. slirp4netns is for containers: it wants the network namespace of a process.
@@ -82,6 +83,8 @@ def probe() -> bytes:
 
 class PasstWire(DialledWire):
     """passt at the other end of a stream. It ends with the stream, so with this process too; one that ends is started again."""
+
+    ends_tcp = True
 
     def __init__(self, net: UserNet, program: str) -> None:
         super().__init__(net.text, self._start, at_once=True)

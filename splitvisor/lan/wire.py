@@ -44,6 +44,10 @@ class Wire(ABC):
         name: for messages: what `--net` said.
     """
 
+    ends_tcp = False
+    """Whoever is at the other end ends TCP, as a proxy, on this host: segments may be longer than any MTU, up to what IP allows,
+    nobody looks at TCP's checksums there, and those of segments that arrive are right."""
+
     def __init__(self, name: str) -> None:
         self.name = name
         self._sent = self._sent_bytes = self._sent_dropped = 0

@@ -23,6 +23,7 @@ from splitvisor.lan.user import PasstWire
 from splitvisor.lan.wire import WireError
 from splitvisor.lan.wires import make_wire
 from tests.frames import WAIT_S, Host, TcpConnection
+from vio_service.devices.llan.device import MAX_WHOLE
 
 ROOT = Path(__file__).resolve().parents[2]
 MAC = bytes.fromhex("020000000077")
@@ -94,6 +95,27 @@ def test_the_guest_reaches_this_host_and_is_answered(options: str) -> None:
             connection = await TcpConnection(host, gateway, GATEWAY, (3000, port)).connect()
             connection.send(b"hello\n")
             assert await connection.receive_all() == b"HELLO\n"
+
+    run(scenario)
+
+
+def test_passt_takes_segments_of_any_length_and_looks_at_no_checksum() -> None:
+    async def scenario() -> None:
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, user() as host:
+            assert host.wire.ends_tcp
+            await host.dhcp()
+            gateway = await host.arp(GATEWAY)
+            connection = TcpConnection(host, gateway, GATEWAY, (3000, port), checksums=False)
+            await connection.connect()
+            line = b"a" * (MAX_WHOLE - 14 - 20 - 20 - 1) + b"\n"
+            connection.send(line)
+            sent = host.wire.counters.sent_bytes
+            assert await connection.receive_all() == line.upper()
+            assert sent > MAX_WHOLE
+        async with user(",restrict") as host:
+            assert not host.wire.ends_tcp, "libslirp drops what has a wrong checksum"
 
     run(scenario)
 

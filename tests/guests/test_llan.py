@@ -54,14 +54,23 @@ def check_driver(guest: Commands) -> None:
     assert "tx_send_failed: 0" in statistics
 
 
+def large_packets(guest: Commands) -> dict[str, int]:
+    """How many frames of several segments the driver has sent ("tx") and received ("rx")."""
+    statistics = guest.ok("ethtool -S eth0")
+    return {way: int(re.findall(rf"{way}_large_packets: (\d+)", statistics)[0]) for way in ("tx", "rx")}
+
+
 def test_a_user_network_gives_an_address_and_carries_tcp_both_ways(io_guest: IoGuest) -> None:
     guest = io_guest("--memory", "1G", "--net", "user")
     got = lease(guest)
     assert (got.address, got.gateway) == ("10.0.2.15", "10.0.2.2")
     assert guest.ok("ethtool -k eth0 | grep -c -E '(tx-checksum-ipv4|rx-checksumming|tx-tcp-segmentation): on'") == "3"
     tcp_checksums(guest, got.gateway, MEBIBYTES)
+    large = large_packets(guest)
+    assert large["rx"] > 0
     guest.ok("ethtool -K eth0 tx off rx off tso off")
     tcp_checksums(guest, got.gateway, 2)
+    assert large_packets(guest) == large
     check_driver(guest)
 
 

@@ -26,7 +26,7 @@ from vio_service.devices.llan import LogicalLan, calls
 from vio_service.devices.llan.buffers import MAX_POOLS, NO_SLOT, FreeBuffers
 from vio_service.devices.llan.connection import SWITCHES
 from vio_service.devices.llan.layout import DROPPED, SLOTS
-from vio_service.devices.llan.offload import with_checksum
+from vio_service.devices.llan.offload import segments, with_checksum
 from vio_service.devices.llan.receiver import PATIENCE_S, WAITING_FRAMES
 from vio_service.session import vio_session
 
@@ -159,6 +159,56 @@ def test_checksums_and_segments_that_the_guest_leaves_to_the_device() -> None:
         await lan.until(lambda: len(lan.heard) == 4)
         assert lan.heard[0] != frame
         assert [len(each) for each in lan.heard] == [3058, 1058, 1058, 1058]
+
+    scenario(body)
+
+
+@pytest.mark.parametrize("attributes", [0, 0x2, 0x6, 0x1_0000, 0x1_0006])
+def test_segments_are_merged_for_a_guest_that_takes_large_frames(attributes: int) -> None:
+    async def body(lan: Lan) -> None:
+        assert (await lan.call("H_ILLAN_ATTRIBUTES", UNIT, 0, attributes))[0] == H.SUCCESS
+        assert await lan.register(entries=16) == H.SUCCESS
+        assert await lan.add(0, length=16384) == H.SUCCESS
+        for number in range(8, 16):
+            assert await lan.add(number) == H.SUCCESS
+        whole = frame4(tcp(random.Random(1).randbytes(3500), flags=0x10))
+        whole = MAC + PEER + whole[12:]
+        for segment in segments(whole, 1000):
+            lan.peer.send(segment)
+        await lan.until(lambda: bool(lan.vm.interrupts))
+        await lan.turns()
+        assert len(lan.vm.interrupts) == 1
+        if attributes == 0x1_0006:
+            assert [lan.entry(place)[0] for place in range(3)] == [0xC500_0010, 0, 0]
+            _, length, buffer = lan.entry(0)
+            assert (length, buffer) == (len(whole), 0)
+            assert lan.frame(0, 8) == (1000).to_bytes(8, "big")
+            received = bytes(lan.ram[BUFFERS + 16 : BUFFERS + 16 + length])
+            assert received == whole[:50] + bytes(2) + whole[52:]
+        else:
+            flags = 0xC100_0008 if attributes & 0x6 else 0xC000_0008
+            assert [lan.entry(place)[0] for place in range(5)] == [flags] * 4 + [0]
+
+    scenario(body)
+
+
+def test_segments_are_merged_as_far_as_there_are_long_buffers() -> None:
+    async def body(lan: Lan) -> None:
+        await lan.call("H_ILLAN_ATTRIBUTES", UNIT, 0, 0x1_0006)
+        await lan.register(entries=16)
+        await lan.add(0, length=2600)
+        for number in range(8, 16):
+            await lan.add(number, length=1600)
+        for segment in segments(MAC + PEER + frame4(tcp(bytes(4000), flags=0x10))[12:], 1000):
+            lan.peer.send(segment)
+        await lan.until(lambda: lan.entry(2)[0] != 0)
+        await lan.turns()
+        assert [lan.entry(place)[:2] for place in range(4)] == [
+            (0xC500_0010, 2058),
+            (0xC100_0008, 1058),
+            (0xC100_0008, 1058),
+            (0, 0),
+        ]
 
     scenario(body)
 

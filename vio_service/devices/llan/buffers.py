@@ -72,15 +72,24 @@ class FreeBuffers:
         pool[ioba] = FreeBuffer(ioba, length, slot)
         self._pools = dict(sorted(self._pools.items()))
 
-    def take(self, frame_bytes: int) -> FreeBuffer | None:
+    def take(self, frame_bytes: int, offset: int = FRAME_OFFSET) -> FreeBuffer | None:
         """Remove and return the newest of the smallest buffers that a frame fits into; None: there is none.
 
         Its slot stays taken until release().
+
+        Args:
+            frame_bytes: length of the frame.
+            offset: where it is to begin in the buffer.
         """
         for length, pool in self._pools.items():
-            if length >= frame_bytes + FRAME_OFFSET and pool:
+            if length >= frame_bytes + offset and pool:
                 return self._remove(pool)
         return None
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest buffer that is free; 0: there is none."""
+        return max((length for length, pool in self._pools.items() if pool), default=0)
 
     def take_exactly(self, length: int) -> FreeBuffer | None:
         """Remove and return a buffer of this length; None: there is none. Its slot stays taken until release()."""

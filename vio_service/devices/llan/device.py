@@ -26,13 +26,17 @@ from vio_service.devices.llan.connection import Connection
 from vio_service.devices.llan.filters import MAX_FILTERS, Filters, is_own_address
 from vio_service.devices.llan.layout import LARGE_SEND, NO_CHECKSUM, Descriptor
 from vio_service.devices.llan.offload import segments, with_checksum
-from vio_service.devices.llan.receiver import Receiver, Registration
+from vio_service.devices.llan.receiver import Offload, Receiver, Registration
 
 MAX_SEND = 65536
 """Bytes of a frame from the guest: what Linux has room for."""
 
+MAX_WHOLE = 65535
+"""Bytes of a large frame that need not be cut on a wire that ends TCP: passt takes no more."""
+
 IPV4_CHECKSUM, IPV6_CHECKSUM, LARGE_SEND_ENABLED = 0x2, 0x4, 0x1_0000
-"""Attributes that the guest turns on: it leaves TCP's checksums to the device, and cutting into segments."""
+"""Attributes that the guest turns on: it leaves TCP's checksums to the device, and cutting into segments; with the last, it also
+takes received segments that are merged."""
 PADDED_CHECKSUM, LARGE_SEND_SUPPORT, MANY_BUFFERS = 0x2000, 0x8000, 0x4_0000
 """Attributes that the device has: checksums of padded frames, cutting into segments, H_ADD_LOGICAL_LAN_BUFFERS."""
 CHECKSUMS = IPV4_CHECKSUM | IPV6_CHECKSUM
@@ -92,6 +96,7 @@ class LogicalLan(VioDevice):
     async def begin(self) -> None:
         """See VioDevice: the wire is opened."""
         self._connection = Connection(self.vm, self.net, self.name, self._receive)
+        self._change_offload()
         if self.vm.moved:
             self._connection.take_over()
         else:
@@ -130,8 +135,18 @@ class LogicalLan(VioDevice):
     def _make_receiver(self, registered: Registration) -> Receiver:
         assert self.window is not None
         receiver = Receiver(self.window, registered, self._signal, self._wire_has_room)
-        receiver.verifies = bool(self.attributes & CHECKSUMS)
+        receiver.offload = self._offload()
         return receiver
+
+    def _offload(self) -> Offload:
+        """What the guest has turned on, on this wire."""
+        checks = bool(self.attributes & CHECKSUMS)
+        merges = self.attributes & (CHECKSUMS | LARGE_SEND_ENABLED) == CHECKSUMS | LARGE_SEND_ENABLED
+        return Offload(checks, merges, self._connection is not None and self._connection.wire.ends_tcp)
+
+    def _change_offload(self) -> None:
+        if self.receiver is not None:
+            self.receiver.offload = self._offload()
 
     # The guest's side.
 
@@ -188,7 +203,9 @@ class LogicalLan(VioDevice):
         except DmaError:
             return H.PARAMETER
         wire, flags = self._connection.wire, descriptors[0].flags
-        if flags & LARGE_SEND:
+        if wire.ends_tcp and total <= MAX_WHOLE:
+            wire.send(frame)
+        elif flags & LARGE_SEND:
             for segment in segments(frame, mss):
                 wire.send(segment)
         else:
@@ -218,8 +235,7 @@ class LogicalLan(VioDevice):
         attributes = self.attributes & ~reset | set_
         if attributes != self.attributes:
             self.attributes = attributes
-            if self.receiver is not None:
-                self.receiver.verifies = bool(attributes & CHECKSUMS)
+            self._change_offload()
             self.vm.inventory_changed()
         return H.SUCCESS
 

@@ -8,7 +8,7 @@ buffer list     a page of the device: the receive queue's descriptor, the filter
                 last 8 bytes how many frames the guest had no buffer for
 filter list     a page of the device: further descriptors of free buffers
 receive queue   entries of 16 bytes: control (1), flags and offset (3), length (4), correlator (8)
-buffer          the guest's correlator (8), then room for a frame
+buffer          the guest's correlator (8), then room for a frame; before a large one, its segments' size (8)
 """
 
 from __future__ import annotations
@@ -38,9 +38,12 @@ SLOTS = LIST_SLOTS + FILTER_SLOTS
 
 ENTRY_BYTES = 16
 ENTRY_HEAD = struct.Struct(">II")
-ENTRY_TOGGLE, ENTRY_VALID, ENTRY_CHECKSUM_GOOD = 1 << 31, 1 << 30, 1 << 24
+ENTRY_TOGGLE, ENTRY_VALID, ENTRY_LARGE, ENTRY_CHECKSUM_GOOD = 1 << 31, 1 << 30, 1 << 26, 1 << 24
 FRAME_OFFSET = 8
 """Where a frame begins in its buffer, behind the correlator."""
+LARGE_OFFSET = 16
+"""Where one begins that is several segments of TCP, whose size stands before it."""
+SEGMENT_SIZE = struct.Struct(">Q")
 CORRELATOR_BYTES = 8
 
 

@@ -70,7 +70,7 @@ def find_tcp(frame: bytes) -> TcpFrame | None:
     return TcpFrame(version, ip, tcp, data, end) if tcp + _TCP_HEADER <= data <= end else None
 
 
-def _sum(data: bytes | bytearray) -> int:
+def ones_complement_sum(data: bytes | bytearray) -> int:
     """Return the ones' complement sum of 16-bit words, as a remainder: 0 stands for 0xFFFF.
 
     65,536 is 1 more than 65,535, so that a number has the remainder of the sum of its 16-bit digits: one division of a long
@@ -81,7 +81,7 @@ def _sum(data: bytes | bytearray) -> int:
 
 def _pseudo_header(frame: bytes | bytearray, found: TcpFrame) -> int:
     addresses = frame[found.ip + 12 : found.ip + 20] if found.version == 4 else frame[found.ip + 8 : found.ip + 40]
-    return _sum(addresses) + _TCP + found.end - found.tcp
+    return ones_complement_sum(addresses) + _TCP + found.end - found.tcp
 
 
 def _folded(total: int) -> int:
@@ -91,7 +91,7 @@ def _folded(total: int) -> int:
 
 def is_checksum_good(frame: bytes, found: TcpFrame) -> bool:
     """Whether a segment's TCP checksum is right."""
-    return (_pseudo_header(frame, found) + _sum(frame[found.tcp : found.end])) % _ONES == 0
+    return (_pseudo_header(frame, found) + ones_complement_sum(frame[found.tcp : found.end])) % _ONES == 0
 
 
 def with_checksum(frame: bytes) -> bytes:
@@ -104,10 +104,16 @@ def with_checksum(frame: bytes) -> bytes:
     return bytes(filled)
 
 
+def set_ipv4_checksum(frame: bytearray, ip: int, tcp: int) -> None:
+    """Compute the checksum of an IPv4 header. ip, tcp: where it begins and ends."""
+    _U16.pack_into(frame, ip + 10, 0)
+    _U16.pack_into(frame, ip + 10, _folded(ones_complement_sum(frame[ip:tcp])))
+
+
 def _fill(frame: bytearray, found: TcpFrame) -> None:
     place = found.tcp + 16
     _U16.pack_into(frame, place, 0)
-    _U16.pack_into(frame, place, _folded(_pseudo_header(frame, found) + _sum(frame[found.tcp : found.end])))
+    _U16.pack_into(frame, place, _folded(_pseudo_header(frame, found) + ones_complement_sum(frame[found.tcp : found.end])))
 
 
 def segments(frame: bytes, mss: int) -> Iterator[bytes]:
@@ -139,8 +145,7 @@ def segments(frame: bytes, mss: int) -> Iterator[bytes]:
         if version == 4:
             _U16.pack_into(made, ip + 2, len(made) - ip)
             _U16.pack_into(made, ip + 4, (identification + number) & 0xFFFF)
-            _U16.pack_into(made, ip + 10, 0)
-            _U16.pack_into(made, ip + 10, _folded(_sum(made[ip:tcp])))
+            set_ipv4_checksum(made, ip, tcp)
         else:
             _U16.pack_into(made, ip + 4, len(made) - tcp)
         _U32.pack_into(made, tcp + 4, (sequence + start - data) & 0xFFFF_FFFF)

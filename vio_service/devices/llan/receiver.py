@@ -17,6 +17,7 @@ import structlog
 
 from splitvisor.backend.vio import PAGE_BYTES, DmaError, DmaWindow, Piece
 from vio_service.devices.llan.buffers import NO_SLOT, FreeBuffer, FreeBuffers
+from vio_service.devices.llan.large_receive import merged
 from vio_service.devices.llan.layout import (
     CORRELATOR_BYTES,
     DESCRIPTOR,
@@ -26,17 +27,20 @@ from vio_service.devices.llan.layout import (
     ENTRY_BYTES,
     ENTRY_CHECKSUM_GOOD,
     ENTRY_HEAD,
+    ENTRY_LARGE,
     ENTRY_TOGGLE,
     ENTRY_VALID,
     FILTER_BYTES,
     FRAME_OFFSET,
     FREE_BUFFERS,
+    LARGE_OFFSET,
+    SEGMENT_SIZE,
     Descriptor,
     slot_ioba,
 )
 from vio_service.devices.llan.offload import find_tcp, is_checksum_good
 
-WAITING_FRAMES, WAITING_BYTES = 256, 4 << 20
+WAITING_FRAMES, WAITING_BYTES = 1024, 4 << 20
 """Frames that wait for buffers; then the wire has to keep them."""
 BATCH = 16
 """Frames that the guest is told of at a time."""
@@ -55,10 +59,23 @@ class Registration(NamedTuple):
     queue_bytes: int
 
 
+class Offload(NamedTuple):
+    """What the device does for the guest's TCP with frames that arrive."""
+
+    checks: bool = False
+    """Checksums are looked at, and the guest need not do it."""
+    merges: bool = False
+    """Segments that follow each other become one frame."""
+    vouched: bool = False
+    """The wire is known to bring no wrong checksums."""
+
+
 class _Delivery(NamedTuple):
     buffer: FreeBuffer
     frame: bytes
     flags: int
+    mss: int = 0
+    """Of a frame that is several segments."""
 
 
 class Receiver:
@@ -76,8 +93,7 @@ class Receiver:
     ) -> None:
         self.registered = registered
         self.buffers = FreeBuffers()
-        self.verifies = False
-        """TCP checksums are looked at, and the guest need not do it."""
+        self.offload = Offload()
         self.dropped = self._dropped_shown = 0
         """Frames that the guest had no buffer for; its page says so, too."""
         self._window, self._interrupt, self._has_room = window, interrupt, has_room
@@ -235,6 +251,9 @@ class Receiver:
         """Take frames that wait, as far as there are buffers for them."""
         batch: list[_Delivery] = []
         while self._waiting and len(batch) < BATCH and self._is_open and not self._paused:
+            if self.offload.merges and (large := self._large()) is not None:
+                batch.append(large)
+                continue
             frame = self._waiting[0]
             buffer = self.buffers.take(len(frame))
             if buffer is not None:
@@ -248,6 +267,17 @@ class Receiver:
             self._remove_first()
         return batch
 
+    def _large(self) -> _Delivery | None:
+        """Take several frames that wait as one, if they are segments of TCP that follow each other."""
+        found = merged(self._waiting, self.buffers.longest - LARGE_OFFSET, vouched=self.offload.vouched)
+        if found is None:
+            return None
+        buffer = self.buffers.take(len(found.frame), LARGE_OFFSET)
+        assert buffer is not None, "the longest buffer is free"
+        for _ in range(found.frames):
+            self._remove_first()
+        return _Delivery(buffer, found.frame, ENTRY_VALID | ENTRY_LARGE | ENTRY_CHECKSUM_GOOD, found.mss)
+
     def _remove_first(self) -> None:
         self._waiting_bytes -= len(self._waiting.popleft())
         if self._impatience is not None:
@@ -255,8 +285,8 @@ class Receiver:
             self._impatience = None
 
     def _flags(self, frame: bytes) -> int:
-        found = find_tcp(frame) if self.verifies else None
-        good = found is not None and is_checksum_good(frame, found)
+        found = find_tcp(frame) if self.offload.checks else None
+        good = found is not None and (self.offload.vouched or is_checksum_good(frame, found))
         return ENTRY_VALID | (ENTRY_CHECKSUM_GOOD if good else 0)
 
     def _lose(self, frame: bytes) -> None:
@@ -303,20 +333,24 @@ class Receiver:
         window, pieces, parts = self._window, list[Piece](), list[bytes]()
         correlators = (await window.gather([Piece(each.buffer.ioba, CORRELATOR_BYTES) for each in batch])).load()
         entry, toggle = self._entry, self._toggle
-        for number, (buffer, frame, flags) in enumerate(batch):
+        for number, (buffer, frame, flags, mss) in enumerate(batch):
+            offset = LARGE_OFFSET if mss else FRAME_OFFSET
+            if mss:
+                pieces.append(Piece(buffer.ioba + FRAME_OFFSET, SEGMENT_SIZE.size))
+                parts.append(SEGMENT_SIZE.pack(mss))
             if buffer.slot != NO_SLOT:
                 pieces.append(Piece(self._slot(buffer), DESCRIPTOR_BYTES))
                 parts.append(bytes(DESCRIPTOR_BYTES))
             place = self.registered.queue + entry
             pieces += (
-                Piece(buffer.ioba + FRAME_OFFSET, len(frame)),
+                Piece(buffer.ioba + offset, len(frame)),
                 Piece(place + ENTRY_HEAD.size, CORRELATOR_BYTES),
                 Piece(place, ENTRY_HEAD.size),
             )
             parts += (
                 frame,
                 correlators[number * CORRELATOR_BYTES : (number + 1) * CORRELATOR_BYTES],
-                ENTRY_HEAD.pack(toggle | flags | FRAME_OFFSET, len(frame)),
+                ENTRY_HEAD.pack(toggle | flags | offset, len(frame)),
             )
             entry += ENTRY_BYTES
             if entry >= self.registered.queue_bytes:
