@@ -15,6 +15,7 @@ from contextlib import suppress
 from splitvisor.errors.problem import ProblemError
 from splitvisor.lan.child import Child
 from splitvisor.lan.dial import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from splitvisor.lan.frame_reader import FrameReader
 from splitvisor.lan.options import DatagramNet
 from splitvisor.lan.wire import MAX_FRAME, MIN_FRAME, Receive, Wire, WireError
 from splitvisor.net.addresses import Address, AddressError
@@ -22,8 +23,6 @@ from splitvisor.net.listening import check_free
 from splitvisor.net.sockets import make_way
 from splitvisor.process.logging import get_logger
 
-BATCH = 64
-"""Frames that are read at a time; then others have a turn."""
 UNSENT_FRAMES, UNSENT_BYTES = 1024, 4 << 20
 """What may wait for a slow peer."""
 READY_S = 10.0
@@ -41,11 +40,7 @@ class DatagramWire(Wire):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._socket: socket.socket | None = None
-        self._device: Receive | None = None
-        self._held: bytes | None = None
-        """A frame that the device had no room for; nothing is read while there is one."""
-        self._memory = bytearray(MAX_FRAME + 1)
-        self._view = memoryview(self._memory)
+        self._reader = FrameReader(self._read, self._offer, self._misfit, self._failed)
         self._unsent: deque[bytes] = deque()
         self._unsent_bytes = 0
 
@@ -64,13 +59,7 @@ class DatagramWire(Wire):
 
     def resume(self) -> None:
         """The device has room again."""
-        if self._held is None or self._socket is None or self._device is None:
-            return
-        frame, self._held = self._held, None
-        if not self._offer(frame):
-            self._held = frame
-            return
-        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+        self._reader.resume()
 
     async def close(self) -> None:
         """Disconnect."""
@@ -84,18 +73,15 @@ class DatagramWire(Wire):
             with suppress(OSError):
                 connected.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BYTES)
         self._socket = connected
-        if self._held is None:
-            asyncio.get_running_loop().add_reader(connected, self._readable)
+        self._reader.start(connected.fileno())
 
     def _stop(self) -> None:
         """Let go of the socket."""
         if self._socket is not None:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(self._socket)
-            loop.remove_writer(self._socket)
+            self._reader.stop()
+            asyncio.get_running_loop().remove_writer(self._socket)
             self._socket.close()
             self._socket = None
-        self._held = None
         self._sent_dropped += len(self._unsent)
         self._unsent.clear()
         self._unsent_bytes = 0
@@ -138,32 +124,13 @@ class DatagramWire(Wire):
     def _unreachable(self) -> None:
         """Nobody is at the other end."""
 
-    def _readable(self) -> None:
-        for _ in range(BATCH):
-            if self._socket is None:
-                return
-            try:
-                count = self._socket.recv_into(self._memory)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _GONE:
-                    self._unreachable()
-                continue
-            if not MIN_FRAME <= count <= MAX_FRAME:
-                self._received_dropped += 1
-                continue
-            frame = bytes(self._view[:count])
-            if not self._offer(frame):
-                self._held = frame
-                asyncio.get_running_loop().remove_reader(self._socket)
-                return
+    def _read(self, memory: bytearray) -> int:
+        assert self._socket is not None
+        return self._socket.recv_into(memory)
 
-    def _offer(self, frame: bytes) -> bool:
-        if self._device is None or not self._device(frame):
-            return False
-        self._received += 1
-        self._received_bytes += len(frame)
+    def _failed(self, error: OSError) -> bool:
+        if error.errno in _GONE:
+            self._unreachable()
         return True
 
     @abstractmethod

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import os
@@ -11,11 +10,10 @@ import socket
 import struct
 from contextlib import suppress
 
+from splitvisor.lan.frame_reader import FrameReader
 from splitvisor.lan.options import TapNet
 from splitvisor.lan.wire import MAX_FRAME, MIN_FRAME, Receive, Wire, WireError
 
-BATCH = 64
-"""Frames that are read at a time; then others have a turn."""
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 _IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
@@ -37,17 +35,13 @@ class TapWire(Wire):
         super().__init__(net.text)
         self._interface = net.interface
         self._tap = -1
-        self._device: Receive | None = None
-        self._held: bytes | None = None
-        """A frame that the device had no room for; nothing is read while there is one."""
-        self._memory = bytearray(MAX_FRAME + 1)
-        self._view = memoryview(self._memory)
+        self._reader = FrameReader(self._read, self._offer, self._misfit, self._failed)
 
     async def open(self, receive: Receive) -> None:
         """Attach to it. Raises WireError."""
         self._device = receive
         self._tap = _attach(self._interface)
-        asyncio.get_running_loop().add_reader(self._tap, self._readable)
+        self._reader.start(self._tap)
 
     def send(self, frame: bytes) -> None:
         """Send a frame, or drop and count it: also while the device is down."""
@@ -63,46 +57,22 @@ class TapWire(Wire):
 
     def resume(self) -> None:
         """The device has room again."""
-        if self._held is None or self._tap < 0:
-            return
-        frame, self._held = self._held, None
-        if self._offer(frame):
-            asyncio.get_running_loop().add_reader(self._tap, self._readable)
-        else:
-            self._held = frame
+        self._reader.resume()
 
     async def close(self) -> None:
         """Detach from it."""
         if self._tap >= 0:
-            asyncio.get_running_loop().remove_reader(self._tap)
+            self._reader.stop()
             os.close(self._tap)
-            self._tap, self._held, self._device = -1, None, None
+            self._tap, self._device = -1, None
 
-    def _readable(self) -> None:
-        for _ in range(BATCH):
-            try:
-                count = os.readv(self._tap, [self._memory]) if self._tap >= 0 else 0
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EIO):  # EIO: it is down, and may be up again.
-                    asyncio.get_running_loop().remove_reader(self._tap)  # It has been deleted.
-                return
-            if not count:
-                return
-            if not MIN_FRAME <= count <= MAX_FRAME:
-                self._received_dropped += 1
-                continue
-            frame = bytes(self._view[:count])
-            if not self._offer(frame):
-                self._held = frame
-                asyncio.get_running_loop().remove_reader(self._tap)
-                return
+    def _read(self, memory: bytearray) -> int:
+        return os.readv(self._tap, [memory])
 
-    def _offer(self, frame: bytes) -> bool:
-        if self._device is None or not self._device(frame):
-            return False
-        self._received += 1
-        self._received_bytes += len(frame)
-        return True
+    def _failed(self, error: OSError) -> bool:
+        if error.errno != errno.EIO:  # With EIO it is down, and may be up again.
+            self._reader.stop()  # It has been deleted.
+        return False
 
 
 def _attach(name: str) -> int:

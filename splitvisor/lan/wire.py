@@ -50,6 +50,8 @@ class Wire(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._device: Receive | None = None
+        """Takes frames; None: the wire is not open."""
         self._sent = self._sent_bytes = self._sent_dropped = 0
         self._received = self._received_bytes = self._received_dropped = 0
 
@@ -75,3 +77,15 @@ class Wire(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Disconnect, and end what was started for it. More than once does nothing."""
+
+    def _offer(self, frame: bytes) -> bool:
+        """Give the device a frame, and count it if the device takes it; see Receive."""
+        if self._device is None or not self._device(frame):
+            return False
+        self._received += 1
+        self._received_bytes += len(frame)
+        return True
+
+    def _misfit(self) -> None:
+        """Drop and count a frame that arrived with an impossible length."""
+        self._received_dropped += 1
