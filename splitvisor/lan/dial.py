@@ -58,6 +58,9 @@ class Dialler:
         gone: is called when that is gone.
     """
 
+    port = 0
+    """It listens on none."""
+
     def __init__(
         self,
         name: str,

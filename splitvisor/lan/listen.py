@@ -64,6 +64,11 @@ class Listener:
         self._watch()
 
     @property
+    def link(self) -> FrameLink | None:
+        """One of the connections; None: there is none now."""
+        return next(iter(self.links), None)
+
+    @property
     def port(self) -> int:
         """The TCP port; 0 for a unix socket."""
         return 0 if self._path is not None else int(self._socket.getsockname()[1])

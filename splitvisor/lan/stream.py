@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from splitvisor.lan.dial import Dial, Dialler, dial_address
 from splitvisor.lan.link import FrameLink
@@ -22,25 +23,63 @@ def tls_for(address: Address, vm: str) -> WireTls | None:
         raise WireError(error.problem.what, error.problem.remedy) from None
 
 
-class LinkWire(Wire):
-    """A wire that is one connection at a time, however that comes about."""
+class Connector(Protocol):
+    """Keeps at most one connection: Dialler or Listener."""
 
-    def __init__(self, name: str) -> None:
+    @property
+    def link(self) -> FrameLink | None:
+        """The connection; None: there is none now."""
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on; 0: it does not, or at a unix socket."""
+
+    async def close(self) -> None:
+        """Disconnect, and connect no more."""
+
+
+Connect = Callable[[Callable[[FrameLink], Receive], Callable[[FrameLink], None]], Awaitable[Connector]]
+"""Begins to connect. Arguments: what returns who takes the frames of a new connection; what is called when that is gone.
+
+Raises WireError.
+"""
+
+
+class LinkWire(Wire):
+    """A wire that is one connection at a time.
+
+    Args:
+        name: for messages.
+        connect: brings connections about.
+    """
+
+    def __init__(self, name: str, connect: Connect) -> None:
         super().__init__(name)
-        self._device: Receive | None = None
+        self._connect = connect
+        self._connector: Connector | None = None
         self._misfits = 0
         """Frames of impossible lengths that connections dropped which are gone."""
 
     @property
     def link(self) -> FrameLink | None:
         """The connection; None: there is none now."""
-        raise NotImplementedError
+        return self._connector.link if self._connector is not None else None
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on; 0: it does not, or at a unix socket."""
+        return self._connector.port if self._connector is not None else 0
 
     @property
     def counters(self) -> Counters:
         """What went over it so far."""
         self._received_dropped = self._misfits + (self.link.dropped if self.link is not None else 0)
         return super().counters
+
+    async def open(self, receive: Receive) -> None:
+        """Begin to connect. Raises WireError."""
+        self._device = receive
+        self._connector = await self._connect(lambda _link: self._offer, self._gone)
 
     def send(self, frame: bytes) -> None:
         """Send a frame, or drop and count it."""
@@ -56,92 +95,44 @@ class LinkWire(Wire):
         if self.link is not None:
             self.link.resume()
 
-    def _receiver(self, _link: FrameLink) -> Receive:
-        return self._receive
-
-    def _receive(self, frame: bytes) -> bool:
-        if self._device is None or not self._device(frame):
-            return False
-        self._received += 1
-        self._received_bytes += len(frame)
-        return True
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._connector is not None:
+            await self._connector.close()
+            self._connector = None
 
     def _gone(self, link: FrameLink) -> None:
         self._misfits += link.dropped
 
 
-class DialledWire(LinkWire):
-    """A wire whose connection is made from here, again whenever it is gone.
+def dialling(name: str, dial: Dial, tls: WireTls | None = None) -> Connect:
+    """Return what connects from here, again whenever the connection is gone.
 
     Args:
         name: for messages.
-        dial: connects.
+        dial: makes a connection.
         tls: what TLS needs, when it is wanted.
-        at_once: open() fails unless the first attempt succeeds.
     """
 
-    def __init__(self, name: str, dial: Dial, tls: WireTls | None = None, *, at_once: bool = False) -> None:
-        super().__init__(name)
-        self._make: Callable[[], Dialler] = lambda: Dialler(name, dial, self._receiver, tls, gone=self._gone)
-        self._dialler: Dialler | None = None
-        self._at_once = at_once
+    async def connect(receiver: Callable[[FrameLink], Receive], gone: Callable[[FrameLink], None]) -> Connector:
+        dialler = Dialler(name, dial, receiver, tls, gone=gone)
+        dialler.start()
+        return dialler
 
-    @property
-    def link(self) -> FrameLink | None:
-        """The connection; None: there is none now."""
-        return self._dialler.link if self._dialler is not None else None
-
-    async def open(self, receive: Receive) -> None:
-        """Begin to connect."""
-        self._device = receive
-        self._dialler = self._make()
-        if self._at_once:
-            try:
-                await self._dialler.connect()
-            except OSError as error:
-                raise WireError(f"{self.name}: {error}", "see the log") from None
-        self._dialler.start()
-
-    async def close(self) -> None:
-        """Disconnect."""
-        if self._dialler is not None:
-            await self._dialler.close()
-            self._dialler = None
+    return connect
 
 
-class ListeningWire(LinkWire):
-    """A wire that waits for the other end. One may be connected at a time."""
+def listening(name: str, address: Address, tls: WireTls | None) -> Connect:
+    """Return what waits for the other end to connect; one may at a time. Arguments as those of dialling()."""
 
-    def __init__(self, name: str, address: Address, tls: WireTls | None) -> None:
-        super().__init__(name)
-        self._address, self._tls = address, tls
-        self._listener: Listener | None = None
+    async def connect(receiver: Callable[[FrameLink], Receive], gone: Callable[[FrameLink], None]) -> Connector:
+        return Listener(name, address, 1, receiver, tls, gone=gone)
 
-    @property
-    def link(self) -> FrameLink | None:
-        """The connection; None: there is none now."""
-        return next(iter(self._listener.links), None) if self._listener is not None else None
-
-    @property
-    def port(self) -> int:
-        """The TCP port that it listens on; 0: it does not, or at a unix socket."""
-        return self._listener.port if self._listener is not None else 0
-
-    async def open(self, receive: Receive) -> None:
-        """Listen. Raises WireError."""
-        self._device = receive
-        self._listener = Listener(self.name, self._address, 1, self._receiver, self._tls, gone=self._gone)
-
-    async def close(self) -> None:
-        """Stop listening, and disconnect."""
-        if self._listener is not None:
-            await self._listener.close()
-            self._listener = None
+    return connect
 
 
 def stream_wire(net: StreamNet, vm: str) -> LinkWire:
     """Return the wire of a stream. vm: whose frames these are. Raises WireError."""
     tls = tls_for(net.address, vm)
-    if net.listen:
-        return ListeningWire(net.text, net.address, tls)
-    return DialledWire(net.text, dial_address(net.address, tls), tls)
+    connect = listening(net.text, net.address, tls) if net.listen else dialling(net.text, dial_address(net.address, tls), tls)
+    return LinkWire(net.text, connect)

@@ -18,15 +18,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from splitvisor.lan.child import Child, find_program
 from splitvisor.lan.datagram import PairWire
-from splitvisor.lan.dial import MakeLink
+from splitvisor.lan.dial import Dialler, MakeLink
 from splitvisor.lan.link import FrameLink
 from splitvisor.lan.options import Forward, UserNet
-from splitvisor.lan.stream import DialledWire
-from splitvisor.lan.wire import MIN_FRAME, Wire, WireError
+from splitvisor.lan.stream import Connector, LinkWire
+from splitvisor.lan.wire import MIN_FRAME, Receive, Wire, WireError
 
 GUEST, GATEWAY, NAME_SERVER, PREFIX = "10.0.2.15", "10.0.2.2", "10.0.2.3", 24
 GATEWAY_MAC = "52:55:0a:00:02:02"
@@ -81,13 +81,13 @@ def probe() -> bytes:
     )
 
 
-class PasstWire(DialledWire):
+class PasstWire(LinkWire):
     """passt at the other end of a stream. It ends with the stream, so with this process too; one that ends is started again."""
 
     ends_tcp = True
 
     def __init__(self, net: UserNet, program: str) -> None:
-        super().__init__(net.text, self._start, at_once=True)
+        super().__init__(net.text, self._begin)
         self._net, self._program = net, program
         self._child: Child | None = None
         self._answered = asyncio.Event()
@@ -102,6 +102,18 @@ class PasstWire(DialledWire):
         await super().close()
         if self._child is not None:
             await self._child.stop()
+
+    async def _begin(self, receiver: Callable[[FrameLink], Receive], gone: Callable[[FrameLink], None]) -> Connector:
+        dialler = Dialler(self.name, self._start, receiver, gone=gone)
+        try:
+            await dialler.connect()  # What is wrong with passt or with what it is told shows here.
+        except BaseException as error:
+            await dialler.close()
+            if isinstance(error, OSError):
+                raise WireError(f"{self.name}: {error}", "see the log") from None
+            raise
+        dialler.start()
+        return dialler
 
     async def _start(self, make: MakeLink) -> FrameLink:
         if self._child is not None:
@@ -127,12 +139,12 @@ class PasstWire(DialledWire):
             raise WireError(f"user: passt: {child.last_words}", "correct --net, or see `passt --help`")
         return link
 
-    def _receive(self, frame: bytes) -> bool:
+    def _offer(self, frame: bytes) -> bool:
         if not self._answered.is_set():
             self._answered.set()
             if frame[:6] == _PROBE_MAC:
                 return True
-        return super()._receive(frame)
+        return super()._offer(frame)
 
 
 def _has_route() -> bool:

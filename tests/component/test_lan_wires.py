@@ -20,7 +20,7 @@ from splitvisor.lan.framing import BUFFER_BYTES
 from splitvisor.lan.link import UNSENT_BYTES
 from splitvisor.lan.mac_table import AGE_S, MacTable
 from splitvisor.lan.options import parse_net
-from splitvisor.lan.stream import ListeningWire
+from splitvisor.lan.stream import LinkWire
 from splitvisor.lan.switch import GUEST_MACS, QUEUE_BYTES, QUEUE_FRAMES, Switches
 from splitvisor.lan.wire import MAX_FRAME, Wire, WireError
 from splitvisor.lan.wires import make_wire
@@ -230,7 +230,7 @@ def test_mutual_tls_lets_in_services_for_the_vm_only(
         monkeypatch.setenv("SPLITVISOR_TLS", str(ours))
         wire = make("socket=tls:127.0.0.1:0,listen")
         one = await Host(A).open(wire)
-        assert isinstance(wire, ListeningWire)
+        assert isinstance(wire, LinkWire)
         address = f"tls:127.0.0.1:{wire.port}"
         for directory, _ in refused:
             monkeypatch.setenv("SPLITVISOR_TLS", str(directory))
