@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 
 from splitvisor.backend import Call, Hypercall, Key, Posted, Result, RtasCall
-from splitvisor.backend.vio import ADDRESS_MASK, VioSession
+from splitvisor.backend.vio import ADDRESS_MASK, VioDevice, VioSession
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall
 from vio_service.console.vm_consoles import VmConsoles
@@ -24,18 +24,23 @@ Bus = VioSession[VmConsoles]
 
 def _find(session: Bus, unit_address: int) -> Terminal | None:
     """Return the terminal that a guest means. Linux' early debug output says 0 where there may be no vty@0: the lowest VTY."""
-    terminal = session.bus.find(unit_address & ADDRESS_MASK, Terminal)
-    return next(iter(session.bus.all(Vty)), None) if terminal is None and unit_address == 0 else terminal
+    device = session.bus.find(unit_address & ADDRESS_MASK, VioDevice)
+    if isinstance(device, Terminal):
+        return device
+    return next(iter(session.bus.all(Vty)), None) if unit_address == 0 else None
 
 
-def _addresses(session: Bus, kind: type[Terminal] = Terminal) -> Sequence[int]:
-    addresses = [terminal.unit_address for terminal in session.bus.all(kind)]
-    return [0, *addresses] if session.bus.is_first and session.bus.all(Vty) and 0 not in addresses else addresses
+def _addresses(session: Bus) -> Sequence[int]:
+    return _with_lowest(session, [device.unit_address for device in session.bus.all(VioDevice) if isinstance(device, Terminal)])
 
 
 def _vty_addresses(session: Bus) -> Sequence[int]:
     """Those whose output is posted: what a vty-server writes may have to wait for its partner."""
-    return _addresses(session, Vty)
+    return _with_lowest(session, [vty.unit_address for vty in session.bus.all(Vty)])
+
+
+def _with_lowest(session: Bus, addresses: Sequence[int]) -> Sequence[int]:
+    return [0, *addresses] if session.bus.is_first and session.bus.all(Vty) and 0 not in addresses else addresses
 
 
 def put_term_char(session: Bus, call: Call) -> int:

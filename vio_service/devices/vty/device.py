@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from splitvisor.backend import Call, Vm
+from splitvisor.backend.vio import VioDevice
 from splitvisor.papr.codes import H
 from splitvisor.rpc import console_pb2
 from vio_service.console.console import Console
 from vio_service.console.vm_consoles import VmConsoles
 from vio_service.devices.vty import state
-from vio_service.devices.vty.terminal import BLOCK_BYTES, Terminal
+from vio_service.devices.vty.terminal import BLOCK_BYTES
 
 
-class Vty(Terminal):
+class Vty(VioDevice):
     """A virtual terminal.
 
     Option: `server`, the name of a VM whose vty-servers may take its console, its own or another's.

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from splitvisor.backend import Call, Vm
+from splitvisor.backend.vio import VioDevice
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2
 from vio_service.console.console import Attachment, ConsoleBusyError
 from vio_service.console.exchange import Partner
 from vio_service.console.vm_consoles import VmConsoles
-from vio_service.devices.vty.terminal import BLOCK_BYTES, Terminal
+from vio_service.devices.vty.terminal import BLOCK_BYTES
 from vio_service.devices.vty_server import state
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0
@@ -26,7 +27,7 @@ OUTPUT_BYTES = 4096
 """Of the partner's output, taken at a time."""
 
 
-class VtyServer(Terminal):
+class VtyServer(VioDevice):
     """The other end of a VTY."""
 
     kind = "vty-server"
