@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`splitvisor bench net`: a guest's network with iperf3 and ping, in turn with QEMU's spapr-vlan when wanted.
 
-Both guests are on a network of kind "user": the host's iperf3 listens on loopback, and the guest reaches it at its gateway.
+Both guests have two networks. One is of kind "user": the host's iperf3 listens on loopback, and the guest reaches it at its
+gateway. The other is a stream of frames to a host of the bench's own (echo_host.py), which answers pings.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from splitvisor.bench.boot import BenchError
+from splitvisor.bench.echo_host import ADDRESS, PREFIX, echo_host
 from splitvisor.bench.shell import guests_at_hand
-from splitvisor.bench.versus import Figure, compare, guests, machine_file
+from splitvisor.bench.versus import Figure, compare, guests
 from splitvisor.guests.commands import Answer, CommandError, Commands
 from splitvisor.guests.network import lease
 
@@ -29,8 +31,8 @@ SECONDS = 3.0
 PINGS = 200
 TCP, PING = 1.0, 0.7
 """How many times as fast as QEMU's the network is to be."""
-QEMU_NETWORK = ("-netdev", "user,id=net", "-device", "spapr-vlan,netdev=net")
 SERVER_START_S = 10.0
+_PINGED, _PINGING, _GUEST = ADDRESS, "eth1", "192.0.2.2"
 _GATEWAY = "$(ip -4 route show default | cut -d ' ' -f 3)"
 _COMMAND_S = 120.0
 
@@ -50,7 +52,7 @@ def figures(port: int, seconds: float) -> list[Figure]:
         return measure
 
     def ping(commands: Commands) -> float:
-        command = f"ping -n -c {PINGS} -i 0.01 {_GATEWAY}"
+        command = f"ping -n -c {PINGS} -i 0.01 {_PINGED}"
         answer = commands.run(command, _COMMAND_S)
         times = [float(found) for found in re.findall(r" time=([\d.]+) ms", answer.output)]
         if len(times) < PINGS:
@@ -64,22 +66,36 @@ def figures(port: int, seconds: float) -> list[Figure]:
     ]
 
 
+def own_networks(echo: Path) -> list[str]:
+    """Return options of `splitvisor run`. echo: the socket of the host that answers pings."""
+    return ["--net", "user", "--net", f"socket=unix:{echo}"]
+
+
+def qemu_networks(echo: Path) -> list[str]:
+    """Return the options of QEMU for the same."""
+    stream = f"stream,id=echo,server=off,addr.type=unix,addr.path={echo}"
+    return ["-netdev", "user,id=net", "-device", "spapr-vlan,netdev=net", "-netdev", stream, "-device", "spapr-vlan,netdev=echo"]
+
+
 def measure(runs: int, vs_qemu: bool, say: Callable[[str], None], seconds: float = SECONDS) -> dict[str, Any]:
     """Run, print each figure as it comes, return them all. Raises BenchError."""
     guests_at_hand(say, *(["qemu-system-ppc64"] if vs_qemu else []))
     with tempfile.TemporaryDirectory(prefix="sv-bench-") as directory, iperf_server() as port:
-        own = ["--machine", str(machine_file(Path(directory), "l-lan", "net", "user"))]
-        boots = guests(own, QEMU_NETWORK if vs_qemu else None)
+        echo = Path(directory, "echo.sock")
+        boots = guests(own_networks(echo), qemu_networks(echo) if vs_qemu else None)
         try:
-            found = compare(boots, prepare, figures(port, seconds), runs, say)
+            with echo_host(echo):
+                found = compare(boots, prepare, figures(port, seconds), runs, say)
         except CommandError as error:
             raise BenchError(str(error)) from error
     return {"seconds": seconds, "pings": PINGS, **found}
 
 
 def prepare(commands: Commands) -> None:
-    """Give the guest an address. Raises CommandError."""
+    """Give the guest its addresses. Raises CommandError."""
     lease(commands)
+    commands.ok(f"ip address add {_GUEST}/{PREFIX} dev {_PINGING}; ip link set {_PINGING} up")
+    commands.wait_for(f"ping -n -q -c 1 -W 1 {_PINGED}")
 
 
 @contextmanager

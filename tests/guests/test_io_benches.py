@@ -8,38 +8,57 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.bench import disk, net, versus
+from splitvisor.bench import disk, echo_host, net, versus
 from splitvisor.bench.versus import OURS, THEIRS, Boot, Figure, compare
-from splitvisor.guests.commands import Commands
+from tests.frames import ICMP, IPV4, checksum, ethernet, ip_packet
 from tests.guests.harness import Guests
 
-CHOSEN = ("random_read_1", "random_write_16", "sequential_read", "tcp_sent", "tcp_received", "ping")
+CHOSEN = ("random_read_1", "random_write_16", "sequential_read")
 
 
 @pytest.fixture
 def boot(guests: Guests, qemu: str, tmp_path: Path) -> Boot:
-    """QEMU's guest with a disk and a network."""
+    """QEMU's guest with a disk."""
     del guests, qemu
-    if shutil.which("iperf3") is None:
-        pytest.skip("there is no iperf3")
     image = tmp_path / "disk.raw"
     disk.make_images(image)
-    return versus.guests((), [*disk.qemu_disk(image), *net.QEMU_NETWORK])[THEIRS]
+    return versus.guests((), disk.qemu_disk(image))[THEIRS]
 
 
 def test_each_kind_of_figure_is_measured_and_the_ratio_is_how_many_times_as_good(boot: Boot) -> None:
-    def prepare(commands: Commands) -> None:
-        disk.prepare(commands)
-        net.prepare(commands)
-
     said: list[str] = []
-    with net.iperf_server() as port:
-        figures = [figure for figure in (*disk.figures(1), *net.figures(port, 1)) if figure.name in CHOSEN]
-        found = compare({THEIRS: boot}, prepare, figures, 1, said.append)
+    figures = [figure for figure in disk.figures(1) if figure.name in CHOSEN]
+    found = compare({THEIRS: boot}, disk.prepare, figures, 1, said.append)
     assert tuple(found) == CHOSEN
     assert len(said) == len(CHOSEN)
     assert all(each["medians"][THEIRS] > 0 for each in found.values())
     assert not any("ratio" in each for each in found.values())
+
+
+def test_every_row_of_a_networks_bench_is_measured_of_both(guests: Guests, qemu: str) -> None:
+    del guests, qemu
+    if shutil.which("iperf3") is None or shutil.which("passt") is None:
+        pytest.skip("there is no iperf3, or no passt")
+    said: list[str] = []
+    found = net.measure(1, True, said.append, seconds=1)
+    for name in ("tcp_sent", "tcp_received", "ping"):
+        assert all(found[name]["medians"][of] > 0 for of in (OURS, THEIRS))
+        assert found[name]["ratio"] > 0
+    assert len([line for line in said if "times as good" in line]) == 3
+
+
+def test_the_host_that_answers_pings_answers_nothing_else() -> None:
+    mac, guest = bytes.fromhex("020000000009"), "192.0.2.2"
+    body = bytes((8, 0)) + checksum(bytes((8, 0, 0, 0, 0, 7, 0, 1)) + b"data").to_bytes(2, "big") + bytes((0, 7, 0, 1)) + b"data"
+    request = ethernet(echo_host.MAC, mac, ip_packet(guest, echo_host.ADDRESS, ICMP, body), IPV4)
+    reply = echo_host.answer(request)
+    assert reply is not None
+    assert (reply[:6], reply[6:12], reply[34]) == (mac, echo_host.MAC, 0)
+    assert checksum(reply[14:34]) == checksum(reply[34:]) == 0
+    assert reply[38:] == request[38:]
+    for place, value in ((13, 6), (14, 0x46), (23, 17), (33, 9), (34, 0)):
+        assert echo_host.answer(request[:place] + bytes((value,)) + request[place + 1 :]) is None
+    assert all(echo_host.answer(request[:length]) is None for length in range(14, 42))
 
 
 def test_ratios_say_how_many_times_as_good_ours_is() -> None:
