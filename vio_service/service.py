@@ -22,6 +22,7 @@ from vio_service.console.output_log import BACKLOG_BYTES, REPLAY_BYTES
 from vio_service.console.server import ConsoleServicer
 from vio_service.console.transcript import FILE_BYTES, KEPT_FILES, TranscriptDirectory
 from vio_service.console.vm_consoles import ConsoleSettings
+from vio_service.devices.llan.metrics import network_samples
 from vio_service.devices.vty.metrics import console_samples
 from vio_service.session import NAME, vio_session
 
@@ -96,7 +97,8 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
         if lock >= 0:
             os.close(lock)
 
-    return Started(stop, measure=(traps.measure, lambda: lambda: console_samples(traps)), trace=(traps.observe,))
+    measure = (traps.measure, lambda: lambda: console_samples(traps), lambda: lambda: network_samples(traps))
+    return Started(stop, measure=measure, trace=(traps.observe,))
 
 
 async def _start_telnet(traps: TrapServicer, options: Options) -> TelnetListener:

@@ -108,6 +108,19 @@ CONSOLE_DROPPED = Metric(
     _VIO,
 )  # fmt: skip
 CONSOLE_READERS = Metric("splitvisor_console_readers", Kind.GAUGE, ("vm", "console"), "Terminals attached to a console.", _VIO)
+NETWORK_FRAMES = Metric(
+    "splitvisor_network_frames_total", Kind.COUNTER, ("vm", "device", "direction"),
+    "Frames over the wire of a network device: sent by the guest, or received and taken.", _VIO,
+)  # fmt: skip
+NETWORK_BYTES = Metric("splitvisor_network_bytes_total", Kind.COUNTER, ("vm", "device", "direction"), "Bytes of these.", _VIO)
+NETWORK_DROPPED = Metric(
+    "splitvisor_network_dropped_frames_total", Kind.COUNTER, ("vm", "device", "direction"),
+    "Frames that were dropped: sent while the other end was slow or away, received without room for them.", _VIO,
+)  # fmt: skip
+NETWORK_UNBUFFERED = Metric(
+    "splitvisor_network_unbuffered_frames_total", Kind.COUNTER, ("vm", "device"),
+    "Received frames that were lost because the guest had no buffer for them, since it opened the device.", _VIO,
+)  # fmt: skip
 REVISIONS = Metric(
     "splitvisor_store_revisions_total", Kind.COUNTER, ("vm", "origin"), "Device-tree revisions that this service stored.", _HCALL
 )

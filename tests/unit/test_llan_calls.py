@@ -7,6 +7,8 @@ import asyncio
 import random
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -26,9 +28,13 @@ from vio_service.devices.llan import LogicalLan, calls
 from vio_service.devices.llan.buffers import MAX_POOLS, NO_SLOT, FreeBuffers
 from vio_service.devices.llan.connection import SWITCHES
 from vio_service.devices.llan.layout import DROPPED, SLOTS
+from vio_service.devices.llan.metrics import network_samples
 from vio_service.devices.llan.offload import segments, with_checksum
 from vio_service.devices.llan.receiver import PATIENCE_S, WAITING_FRAMES
 from vio_service.session import vio_session
+
+if TYPE_CHECKING:
+    from splitvisor.trap.server import TrapServicer
 
 UNIT = 0x7100_0000
 VALID, LARGE, NO_CSUM = 1 << 63, 1 << 58, 1 << 57
@@ -297,6 +303,30 @@ def test_a_flood_is_bounded_and_the_wire_goes_on_after_it() -> None:
             await lan.add(number)
         await lan.until(lambda: lan.entry(19)[1] == 34)
         assert PATIENCE_S < WAIT_S
+
+    scenario(body)
+
+
+def test_metrics_say_what_was_sent_received_and_lost() -> None:
+    async def body(lan: Lan) -> None:
+        await lan.register()
+        await lan.add(0, length=64)
+        lan.peer.send(to_guest(1, 20))
+        lan.peer.send(to_guest(2, 1000))
+        await lan.until(lambda: lan.device.unbuffered == 1)
+        lan.ram[0x8000:0x8064] = to_guest(3, 86)
+        assert await lan.send(descriptor(0x8000, 100)) == H.SUCCESS
+        traps = cast("TrapServicer", SimpleNamespace(sessions=lambda: {"test": lan.session}))
+        found = {(sample.metric.name, *sample.labels[1:]): sample.value for sample in network_samples(traps)}
+        assert found == {
+            ("splitvisor_network_frames_total", hex(UNIT), "sent"): 1,
+            ("splitvisor_network_bytes_total", hex(UNIT), "sent"): 100,
+            ("splitvisor_network_dropped_frames_total", hex(UNIT), "sent"): 0,
+            ("splitvisor_network_frames_total", hex(UNIT), "received"): 2,
+            ("splitvisor_network_bytes_total", hex(UNIT), "received"): 34 + 1014,
+            ("splitvisor_network_dropped_frames_total", hex(UNIT), "received"): 0,
+            ("splitvisor_network_unbuffered_frames_total", hex(UNIT)): 1,
+        }
 
     scenario(body)
 

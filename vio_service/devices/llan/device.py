@@ -17,7 +17,7 @@ from splitvisor.backend import Vm
 from splitvisor.backend.vio import BusError, DmaError, Piece, VioDevice, cells_property
 from splitvisor.lan.mac import MAC_BYTES, default_mac
 from splitvisor.lan.options import parse_net
-from splitvisor.lan.wire import MIN_FRAME, WireError
+from splitvisor.lan.wire import MIN_FRAME, Counters, WireError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import state_pb2, trap_pb2
 from vio_service.devices.llan import state
@@ -92,6 +92,16 @@ class LogicalLan(VioDevice):
         )
 
     # The host's side.
+
+    @property
+    def counters(self) -> Counters:
+        """What went over the wire since this process has the device."""
+        return self._connection.wire.counters if self._connection is not None else Counters()
+
+    @property
+    def unbuffered(self) -> int:
+        """Frames that the guest had no buffer for since it has opened the device."""
+        return self.receiver.dropped if self.receiver is not None else 0
 
     async def begin(self) -> None:
         """See VioDevice: the wire is opened."""
