@@ -8,11 +8,13 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -131,6 +133,40 @@ def test_the_guest_pings(in_network: Callable[[str, str], None]) -> None:
     # A program without privileges pings only where the system lets its group.
     allowed = "sysctl -q net.ipv4.ping_group_range='0 2147483647'; ip address add 192.0.2.7/32 dev lo"
     in_network(allowed, "from tests.component.test_lan_user import *; run(pings)")
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Knows an address for every name."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        answer = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton("192.0.2.53")
+        self.transport.sendto(data[:2] + struct.pack(">HHHHH", 0x8180, 1, 1, 0, 0) + data[12:] + answer, addr)
+
+
+async def asks_for_a_name() -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(NameServer, ("127.0.0.1", 53))
+    async with user() as host:
+        lease = await host.dhcp()
+        server = socket.inet_ntoa(lease[6])
+        query = struct.pack(">HHHHHH", 77, 0x0100, 1, 0, 0, 0) + b"\5guest\4test\0" + struct.pack(">HH", 1, 1)
+        host.send_udp(await host.arp(GATEWAY), server, (4000, 53), query)
+        _, port, answer = await host.udp(4000)
+        assert (port, answer[:2], answer[-4:]) == (53, query[:2], socket.inet_aton("192.0.2.53"))
+    transport.close()
+
+
+def test_the_guest_asks_this_hosts_name_server(in_network: Callable[[str, str], None], tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount")
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    inner = "from tests.component.test_lan_user import *; run(asks_for_a_name)"
+    script = f"mount --bind {tmp_path}/resolv.conf /etc/resolv.conf; exec {sys.executable} -c '{inner}'"
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script]
+    in_network("true", f"import os; os.execvp('unshare', {command!r})")
 
 
 def test_ports_of_this_host_lead_to_the_guest() -> None:

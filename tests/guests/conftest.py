@@ -13,6 +13,7 @@ from splitvisor.bench.slof import QEMU
 from splitvisor.guests.commands import Commands
 from splitvisor.guests.fetch import GRUB, RNG_MODULES, VTERM_MODULES, GuestError, fetch, resolve
 from tests.guests.harness import BOOT_SECONDS, Console, Guests
+from tests.guests.hosts import Host, two_hosts
 
 Run = Callable[..., Console]
 IoGuest = Callable[..., Commands]
@@ -74,3 +75,9 @@ def qemu() -> str:
     if found is None:
         pytest.skip("there is no qemu-system-ppc64 to compare with; it is in the package qemu-system-ppc")
     return found
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[Host, Host]]:
+    with two_hosts() as made:
+        yield made

@@ -24,14 +24,14 @@ STEP_SECONDS = 30.0
 
 
 class Console:
-    """A run in progress and what its console has shown."""
+    """A run in progress and what its console has shown. prefix: what to put before the command, so that it runs elsewhere."""
 
-    def __init__(self, arguments: Sequence[str], runtime: Path, *, terminal: bool = False) -> None:
+    def __init__(self, arguments: Sequence[str], runtime: Path, *, terminal: bool = False, prefix: Sequence[str] = ()) -> None:
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "PYTHONPATH": str(ROOT)}
         self.runtime = runtime
         self.report_file = runtime / "report.json"
         report = () if "--report" in arguments else ("--report", str(self.report_file))
-        command = [sys.executable, "-m", "splitvisor", "run", *report, *arguments]
+        command = [*prefix, sys.executable, "-m", "splitvisor", "run", *report, *arguments]
         if terminal:
             self._read, slave = pty.openpty()
             self._write = self._read
