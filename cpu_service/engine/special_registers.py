@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 
-from cpu_service.engine import layout
+from cpu_service.engine import layout, native
 from splitvisor.papr.processor import TIMEBASE_HZ
 
 _DECREMENTER_UNDERFLOW_LEVEL = 1 << 2 | 1 << 4
@@ -21,6 +21,9 @@ _POWER9_REGISTERS = (48, 144, 855)
 _UNWRITABLE = (25, 284, 285, 286)
 """SDR1, TBL, TBU and TBU40: a hypervisor's to write. The engine lacks them, or lets a supervisor write them."""
 _UNREADABLE = (25,)
+_TIME_BASE, _TIME_BASE_UPPER = (layout.SPR_TB, 284), (269, 285)
+"""TB and TBU, and the numbers by which a hypervisor writes them: reading those gives the same."""
+_VTB = 849
 _NOT_FOR_PROGRAMS = (layout.SPR_PURR, 308)
 """PURR and SPURR: a program in problem state may not read them (Power ISA 2.07, book III-S, figure 18)."""
 
@@ -62,15 +65,23 @@ class Callbacks:
             self.forbid(spr, layout.READ_SLOTS[0])
 
     def give_time(self) -> None:
-        """Let TB and DEC count: both are plain storage in the wheel.
+        """Let TB, TBU, VTB and DEC count with the guest's time.
 
-        TB is read by PURR's functions and DEC by HDEC's, which compute from the host's monotonic clock. A write to DEC is
-        made a privileged one, so that it comes to the hook with its exact time.
+        In the wheel, VTB counts from the host's start, and the others are plain storage. TB and VTB are read by PURR's functions
+        and DEC by HDEC's, which compute from the host's monotonic clock; TBU is read by ours (native/time_base.c). A write to DEC
+        is made a privileged one, so that it comes to the hook with its exact time.
         """
+        read_purr = self.get(layout.SPR_PURR, layout.READ_SLOTS[-1])
+        ctypes.c_uint64.from_address(native.address("translate_read_purr")).value = read_purr
+        read_tbu = native.address("translate_read_tbu")
         read_hdecr = next(filter(None, (self.get(layout.SPR_HDECR, slot) for slot in reversed(layout.READ_SLOTS))))
         for slot in layout.READ_SLOTS:
-            self.set(layout.SPR_TB, slot, self.get(layout.SPR_PURR, slot))
+            for spr in _TIME_BASE:
+                self.set(spr, slot, read_purr)
+            for spr in _TIME_BASE_UPPER:
+                self.set(spr, slot, read_tbu)
         for slot in layout.READ_SLOTS[1:]:
+            self.set(_VTB, slot, read_purr)
             self.set(layout.SPR_DECR, slot, read_hdecr)
         self.forbid(layout.SPR_DECR, *layout.WRITE_SLOTS[1:])
 

@@ -27,7 +27,7 @@ from cpu_service.engine.engine import (
 )
 from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.hash_page_table import MIN_SHIFT, HashPageTable
-from cpu_service.vcpus.timebase import Timebase, decrementer_deadline
+from cpu_service.vcpus.timebase import Timebase, decrementer_deadline, ticks
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from splitvisor.papr.processor import PVR_POWER8, TIMEBASE_HZ
@@ -90,8 +90,8 @@ def test_time_base_advances_with_the_hosts_clock_at_512_mhz() -> None:
 
     def read_here() -> None:
         earliest = time.monotonic_ns()
-        ticks = timebase.read()
-        readings.append((earliest, ticks, time.monotonic_ns()))
+        now = timebase.read()
+        readings.append((earliest, now, time.monotonic_ns()))
 
     machine.during = read_here
     read = (ppc.mfspr(4, ppc.SPR_TB), ppc.li(3, 0), ppc.SC1)
@@ -104,6 +104,39 @@ def test_time_base_advances_with_the_hosts_clock_at_512_mhz() -> None:
     assert b_from - a_to > 500_000, "the loop is too short to measure anything"
     elapsed_ns = (b_ticks - a_ticks) * 1_000_000_000 / TIMEBASE_HZ
     assert b_from - a_to - 10 <= elapsed_ns <= b_to - a_from + 10
+
+
+HALVES = (0, 1, 2, 0x8765_4321, 0xFFFF_FFFF)
+"""Upper halves of the time base."""
+
+
+@pytest.mark.parametrize(("tbl", "tbu"), [(ppc.SPR_TB, ppc.SPR_TBU), (284, 285)], ids=["268 and 269", "284 and 285"])
+def test_upper_half_of_the_time_base_counts_the_wraps_of_the_lower(tbl: int, tbu: int) -> None:
+    """Firmware puts its time together from two halves, as on a processor of 32 bits: SLOF waits with it."""
+    machine = ppc.BareMachine()
+    timebase, uppers = Timebase(machine.engine), iter(HALVES)
+    machine.during = lambda: timebase.set(next(uppers, 0) << 32)
+    call = ppc.li(3, 0), ppc.SC1
+    read = ppc.mfspr(4, tbl), ppc.mfspr(5, tbu), ppc.mfspr(6, tbl)
+    machine.execute(*call, *(read + call) * len(HALVES))
+    readings = [call[1:4] for call in machine.hypercalls[1 : len(HALVES) + 1]]
+    assert [upper for _, upper, _ in readings] == list(HALVES)
+    assert all(before >> 32 == upper == after >> 32 and before <= after for before, upper, after in readings)
+
+
+def test_programs_read_the_upper_half_of_the_time_base() -> None:
+    earliest = ticks(time.monotonic_ns())
+    machine = run_as_user(0xC00, ppc.mfspr(5, ppc.SPR_TBU), ppc.SC)
+    assert 0 < earliest >> 32 <= machine.gpr[5] <= ticks(time.monotonic_ns()) >> 32
+
+
+def test_virtual_time_base_is_the_guests_time() -> None:
+    """Not the host's: it stops and moves with the guest."""
+    machine = ppc.BareMachine()
+    Timebase(machine.engine).set(0x1234_5678 << 32)
+    machine.execute(ppc.mfspr(4, ppc.SPR_TB), ppc.mfspr(5, ppc.SPR_VTB), ppc.mfspr(6, ppc.SPR_TB))
+    _, before, virtual, after, *_ = machine.hypercalls[0]
+    assert 0x1234_5678 << 32 <= before <= virtual <= after
 
 
 def test_time_base_stands_still_between_stop_and_go() -> None:
