@@ -166,14 +166,15 @@ class Target:
                 unit.attention(UNITS_CHANGED)
 
     def _list(self, select: int, addressed: int, initiator: str) -> bytes:
-        """The parameter data of REPORT LUNS (SPC-4 6.33); the initiator need not be told any more that it has changed."""
+        """The parameter data of REPORT LUNS (SPC-4 6.33); the initiator need not be told any more that it has changed.
+
+        Without units the list is empty. LUN 0 answers even so (SPC-4 4.6.4), but is none: SLOF would offer it to GRUB as a disk.
+        """
         for unit in self._units.values():
             unit.attentions.get(initiator, {}).pop(UNITS_CHANGED, None)
         luns = [] if select == 1 else list(self._format(addressed, sorted(self._units)))
         if select:
             luns.append(REPORT_LUNS_WELL_KNOWN_LUN << 48)
-        elif not luns:
-            luns.append(0)  # SPC-4 4.6.4: LUN 0 answers even when no unit has it.
         return (8 * len(luns)).to_bytes(4, "big") + bytes(4) + b"".join(each.to_bytes(8, "big") for each in luns)
 
 

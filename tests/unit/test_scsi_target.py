@@ -61,7 +61,7 @@ def test_all_units_are_reported() -> None:
     async def main() -> None:
         target = Target()
         host = Host(target)
-        assert (await host.send(REPORT, room=4096)).data == bytes.fromhex("00000008 00000000 0000000000000000")
+        assert (await host.send(REPORT, room=4096)).data == bytes(8), "LUN 0 answers, but is no unit"
         for number in (0x8100, 2, 0x1FF):
             target.add(number, disk())
         data = (await host.send(REPORT, room=4096, lun=2)).data

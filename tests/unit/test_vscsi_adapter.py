@@ -476,15 +476,17 @@ async def luns(guest: Guest, unit: int, allocation: int = 512) -> list[int]:
 def test_slof_and_linux_find_each_disk_once() -> None:
     async def test() -> None:
         guest = Guest(units={each << 8: disk(serial=f"D{each}") for each in (0, 1, 7, 63)})
-        found = []
+        found, listing = [], []
         for target in range(64):
             for bus in range(8):
                 listed = await luns(guest, lun(target, bus))
-                assert listed == [0], "SLOF takes entries whose first byte is of the forms 0 and 0x40"
+                if listed:
+                    assert listed == [0], "SLOF takes entries whose first byte is of the forms 0 and 0x40"
+                    listing.append((target, bus))
                 await guest.run("12 00 00 0024 00", into=Data.direct(BUFFER, 36), unit=lun(target, bus))
                 if guest.memory(BUFFER, 1)[0] != 0x7F:
                     found.append((target, bus))
-        assert found == [(0, 0), (1, 0), (7, 0), (63, 0)]
+        assert found == listing == [(0, 0), (1, 0), (7, 0), (63, 0)], "GRUB on SLOF tries to open all that are reported"
         assert await luns(guest, WELL_KNOWN) == [lun(0), lun(1), lun(7), lun(63)]
 
     run(test())
