@@ -237,6 +237,34 @@ def test_a_little_endian_kernel_in_a_prep_partition_starts(machine: Machine, gue
     console.expect("Unable to mount root fs", BOOT_SECONDS)
 
 
+def test_slof_boots_the_same_disk(machine: Machine, guests: Guests, disk: Path) -> None:
+    """By its own driver for v-scsi, which polls with interrupts off."""
+    console = machine([str(disk)], "--firmware", str(guests.slof))
+    console.expect(r"8000000000000000 DISK\s+: \"SPLITVSR DISK", BOOT_SECONDS)
+    at_grubs_prompt(console)
+    assert say(console, "ls").replace(" ", "").startswith(GRUB_LISTS.replace(" ", ""))
+    say(console, "linux /boot/vmlinux console=hvc0 said-by-a-test")
+    say(console, "initrd /boot/initrd.img")
+    console.type("boot\r")
+    console.expect(MARKER, 2 * BOOT_SECONDS)
+    console.expect(SHELL_PROMPT)
+    console.type("cat /proc/cmdline\n")
+    console.expect("^BOOT_IMAGE.*said-by-a-test")
+    console.type("poweroff\n")
+    assert console.wait() == 0
+
+
+def test_slof_boots_grubs_own_cd(machine: Machine, guests: Guests, tmp_path: Path) -> None:
+    made = resolve(*CD)
+    if not guests.grub.exists() or not made.exists():
+        pytest.skip("there is no grub-mkrescue, xorriso or mtools to make a CD with")
+    console = machine([str(shutil.copyfile(made, tmp_path / "cd.iso"))], "--firmware", str(guests.slof))
+    console.expect(r"8000000000000000 CD-ROM\s+: \"SPLITVSR", BOOT_SECONDS)
+    console.expect(GRUB_PROMPT, BOOT_SECONDS)
+    assert say(console, "echo $root $prefix") == "ieee1275/cdrom (ieee1275/cdrom)/boot/grub"
+    assert "powerpc-ieee1275/" in say(console, "ls ($root)/boot/grub")
+
+
 def test_slof_on_qemu_boots_the_same_disk(qemu: str, guests: Guests, disk: Path) -> None:
     """GRUB sees there what it sees here."""
     drive = (
