@@ -16,7 +16,7 @@ import pytest
 from splitvisor.bench.slof import qemu_command
 from splitvisor.guests.fetch import MARKER
 from tests.guests.conftest import Run
-from tests.guests.harness import BOOT_SECONDS, Console, Guests
+from tests.guests.harness import BOOT_SECONDS, STEP_SECONDS, Console, Guests
 
 SLOF_PROMPT = "^0 > "
 APPEND = ("--append", "console=hvc0 panic=-1")
@@ -38,6 +38,15 @@ def test_slofs_prompt_takes_commands(run: Run, guests: Guests) -> None:
     console.type("dev / .properties\r")
     assert "Splitvisor" in console.expect(r"\.properties(?s:.*?)^0 > ").group()
     assert "\a" not in console.text, "SLOF rings the bell at characters that nobody typed"
+
+
+def test_slof_waits_for_longer_than_half_a_time_base_counts(run: Run, guests: Guests) -> None:
+    """The lower half wraps every 8.39 s; without the upper one, a wait over a wrap is one without end."""
+    console = run("--firmware", str(guests.slof))
+    console.expect(SLOF_PROMPT, BOOT_SECONDS)
+    console.type("milliseconds d# 8500 ms milliseconds swap - .d\r")
+    waited = int(console.expect(r"(\d+)  ok\r$").group(1))
+    assert 8500 <= waited < 8500 + 1000 * STEP_SECONDS
 
 
 def test_slof_writes_what_it_writes_on_qemu(run: Run, guests: Guests, qemu: str) -> None:
