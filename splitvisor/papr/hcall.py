@@ -95,6 +95,7 @@ class Hcall(IntEnum):
     H_UPDATE_DT = 0xF003
     H_OF_CLIENT = 0xF005
     SPLITVISOR_H_BLOCK = 0xF1D0
+    SPLITVISOR_H_FRAME = 0xF1D1
 
 
 def hcall_name(token: int) -> str:

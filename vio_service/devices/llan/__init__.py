@@ -4,7 +4,8 @@
 from splitvisor.backend.vio import DeviceKind
 from vio_service.devices.llan.calls import CALLS
 from vio_service.devices.llan.device import LogicalLan
+from vio_service.devices.llan.firmware import CALLS as FIRMWARE_CALLS
 
-KIND = DeviceKind(LogicalLan, CALLS)
+KIND = DeviceKind(LogicalLan, (*CALLS, *FIRMWARE_CALLS))
 
 __all__ = ["KIND", "LogicalLan"]

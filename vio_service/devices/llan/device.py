@@ -23,7 +23,8 @@ from splitvisor.rpc import state_pb2, trap_pb2
 from vio_service.devices.llan import state
 from vio_service.devices.llan.buffers import NO_SLOT
 from vio_service.devices.llan.connection import Connection
-from vio_service.devices.llan.filters import MAX_FILTERS, Filters, is_own_address
+from vio_service.devices.llan.filters import MAX_FILTERS, Filters, is_group, is_own_address
+from vio_service.devices.llan.firmware_port import FirmwarePort
 from vio_service.devices.llan.layout import LARGE_SEND, NO_CHECKSUM, Descriptor
 from vio_service.devices.llan.offload import segments, with_checksum
 from vio_service.devices.llan.receiver import Offload, Receiver, Registration
@@ -42,6 +43,8 @@ PADDED_CHECKSUM, LARGE_SEND_SUPPORT, MANY_BUFFERS = 0x2000, 0x8000, 0x4_0000
 CHECKSUMS = IPV4_CHECKSUM | IPV6_CHECKSUM
 SETTABLE = CHECKSUMS | LARGE_SEND_ENABLED
 OFFERED = PADDED_CHECKSUM | LARGE_SEND_SUPPORT | MANY_BUFFERS
+NETWORK_TYPES = b"ethernet,auto,none,auto\0"
+"""Kind, speed in Mb/s, connector, duplex (IEEE 1275, "Network Device Type" extensions of CHRP): there is no connector."""
 
 
 class LogicalLan(VioDevice):
@@ -75,6 +78,8 @@ class LogicalLan(VioDevice):
         self.attributes = OFFERED
         self.receiver: Receiver | None = None
         """None: the guest has not opened the device."""
+        self._firmware: FirmwarePort | None = None
+        """None: the firmware has not asked for frames, or another has the device now."""
         self._connection: Connection | None = None
         self._left: Sequence[state_pb2.LanBuffer] | None = None
         """Not None: guest memory has buffers that another process was given; and these, which have no slot there."""
@@ -89,6 +94,8 @@ class LogicalLan(VioDevice):
             trap_pb2.TreeProperty(name="mac-address", value=self.configured_mac),
             cells_property("ibm,mac-address-filters", MAX_FILTERS),
             cells_property("ibm,illan-options", 0),
+            cells_property("address-bits", 8 * MAC_BYTES),
+            trap_pb2.TreeProperty(name="supported-network-types", value=NETWORK_TYPES),
         )
 
     # The host's side.
@@ -124,16 +131,19 @@ class LogicalLan(VioDevice):
 
     def close(self) -> None:
         """See VioDevice."""
+        self.close_firmware_port()
         if self._recovery is not None:
             self._recovery.cancel()
         if self.receiver is not None:
             self.receiver.cancel()
 
     def _receive(self, frame: bytes) -> bool:
-        receiver = self.receiver
-        if receiver is None or not self.filters.accepts(frame[:MAC_BYTES], self.mac):
+        receiver, destination = self.receiver, frame[:MAC_BYTES]
+        if receiver is None:
+            if self._firmware is not None and (destination == self.configured_mac or is_group(destination)):
+                self._firmware.put(frame)
             return True
-        return receiver.receive(frame)
+        return receiver.receive(frame) if self.filters.accepts(destination, self.mac) else True
 
     def _wire_has_room(self) -> None:
         if self._connection is not None:
@@ -177,6 +187,7 @@ class LogicalLan(VioDevice):
             except DmaError:
                 return H.PARAMETER
             self.receiver = receiver
+            self.close_firmware_port()
             self.mac = mac if is_own_address(mac) else self.configured_mac
             self.vm.inventory_changed()
             self._wire_has_room()
@@ -249,10 +260,32 @@ class LogicalLan(VioDevice):
             self.vm.inventory_changed()
         return H.SUCCESS
 
+    # The firmware's side.
+
+    async def firmware_port(self) -> FirmwarePort | None:
+        """Return what keeps frames for the firmware, from now on at least; None: the guest has opened the device."""
+        if await self.ready() is not None:
+            return None
+        if self._firmware is None:
+            self._firmware = FirmwarePort()
+        return self._firmware
+
+    def close_firmware_port(self) -> None:
+        """Keep no frames for the firmware any more."""
+        if self._firmware is not None:
+            self._firmware.close()
+            self._firmware = None
+
+    def send_for_firmware(self, frame: bytes) -> None:
+        """Send a frame, or drop it."""
+        if self._connection is not None:
+            self._connection.wire.send(frame)
+
     # The machine.
 
     def reset(self) -> None:
         """See VioDevice."""
+        self.close_firmware_port()
         self.mac, self.filters, self.attributes = self.configured_mac, Filters(), OFFERED
         self.vm.inventory_changed()
 

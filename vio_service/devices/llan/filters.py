@@ -43,7 +43,7 @@ class Filters:
             return H.PARAMETER
         table = flags & TABLE_MASK
         if table == TABLE_ADD and mac not in self.groups:
-            if not mac[0] & _GROUP:
+            if not is_group(mac):
                 return H.PARAMETER
             if len(self.groups) >= MAX_FILTERS:
                 return H.CONSTRAINED
@@ -69,6 +69,11 @@ class Filters:
         return not self.filtering or destination == BROADCAST or destination in self.groups
 
 
+def is_group(mac: bytes) -> bool:
+    """Whether an address means several devices: a group's, or all of them."""
+    return bool(mac[0] & _GROUP)
+
+
 def is_own_address(mac: bytes) -> bool:
     """Whether a single device may have this address."""
-    return not mac[0] & _GROUP and any(mac)
+    return not is_group(mac) and any(mac)
