@@ -16,6 +16,7 @@ from of_client_service.device_path import resolve
 from of_client_service.device_tree import DeviceTree, Package
 from of_client_service.disks.units import LogicalUnit, add_nodes, find_units
 from of_client_service.instances import Instance, Instances
+from of_client_service.network.devices import NetworkDevice, add_aliases, find_networks, has_network
 from of_client_service.terminal import TerminalInstance
 from of_client_service.tree_store import TreeStore, TreeStoreError
 from splitvisor.backend import Call, Support, Vm
@@ -73,10 +74,12 @@ class StartedProgram:
     entry: int
     toc: int
     """r2 at the entry."""
+    initrd: tuple[int, int] = (0, 0)
+    """Address and bytes of an initial RAM disk; no bytes: there is none."""
 
 
 class BootSteps(Protocol):
-    """A boot from a disk that is under way."""
+    """A boot from a device that is under way."""
 
     async def step(self, call: Call) -> StartedProgram | None:
         """Do something. Returns the program to start; None: call again."""
@@ -113,7 +116,10 @@ class ClientInterface:
         stored = await self._store.head(self.vm.name)
         tree = fdt.read(stored.blob)
         add_nodes(tree)
+        if has_network(tree) and tree.root.child("aliases") is None:
+            tree.root.children.append(fdt.Node("aliases"))
         self._restart(tree, stored.revision)
+        add_aliases(self.tree)
         self._claim_boot_images()
         self._open_console()
         self.requested, self.boot_request = self.boot_request, None
@@ -135,6 +141,10 @@ class ClientInterface:
         """Look for disks and CD-ROM drives, and write their aliases. Only inside a handler."""
         self._units = await find_units(self.vm, self.tree)
         return self._units
+
+    def networks(self) -> tuple[NetworkDevice, ...]:
+        """Return the network devices."""
+        return find_networks(self.tree)
 
     async def go_on_from_head(self) -> None:
         """Take what is the head now for the tree that ours came from: the store was restored before. Raises TreeStoreError."""

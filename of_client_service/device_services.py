@@ -33,7 +33,7 @@ async def _open(of: ClientInterface, call: ClientCall) -> int:
 
 
 def _close(of: ClientInterface, call: ClientCall) -> Sequence[int]:
-    of.instances.close(call.arguments[0])
+    of.instances.close(call.arguments[0], call.trap)
     return ()
 
 
@@ -171,12 +171,22 @@ SERVICES = (
     ClientService("open", _open, 1, 1, "6.3.2.3"),
     ClientService("close", _close, 1, 0, "6.3.2.3"),
     ClientService(
-        "read", _read, 3, 1, "6.3.2.3", note=f"terminals: -2 when nothing was typed; disks: {DISK_TRANSFER >> 20} MiB a call"
+        "read",
+        _read,
+        3,
+        1,
+        "6.3.2.3",
+        note=f"terminals: -2 when nothing was typed; disks: {DISK_TRANSFER >> 20} MiB a call; networks: a frame, or -2",
     ),
     ClientService(
-        "write", _write, 3, 1, "6.3.2.3", note="terminals: 4096 bytes a call, the count says how many; disks: whole blocks"
+        "write",
+        _write,
+        3,
+        1,
+        "6.3.2.3",
+        note="terminals: 4096 bytes a call, the count says how many; disks: whole blocks; networks: a frame",
     ),
-    ClientService("seek", _seek, 3, 1, "6.3.2.3", note="terminals cannot seek: -1"),
+    ClientService("seek", _seek, 3, 1, "6.3.2.3", note="terminals and networks cannot seek: -1"),
     ClientService("call-method", _call_method, None, None, "6.3.2.2", note="methods: " + ", ".join(m.name for m in METHODS)),
     ClientService("test-method", _test_method, 2, 1, "6.3.2.1"),
 )

@@ -36,6 +36,9 @@ class Instance:
         """Continue there, in bytes from the start; False when there is no such position."""
         return False
 
+    def closed(self, call: Call) -> None:
+        """Let go of what it has, by posted calls: a client has closed it."""
+
     def save(self, state: pb.InstanceState) -> None:
         """Add its own state to a message that has its handle and package."""
 
@@ -77,6 +80,8 @@ class Instances:
             raise ValueError("an ihandle that was never given out")
         self._open, self._last = dict(instances), last
 
-    def close(self, ihandle: int) -> None:
-        """Forget an instance; an unknown ihandle is ignored."""
-        self._open.pop(ihandle, None)
+    def close(self, ihandle: int, call: Call) -> None:
+        """Forget an instance that a client closes; an unknown ihandle is ignored."""
+        instance = self._open.pop(ihandle, None)
+        if instance is not None:
+            instance.closed(call)

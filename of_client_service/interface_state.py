@@ -10,6 +10,7 @@ from of_client_service.client_interface import MAX_PATH, BootRequest, ClientInte
 from of_client_service.device_tree import MAX_GROWTH, DeviceTree
 from of_client_service.disks.disk import restored_disk
 from of_client_service.instances import Instance, Instances
+from of_client_service.network.instance import NetworkInstance
 from of_client_service.terminal import TerminalInstance
 from splitvisor.backend import Vm
 from splitvisor.declarations.state import StateError, parse_state
@@ -77,4 +78,6 @@ def _instance(vm: Vm, tree: DeviceTree, saved: pb.InstanceState) -> Instance:
         return TerminalInstance(package, path, saved.terminal, saved.unread, after_return=saved.after_return)
     if saved.HasField("disk"):
         return restored_disk(vm, package, path, saved.disk)
+    if saved.HasField("network"):
+        return NetworkInstance(package, path, saved.network)
     return Instance(package, path)

@@ -11,6 +11,8 @@ from of_client_service.device_path import Resolved
 from of_client_service.disks.disk import DiskInstance, open_disk
 from of_client_service.disks.units import BLOCK_TYPE
 from of_client_service.instances import Instance
+from of_client_service.network.devices import NETWORK_TYPE, is_network
+from of_client_service.network.instance import NetworkInstance
 from of_client_service.terminal import TerminalInstance
 from of_client_service.volumes.source import VolumeError
 from splitvisor.backend import Vm
@@ -42,7 +44,14 @@ async def _open_disk(vm: Vm, found: Resolved) -> Instance | None:
     return DiskInstance(found.package, found.path, medium, extents)
 
 
+async def _open_network(vm: Vm, found: Resolved) -> Instance | None:
+    # Arguments are for a network of the firmware's own (server, file, ...): GRUB passes some, so that there is none of them.
+    package = found.package
+    return NetworkInstance(package, found.path, package.number("reg") or 0) if is_network(package) else None
+
+
 OPENERS: Mapping[str, Callable[[Vm, Resolved], Awaitable[Instance | None]]] = {
     "serial": _open_terminal,
     BLOCK_TYPE: _open_disk,
+    NETWORK_TYPE: _open_network,
 }

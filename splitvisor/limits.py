@@ -31,7 +31,7 @@ MAX_DEVICES = 64
 """Virtual devices that a machine's configuration lists."""
 MAX_FURTHER_BACKENDS = 16
 """Back ends besides the services of Splitvisor."""
-BOOT_SOURCES = ("disk", "cdrom", "nvram", "menu")
+BOOT_SOURCES = ("disk", "cdrom", "net", "nvram", "menu")
 """What --boot takes: where a machine without a kernel looks for one, or who says so: its NVRAM, its console."""
 
 _VM_NAME = re.compile(r"[a-z0-9-]{1,63}")

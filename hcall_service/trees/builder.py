@@ -25,7 +25,7 @@ MAX_BACKEND_NODES = 1024
 MAX_BACKEND_BYTES = 1 << 20
 """Of all values that back ends describe together."""
 MAX_BOOT_WORDS = 8
-SLOF_LETTERS = {"disk": "c", "cdrom": "d"}
+SLOF_LETTERS = {"disk": "c", "cdrom": "d", "net": "n"}
 _BOOT_WORD = re.compile(r"[a-z]{1,16}")
 
 CLOCK_HZ = 1_000_000_000

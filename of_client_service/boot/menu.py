@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
+from of_client_service.boot.attempt import BootDevice
 from of_client_service.disks.units import LogicalUnit
+from of_client_service.network.devices import NetworkDevice
 from splitvisor.papr.block_access import CD_ROM
 
 TIMEOUT_SECONDS = 30.0
@@ -16,22 +19,24 @@ _ENTER = b"\r\n"
 _RUBOUT = b"\b\x7f"
 _KINDS = {CD_ROM: "CD-ROM"}
 
+Device = TypeVar("Device", bound=BootDevice)
 
-class Menu:
+
+class Menu(Generic[Device]):
     """A choice among devices.
 
     Args:
-        units: the devices, at least one.
+        devices: them, at least one.
     """
 
-    def __init__(self, units: Sequence[LogicalUnit]) -> None:
-        self._units = tuple(units[:MAX_ENTRIES])
+    def __init__(self, devices: Sequence[Device]) -> None:
+        self._devices = tuple(devices[:MAX_ENTRIES])
         self._typed = ""
         self._until = time.monotonic() + TIMEOUT_SECONDS
 
     def lines(self) -> list[str]:
         """Return what is shown, the prompt last."""
-        rows = [f"{number:3}  {_described(unit)}" for number, unit in enumerate(self._units, 1)]
+        rows = [f"{number:3}  {_described(device)}" for number, device in enumerate(self._devices, 1)]
         return ["Boot from:", *rows, f"Number and Enter, or 1 after {TIMEOUT_SECONDS:.0f} s:"]
 
     def typed(self, data: bytes) -> str:
@@ -48,20 +53,23 @@ class Menu:
             self._until = time.monotonic() + TIMEOUT_SECONDS
         return echo
 
-    def choice(self) -> LogicalUnit | None:
+    def choice(self) -> Device | None:
         """Return the device that was chosen; None: not yet."""
         if self._typed.endswith("\r"):
             number = int(self._typed[:-1] or "1")
-            if 1 <= number <= len(self._units):
-                return self._units[number - 1]
+            if 1 <= number <= len(self._devices):
+                return self._devices[number - 1]
             self._typed = ""
-        return self._units[0] if time.monotonic() > self._until else None
+        return self._devices[0] if time.monotonic() > self._until else None
 
 
-def _described(unit: LogicalUnit) -> str:
-    kind = _KINDS.get(unit.device_type, "disk")
-    size = "no medium" if unit.unit is None else _size(unit.unit.size)
-    return f"{unit.alias or kind:8} {size:>10}  {unit.path}"
+def _described(device: BootDevice) -> str:
+    if isinstance(device, NetworkDevice):
+        return f"{device.alias:8} {'network':>10}  {device.path}"
+    assert isinstance(device, LogicalUnit)
+    kind = _KINDS.get(device.device_type, "disk")
+    size = "no medium" if device.unit is None else _size(device.unit.size)
+    return f"{device.alias or kind:8} {size:>10}  {device.path}"
 
 
 def _size(size: int) -> str:

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
+from of_client_service.boot.attempt import BootDevice
 from of_client_service.device_path import resolve
 from of_client_service.device_tree import Package
-from of_client_service.disks.units import LogicalUnit
 from splitvisor.papr.block_access import CD_ROM, DISK
 
 DEFAULT_ORDER = ("nvram", "disk", "cdrom")
-NVRAM, MENU = "nvram", "menu"
-KINDS = {"disk": DISK, "cdrom": CD_ROM}
+NVRAM, MENU, NET = "nvram", "menu", "net"
+DISK_KINDS = {"disk": DISK, "cdrom": CD_ROM}
 PROPERTY = "splitvisor,boot"
 """Of /chosen: the words of --boot."""
+
+Device = TypeVar("Device", bound=BootDevice)
 
 
 def order_of(chosen: Package) -> tuple[str, ...]:
@@ -22,10 +25,10 @@ def order_of(chosen: Package) -> tuple[str, ...]:
     return tuple(word for word in (chosen.get(PROPERTY) or b"").decode("latin-1").split("\0") if word) or DEFAULT_ORDER
 
 
-def unit_at(root: Package, units: Sequence[LogicalUnit], specifier: str) -> tuple[LogicalUnit, str] | None:
-    """Return the unit that a device specifier leads to, and its arguments; None when it is no disk."""
+def device_at(root: Package, devices: Sequence[Device], specifier: str) -> tuple[Device, str] | None:
+    """Return the device that a specifier leads to, and its arguments; None when it is none of them."""
     found = resolve(root, specifier)
     if found is None:
         return None
-    unit = next((unit for unit in units if unit.path == found.path), None)
-    return None if unit is None else (unit, found.arguments)
+    device = next((device for device in devices if device.path == found.path), None)
+    return None if device is None else (device, found.arguments)

@@ -76,37 +76,53 @@ class ProgramLoader:
 
     async def start(self, claims: Claims) -> StartedProgram:
         """Claim its memory once all is there. Raises VolumeError for an entry that cannot be."""
-        at = self._placement.descriptor_at()
-        descriptor = None
-        if at is not None:
-            address = at.address + self._placement.elf.entry - at.segment.virtual
-            descriptor = await self._vm.memory.read(address, DESCRIPTOR.size)
-        try:
-            entry, toc = self._placement.entry(descriptor)
-        except ElfError as error:
-            raise VolumeError(error.problem.what) from error
-        claims.reserve(self._placement.base, self._placement.size)
-        return StartedProgram(entry, toc)
+        return await start_program(self._vm, self._placement, claims)
+
+
+async def start_program(vm: Vm, placement: Placement, claims: Claims) -> StartedProgram:
+    """Claim the memory of a program that is there, and say where it starts. Raises VolumeError for an entry that cannot be."""
+    at = placement.descriptor_at()
+    descriptor = None
+    if at is not None:
+        address = at.address + placement.elf.entry - at.segment.virtual
+        descriptor = await vm.memory.read(address, DESCRIPTOR.size)
+    try:
+        entry, toc = placement.entry(descriptor)
+    except ElfError as error:
+        raise VolumeError(error.problem.what) from error
+    claims.reserve(placement.base, placement.size)
+    return StartedProgram(entry, toc)
 
 
 async def open_program(vm: Vm, medium: Medium, source: Source, claims: Claims) -> ProgramLoader:
     """Read a program's headers and decide where it goes. Raises VolumeError for what cannot be loaded, MediumError."""
     head = await source.read(0, min(source.size, HEADER_BYTES))
+    return ProgramLoader(vm, medium, source, place_program(head, source.size, vm.memory.size, claims))
+
+
+def place_program(head: bytes, size: int, ram_bytes: int, claims: Claims) -> Placement:
+    """Decide where a program goes, by the first HEADER_BYTES of its file. Raises VolumeError for what cannot be loaded."""
     try:
-        placement = place(read_elf(_Beginning(head, source.size)), vm.memory.size)
+        placement = place(read_elf(_Beginning(head, size)), ram_bytes)
     except ElfError as error:
         raise VolumeError(error.problem.what) from error
     for each in placement.segments:
         if not claims.is_free(each.address, each.segment.memory_size):
             raise VolumeError(f"needs memory at {each.address:#x} that is in use")
-    return ProgramLoader(vm, medium, source, placement)
+    return placement
+
+
+def zeros(placement: Placement) -> Iterator[tuple[int, int]]:
+    """Yield address and length of what is to be zero: before all else, since some of it may be what the file has bytes for."""
+    for each in placement.segments:
+        for start in range(each.file_end, each.end, PIECE_BYTES):
+            yield start, min(PIECE_BYTES, each.end - start)
 
 
 def _pieces(placement: Placement) -> Iterator[_Piece]:
-    """Yield what to do. Zeros first: where they overlap what another segment has in the file, the file's bytes are meant."""
-    for each in placement.segments:
-        for start in range(each.file_end, each.end, PIECE_BYTES):
-            yield _Piece(start, min(PIECE_BYTES, each.end - start))
+    """Yield what to do, in order."""
+    for address, length in zeros(placement):
+        yield _Piece(address, length)
     for each in placement.segments:
         for start in range(0, each.segment.file_size, PIECE_BYTES):
             length = min(PIECE_BYTES, each.segment.file_size - start)

@@ -19,7 +19,7 @@ Append = Annotated[str | None, Flag(metavar="TEXT", help="The kernel's command l
 Firmware = Annotated[str | None, Flag(metavar="FILE", help="Raw firmware image, in place of Splitvisor's own", panel=GUEST)]
 Boot = Annotated[
     str | None,
-    Flag(metavar="LIST", help="Without a kernel: disk, cdrom, nvram, menu, in order, such as cdrom,disk", panel=GUEST),
+    Flag(metavar="LIST", help="Without a kernel: disk, cdrom, net, nvram, menu, in order, such as disk,net", panel=GUEST),
 ]
 FlatTree = Annotated[bool, Flag(help="Pass a flattened tree in r3 to that image, even if it is small", panel=GUEST)]
 BootProtocol = Annotated[

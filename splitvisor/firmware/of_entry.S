@@ -79,14 +79,14 @@ start_program:
 	mtlr	%r0
 	bctr
 
-/* Without a program: have one loaded from a disk. Until it is there, or somebody has chosen it, ask again. */
+/* Without a program: have one loaded from a device. Until it is there, or somebody has chosen it, ask again. */
 find_program:
 	li	%r3, boot_array
 	bl	client_interface
 	lwz	%r2, boot_toc(0)
 	lwz	%r3, boot_entry(0)
-	li	%r4, 0				/* no initial RAM disk */
-	li	%r5, 0
+	lwz	%r4, boot_initrd(0)
+	lwz	%r5, boot_initrd_bytes(0)
 	cmpwi	%r3, 0
 	bne	start_program
 	lis	%r3, A_WHILE@h
@@ -145,10 +145,14 @@ exception_srr1:
 exception_dar:
 	.long	0
 boot_array:
-	.long	boot_name, 0, 2
+	.long	boot_name, 0, 4
 boot_entry:
 	.long	0
 boot_toc:
+	.long	0
+boot_initrd:
+	.long	0
+boot_initrd_bytes:
 	.long	0
 exit_name:
 	.asciz	"exit"

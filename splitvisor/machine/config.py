@@ -10,7 +10,7 @@ A machine file::
     initrd = "initramfs.cpio"
     append = "console=hvc0"
     firmware = "slof.bin"
-    boot = ["cdrom", "disk"]   # without a kernel: disk, cdrom, nvram, menu; or a text, "cdrom,disk"
+    boot = ["cdrom", "disk"]   # without a kernel: disk, cdrom, net, nvram, menu; or a text, "cdrom,disk"
     boot_protocol = "papr"     # epapr: the kernel gets a flattened tree, and starts further vCPUs by a spin table
     watchdog_action = "log"    # of the guest's watchdog timers: reset, poweroff, nmi or log; without, what the guest has chosen
     flat_tree = false          # true: a firmware of less than 64 KiB, unlike VOF, wants a flattened tree

@@ -399,7 +399,7 @@ class ClientInterfaceState(_message.Message):
     def __init__(self, version: _Optional[int] = ..., tree: _Optional[bytes] = ..., phandles: _Optional[_Iterable[int]] = ..., growth: _Optional[int] = ..., claims: _Optional[_Iterable[int]] = ..., instances: _Optional[_Iterable[_Union[InstanceState, _Mapping]]] = ..., last_ihandle: _Optional[int] = ..., milliseconds: _Optional[int] = ..., boot_request: _Optional[_Union[BootRequestState, _Mapping]] = ...) -> None: ...
 
 class InstanceState(_message.Message):
-    __slots__ = ("ihandle", "phandle", "terminal", "unread", "after_return", "path", "disk")
+    __slots__ = ("ihandle", "phandle", "terminal", "unread", "after_return", "path", "disk", "network")
     IHANDLE_FIELD_NUMBER: _ClassVar[int]
     PHANDLE_FIELD_NUMBER: _ClassVar[int]
     TERMINAL_FIELD_NUMBER: _ClassVar[int]
@@ -407,6 +407,7 @@ class InstanceState(_message.Message):
     AFTER_RETURN_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     DISK_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
     ihandle: int
     phandle: int
     terminal: int
@@ -414,7 +415,8 @@ class InstanceState(_message.Message):
     after_return: bool
     path: str
     disk: DiskInstanceState
-    def __init__(self, ihandle: _Optional[int] = ..., phandle: _Optional[int] = ..., terminal: _Optional[int] = ..., unread: _Optional[bytes] = ..., after_return: _Optional[bool] = ..., path: _Optional[str] = ..., disk: _Optional[_Union[DiskInstanceState, _Mapping]] = ...) -> None: ...
+    network: int
+    def __init__(self, ihandle: _Optional[int] = ..., phandle: _Optional[int] = ..., terminal: _Optional[int] = ..., unread: _Optional[bytes] = ..., after_return: _Optional[bool] = ..., path: _Optional[str] = ..., disk: _Optional[_Union[DiskInstanceState, _Mapping]] = ..., network: _Optional[int] = ...) -> None: ...
 
 class DiskInstanceState(_message.Message):
     __slots__ = ("adapter", "lun", "unit", "extents", "position")

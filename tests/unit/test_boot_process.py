@@ -215,7 +215,7 @@ def test_a_machine_without_disks_is_one_line() -> None:
     client, _ = machine_with()
     booted = boot(client)
     assert booted.lines == ["boot: there is nothing to boot"]
-    assert "no disk or CD-ROM drive" in booted.actions[0].reason
+    assert "no disk, CD-ROM drive or network device" in booted.actions[0].reason
 
 
 def test_a_medium_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_a_machine_without_an_adapter_starts_the_demo_guest() -> None:
     ("flags", "text"),
     [
         ({"boot": "disc"}, "--boot: 'disc' is nothing to boot from; did you mean disk?"),
-        ({"boot": ""}, "--boot: '' is nothing to boot from; known: disk, cdrom, nvram, menu"),
+        ({"boot": ""}, "--boot: '' is nothing to boot from; known: disk, cdrom, net, nvram, menu"),
         ({"boot": "disk,disk"}, "--boot: disk,disk names something twice; name each once"),
         ({"boot": "disk", "kernel": __file__}, "--boot: the machine has a kernel, which it boots; leave out --kernel, or --boot"),
     ],
