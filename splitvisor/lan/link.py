@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import cast
 
 from splitvisor.lan.framing import LENGTH, FrameBuffer, FramingError
+from splitvisor.lan.whole_frames import WholeFrames
 from splitvisor.lan.wire import Receive
 
 UNSENT_BYTES = 4 << 20
@@ -47,6 +48,11 @@ class FrameLink(asyncio.BufferedProtocol):
         self._unsent_bytes = 0
         self._choked = False
         self._failure: Exception | None = None
+        self._whole: WholeFrames | None = None
+
+    def send_whole(self, whole: WholeFrames) -> None:
+        """Send by this from now on, which ends with the connection."""
+        self._whole = whole
 
     @property
     def dropped(self) -> int:
@@ -72,6 +78,8 @@ class FrameLink(asyncio.BufferedProtocol):
         self._transport = None
         self._held = None
         self._unsent.clear()
+        if self._whole is not None:
+            self._whole.close()
         self._lost(self, self._failure or exc)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -98,9 +106,11 @@ class FrameLink(asyncio.BufferedProtocol):
         """Send a frame soon; return False when it cannot be, since there is no connection or a slow one."""
         if self._choked or self._transport is None or self._unsent_bytes > UNSENT_BYTES:
             return False
+        if self._whole is not None and self._whole.waiting_bytes > UNSENT_BYTES:
+            return False
         if not self._unsent:
             self._loop.call_soon(self._flush)
-        self._unsent += (LENGTH.pack(len(frame)), frame)
+        self._unsent.append(LENGTH.pack(len(frame)) + frame)
         self._unsent_bytes += len(frame)
         return True
 
@@ -122,7 +132,11 @@ class FrameLink(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         unsent, self._unsent, self._unsent_bytes = self._unsent, [], 0
-        if self._transport is not None:
+        if self._transport is None:
+            return
+        if self._whole is not None:
+            self._whole.write(unsent)
+        else:
             self._transport.writelines(unsent)
 
     def _pass_on(self) -> None:

@@ -26,6 +26,7 @@ from splitvisor.lan.dial import Dialler, MakeLink
 from splitvisor.lan.link import FrameLink
 from splitvisor.lan.options import Forward, UserNet
 from splitvisor.lan.stream import Connector, LinkWire
+from splitvisor.lan.whole_frames import WholeFrames
 from splitvisor.lan.wire import MIN_FRAME, Receive, Wire, WireError
 
 GUEST, GATEWAY, NAME_SERVER, PREFIX = "10.0.2.15", "10.0.2.2", "10.0.2.3", 24
@@ -128,7 +129,13 @@ class PasstWire(LinkWire):
                 raise
         self._answered.clear()
         ours.setblocking(False)
-        _, link = await asyncio.get_running_loop().create_unix_connection(make, sock=ours)
+        whole = WholeFrames(ours.dup())
+        try:
+            _, link = await asyncio.get_running_loop().create_unix_connection(make, sock=ours)
+        except BaseException:
+            whole.close()
+            raise
+        link.send_whole(whole)
         link.send(probe())
         try:
             await asyncio.wait_for(self._answered.wait(), READY_S)
