@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import grpc
@@ -23,13 +23,15 @@ def machine_stub(services: dict[str, Service]) -> Iterator[machine_pb2_grpc.Mach
         yield machine_pb2_grpc.MachineServiceStub(channel)
 
 
-def start_demo(stub: machine_pb2_grpc.MachineServiceStub, services: dict[str, Service]) -> None:
-    """Start the demo guest, with one terminal, as VM "demo"."""
+def start_demo(
+    stub: machine_pb2_grpc.MachineServiceStub, services: dict[str, Service], devices: Sequence[trap_pb2.DeviceSpec] = ()
+) -> None:
+    """Start the demo guest, with one terminal and perhaps more devices, as VM "demo"."""
     config = pb.MachineConfig(
         name="demo",
         memory_mib=256,
         vcpus=1,
-        devices=[trap_pb2.DeviceSpec(kind="vty")],
+        devices=[trap_pb2.DeviceSpec(kind="vty"), *devices],
         backends=[pb.BackendAddress(name=name, address=services[flag].address) for flag, name in _BACKENDS.items()],
     )
     stub.StartMachine(pb.StartMachineRequest(config=config), timeout=SECONDS)

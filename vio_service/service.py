@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ import grpc.aio
 
 from splitvisor.backend.vio.hcall_client import HcallServiceClient
 from splitvisor.backend.vio.server import VioBusServicer
+from splitvisor.observe.metrics import Sample
 from splitvisor.rpc import console_pb2, console_pb2_grpc, trap_pb2_grpc, vio_bus_pb2_grpc
 from splitvisor.service.interface import Started
 from splitvisor.service.serve import SettingError
@@ -23,6 +24,7 @@ from vio_service.console.server import ConsoleServicer
 from vio_service.console.transcript import FILE_BYTES, KEPT_FILES, TranscriptDirectory
 from vio_service.console.vm_consoles import ConsoleSettings
 from vio_service.devices.llan.metrics import network_samples
+from vio_service.devices.vscsi.metrics import disk_samples
 from vio_service.devices.vty.metrics import console_samples
 from vio_service.session import NAME, vio_session
 
@@ -97,8 +99,12 @@ async def start(server: grpc.aio.Server, options: Options) -> Callable[[], Await
         if lock >= 0:
             os.close(lock)
 
-    measure = (traps.measure, lambda: lambda: console_samples(traps), lambda: lambda: network_samples(traps))
-    return Started(stop, measure=measure, trace=(traps.observe,))
+    def samples() -> Iterator[Sample]:
+        yield from console_samples(traps)
+        yield from disk_samples(traps)
+        yield from network_samples(traps)
+
+    return Started(stop, measure=(traps.measure, lambda: samples), trace=(traps.observe,))
 
 
 async def _start_telnet(traps: TrapServicer, options: Options) -> TelnetListener:

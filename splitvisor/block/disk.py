@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from splitvisor.block.device import BlockDevice, BlockError
 from splitvisor.block.options import DiskOptions, OnWriteError
 from splitvisor.block.statistics import Counters, DiskStatistics
 from splitvisor.block.throttle import Throttle
+from splitvisor.observe.call_times import Latency
 
 TRANSFERS = 64
 """Under way at once below; others wait for their turn."""
@@ -48,7 +50,7 @@ class Disk(BlockDevice):
 
     async def read(self, offset: int, into: Buffers) -> None:
         """Fill the buffers."""
-        counters = self._counters
+        counters, began = self._counters, time.monotonic()
         counters.began()
         try:
             if self._throttle.is_on:
@@ -62,27 +64,28 @@ class Disk(BlockDevice):
             counters.depth -= 1
         counters.reads += 1
         counters.read_bytes += into.length
+        counters.read_times.add(time.monotonic() - began)
 
     async def write(self, offset: int, data: Buffers, fua: bool = False) -> None:
         """Store the buffers."""
-        await self._change(lambda: self._below.write(offset, data, fua), data.length)
+        await self._change(lambda: self._below.write(offset, data, fua), data.length, self._counters.write_times)
         self._counters.writes += 1
         self._counters.written_bytes += data.length
 
     async def flush(self) -> None:
         """Make everything durable that was written."""
-        await self._change(self._below.flush, None)
+        await self._change(self._below.flush, None, self._counters.flush_times)
         self._counters.flushes += 1
 
     async def write_zeroes(self, offset: int, length: int, unmap: bool) -> None:
         """Make a range zero."""
-        await self._change(lambda: self._below.write_zeroes(offset, length, unmap), 0)
+        await self._change(lambda: self._below.write_zeroes(offset, length, unmap), 0, self._counters.write_times)
         self._counters.writes += 1
         self._counters.written_bytes += length
 
     async def discard(self, offset: int, length: int) -> None:
         """Give the room of a range back."""
-        await self._change(lambda: self._below.discard(offset, length), 0)
+        await self._change(lambda: self._below.discard(offset, length), 0, self._counters.discard_times)
         self._counters.discards += 1
 
     async def close(self) -> None:
@@ -97,9 +100,15 @@ class Disk(BlockDevice):
         """Have it again."""
         await self._below.take_back(seconds)
 
-    async def _change(self, change: Callable[[], Coroutine[None, None, None]], length: int | None) -> None:
-        """Do what changes the disk, again as often as on_error wants. length: in bytes, to throttle; None: it is not."""
-        counters = self._counters
+    async def _change(self, change: Callable[[], Coroutine[None, None, None]], length: int | None, times: Latency) -> None:
+        """Do what changes the disk, again as often as on_error wants.
+
+        Args:
+            change: does it.
+            length: in bytes, to throttle; None: it is not.
+            times: count how long it takes.
+        """
+        counters, began = self._counters, time.monotonic()
         counters.began()
         try:
             if length is not None and self._throttle.is_on:
@@ -108,6 +117,7 @@ class Disk(BlockDevice):
                 try:
                     async with self._turns:
                         await change()
+                    times.add(time.monotonic() - began)
                     return
                 except BlockError as error:
                     counters.errors += 1

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from splitvisor.observe.call_times import Latency
 
 
 @dataclass(frozen=True)
@@ -22,16 +24,25 @@ class DiskStatistics:
     """Transfers under way, those that wait among them."""
     deepest: int = 0
     """The largest number that were at once."""
+    read_times: Latency = field(default_factory=Latency)
+    """How long each took, waits included; these lists go on changing."""
+    write_times: Latency = field(default_factory=Latency)
+    flush_times: Latency = field(default_factory=Latency)
+    discard_times: Latency = field(default_factory=Latency)
 
 
 class Counters:
     """The same while it changes."""
 
-    __slots__ = ("deepest", "depth", "discards", "errors", "flushes", "read_bytes", "reads", "writes", "written_bytes")
+    __slots__ = (
+        "deepest", "depth", "discard_times", "discards", "errors", "flush_times", "flushes", "read_bytes", "read_times", "reads",
+        "write_times", "writes", "written_bytes",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.reads = self.writes = self.discards = self.flushes = self.read_bytes = self.written_bytes = self.errors = 0
         self.depth = self.deepest = 0
+        self.read_times, self.write_times, self.flush_times, self.discard_times = Latency(), Latency(), Latency(), Latency()
 
     def began(self) -> None:
         """A transfer has begun."""

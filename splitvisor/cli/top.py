@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from splitvisor.observe.machine_view import Look, MachineView
 
-CONSOLE_SECONDS = 1.0
-"""How long vio_service may take; without it consoles are left out."""
+VIO_SECONDS = 1.0
+"""How long vio_service may take; without it consoles, disks and networks are left out."""
 SHOWN_CALLS = 20
 FIRST_LOOK_SECONDS = 0.2
 """The first view of a terminal covers this time only, so that there is something to see."""
@@ -44,22 +44,19 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Print one view over one interval, then end")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print views as JSON, one object per line")] = False,
     cpu: Annotated[str | None, typer.Option(metavar="ADDRESS", help="cpu_service \\[that of the run with the VM]")] = None,
-    vio: Annotated[str | None, typer.Option(metavar="ADDRESS", help="vio_service, for consoles \\[that of the same run]")] = None,
+    vio: Annotated[str | None, typer.Option(metavar="ADDRESS", help="vio_service, for devices \\[that of the same run]")] = None,
 ) -> None:
-    """Show a machine at work: its state, calls with their rates and latencies, back ends, interrupts, consoles. q ends it.
+    """Show a machine at work: state, calls with their rates and latencies, back ends, interrupts, consoles, disks, networks.
+
+    q ends it.
 
     Exit status: 0 ended as asked or with the machine, 1 no answer, 2 wrong usage.
     """
     if not (once or as_json or sys.stdout.isatty()):
         fail("top", "the output is not a terminal; give --once or --json", USAGE)
-    from splitvisor.rpc import console_pb2_grpc  # slow to load
-
     end_without_reader()
-    with (
-        machine_stub("top", vm, cpu) as machine,
-        _optional_stub(vio or _vio_of(vm), console_pb2_grpc.ConsoleServiceStub) as consoles,
-    ):
-        look = _looker(vm, machine, consoles, others=vio is None)
+    with machine_stub("top", vm, cpu) as machine, _optional_channel(vio or _vio_of(vm)) as own:
+        look = _looker(vm, machine, own, others=vio is None)
         if as_json:
             for each in _views(look, interval, _sleep):
                 print(json.dumps(each.as_object()), flush=True)
@@ -84,8 +81,8 @@ def _vio_of(vm: str) -> str | None:
 
 
 @contextmanager
-def _optional_stub(address: str | None, stub: Callable[[Any], Any]) -> Iterator[Any]:
-    """Yield a stub, or None when there is no address."""
+def _optional_channel(address: str | None) -> Iterator[Any]:
+    """Yield a channel, or None when there is no address."""
     from splitvisor.net.addresses import AddressError
     from splitvisor.net.channels import open_channel
 
@@ -97,33 +94,48 @@ def _optional_stub(address: str | None, stub: Callable[[Any], Any]) -> Iterator[
     except AddressError as error:
         fail("top", str(error), USAGE)
     with channel:
-        yield stub(channel)
+        yield channel
 
 
-def _looker(vm: str, machine: Any, consoles: Any, *, others: bool) -> Callable[[], Look]:
-    """Return what asks the services. others: further back ends may have consoles, too."""
+def _looker(vm: str, machine: Any, vio: Any, *, others: bool) -> Callable[[], Look]:
+    """Return what asks the services.
+
+    Args:
+        vm: the VM.
+        machine: a stub of its cpu_service.
+        vio: a channel to its vio_service; None: it is not known.
+        others: further back ends may have devices, too.
+    """
     import grpc
 
     from splitvisor.net.pages import console_key, every
     from splitvisor.observe.machine_view import Look
-    from splitvisor.rpc import console_pb2, console_pb2_grpc, machine_pb2
+    from splitvisor.rpc import console_pb2, console_pb2_grpc, machine_pb2, vio_bus_pb2, vio_bus_pb2_grpc
 
     own = {name.package for name in SERVICE_NAMES}
 
-    def list_of(stub: Any, seconds: float) -> Any:
+    def list_consoles(stub: Any, seconds: float) -> Any:
         return every(stub.ListConsoles, console_pb2.ListConsolesRequest(vm=vm), seconds)
+
+    def describe_bus(stub: Any, seconds: float) -> Any:
+        return stub.DescribeBus(vio_bus_pb2.DescribeBusRequest(vm=vm), timeout=seconds).devices
 
     def look() -> Look:
         status = machine.GetStatus(machine_pb2.GetStatusRequest(vm=vm), timeout=DEADLINE_S)
-        found: list[Any] = []
-        if consoles is not None:
+        consoles: list[Any] = []
+        devices: list[Any] = []
+        if vio is not None:
             with suppress(grpc.RpcError):
-                found += list_of(consoles, CONSOLE_SECONDS)
-        further = [BusBackend(each.name, each.address) for each in status.backends if others and each.name not in own]
-        for backend in further:
-            answer = ask_one(backend, console_pb2_grpc.ConsoleServiceStub, list_of)
-            found += answer if isinstance(answer, list) else ()
-        return Look(status, tuple(sorted(found, key=console_key)))
+                consoles += list_consoles(console_pb2_grpc.ConsoleServiceStub(vio), VIO_SECONDS)
+                devices += describe_bus(vio_bus_pb2_grpc.VioBusServiceStub(vio), VIO_SECONDS)
+        for backend in (BusBackend(each.name, each.address) for each in status.backends if others and each.name not in own):
+            for found, stub, ask in (
+                (consoles, console_pb2_grpc.ConsoleServiceStub, list_consoles),
+                (devices, vio_bus_pb2_grpc.VioBusServiceStub, describe_bus),
+            ):
+                answer = ask_one(backend, stub, ask)
+                found.extend(() if answer is None or isinstance(answer, str) else answer)
+        return Look(status, tuple(sorted(consoles, key=console_key)), tuple(devices))
 
     return look
 
@@ -229,6 +241,23 @@ def render(view: MachineView) -> RenderableType:
                 str(each.readers), Text(each.writer),
             )  # fmt: skip
         parts.append(consoles)
+    if view.disks:
+        disks = _table(Table, "Disk", ">Reads/s", ">B/s", ">ms", ">Writes/s", ">B/s", ">ms", ">Errors", ">Depth")
+        for disk in view.disks:
+            disks.add_row(
+                Text(disk.disk), f"{disk.reads_per_second:,.0f}", f"{disk.read_bytes_per_second:,.0f}", _ms(disk.read_ms),
+                f"{disk.writes_per_second:,.0f}", f"{disk.written_bytes_per_second:,.0f}", _ms(disk.write_ms), str(disk.errors),
+                str(disk.depth),
+            )  # fmt: skip
+        parts.append(disks)
+    if view.networks:
+        networks = _table(Table, "Network", ">Sent/s", ">B/s", ">Received/s", ">B/s", ">Dropped")
+        for network in view.networks:
+            networks.add_row(
+                network.device, f"{network.sent_per_second:,.0f}", f"{network.sent_bytes_per_second:,.0f}",
+                f"{network.received_per_second:,.0f}", f"{network.received_bytes_per_second:,.0f}", str(network.dropped),
+            )  # fmt: skip
+        parts.append(networks)
     return Group(*parts)
 
 

@@ -110,6 +110,18 @@ def ask_all(
             yield backend, answer
 
 
+def bus_devices(command: str, vm: str, backends: Sequence[BusBackend]) -> Sequence[tuple[BusBackend, Any]]:
+    """Return the devices on a VM's bus at these back ends, by unit address; see ask_all()."""
+    from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # slow to load
+
+    request = vio_bus_pb2.DescribeBusRequest(vm=vm)
+    answers = ask_all(
+        command, vm, backends, vio_bus_pb2_grpc.VioBusServiceStub, lambda bus, timeout: bus.DescribeBus(request, timeout=timeout)
+    )
+    found = [(backend, device) for backend, answer in answers for device in answer.devices]
+    return sorted(found, key=lambda each: int(each[1].unit_address))
+
+
 def ask_one(backend: BusBackend, stub: Callable[[Any], Any], ask: Ask) -> Any:
     """Return what a back end answers; a text when it cannot; None when it does not serve this at all."""
     import grpc

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from splitvisor.cli.vm_control import add_commands
+from splitvisor.cli import vm_control, vm_disks
 from splitvisor.cli.vm_devices import vm
 from splitvisor.cli.vm_snapshot import register
 
-add_commands(vm)
+vm_control.add_commands(vm)
+vm_disks.add_commands(vm)
 register(vm)
 
 __all__ = ["vm"]

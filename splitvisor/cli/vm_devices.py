@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
 from splitvisor.cli.seconds import seconds
-from splitvisor.cli.vio_backends import BusBackend, ask_all, vio_backends
+from splitvisor.cli.vio_backends import BusBackend, bus_devices, vio_backends
 from splitvisor.service.names import VIO_SERVICE
 
 vm = typer.Typer(help="Start, stop and change VMs.", no_args_is_help=True)
@@ -25,7 +24,7 @@ Wait = Annotated[float, typer.Option("--wait", metavar="S", parser=seconds(0, 60
 @vm.command("devices")
 def devices(vm: Vm, *, vio: Vio = None) -> None:
     """List the devices on a VM's VIO bus, and which back end has each."""
-    for backend, device in _devices("vm devices", vm, vio_backends("vm devices", vm, vio)):
+    for backend, device in bus_devices("vm devices", vm, vio_backends("vm devices", vm, vio)):
         typer.echo(_line(device, backend.name))
 
 
@@ -88,18 +87,6 @@ def device_remove(
     typer.echo(f"{request.unit_address:#x} is removed")
 
 
-def _devices(command: str, vm: str, backends: Sequence[BusBackend]) -> Sequence[tuple[BusBackend, Any]]:
-    """Return the devices of these back ends, by unit address."""
-    from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # slow to load
-
-    request = vio_bus_pb2.DescribeBusRequest(vm=vm)
-    answers = ask_all(
-        command, vm, backends, vio_bus_pb2_grpc.VioBusServiceStub, lambda bus, timeout: bus.DescribeBus(request, timeout=timeout)
-    )
-    found = [(backend, device) for backend, answer in answers for device in answer.devices]
-    return sorted(found, key=lambda each: int(each[1].unit_address))
-
-
 def _named(command: str, vm: str, vio: str | None, name: str) -> BusBackend:
     backends = vio_backends(command, vm, vio)
     found = next((backend for backend in backends if backend.name in ("", name)), None)
@@ -114,7 +101,7 @@ def _owner(command: str, vm: str, vio: str | None, unit_address: int) -> BusBack
     backends = vio_backends(command, vm, vio)
     if len(backends) == 1:
         return backends[0]
-    owners = (backend for backend, device in _devices(command, vm, backends) if device.unit_address == unit_address)
+    owners = (backend for backend, device in bus_devices(command, vm, backends) if device.unit_address == unit_address)
     return next(owners, backends[0])
 
 

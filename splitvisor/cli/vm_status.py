@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from splitvisor.cli.columns import columns
+
 
 def state_name(state: int) -> str:
     """Return a MachineState in words, such as "powered off"."""
@@ -72,13 +74,8 @@ def render_status(answer: Any, calls: int) -> str:
     ]
     for title, rows in (("Back ends", backends), ("Calls", shown)):
         if rows:
-            lines += ["", title, *_columns(rows)]
+            lines += ["", title, *columns(rows, "  ")]
     return "\n".join(lines)
-
-
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _duration(seconds: float) -> str:

@@ -62,6 +62,11 @@ class Latency:
         self.seconds = 0.0
         """The sum."""
 
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.seconds += seconds
+
 
 class Timed(NamedTuple):
     """The durations of one call with one class of result."""
@@ -84,9 +89,7 @@ class CallTimes:
         found = self._calls.get((call, owner))
         if found is None:
             found = self._calls[call, owner] = [Latency() for _ in range(len(ResultClass) + 1)]
-        latency = found[result]
-        latency.counts[bisect_left(BOUNDS, seconds)] += 1
-        latency.seconds += seconds
+        found[result].add(seconds)
 
     def seconds(self, call: str, owner: str = "") -> float:
         """Return the seconds of all calls of a name at an owner."""

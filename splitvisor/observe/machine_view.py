@@ -9,7 +9,7 @@ from typing import Any
 
 from splitvisor.net.times import seconds
 from splitvisor.observe.call_times import quantile
-from splitvisor.rpc import console_pb2
+from splitvisor.rpc import console_pb2, vio_bus_pb2
 from splitvisor.rpc import machine_pb2 as pb
 
 
@@ -53,6 +53,38 @@ class ConsoleRate:
 
 
 @dataclass(frozen=True)
+class DiskRate:
+    """What a disk or CD drive did in an interval."""
+
+    disk: str
+    """Its adapter's unit address and its name there."""
+    reads_per_second: float
+    read_bytes_per_second: float
+    read_ms: float | None
+    """The mean; None: there was no read."""
+    writes_per_second: float
+    written_bytes_per_second: float
+    write_ms: float | None
+    errors: int
+    """In the interval."""
+    depth: int
+    """Transfers under way."""
+
+
+@dataclass(frozen=True)
+class NetworkRate:
+    """What went over a network device in an interval."""
+
+    device: str
+    sent_per_second: float
+    sent_bytes_per_second: float
+    received_per_second: float
+    received_bytes_per_second: float
+    dropped: int
+    """In the interval, in both directions."""
+
+
+@dataclass(frozen=True)
 class MachineView:
     """A machine over an interval."""
 
@@ -75,6 +107,8 @@ class MachineView:
     calls: Sequence[CallRate] = ()
     """The most frequent first."""
     consoles: Sequence[ConsoleRate] = ()
+    disks: Sequence[DiskRate] = ()
+    networks: Sequence[NetworkRate] = ()
 
     def as_object(self) -> dict[str, Any]:
         """Return what json.dumps takes."""
@@ -87,6 +121,8 @@ class Look:
 
     status: pb.GetStatusResponse
     consoles: Sequence[console_pb2.Console] = ()
+    devices: Sequence[vio_bus_pb2.VioDevice] = ()
+    """On the VIO bus."""
 
 
 def view(before: Look, now: Look) -> MachineView:
@@ -117,6 +153,8 @@ def view(before: Look, now: Look) -> MachineView:
         backends=_backends(old, new, interval),
         calls=sorted(calls, key=lambda call: (-call.per_second, -call.total)),
         consoles=_consoles(before.consoles, now.consoles, interval),
+        disks=_disks(before.devices, now.devices, interval),
+        networks=_networks(before.devices, now.devices, interval),
     )
 
 
@@ -178,3 +216,57 @@ def _consoles(old: Sequence[console_pb2.Console], new: Sequence[console_pb2.Cons
         )
         for each in new
     ]
+
+
+def _disks(old: Sequence[vio_bus_pb2.VioDevice], new: Sequence[vio_bus_pb2.VioDevice], interval: float) -> list[DiskRate]:
+    was = {(device.unit_address, disk.name): disk.counters for device in old for disk in device.disks}
+    return [
+        _disk(f"{device.unit_address:#x} {disk.name}", was.get((device.unit_address, disk.name)), disk.counters, interval)
+        for device in new
+        for disk in device.disks
+    ]
+
+
+def _disk(name: str, was: vio_bus_pb2.DiskCounters | None, now: vio_bus_pb2.DiskCounters, interval: float) -> DiskRate:
+    if was is None or _began_anew(was, now):
+        was = vio_bus_pb2.DiskCounters()
+    reads, writes = now.reads.count - was.reads.count, now.writes.count - was.writes.count
+    return DiskRate(
+        disk=name,
+        reads_per_second=reads / interval,
+        read_bytes_per_second=(now.reads.bytes - was.reads.bytes) / interval,
+        read_ms=1000 * (seconds(now.reads.time) - seconds(was.reads.time)) / reads if reads else None,
+        writes_per_second=writes / interval,
+        written_bytes_per_second=(now.writes.bytes - was.writes.bytes) / interval,
+        write_ms=1000 * (seconds(now.writes.time) - seconds(was.writes.time)) / writes if writes else None,
+        errors=now.errors - was.errors,
+        depth=now.depth,
+    )
+
+
+def _began_anew(was: vio_bus_pb2.DiskCounters, now: vio_bus_pb2.DiskCounters) -> bool:
+    """Whether the image was opened again, as by a new process."""
+    return now.reads.count < was.reads.count or now.writes.count < was.writes.count or now.errors < was.errors
+
+
+def _networks(old: Sequence[vio_bus_pb2.VioDevice], new: Sequence[vio_bus_pb2.VioDevice], interval: float) -> list[NetworkRate]:
+    was = {device.unit_address: device.network for device in old}
+    return [
+        _network(f"{device.unit_address:#x}", was.get(device.unit_address), device.network, interval)
+        for device in new
+        if device.HasField("network")
+    ]
+
+
+def _network(name: str, was: vio_bus_pb2.Network | None, now: vio_bus_pb2.Network, interval: float) -> NetworkRate:
+    if was is None or now.sent.frames < was.sent.frames or now.received.frames < was.received.frames:
+        was = vio_bus_pb2.Network()
+    dropped, before = (each.sent.dropped + each.received.dropped for each in (now, was))
+    return NetworkRate(
+        device=name,
+        sent_per_second=(now.sent.frames - was.sent.frames) / interval,
+        sent_bytes_per_second=(now.sent.bytes - was.sent.bytes) / interval,
+        received_per_second=(now.received.frames - was.received.frames) / interval,
+        received_bytes_per_second=(now.received.bytes - was.received.bytes) / interval,
+        dropped=max(0, dropped - before),
+    )

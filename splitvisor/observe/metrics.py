@@ -108,6 +108,16 @@ CONSOLE_DROPPED = Metric(
     _VIO,
 )  # fmt: skip
 CONSOLE_READERS = Metric("splitvisor_console_readers", Kind.GAUGE, ("vm", "console"), "Terminals attached to a console.", _VIO)
+DISK_TIME = Metric(
+    "splitvisor_disk_seconds", Kind.HISTOGRAM, ("vm", "device", "disk", "operation"),
+    "Time of a disk's transfers that succeeded, waits included: read, write, flush, discard.", _VIO,
+)  # fmt: skip
+DISK_BYTES = Metric(
+    "splitvisor_disk_bytes_total", Kind.COUNTER, ("vm", "device", "disk", "operation"), "Bytes read from and written to a disk.",
+    _VIO,
+)  # fmt: skip
+DISK_ERRORS = Metric("splitvisor_disk_errors_total", Kind.COUNTER, ("vm", "device", "disk"), "Transfers that failed.", _VIO)
+DISK_DEPTH = Metric("splitvisor_disk_depth", Kind.GAUGE, ("vm", "device", "disk"), "Transfers of a disk under way.", _VIO)
 NETWORK_FRAMES = Metric(
     "splitvisor_network_frames_total", Kind.COUNTER, ("vm", "device", "direction"),
     "Frames over the wire of a network device: sent by the guest, or received and taken.", _VIO,

@@ -61,7 +61,7 @@ class DescribeBusResponse(_message.Message):
     def __init__(self, devices: _Optional[_Iterable[_Union[VioDevice, _Mapping]]] = ...) -> None: ...
 
 class VioDevice(_message.Message):
-    __slots__ = ("kind", "unit_address", "interrupt_source", "signal_state", "liobn", "node", "connector")
+    __slots__ = ("kind", "unit_address", "interrupt_source", "signal_state", "liobn", "node", "connector", "disks", "network")
     KIND_FIELD_NUMBER: _ClassVar[int]
     UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     INTERRUPT_SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +69,8 @@ class VioDevice(_message.Message):
     LIOBN_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     CONNECTOR_FIELD_NUMBER: _ClassVar[int]
+    DISKS_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
     kind: str
     unit_address: int
     interrupt_source: int
@@ -76,7 +78,89 @@ class VioDevice(_message.Message):
     liobn: int
     node: _trap_pb2.TreeNode
     connector: Connector
-    def __init__(self, kind: _Optional[str] = ..., unit_address: _Optional[int] = ..., interrupt_source: _Optional[int] = ..., signal_state: _Optional[int] = ..., liobn: _Optional[int] = ..., node: _Optional[_Union[_trap_pb2.TreeNode, _Mapping]] = ..., connector: _Optional[_Union[Connector, _Mapping]] = ...) -> None: ...
+    disks: _containers.RepeatedCompositeFieldContainer[Disk]
+    network: Network
+    def __init__(self, kind: _Optional[str] = ..., unit_address: _Optional[int] = ..., interrupt_source: _Optional[int] = ..., signal_state: _Optional[int] = ..., liobn: _Optional[int] = ..., node: _Optional[_Union[_trap_pb2.TreeNode, _Mapping]] = ..., connector: _Optional[_Union[Connector, _Mapping]] = ..., disks: _Optional[_Iterable[_Union[Disk, _Mapping]]] = ..., network: _Optional[_Union[Network, _Mapping]] = ...) -> None: ...
+
+class Disk(_message.Message):
+    __slots__ = ("name", "target", "place", "serial", "size", "read_only", "drive", "counters")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    DRIVE_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    target: int
+    place: str
+    serial: str
+    size: int
+    read_only: bool
+    drive: CdDrive
+    counters: DiskCounters
+    def __init__(self, name: _Optional[str] = ..., target: _Optional[int] = ..., place: _Optional[str] = ..., serial: _Optional[str] = ..., size: _Optional[int] = ..., read_only: _Optional[bool] = ..., drive: _Optional[_Union[CdDrive, _Mapping]] = ..., counters: _Optional[_Union[DiskCounters, _Mapping]] = ...) -> None: ...
+
+class CdDrive(_message.Message):
+    __slots__ = ("tray_open", "locked")
+    TRAY_OPEN_FIELD_NUMBER: _ClassVar[int]
+    LOCKED_FIELD_NUMBER: _ClassVar[int]
+    tray_open: bool
+    locked: bool
+    def __init__(self, tray_open: _Optional[bool] = ..., locked: _Optional[bool] = ...) -> None: ...
+
+class DiskCounters(_message.Message):
+    __slots__ = ("reads", "writes", "flushes", "discards", "errors", "depth", "deepest")
+    READS_FIELD_NUMBER: _ClassVar[int]
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    FLUSHES_FIELD_NUMBER: _ClassVar[int]
+    DISCARDS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    DEEPEST_FIELD_NUMBER: _ClassVar[int]
+    reads: DiskOperations
+    writes: DiskOperations
+    flushes: DiskOperations
+    discards: DiskOperations
+    errors: int
+    depth: int
+    deepest: int
+    def __init__(self, reads: _Optional[_Union[DiskOperations, _Mapping]] = ..., writes: _Optional[_Union[DiskOperations, _Mapping]] = ..., flushes: _Optional[_Union[DiskOperations, _Mapping]] = ..., discards: _Optional[_Union[DiskOperations, _Mapping]] = ..., errors: _Optional[int] = ..., depth: _Optional[int] = ..., deepest: _Optional[int] = ...) -> None: ...
+
+class DiskOperations(_message.Message):
+    __slots__ = ("count", "bytes", "time")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    bytes: int
+    time: _duration_pb2.Duration
+    def __init__(self, count: _Optional[int] = ..., bytes: _Optional[int] = ..., time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Network(_message.Message):
+    __slots__ = ("place", "mac", "is_open", "sent", "received")
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    MAC_FIELD_NUMBER: _ClassVar[int]
+    IS_OPEN_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    place: str
+    mac: bytes
+    is_open: bool
+    sent: FrameCounters
+    received: FrameCounters
+    def __init__(self, place: _Optional[str] = ..., mac: _Optional[bytes] = ..., is_open: _Optional[bool] = ..., sent: _Optional[_Union[FrameCounters, _Mapping]] = ..., received: _Optional[_Union[FrameCounters, _Mapping]] = ...) -> None: ...
+
+class FrameCounters(_message.Message):
+    __slots__ = ("frames", "bytes", "dropped")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    frames: int
+    bytes: int
+    dropped: int
+    def __init__(self, frames: _Optional[int] = ..., bytes: _Optional[int] = ..., dropped: _Optional[int] = ...) -> None: ...
 
 class Connector(_message.Message):
     __slots__ = ("index", "name", "state", "removal_asked")

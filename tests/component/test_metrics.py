@@ -18,12 +18,16 @@ from splitvisor.observe.call_times import Latency, ResultClass
 from splitvisor.observe.metrics import (
     CALLS,
     CONSOLE_OUTPUT,
+    DISK_DEPTH,
+    DISK_ERRORS,
+    DISK_TIME,
     DROPPED_SAMPLES,
     HANDLER,
     HEAD,
     INFO,
     MAX_VMS,
     METRICS,
+    NETWORK_FRAMES,
     POSTED_BYTES,
     RECONNECTS,
     REMOTE_CALL,
@@ -35,8 +39,10 @@ from splitvisor.observe.metrics import (
     Sample,
 )
 from splitvisor.observe.metrics_endpoint import HEAD_BYTES, MAX_CLIENTS, MetricsAddressError, MetricsEndpoint, split_address
+from splitvisor.rpc import trap_pb2
 from tests.component.trap_client import wait_until
 from tests.demo_machine import SECONDS, machine_stub, start_demo
+from tests.disk_images import raw_image
 from tests.guests.harness import ROOT
 from tests.services import Service, start_services
 
@@ -85,9 +91,14 @@ def measured() -> Iterator[dict[str, Service]]:
     """The four services with metrics, and the demo guest on them; for all tests here."""
     with tempfile.TemporaryDirectory(prefix="sv-", dir="/tmp") as directory:
         services = start_services(Path(directory), "--metrics", "0")
+        image = raw_image(Path(directory) / "disk.img", 1 << 20)
+        devices = (
+            trap_pb2.DeviceSpec(kind="v-scsi", options={"disk0": str(image)}),
+            trap_pb2.DeviceSpec(kind="l-lan", options={"net": "switch=metrics"}),
+        )
         try:
             with machine_stub(services) as stub:
-                start_demo(stub, services)
+                start_demo(stub, services, devices)
                 yield services
         finally:
             for service in services.values():
@@ -115,6 +126,12 @@ def test_services_export_what_the_table_lists(measured: dict[str, Service]) -> N
         assert exported in names or metric.name in rare, metric
 
     cpu, vio, hcall = found["cpu"], found["vio"], found["hcall"]
+    disk, network = ("demo", "0x71000001", "disk0"), ("demo", "0x71000002")
+    assert {operation: vio[f"{DISK_TIME.name}_count", (*disk, operation)] for operation in ("read", "write", "flush")} == {
+        "read": 0, "write": 0, "flush": 0,
+    }  # fmt: skip
+    assert vio[DISK_DEPTH.name, disk] == vio[DISK_ERRORS.name, disk] == 0
+    assert {vio[NETWORK_FRAMES.name, (*network, direction)] for direction in ("sent", "received")} == {0}
     assert cpu[STATE.name, ("demo", "running")] == 1
     assert cpu[RESETS.name, ("demo",)] == 1
     assert cpu[UPTIME.name, ("demo",)] > 0

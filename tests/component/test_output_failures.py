@@ -36,6 +36,8 @@ PRINTING: Mapping[str, tuple[str, ...]] = {
     "top": ("demo", "--once", "--interval", "0.1"),
     "version": (),
     "vm devices": ("demo",),
+    "vm disks": ("demo",),
+    "vm nets": ("demo",),
     "vm status": ("demo",),
 }
 """Commands that print something about a machine: the arguments with which they do."""

@@ -147,6 +147,8 @@ def test_dt_parent_says_which_and_from_where(runtime: Path, vm: str, text: str, 
     ("arguments", "text"),
     [
         (("devices", "none"), "vm devices: no VM 'none' is running"),
+        (("disks", "none"), "vm disks: no VM 'none' is running"),
+        (("nets", "none"), "vm nets: no VM 'none' is running"),
         (("device-add", "none", "vty", "--address", "x"), "vm device-add: 'x' is not a unit address"),
         (("device-add", "none", "nvram", "--option", "bytes"), "vm device-add: 'bytes' is not NAME=VALUE"),
         (("device-remove", "none", "0x100000000"), "vm device-remove: '0x100000000' is not a unit address"),

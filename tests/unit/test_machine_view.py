@@ -12,7 +12,7 @@ from splitvisor.cli.top import render
 from splitvisor.net.times import duration, seconds
 from splitvisor.observe.call_times import BOUNDS
 from splitvisor.observe.machine_view import Look, MachineView, view
-from splitvisor.rpc import console_pb2
+from splitvisor.rpc import console_pb2, vio_bus_pb2
 from splitvisor.rpc import machine_pb2 as pb
 
 
@@ -43,7 +43,20 @@ def look(uptime: float, calls: int, *, vm: str = "vm", latencies: tuple[pb.Laten
         interrupts=[pb.InterruptCount(source=0x1002, count=calls)],
         backends=[pb.BackendStatus(name="back", attached=True, posted_bytes=calls * 16, credit_stalls=calls // 10)],
     )
-    return Look(status, (console_pb2.Console(vm=vm, unit_address=0x7100_0000, output_bytes=calls, writer="me"),))
+    consoles = (console_pb2.Console(vm=vm, unit_address=0x7100_0000, output_bytes=calls, writer="me"),)
+    return Look(status, consoles, (adapter(calls), network(calls)))
+
+
+def adapter(calls: int) -> vio_bus_pb2.VioDevice:
+    operations = vio_bus_pb2.DiskOperations(count=calls, bytes=512 * calls, time=duration(calls / 100))
+    counters = vio_bus_pb2.DiskCounters(reads=operations, errors=calls // 10, depth=3)
+    return vio_bus_pb2.VioDevice(unit_address=0x7100_0001, disks=[vio_bus_pb2.Disk(name="disk0", counters=counters)])
+
+
+def network(calls: int) -> vio_bus_pb2.VioDevice:
+    sent = vio_bus_pb2.FrameCounters(frames=calls, bytes=60 * calls, dropped=calls // 20)
+    received = vio_bus_pb2.FrameCounters(frames=2 * calls, bytes=120 * calls, dropped=calls // 10)
+    return vio_bus_pb2.VioDevice(unit_address=0x7100_0002, network=vio_bus_pb2.Network(sent=sent, received=received))
 
 
 def seen() -> MachineView:
@@ -69,10 +82,25 @@ def test_rates_and_latencies_are_of_the_interval() -> None:
     assert (console.console, console.output_bytes_per_second, console.writer) == ("0x71000000", 10, "me")
 
 
+def test_disks_and_networks_have_rates_of_the_interval() -> None:
+    found = seen()
+    [disk], [net] = found.disks, found.networks
+    assert (disk.disk, disk.reads_per_second, disk.read_bytes_per_second) == ("0x71000001 disk0", 10, 5120)
+    assert disk.read_ms == pytest.approx(10)
+    assert disk.write_ms is None
+    assert (disk.errors, disk.depth) == (2, 3)
+    assert (net.device, net.sent_per_second, net.received_per_second, net.received_bytes_per_second) == (
+        "0x71000002", 10, 20, 1200,
+    )  # fmt: skip
+    assert net.dropped == 3
+
+
 @pytest.mark.parametrize("now", [look(2, 20), look(20, 20, vm="another")])
 def test_another_life_of_the_machine_begins_at_zero(now: Look) -> None:
     found = view(look(10, 1000), now)
     assert all(call.per_second >= 0 for call in found.calls)
+    assert found.disks[0].reads_per_second == 20 / found.interval_seconds
+    assert found.networks[0].sent_per_second == 20 / found.interval_seconds
     assert found.interval_seconds == seconds(now.status.uptime)
 
 
@@ -81,5 +109,15 @@ def test_a_view_is_shown_with_all_its_parts() -> None:
     console.print(render(seen()))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
-    for part in ("vm  running", "256 MiB", "H_ASK", "attached", "0x71000000", "system call 30", "decrementer 10"):
+    for part in (
+        "vm  running",
+        "256 MiB",
+        "H_ASK",
+        "attached",
+        "0x71000000",
+        "system call 30",
+        "decrementer 10",
+        "disk0",
+        "0x71000002",
+    ):
         assert part in text

@@ -19,7 +19,7 @@ from splitvisor.lan.mac import MAC_BYTES, default_mac
 from splitvisor.lan.options import parse_net
 from splitvisor.lan.wire import MIN_FRAME, Counters, WireError
 from splitvisor.papr.codes import H
-from splitvisor.rpc import state_pb2, trap_pb2
+from splitvisor.rpc import state_pb2, trap_pb2, vio_bus_pb2
 from vio_service.devices.llan import state
 from vio_service.devices.llan.buffers import NO_SLOT
 from vio_service.devices.llan.connection import Connection
@@ -86,6 +86,8 @@ class LogicalLan(VioDevice):
         self._recovery: asyncio.Task[None] | None = None
         self._changes = asyncio.Lock()
         """The device is being opened or closed."""
+        self._lost = 0
+        """Frames for which there was no buffer, of receivers that are closed."""
 
     def properties(self) -> Sequence[trap_pb2.TreeProperty]:
         """Its address, for which firmware has another name, and what it can do for the guest."""
@@ -109,6 +111,23 @@ class LogicalLan(VioDevice):
     def unbuffered(self) -> int:
         """Frames that the guest had no buffer for since it has opened the device."""
         return self.receiver.dropped if self.receiver is not None else 0
+
+    def describe(self) -> vio_bus_pb2.VioDevice:
+        """See VioDevice."""
+        found, counters = super().describe(), self.counters
+        lost = self._lost + (0 if self.receiver is None else self.receiver.lost)
+        found.network.CopyFrom(
+            vio_bus_pb2.Network(
+                place="" if self._connection is None else self._connection.wire.name,
+                mac=self.mac,
+                is_open=self.receiver is not None,
+                sent=vio_bus_pb2.FrameCounters(frames=counters.sent, bytes=counters.sent_bytes, dropped=counters.sent_dropped),
+                received=vio_bus_pb2.FrameCounters(
+                    frames=counters.received, bytes=counters.received_bytes, dropped=counters.received_dropped + lost
+                ),
+            )
+        )
+        return found
 
     async def begin(self) -> None:
         """See VioDevice: the wire is opened."""
@@ -206,6 +225,7 @@ class LogicalLan(VioDevice):
     async def _end_reception(self) -> None:
         receiver, self.receiver = self.receiver, None
         if receiver is not None:
+            self._lost += receiver.lost
             await receiver.close()
             self._wire_has_room()  # What waits there is not for the next who opens the device.
 

@@ -95,7 +95,9 @@ class Receiver:
         self.buffers = FreeBuffers()
         self.offload = Offload()
         self.dropped = self._dropped_shown = 0
-        """Frames that the guest had no buffer for; its page says so, too."""
+        """Frames that the guest had no buffer for; its page says so, too, also from an earlier process."""
+        self.lost = 0
+        """The same, of this process alone."""
         self._window, self._interrupt, self._has_room = window, interrupt, has_room
         self._entry, self._toggle = 0, ENTRY_TOGGLE
         """Of the next entry: where it is in the queue, in bytes, and its toggle."""
@@ -263,7 +265,7 @@ class Receiver:
                     self._impatience = asyncio.get_running_loop().call_later(PATIENCE_S, self._lose, frame)
                 break
             else:
-                self.dropped += 1
+                self._count_loss()
             self._remove_first()
         return batch
 
@@ -294,8 +296,12 @@ class Receiver:
         self._impatience = None
         if self._is_open and self._waiting and self._waiting[0] is frame:
             self._remove_first()
-            self.dropped += 1
+            self._count_loss()
             self._deliver_soon()
+
+    def _count_loss(self) -> None:
+        self.dropped += 1
+        self.lost += 1
 
     async def _show_dropped(self) -> None:
         """Say in the guest's page how many frames are lost."""

@@ -9,6 +9,8 @@ datagrams.py    management datagrams (MADs)
 luns.py         logical unit numbers, as SCSI and the target have them
 units.py        the disks and drives of the host
 firmware.py     reading and writing for the firmware, without the queue
+description.py  what the disks are and have done, for operators
+metrics.py      the same as metrics
 """
 
 from splitvisor.backend.vio import DeviceKind

@@ -18,13 +18,14 @@ import structlog
 from splitvisor.backend import Vm
 from splitvisor.backend.vio import COMMAND, INITIALIZE, INITIALIZED, PAGE_BYTES, BusError, CrqDevice, DmaError, cells_property
 from splitvisor.declarations.state import StateError, parse_state
-from splitvisor.rpc import scsi_state_pb2, state_pb2, trap_pb2
+from splitvisor.rpc import scsi_state_pb2, state_pb2, trap_pb2, vio_bus_pb2
 from splitvisor.scsi import state as scsi_state
 from splitvisor.scsi.codes import Status, TaskFunction
 from splitvisor.scsi.command import Initiator
 from splitvisor.scsi.target import Target
 from vio_service.devices.vscsi import datagrams, luns
 from vio_service.devices.vscsi.datagrams import Kind, MadStatus
+from vio_service.devices.vscsi.description import describe_disks
 from vio_service.devices.vscsi.information import (
     IU_BYTES,
     TAG_BYTES,
@@ -84,6 +85,12 @@ class VScsi(CrqDevice):
     def properties(self) -> Sequence[trap_pb2.TreeProperty]:
         """See VioDevice: how firmware names units below the adapter, by a LUN of 64 bits."""
         return (cells_property("#address-cells", 2), cells_property("#size-cells", 0))
+
+    def describe(self) -> vio_bus_pb2.VioDevice:
+        """See VioDevice."""
+        found = super().describe()
+        found.disks.extend(describe_disks(self.units, self.target))
+        return found
 
     async def begin(self) -> None:
         """See VioDevice: open the images."""

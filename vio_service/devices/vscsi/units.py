@@ -29,7 +29,7 @@ _OPTION = re.compile(r"(disk|cdrom)(\d{1,2})")
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """One disk or drive of the configuration."""
 
     key: str
@@ -51,12 +51,12 @@ class Units:
 
     def __init__(self, options: Mapping[str, str], owner: str, what: str) -> None:
         self._owner, self._what = owner, what
-        self._places = [
-            _Place(key, index << UNIT_BITS + BUS_BITS, self._parsed(key, options[key]))
+        self.places: Sequence[Place] = [
+            Place(key, index << UNIT_BITS + BUS_BITS, self._parsed(key, options[key]))
             for index, key in enumerate(sorted(options, key=_order))
         ]
-        if len(self._places) > TARGETS:
-            raise BusError(f"{what}: {len(self._places)} disks and CDs are too many", f"give at most {TARGETS}")
+        if len(self.places) > TARGETS:
+            raise BusError(f"{what}: {len(self.places)} disks and CDs are too many", f"give at most {TARGETS}")
         self.images: dict[int, Image] = {}
         """By the number of the unit."""
 
@@ -83,7 +83,7 @@ class Units:
         """
         try:
             async with asyncio.timeout(OPEN_S):
-                for place in self._places:
+                for place in self.places:
                     image = self.images[place.number] = await open_disk(place.options, wait_for_lock=wait_for_lock)
                     identity = Identity(place.options.serial)
                     if place.options.cdrom:
