@@ -73,6 +73,8 @@ async def _below(options: DiskOptions, wait_for_lock: float, patience: Patience 
     place = options.place
     if isinstance(place, NbdAddress):
         return await NbdDevice.open(_Server(place), read_only=read_only, patience=patience)
+    if place is None:
+        raise ValueError("an empty drive has no disk")
     path = Path(place)
     if options.format is Format.RAW:
         return await RawDevice.open(path, read_only=read_only, cache=options.cache, wait_for_lock=wait_for_lock)

@@ -6,6 +6,7 @@
     installer.iso,readonly
     nbd://127.0.0.1:10809/export            another process has it
     nbd+unix:///export?socket=/run/nbd.sock
+    empty                                   of a CD drive: there is nothing in it (a file of that name is ./empty)
 
 The format of an image is never guessed from its contents: a guest that has a raw disk could write the first bytes of another
 format there, which would be read as such the next time, with any file of the host as its backing file. So it is what `format=`
@@ -33,6 +34,8 @@ SERIAL_CHARACTERS = 36
 """The longest serial number; SCSI pads it."""
 TEXT_BYTES = 8192
 """The longest text of a disk."""
+EMPTY = "empty"
+"""Of a CD drive: instead of a file."""
 RATE_MAX = 1 << 50
 """Bytes or transfers a second."""
 
@@ -75,8 +78,8 @@ class OnWriteError(StrEnum):
 class DiskOptions:
     """A disk or a CD, as somebody wants it."""
 
-    place: Path | NbdAddress
-    """A file or block device of this host, or an export of an NBD server."""
+    place: Path | NbdAddress | None
+    """A file or block device of this host, or an export of an NBD server; None: a CD drive with nothing in it."""
     format: Format = Format.RAW
     read_only: bool = False
     snapshot: bool = False
@@ -94,22 +97,22 @@ class DiskOptions:
     @property
     def name(self) -> str:
         """The disk, for messages."""
-        return shown(str(self.place))
+        return EMPTY if self.place is None else shown(str(self.place))
 
     def absolute(self, base: Path = Path()) -> DiskOptions:
         """Return the same with a path that does not depend on the working directory. base: where a relative path starts."""
-        if isinstance(self.place, NbdAddress):
+        if not isinstance(self.place, Path):
             return self
         return replace(self, place=Path(os.path.abspath(base / self.place.expanduser())))
 
     def text(self) -> str:
         """Return the text that parse_disk() or parse_cdrom() reads as this."""
-        place = str(self.place)
+        place = EMPTY if self.place is None else str(self.place)
         parts = [place.replace(",", ",,")]
         for each in fields(self)[1:]:
             value = getattr(self, each.name)
             if each.name == "format":
-                if not isinstance(self.place, NbdAddress):
+                if isinstance(self.place, Path):
                     parts.append(f"format={value}")
             elif each.name == "read_only":
                 parts.extend(["readonly"] if value and not self.cdrom else [])
@@ -136,7 +139,7 @@ def _parse(text: str, known: Mapping[str, _Option], options: DiskOptions) -> Dis
     place, *rest = _split(text)
     if not place:
         raise DiskOptionError("there is no file", "start with the file, such as disk.img,readonly")
-    options = replace(options, **_place(place))
+    options = replace(options, **({"place": None} if options.cdrom and place == EMPTY else _place(place)))
     seen: set[str] = set()
     for part in rest:
         key, equals, value = part.partition("=")
@@ -153,6 +156,8 @@ def _parse(text: str, known: Mapping[str, _Option], options: DiskOptions) -> Dis
             raise DiskOptionError(f"{key} has no value", f"give {key}={option.example}")
         setting: dict[str, Any] = {option.field: True if option.read is None else option.read(value)}
         options = replace(options, **setting)
+    if options.place is None and seen - {"serial"}:
+        raise DiskOptionError(f"{min(seen - {'serial'})} is for a medium, and there is none", "give it with the medium")
     if isinstance(options.place, NbdAddress) and "format" in seen:
         raise DiskOptionError("an NBD server has the format", "leave out format=")
     if isinstance(options.place, NbdAddress) and "cache" in seen:

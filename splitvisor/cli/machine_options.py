@@ -40,7 +40,12 @@ Disk = Annotated[
     ),
 ]
 Cdrom = Annotated[
-    list[str] | None, Flag(metavar="FILE[,OPTION...]", help="Add a CD-ROM drive with this image; may be repeated", panel=MACHINE)
+    list[str] | None,
+    Flag(
+        metavar="FILE[,OPTION...]",
+        help='Add a CD-ROM drive with this image; "empty": with nothing in it; may be repeated',
+        panel=MACHINE,
+    ),
 ]
 WatchdogAction = Annotated[
     str | None,

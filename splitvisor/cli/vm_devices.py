@@ -48,7 +48,7 @@ def device_add(
     from splitvisor.rpc.device_tree_pb2 import INTERRUPT_PARENT_SOURCE_STORED_TREE
 
     command = "vm device-add"
-    spec = trap_pb2.DeviceSpec(kind=kind, unit_address=_address(command, address), options=_options(command, option or []))
+    spec = trap_pb2.DeviceSpec(kind=kind, unit_address=unit_address(command, address), options=_options(command, option or []))
     request = vio_bus_pb2.AddDeviceRequest(vm=vm, device=spec, wait=duration(wait))
     place = _named(command, vm, vio, backend)
     with service_stub(command, vm, "vio", place.address, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
@@ -77,7 +77,7 @@ def device_remove(
     from splitvisor.rpc import vio_bus_pb2, vio_bus_pb2_grpc  # slow to load
 
     command = "vm device-remove"
-    request = vio_bus_pb2.RemoveDeviceRequest(vm=vm, unit_address=_address(command, address), wait=duration(wait))
+    request = vio_bus_pb2.RemoveDeviceRequest(vm=vm, unit_address=unit_address(command, address), wait=duration(wait))
     owner = _owner(command, vm, vio, request.unit_address)
     with service_stub(command, vm, "vio", owner.address, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
         answer = bus.RemoveDevice(request, timeout=wait + DEADLINE_S)
@@ -117,7 +117,8 @@ def _line(device: Any, backend: str) -> str:
     return f"{line}  slot {device.connector.name} ({device.connector.index:#x}) {state}{asked}"
 
 
-def _address(command: str, text: str) -> int:
+def unit_address(command: str, text: str) -> int:
+    """Return the unit address that somebody gave; one that is not ends the program."""
     try:
         address = int(text, 0)
     except ValueError:

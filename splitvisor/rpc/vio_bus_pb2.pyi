@@ -211,3 +211,23 @@ class RemoveDeviceResponse(_message.Message):
     removed: bool
     connector: Connector
     def __init__(self, removed: _Optional[bool] = ..., connector: _Optional[_Union[Connector, _Mapping]] = ...) -> None: ...
+
+class ChangeMediumRequest(_message.Message):
+    __slots__ = ("vm", "unit_address", "drive", "medium", "force")
+    VM_FIELD_NUMBER: _ClassVar[int]
+    UNIT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    DRIVE_FIELD_NUMBER: _ClassVar[int]
+    MEDIUM_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    unit_address: int
+    drive: str
+    medium: str
+    force: bool
+    def __init__(self, vm: _Optional[str] = ..., unit_address: _Optional[int] = ..., drive: _Optional[str] = ..., medium: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
+
+class ChangeMediumResponse(_message.Message):
+    __slots__ = ("device",)
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    device: VioDevice
+    def __init__(self, device: _Optional[_Union[VioDevice, _Mapping]] = ...) -> None: ...

@@ -55,6 +55,11 @@ class VioBusServiceStub:
                 request_serializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.RemoveDeviceRequest.SerializeToString,
                 response_deserializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.RemoveDeviceResponse.FromString,
                 _registered_method=True)
+        self.ChangeMedium = channel.unary_unary(
+                '/splitvisor.control.v1.VioBusService/ChangeMedium',
+                request_serializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.ChangeMediumRequest.SerializeToString,
+                response_deserializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.ChangeMediumResponse.FromString,
+                _registered_method=True)
 
 
 class VioBusServiceServicer:
@@ -96,6 +101,17 @@ class VioBusServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangeMedium(self, request, context):
+        """Exchanges the medium of a drive while the guest runs; the guest finds out as with a drive of its own. The new medium outlives
+        resets, and the end of this process. Without `force` a guest that has locked the drive keeps its medium, and learns that an
+        operator wants it out. A change that was begun is completed, also when the caller does not wait for it. May be repeated. Errors.
+        NOT_FOUND: no such VM or device. INVALID_ARGUMENT: there is no such drive, or the medium cannot be used; the text says why.
+        FAILED_PRECONDITION: the guest has locked the drive.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VioBusServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -118,6 +134,11 @@ def add_VioBusServiceServicer_to_server(servicer, server):
                     servicer.RemoveDevice,
                     request_deserializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.RemoveDeviceRequest.FromString,
                     response_serializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.RemoveDeviceResponse.SerializeToString,
+            ),
+            'ChangeMedium': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeMedium,
+                    request_deserializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.ChangeMediumRequest.FromString,
+                    response_serializer=splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.ChangeMediumResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -229,6 +250,33 @@ class VioBusService:
             '/splitvisor.control.v1.VioBusService/RemoveDevice',
             splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.RemoveDeviceRequest.SerializeToString,
             splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.RemoveDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeMedium(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/splitvisor.control.v1.VioBusService/ChangeMedium',
+            splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.ChangeMediumRequest.SerializeToString,
+            splitvisor_dot_control_dot_v1_dot_vio__bus__pb2.ChangeMediumResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,13 @@ class VioBusServiceStub:
     repeated while the guest takes its time. A reset drops the request. Errors. NOT_FOUND: no such VM or device.
     FAILED_PRECONDITION: the device is in no slot, or as for AddDevice. UNAVAILABLE: hcall_service cannot tell the guest.
     """
+    ChangeMedium: _grpc.UnaryUnaryMultiCallable[_vio_bus_pb2.ChangeMediumRequest, _vio_bus_pb2.ChangeMediumResponse]
+    """Exchanges the medium of a drive while the guest runs; the guest finds out as with a drive of its own. The new medium outlives
+    resets, and the end of this process. Without `force` a guest that has locked the drive keeps its medium, and learns that an
+    operator wants it out. A change that was begun is completed, also when the caller does not wait for it. May be repeated. Errors.
+    NOT_FOUND: no such VM or device. INVALID_ARGUMENT: there is no such drive, or the medium cannot be used; the text says why.
+    FAILED_PRECONDITION: the guest has locked the drive.
+    """
 
 @_typing.type_check_only
 class VioBusServiceAsyncStub(VioBusServiceStub):
@@ -72,6 +79,13 @@ class VioBusServiceAsyncStub(VioBusServiceStub):
     """Asks a running guest to let a device go; it goes when the guest does. A device that the guest never took goes at once. May be
     repeated while the guest takes its time. A reset drops the request. Errors. NOT_FOUND: no such VM or device.
     FAILED_PRECONDITION: the device is in no slot, or as for AddDevice. UNAVAILABLE: hcall_service cannot tell the guest.
+    """
+    ChangeMedium: _aio.UnaryUnaryMultiCallable[_vio_bus_pb2.ChangeMediumRequest, _vio_bus_pb2.ChangeMediumResponse]  # type: ignore[assignment]
+    """Exchanges the medium of a drive while the guest runs; the guest finds out as with a drive of its own. The new medium outlives
+    resets, and the end of this process. Without `force` a guest that has locked the drive keeps its medium, and learns that an
+    operator wants it out. A change that was begun is completed, also when the caller does not wait for it. May be repeated. Errors.
+    NOT_FOUND: no such VM or device. INVALID_ARGUMENT: there is no such drive, or the medium cannot be used; the text says why.
+    FAILED_PRECONDITION: the guest has locked the drive.
     """
 
 class VioBusServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -116,6 +130,19 @@ class VioBusServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks a running guest to let a device go; it goes when the guest does. A device that the guest never took goes at once. May be
         repeated while the guest takes its time. A reset drops the request. Errors. NOT_FOUND: no such VM or device.
         FAILED_PRECONDITION: the device is in no slot, or as for AddDevice. UNAVAILABLE: hcall_service cannot tell the guest.
+        """
+
+    @_abc_1.abstractmethod
+    def ChangeMedium(
+        self,
+        request: _vio_bus_pb2.ChangeMediumRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vio_bus_pb2.ChangeMediumResponse, _abc.Awaitable[_vio_bus_pb2.ChangeMediumResponse]]:
+        """Exchanges the medium of a drive while the guest runs; the guest finds out as with a drive of its own. The new medium outlives
+        resets, and the end of this process. Without `force` a guest that has locked the drive keeps its medium, and learns that an
+        operator wants it out. A change that was begun is completed, also when the caller does not wait for it. May be repeated. Errors.
+        NOT_FOUND: no such VM or device. INVALID_ARGUMENT: there is no such drive, or the medium cannot be used; the text says why.
+        FAILED_PRECONDITION: the guest has locked the drive.
         """
 
 def add_VioBusServiceServicer_to_server(servicer: VioBusServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

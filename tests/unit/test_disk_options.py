@@ -45,6 +45,7 @@ def test_a_text_means(text: str, meant: DiskOptions) -> None:
 
 def test_a_cd_is_only_read() -> None:
     assert parse_cdrom("a.iso") == DiskOptions(Path("a.iso"), read_only=True, cdrom=True)
+    assert parse_disk("empty").place == parse_cdrom("./empty").place == Path("empty")
     with pytest.raises(DiskOptionError, match="'readonly' is not an option of a CD"):
         parse_cdrom("a.iso,readonly")
 
@@ -147,3 +148,19 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 def test_a_relative_path_starts_where_it_was_said() -> None:
     assert parse_disk("b.img").absolute(Path("/a")).place == Path("/a/b.img")
     assert parse_disk("/c.img").absolute(Path("/a")).place == Path("/c.img")
+
+
+@pytest.mark.parametrize("text", ["empty", "empty,serial=CD,,1"])
+def test_an_empty_drive_stays_one(text: str) -> None:
+    options = parse_cdrom(text)
+    assert options.place is None
+    assert options.absolute(Path("/a")) == options
+    assert options.text() == text
+    assert options.name == "empty"
+
+
+@pytest.mark.parametrize("option", ["format=raw", "cache=none", "bps=1M", "iops=5"])
+def test_an_empty_drive_has_nothing_that_is_for_a_medium(option: str) -> None:
+    name = option.partition("=")[0]
+    with pytest.raises(DiskOptionError, match=f"^{name} is for a medium, and there is none; give it with the medium$"):
+        parse_cdrom(f"empty,serial=S,{option}")

@@ -119,7 +119,7 @@ ELSEWHERE = frozenset({
     "run --nvram", "vm start --nvram", "run --store", "service hcall --store", "run --transcripts", "service vio --transcripts",
     "service cpu --ram-dir",
     # Disks: tests/component/test_raw_disk.py, test_nbd_disk.py.
-    "run --disk", "run --cdrom", "vm start --disk", "vm start --cdrom",
+    "run --disk", "run --cdrom", "vm start --disk", "vm start --cdrom", "vm cd-insert IMAGE",
     # Read by services: tests/unit/test_loader.py, test_gateway_settings.py.
     "vm start --kernel", "vm start --initrd", "vm start --firmware",
     "service gateway --tokens", "service gateway --http-tls-cert", "service gateway --http-tls-key",

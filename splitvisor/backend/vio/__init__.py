@@ -27,7 +27,15 @@ A machine's configuration places devices: `[[device]]` with `kind = "lamp"` and 
 from splitvisor.backend.vio.bus import ADDRESS_MASK, VioBus, by_address
 from splitvisor.backend.vio.connector import Connector, State
 from splitvisor.backend.vio.crq import COMMAND, INITIALIZE, INITIALIZED, CrqDevice
-from splitvisor.backend.vio.device import BusError, DeviceKind, VioDevice, cells_property, kinds, text_property
+from splitvisor.backend.vio.device import (
+    BusError,
+    DeviceKind,
+    MediumLockedError,
+    VioDevice,
+    cells_property,
+    kinds,
+    text_property,
+)
 from splitvisor.backend.vio.serve import VioBackend
 from splitvisor.backend.vio.session import BUS_CALLS, HostSide, VioSession
 from splitvisor.declarations.dma import PAGE_BYTES, WINDOW_BYTES, DmaError, DmaWindow, Piece, Scatter
@@ -47,6 +55,7 @@ __all__ = [
     "DmaError",
     "DmaWindow",
     "HostSide",
+    "MediumLockedError",
     "Piece",
     "Scatter",
     "State",

@@ -25,6 +25,10 @@ class BusError(ProblemError, ValueError):
     """A machine's devices do not fit on one bus; the text is for the author of the configuration."""
 
 
+class MediumLockedError(BusError):
+    """The guest keeps the medium of a drive in."""
+
+
 def text_property(name: str, text: str) -> trap_pb2.TreeProperty:
     """A device-tree property that holds a string with its NUL."""
     return trap_pb2.TreeProperty(name=name, value=strings(text))
@@ -97,6 +101,20 @@ class VioDevice:
 
     async def finish(self) -> None:
         """Let go of what begin() opened; the last that is called, after stop() and close()."""
+
+    async def change_medium(self, drive: str, medium: str, *, force: bool) -> None:
+        """Exchange what is in one of the device's drives, while the guest runs.
+
+        The device's options say what is there from then on: Vm.inventory_changed() makes them known.
+
+        Args:
+            drive: the option that the drive is from.
+            medium: what that option says from now on; its form is the device's own.
+            force: also when the guest keeps the medium in.
+
+        Raises MediumLockedError, and BusError for a drive or medium that is not there.
+        """
+        raise BusError(f"{self.name} has no drive {drive!r}")
 
     def unplugged(self) -> None:
         """Handle that the device has left the bus of a running VM."""

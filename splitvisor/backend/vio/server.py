@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from splitvisor.backend.vio.connector import Connector, State
-from splitvisor.backend.vio.device import BusError, VioDevice
+from splitvisor.backend.vio.device import BusError, MediumLockedError, VioDevice
 from splitvisor.backend.vio.hcall_client import HcallServiceClient, HcallServiceError
 from splitvisor.backend.vio.hotplug import AddressTakenError, FixedDeviceError, NoSlotError, add_device, remove_device
 from splitvisor.backend.vio.session import VioSession
@@ -27,6 +27,7 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     AddressTakenError: grpc.StatusCode.ALREADY_EXISTS,
     NoSlotError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     FixedDeviceError: grpc.StatusCode.FAILED_PRECONDITION,
+    MediumLockedError: grpc.StatusCode.FAILED_PRECONDITION,
     BusError: grpc.StatusCode.INVALID_ARGUMENT,
     HcallServiceError: grpc.StatusCode.UNAVAILABLE,
 }
@@ -74,11 +75,7 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
         """See the contract."""
         session = await self._session(request.vm, context)
         hcall_service = await _hcall_service(session, context)
-        device = session.bus.devices.get(request.unit_address)
-        if device is None:
-            await refuse(
-                context, grpc.StatusCode.NOT_FOUND, f"VM {request.vm!r} has no device at {request.unit_address:#x}", "NO_DEVICE"
-            )
+        device = await _device(session, request.unit_address, context)
         try:
             connector = await remove_device(session, hcall_service, request.unit_address)
         except (BusError, HcallServiceError) as error:
@@ -90,11 +87,30 @@ class VioBusServicer(vio_bus_pb2_grpc.VioBusServiceServicer):
         await connector.wait(settled, _wait_seconds(request.wait))
         return pb.RemoveDeviceResponse(removed=connector.device is not device, connector=connector.describe())
 
+    async def ChangeMedium(self, request: pb.ChangeMediumRequest, context: Any) -> pb.ChangeMediumResponse:
+        """See the contract."""
+        session = await self._session(request.vm, context)
+        device = await _device(session, request.unit_address, context)
+        try:
+            await device.change_medium(request.drive, request.medium, force=request.force)
+        except BusError as error:
+            await refuse(context, _CODES[type(error)], error)
+        return pb.ChangeMediumResponse(device=_describe(session, device))
+
     async def _session(self, vm: str, context: Any) -> VioSession[Any]:
         session = self._traps.session(vm)
         if not isinstance(session, VioSession):
             await refuse(context, grpc.StatusCode.NOT_FOUND, f"no VM {vm!r} is attached to this back end", "NO_SUCH_VM")
         return session
+
+
+async def _device(session: VioSession[Any], unit_address: int, context: Any) -> VioDevice:
+    device = session.bus.devices.get(unit_address)
+    if device is None:
+        await refuse(
+            context, grpc.StatusCode.NOT_FOUND, f"VM {session.vm.name!r} has no device at {unit_address:#x}", "NO_DEVICE"
+        )
+    return device
 
 
 async def _hcall_service(session: VioSession[Any], context: Any) -> HcallServiceClient:

@@ -102,6 +102,14 @@ class VScsi(CrqDevice):
             except scsi_state.TargetStateError as error:
                 raise BusError(f"{self.name}: {error.problem.what}", error.problem.remedy) from error
 
+    async def change_medium(self, drive: str, medium: str, *, force: bool) -> None:
+        """See VioDevice. Whoever asks may go away; the change is completed."""
+        await asyncio.shield(self._start(self._change_medium(drive, medium, force=force)))
+
+    async def _change_medium(self, drive: str, medium: str, *, force: bool) -> None:
+        self.options[drive] = await self.units.change(self.target, drive, medium, force=force)
+        self.vm.inventory_changed()
+
     async def finish(self) -> None:
         """See VioDevice: close the images."""
         await self.units.close()
@@ -159,10 +167,11 @@ class VScsi(CrqDevice):
             else:
                 self._start(self._serve(kind, ioba, min(length, IU_BYTES)))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _serve(self, kind: int, ioba: int, length: int) -> None:
         """Answer one request."""
