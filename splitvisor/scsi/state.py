@@ -21,9 +21,10 @@ class TargetStateError(ProblemError):
     """A state that a target cannot take over."""
 
 
-def save(target: Target) -> scsi_state_pb2.ScsiTargetState:
-    """Return the state of a target."""
-    return scsi_state_pb2.ScsiTargetState(units=[_save_unit(number, unit) for number, unit in sorted(target.units.items())])
+def save(target: Target, kind: type[LogicalUnit] = LogicalUnit) -> scsi_state_pb2.ScsiTargetState:
+    """Return the state of a target's units, or of those of a kind."""
+    units = [_save_unit(number, unit) for number, unit in sorted(target.units.items()) if isinstance(unit, kind)]
+    return scsi_state_pb2.ScsiTargetState(units=units)
 
 
 def restore(target: Target, state: scsi_state_pb2.ScsiTargetState) -> None:

@@ -29,7 +29,7 @@ def burn(directory: Path, seed: int, size: int) -> tuple[Path, str]:
     tree.mkdir()
     data = random.Random(seed).randbytes(size)
     (tree / "data.bin").write_bytes(data)
-    command = ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-V", f"CD{seed}", "-o", image, tree]
+    command = ("xorriso", "-as", "mkisofs", "-quiet", "-R", "-V", f"CD{seed}", "-o", str(image), str(tree))
     subprocess.run(command, check=True, capture_output=True)
     return image, hashlib.sha256(data).hexdigest()
 

@@ -20,6 +20,7 @@ from splitvisor.backend.vio import COMMAND, INITIALIZE, INITIALIZED, PAGE_BYTES,
 from splitvisor.declarations.state import StateError, parse_state
 from splitvisor.rpc import scsi_state_pb2, state_pb2, trap_pb2, vio_bus_pb2
 from splitvisor.scsi import state as scsi_state
+from splitvisor.scsi.cd_unit import CdUnit
 from splitvisor.scsi.codes import Status, TaskFunction
 from splitvisor.scsi.command import Initiator
 from splitvisor.scsi.target import Target
@@ -78,7 +79,10 @@ class VScsi(CrqDevice):
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_handed_over = False
         self._saved: scsi_state_pb2.ScsiTargetState | None = None
-        """Of a restored device, until its units are there."""
+        """Of a restored device, or of its drives in another process, until its units are there."""
+        self._drives: Sequence[CdUnit] = ()
+        self._known: Sequence[object] = ()
+        """What cpu_service remembers of the drives."""
 
     # Its life.
 
@@ -101,6 +105,7 @@ class VScsi(CrqDevice):
                 scsi_state.restore(self.target, saved)
             except scsi_state.TargetStateError as error:
                 raise BusError(f"{self.name}: {error.problem.what}", error.problem.remedy) from error
+        self._drives = [unit for unit in self.target.units.values() if isinstance(unit, CdUnit)]
 
     async def change_medium(self, drive: str, medium: str, *, force: bool) -> None:
         """See VioDevice. Whoever asks may go away; the change is completed."""
@@ -108,6 +113,7 @@ class VScsi(CrqDevice):
 
     async def _change_medium(self, drive: str, medium: str, *, force: bool) -> None:
         self.options[drive] = await self.units.change(self.target, drive, medium, force=force)
+        self._known = self._drive_states()
         self.vm.inventory_changed()
 
     async def finish(self) -> None:
@@ -138,6 +144,7 @@ class VScsi(CrqDevice):
         """See VioDevice. The units come out as from a reset of the target."""
         await super().stop()
         await self.target.manage(TaskFunction.TARGET_RESET, self._initiator)
+        self._remember_drives()
 
     # The queue.
 
@@ -186,6 +193,7 @@ class VScsi(CrqDevice):
             else:
                 answer = await self._request(iu, tag)
                 length = 0 if answer is None else len(answer)
+            self._remember_drives()
             if answer is not None and self.queue_open:
                 assert self.window is not None
                 await self.window.write(ioba, answer)
@@ -251,6 +259,34 @@ class VScsi(CrqDevice):
         return MadStatus.DONE
 
     # Its state.
+
+    def _drive_states(self) -> Sequence[object]:
+        """What a drive keeps of the guest, in a form that is quick to make and to compare."""
+        return [
+            (each.tray_open, each.event, *each.locks, *((name, *pending) for name, pending in each.attentions.items()))
+            for each in self._drives
+        ]
+
+    def _remember_drives(self) -> None:
+        """Have the next process know what the guest has done to its drives.
+
+        Linux takes every unit attention of a drive, that of a new process too, for a change of the medium, and gives up a CD that
+        is mounted. Disks need none of this.
+        """
+        if self._drives and (states := self._drive_states()) != self._known:
+            self._known = states
+            self.vm.inventory_changed()
+
+    def remembered(self) -> bytes:
+        """See VioDevice: the drives' part of the state."""
+        if not any(each.attentions for each in self._drives):
+            return b""
+        state = state_pb2.VscsiState(version=STATE_VERSION, target=scsi_state.save(self.target, CdUnit))
+        return state.SerializeToString(deterministic=True)
+
+    def remember(self, data: bytes) -> None:
+        """See VioDevice."""
+        self._saved = parse_state(state_pb2.VscsiState, data, STATE_VERSION, self.name).target
 
     def save(self) -> bytes:
         """See VioDevice."""
