@@ -19,6 +19,7 @@ class MemoryDisk(BlockDevice):
     Attributes:
         data: what it holds.
         error: a number of errno, for all transfers.
+        failures: the number of transfers that had it.
         gate: transfers wait until it is set.
         flushes: the number of flushes.
         forced: the number of writes with FUA.
@@ -32,6 +33,7 @@ class MemoryDisk(BlockDevice):
         self.has_write_cache = has_write_cache
         self.name = "memory"
         self.error: int | None = None
+        self.failures = 0
         self.gate: asyncio.Event | None = None
         self.waiting = 0
         self.flushes = 0
@@ -91,4 +93,5 @@ class MemoryDisk(BlockDevice):
             finally:
                 self.waiting -= 1
         if self.error is not None:
+            self.failures += 1
             raise BlockError.number(self.error)

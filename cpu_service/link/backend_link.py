@@ -109,6 +109,14 @@ class BackendLink:
         if (connection := self._outbox.connection) is not None:
             connection.interrupt()
 
+    def pause(self) -> None:
+        """The machine is paused. From any thread."""
+        self._outbox.pause()
+
+    def go_on(self) -> None:
+        """The machine goes on after a pause. From any thread."""
+        self._outbox.go_on()
+
     # The vCPU's thread.
 
     def trap(

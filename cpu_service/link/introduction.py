@@ -25,6 +25,8 @@ class Introduction:
         """Sent until the back end has it."""
         self.stands_still = state is not None
         """The machine does not run yet."""
+        self.paused = False
+        """The machine is paused."""
         self._takes_back = False
         """The machine runs already: a restored session goes on at once."""
 
@@ -46,6 +48,7 @@ class Introduction:
         hello.open_queues.extend(self._open_queues())
         hello.socket_path = socket_path
         hello.beginning = self._beginning()
+        hello.paused = self.paused
         hello.features.extend(hello_features(hello.beginning))
         requests = [pb.AttachRequest(hello=hello)]
         if self._restore is not None:

@@ -39,6 +39,8 @@ class BackendOffer:
         """Copies of the back end's arrays, by the name of the call that reads them."""
         self.transports: Sequence[pb.Transport] = ()
         """What is kept for the back end's devices."""
+        self.pauses = False
+        """Devices may pause the machine, and want to be told when it goes on."""
         self._changed = changed
         self._calls: Sequence[pb.Route] | None = None
         """Routes as far as they must not change; None before the first offer."""
@@ -58,6 +60,7 @@ class BackendOffer:
         self._calls = calls
         self.credit_bytes = tuple(route.posted.credit_bytes for route in offer.routes)
         self.mirrors = {mirror.name: bytearray(mirror.contents) for mirror in offer.mirrors}
+        self.pauses = pb.FEATURE_PAUSES in offer.features
         self.backend, self.ram_mapped, self.nodes = offer.backend, offer.ram_mapped, tuple(offer.nodes)
 
     def take_inventory(self, inventory: pb.Inventory) -> None:

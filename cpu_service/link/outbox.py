@@ -181,6 +181,18 @@ class Outbox:
             if self.attached and self.connection is not None:
                 self.connection.send(pb.AttachRequest(resumed=pb.Resumed()))
 
+    def pause(self) -> None:
+        """The machine is paused: the next introduction says so."""
+        with self._lock:
+            self._introduction.paused = True
+
+    def go_on(self) -> None:
+        """The machine goes on after a pause; a back end that is away hears it from the introduction."""
+        with self._lock:
+            self._introduction.paused = False
+            if self._offer.pauses and self.connection is not None:
+                self.connection.send(pb.AttachRequest(continued=pb.Continued()))
+
     def take_back(self, state: bytes, incarnation: int) -> None:
         """Have a back end that is away start its session with a state; see Introduction."""
         with self._lock:

@@ -43,6 +43,8 @@ SAFE_POINT_TIMEOUT_S = 5.0
 GO_TIMEOUT_S = 30.0
 """How long a restored machine waits until it may run."""
 STOP_TIMEOUT_S = 10.0
+REASON_CHARACTERS = 1000
+"""Of what a back end says of a pause."""
 
 _ALIVE = frozenset({mpb.MACHINE_STATE_RUNNING, mpb.MACHINE_STATE_PAUSED})
 _T = TypeVar("_T")
@@ -121,6 +123,10 @@ class Machine:
         self._running = threading.Event()
         self._ended = threading.Event()
         self._action: pb.MachineAction | None = None
+        self._changes = threading.RLock()
+        """The state is changing."""
+        self._waits_for = ""
+        """Why a device wants the machine to be paused, which does not run yet."""
         self._stop_asked = False
         self._saved = saved
         self._ready = threading.Event()
@@ -188,17 +194,31 @@ class Machine:
         """Wait until a machine that leave() ends has let go of everything; its back ends bound how long that takes."""
         self._ended.wait()
 
-    def pause(self) -> None:
-        """Stop the vCPUs where they are."""
-        if self.board is not None and self.state == mpb.MACHINE_STATE_RUNNING:
-            self.board.scheduler.pause()
-            self._change(mpb.MACHINE_STATE_PAUSED)
+    def pause(self, reason: str = "") -> None:
+        """Stop the vCPUs where they are.
+
+        Args:
+            reason: what a device waits for; empty: an operator pauses the machine. The first reason stands until it goes on.
+        """
+        with self._changes:
+            if self.state == mpb.MACHINE_STATE_STARTING:
+                self._waits_for = self._waits_for or reason
+            elif self.board is not None and self.state == mpb.MACHINE_STATE_RUNNING:
+                self.board.scheduler.pause()
+                for link in self.board.links:
+                    link.pause()
+                self._change(mpb.MACHINE_STATE_PAUSED, reason)
+            elif self.state == mpb.MACHINE_STATE_PAUSED and reason and not self.detail:
+                self._change(mpb.MACHINE_STATE_PAUSED, reason)
 
     def resume(self) -> None:
-        """Let paused vCPUs go on."""
-        if self.board is not None and self.state == mpb.MACHINE_STATE_PAUSED:
-            self._change(mpb.MACHINE_STATE_RUNNING)
-            self.board.scheduler.resume()
+        """Let paused vCPUs go on, and devices that wait for that."""
+        with self._changes:
+            if self.board is not None and self.state == mpb.MACHINE_STATE_PAUSED:
+                self._change(mpb.MACHINE_STATE_RUNNING)
+                for link in self.board.links:
+                    link.go_on()
+                self.board.scheduler.resume()
 
     def system_reset(self, vcpus: Iterable[int]) -> None:
         """Raise a system reset interrupt on some vCPUs."""
@@ -242,7 +262,10 @@ class Machine:
     # What the board reports (cpu_service.machine.board.BoardEvents).
 
     def action(self, action: pb.MachineAction) -> None:
-        """A call or a back end changes the machine's state; the first of several counts."""
+        """A call or a back end changes the machine's state; the first of several counts. A pause is none of them."""
+        if action.kind == pb.MACHINE_ACTION_KIND_PAUSE:
+            self.pause(action.reason.partition("\n")[0][:REASON_CHARACTERS] or "a device waits")
+            return
         if self._action is None:
             self._action = action
         if self.board is not None:
@@ -262,7 +285,10 @@ class Machine:
             if self._stop_asked:
                 self._end(mpb.MACHINE_STATE_STOPPED, "stopped before it ran")
                 return
-            self._change(mpb.MACHINE_STATE_RUNNING)
+            with self._changes:
+                self._change(mpb.MACHINE_STATE_RUNNING)
+                if self._waits_for:
+                    self.pause(self._waits_for)
             self._running.set()
             self._run(description)
         except GuestFaultError as error:
@@ -378,5 +404,6 @@ class Machine:
         self._change(state, detail)
 
     def _change(self, state: mpb.MachineState, detail: str = "") -> None:
-        self.state, self.detail = state, detail
-        self._observer.state_changed(state, detail)
+        with self._changes:
+            self.state, self.detail = state, detail
+            self._observer.state_changed(state, detail)

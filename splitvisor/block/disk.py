@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A disk as a device of a machine drives it: counted, throttled, bounded, and with what happens when a write fails."""
+"""A disk as a device of a machine drives it: counted, throttled, bounded, and with what happens when a transfer fails."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 
 from splitvisor.block.buffers import Buffers
 from splitvisor.block.device import BlockDevice, BlockError
-from splitvisor.block.options import DiskOptions, OnWriteError
+from splitvisor.block.options import DiskOptions, OnReadError, OnWriteError
 from splitvisor.block.statistics import Counters, DiskStatistics
 from splitvisor.block.throttle import Throttle
 from splitvisor.observe.call_times import Latency
@@ -19,7 +20,8 @@ TRANSFERS = 64
 """Under way at once below; others wait for their turn."""
 
 OnError = Callable[[BlockError], Awaitable[bool]]
-"""Is told that a write failed, with werror=stop: pauses the machine, and returns once it goes on: whether to try again."""
+"""Is told that a transfer failed that is to stop the machine: pauses it, and returns once it goes on: whether to try again."""
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _T = TypeVar("_T")
 
 
@@ -29,7 +31,7 @@ class Disk(BlockDevice):
     Args:
         below: has the bytes; it is closed with this.
         options: what somebody wants of it.
-        on_error: for werror=stop; None: errors are reported, whatever the options say.
+        on_error: for werror and rerror; None: errors are reported, whatever the options say.
     """
 
     def __init__(self, below: BlockDevice, options: DiskOptions, on_error: OnError | None = None) -> None:
@@ -39,7 +41,7 @@ class Disk(BlockDevice):
         self.has_write_cache = below.has_write_cache
         self._below = below
         self._throttle = Throttle(options.bps, options.iops, asyncio.get_running_loop().time)
-        self._on_error = on_error if options.werror is OnWriteError.STOP else None
+        self._on_error = on_error
         self._counters = Counters()
         self._turns = asyncio.Semaphore(TRANSFERS)
 
@@ -55,11 +57,15 @@ class Disk(BlockDevice):
         try:
             if self._throttle.is_on:
                 await self._throttle.take(into.length)
-            async with self._turns:
-                await self._below.read(offset, into)
-        except BlockError:
-            counters.errors += 1
-            raise
+            while True:
+                try:
+                    async with self._turns:
+                        await self._below.read(offset, into)
+                    break
+                except BlockError as error:
+                    counters.errors += 1
+                    if not await self._tries_again(error, self.options.rerror is OnReadError.STOP):
+                        raise
         finally:
             counters.depth -= 1
         counters.reads += 1
@@ -121,7 +127,13 @@ class Disk(BlockDevice):
                     return
                 except BlockError as error:
                     counters.errors += 1
-                    if self._on_error is None or not await self._on_error(error):
+                    werror = self.options.werror
+                    full = werror is OnWriteError.ENOSPC and error.errno in _NO_SPACE
+                    if not await self._tries_again(error, full or werror is OnWriteError.STOP):
                         raise
         finally:
             counters.depth -= 1
+
+    async def _tries_again(self, error: BlockError, stops: bool) -> bool:
+        """Wait, if the options say so, until the machine goes on after an error. A disk on its way to another host is none."""
+        return stops and self._on_error is not None and error.errno != errno.EBUSY and await self._on_error(error)

@@ -66,12 +66,23 @@ class Cache(StrEnum):
 
 
 class OnWriteError(StrEnum):
-    """What becomes of a write that failed."""
+    """What becomes of a write that failed: a flush, a discard and zeroes too."""
 
     REPORT = "report"
     """The guest gets the error."""
     STOP = "stop"
     """The machine is paused, and the write is tried again when it goes on."""
+    ENOSPC = "enospc"
+    """As STOP when the host has no space left, else as REPORT."""
+
+
+class OnReadError(StrEnum):
+    """What becomes of a read that failed."""
+
+    REPORT = "report"
+    """The guest gets the error."""
+    STOP = "stop"
+    """The machine is paused, and the read is tried again when it goes on."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,8 @@ class DiskOptions:
     """Bytes a second, at most; 0: no limit."""
     iops: int = 0
     """Transfers a second, at most; 0: no limit."""
-    werror: OnWriteError = OnWriteError.REPORT
+    werror: OnWriteError = OnWriteError.ENOSPC
+    rerror: OnReadError = OnReadError.REPORT
     cdrom: bool = False
 
     @property
@@ -238,4 +250,5 @@ _DISK: Mapping[str, _Option] = {
     "readonly": _Option("read_only"),
     "snapshot": _Option("snapshot"),
     "werror": _Option("werror", _choice("werror", OnWriteError), "stop"),
+    "rerror": _Option("rerror", _choice("rerror", OnReadError), "stop"),
 }

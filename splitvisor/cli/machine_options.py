@@ -35,7 +35,7 @@ Disk = Annotated[
     Flag(
         metavar="FILE[,OPTION...]",
         help="Add a disk: a file or nbd://HOST:PORT/EXPORT; options: format=, readonly, snapshot, serial=, "
-        "cache=writeback|none|unsafe, bps=, iops=, werror=stop|report; may be repeated",
+        "cache=writeback|none|unsafe, bps=, iops=, werror=enospc|stop|report, rerror=report|stop; may be repeated",
         panel=MACHINE,
     ),
 ]

@@ -173,6 +173,7 @@ def run(
             record=Recorded(record) if record is not None else None,
             faults=_faults(files["fault"], config, targets) if files["fault"] is not None else None,
             progress=progress,
+            notice=_notice,
         )
     except ConfigError as error:
         print(pipes.named(str(error)), file=sys.stderr)
@@ -280,6 +281,12 @@ def _faults(path: Path, config: MachineConfig, connect: Mapping[str, str]) -> Fa
         raise ConfigError("splitvisor run", "--fault", error.problem.what, error.problem.remedy) from None
     plan.check(config, connect)
     return plan
+
+
+def _notice(text: str) -> None:
+    """Show a line of ours on stderr, between what the guest writes."""
+    line = f"splitvisor run: {text}"
+    os.write(sys.stderr.fileno(), (f"\r\n{line}\r\n" if sys.stderr.isatty() else f"{line}\n").encode())
 
 
 def _progress_line() -> Progress:

@@ -75,6 +75,9 @@ class Session:
     calls: tuple[Hypercall | RtasCall, ...] = ()
     """Every call that this back end owns or shares; constant for the session's life."""
 
+    pauses: bool = False
+    """Whether devices may pause the machine (Vm.machine_action() with PAUSE), and are told by continued() that it goes on."""
+
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
 
@@ -129,6 +132,9 @@ class Session:
 
     async def resumed(self) -> None:
         """Called when the VM continues after save(), or runs after restore()."""
+
+    def continued(self) -> None:
+        """Called when the machine goes on after a pause, and at each attach to a machine that is not paused."""
 
     async def restore(self, state: bytes) -> None:
         """Take over a result of save(), possibly of another version of this program. Called before anything else.

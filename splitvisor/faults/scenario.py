@@ -48,6 +48,7 @@ class Direction(StrEnum):
 MESSAGES: Mapping[Direction, tuple[str, ...]] = {
     Direction.TO_BACKEND: (
         "hello", "trap", "posted", "memory_result", "invoke_result", "reset", "detach", "save_state", "restore_state", "resumed",
+        "continued",
     ),
     Direction.TO_CPU: (
         "offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action",

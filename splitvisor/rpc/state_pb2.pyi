@@ -265,14 +265,26 @@ class VtyState(_message.Message):
     def __init__(self, version: _Optional[int] = ..., output: _Optional[bytes] = ..., output_end: _Optional[int] = ..., input: _Optional[bytes] = ..., input_received: _Optional[int] = ..., instance: _Optional[int] = ...) -> None: ...
 
 class VscsiState(_message.Message):
-    __slots__ = ("version", "logged_in", "target")
+    __slots__ = ("version", "logged_in", "target", "requests")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LOGGED_IN_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
     version: int
     logged_in: bool
     target: _scsi_state_pb2.ScsiTargetState
-    def __init__(self, version: _Optional[int] = ..., logged_in: _Optional[bool] = ..., target: _Optional[_Union[_scsi_state_pb2.ScsiTargetState, _Mapping]] = ...) -> None: ...
+    requests: _containers.RepeatedCompositeFieldContainer[VscsiRequest]
+    def __init__(self, version: _Optional[int] = ..., logged_in: _Optional[bool] = ..., target: _Optional[_Union[_scsi_state_pb2.ScsiTargetState, _Mapping]] = ..., requests: _Optional[_Iterable[_Union[VscsiRequest, _Mapping]]] = ...) -> None: ...
+
+class VscsiRequest(_message.Message):
+    __slots__ = ("format", "ioba", "length")
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    IOBA_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    format: int
+    ioba: int
+    length: int
+    def __init__(self, format: _Optional[int] = ..., ioba: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
 
 class VtyServerState(_message.Message):
     __slots__ = ("version", "vm", "unit_address", "position", "output")

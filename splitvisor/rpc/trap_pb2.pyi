@@ -23,6 +23,7 @@ class Feature(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FEATURE_SHARED_CALLS: _ClassVar[Feature]
     FEATURE_TRANSPORTS: _ClassVar[Feature]
     FEATURE_POSTED_DOORBELLS: _ClassVar[Feature]
+    FEATURE_PAUSES: _ClassVar[Feature]
 
 class CallKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -41,6 +42,7 @@ class MachineActionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MACHINE_ACTION_KIND_POWER_OFF: _ClassVar[MachineActionKind]
     MACHINE_ACTION_KIND_RESET: _ClassVar[MachineActionKind]
     MACHINE_ACTION_KIND_CRASH: _ClassVar[MachineActionKind]
+    MACHINE_ACTION_KIND_PAUSE: _ClassVar[MachineActionKind]
 BEGINNING_UNSPECIFIED: Beginning
 BEGINNING_RUNNING: Beginning
 BEGINNING_STANDING_STILL: Beginning
@@ -51,6 +53,7 @@ FEATURE_SAVED_STATE: Feature
 FEATURE_SHARED_CALLS: Feature
 FEATURE_TRANSPORTS: Feature
 FEATURE_POSTED_DOORBELLS: Feature
+FEATURE_PAUSES: Feature
 CALL_KIND_UNSPECIFIED: CallKind
 CALL_KIND_HYPERCALL: CallKind
 CALL_KIND_RTAS: CallKind
@@ -60,9 +63,10 @@ MACHINE_ACTION_KIND_UNSPECIFIED: MachineActionKind
 MACHINE_ACTION_KIND_POWER_OFF: MachineActionKind
 MACHINE_ACTION_KIND_RESET: MachineActionKind
 MACHINE_ACTION_KIND_CRASH: MachineActionKind
+MACHINE_ACTION_KIND_PAUSE: MachineActionKind
 
 class AttachRequest(_message.Message):
-    __slots__ = ("hello", "trap", "posted", "memory_result", "invoke_result", "reset", "detach", "save_state", "restore_state", "resumed", "move")
+    __slots__ = ("hello", "trap", "posted", "memory_result", "invoke_result", "reset", "detach", "save_state", "restore_state", "resumed", "move", "continued")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     TRAP_FIELD_NUMBER: _ClassVar[int]
     POSTED_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +78,7 @@ class AttachRequest(_message.Message):
     RESTORE_STATE_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
     MOVE_FIELD_NUMBER: _ClassVar[int]
+    CONTINUED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     trap: Trap
     posted: PostedBatch
@@ -85,7 +90,8 @@ class AttachRequest(_message.Message):
     restore_state: RestoreState
     resumed: Resumed
     move: Move
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., trap: _Optional[_Union[Trap, _Mapping]] = ..., posted: _Optional[_Union[PostedBatch, _Mapping]] = ..., memory_result: _Optional[_Union[MemoryResult, _Mapping]] = ..., invoke_result: _Optional[_Union[InvokeResult, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., save_state: _Optional[_Union[SaveState, _Mapping]] = ..., restore_state: _Optional[_Union[RestoreState, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., move: _Optional[_Union[Move, _Mapping]] = ...) -> None: ...
+    continued: Continued
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., trap: _Optional[_Union[Trap, _Mapping]] = ..., posted: _Optional[_Union[PostedBatch, _Mapping]] = ..., memory_result: _Optional[_Union[MemoryResult, _Mapping]] = ..., invoke_result: _Optional[_Union[InvokeResult, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., save_state: _Optional[_Union[SaveState, _Mapping]] = ..., restore_state: _Optional[_Union[RestoreState, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., move: _Optional[_Union[Move, _Mapping]] = ..., continued: _Optional[_Union[Continued, _Mapping]] = ...) -> None: ...
 
 class AttachResponse(_message.Message):
     __slots__ = ("offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action", "inventory", "saved_state", "crq_entries", "move")
@@ -120,7 +126,7 @@ class AttachResponse(_message.Message):
     def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., memory_read: _Optional[_Union[MemoryRead, _Mapping]] = ..., memory_write: _Optional[_Union[MemoryWrite, _Mapping]] = ..., invoke: _Optional[_Union[Invoke, _Mapping]] = ..., acknowledge: _Optional[_Union[Acknowledge, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., reset_done: _Optional[_Union[ResetDone, _Mapping]] = ..., dirty: _Optional[_Union[MemoryRange, _Mapping]] = ..., action: _Optional[_Union[MachineAction, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., saved_state: _Optional[_Union[SavedState, _Mapping]] = ..., crq_entries: _Optional[_Union[CrqEntries, _Mapping]] = ..., move: _Optional[_Union[Move, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions", "beginning", "features", "slots", "tce_path", "open_queues", "socket_path")
+    __slots__ = ("vm", "incarnation", "vcpus", "ram_bytes", "ram_path", "devices", "positions", "beginning", "features", "slots", "tce_path", "open_queues", "socket_path", "paused")
     VM_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +140,7 @@ class Hello(_message.Message):
     TCE_PATH_FIELD_NUMBER: _ClassVar[int]
     OPEN_QUEUES_FIELD_NUMBER: _ClassVar[int]
     SOCKET_PATH_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
     vm: str
     incarnation: int
     vcpus: int
@@ -147,7 +154,8 @@ class Hello(_message.Message):
     tce_path: str
     open_queues: _containers.RepeatedCompositeFieldContainer[OpenQueue]
     socket_path: str
-    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., beginning: _Optional[_Union[Beginning, str]] = ..., features: _Optional[_Iterable[_Union[Feature, str]]] = ..., slots: _Optional[_Union[SlotRange, _Mapping]] = ..., tce_path: _Optional[str] = ..., open_queues: _Optional[_Iterable[_Union[OpenQueue, _Mapping]]] = ..., socket_path: _Optional[str] = ...) -> None: ...
+    paused: bool
+    def __init__(self, vm: _Optional[str] = ..., incarnation: _Optional[int] = ..., vcpus: _Optional[int] = ..., ram_bytes: _Optional[int] = ..., ram_path: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceSpec, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[VcpuPosition, _Mapping]]] = ..., beginning: _Optional[_Union[Beginning, str]] = ..., features: _Optional[_Iterable[_Union[Feature, str]]] = ..., slots: _Optional[_Union[SlotRange, _Mapping]] = ..., tce_path: _Optional[str] = ..., open_queues: _Optional[_Iterable[_Union[OpenQueue, _Mapping]]] = ..., socket_path: _Optional[str] = ..., paused: _Optional[bool] = ...) -> None: ...
 
 class Move(_message.Message):
     __slots__ = ()
@@ -557,6 +565,10 @@ class RestoreState(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class Resumed(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Continued(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,7 +80,7 @@ async def run_machine(
         stub = machine_pb2_grpc.MachineServiceStub(channel)
         started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         refused = False
-        ended = asyncio.create_task(_watch(stub, request.config.name, started, request.progress))
+        ended = asyncio.create_task(_watch(stub, request.config.name, started, request))
         # Before the machine: it may say all it has to say, and end, before an attach after its start came through.
         terminal = asyncio.create_task(_terminal(request, addresses["vio"], ended, running))
         try:
@@ -234,16 +234,19 @@ async def _end(
     return Outcome(status, "" if status is ExitStatus.POWERED_OFF else state.detail)
 
 
-async def _watch(stub: _Stub, vm: str, started: asyncio.Future[int], progress: Callable[[str], None]) -> pb.StateChanged:
+async def _watch(stub: _Stub, vm: str, started: asyncio.Future[int], run: RunRequest) -> pb.StateChanged:
     """Return the machine's final state. Those of the VM's earlier lives at the same cpu_service do not count."""
     request = pb.WatchEventsRequest(vm=vm)
     while True:
         async for event in stub.WatchEvents(request):
             if event.WhichOneof("event") == "progress" and not started.done():
-                progress(event.progress.step)
+                run.progress(event.progress.step)
             own = started.done() and event.incarnation == started.result()
-            if own and event.WhichOneof("event") == "state" and event.state.state in _FINAL:
-                return event.state
+            if own and event.WhichOneof("event") == "state":
+                if event.state.state in _FINAL:
+                    return event.state
+                if event.state.state == pb.MACHINE_STATE_PAUSED and event.state.detail:
+                    run.notice(f"{vm} is paused: {event.state.detail}")
         request.incarnation = await asyncio.shield(started)
 
 

@@ -58,6 +58,8 @@ class RunRequest:
     """What goes wrong between cpu_service and its back ends; None: nothing."""
     progress: Progress = lambda _step: None
     """Told what is being done; an empty text when the guest runs."""
+    notice: Progress = lambda _text: None
+    """Told what its user should know while the guest runs."""
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,10 @@ def hello_features(beginning: pb.Beginning) -> Sequence[pb.Feature]:
     return () if beginning == pb.BEGINNING_RUNNING else (pb.FEATURE_SAVED_STATE,)
 
 
-def offer_features(routes: Sequence[pb.Route], transports: Sequence[pb.Transport]) -> Sequence[pb.Feature]:
-    """What cpu_service must know for an offer with these routes and transports."""
+def offer_features(
+    routes: Sequence[pb.Route], transports: Sequence[pb.Transport], *, pauses: bool = False
+) -> Sequence[pb.Feature]:
+    """What cpu_service must know for an offer with these routes and transports, whose devices may pause the machine or not."""
     features: list[pb.Feature] = []
     if any(route.HasField("selector") for route in routes):
         features.append(pb.FEATURE_SHARED_CALLS)
@@ -45,4 +47,6 @@ def offer_features(routes: Sequence[pb.Route], transports: Sequence[pb.Transport
         features.append(pb.FEATURE_TRANSPORTS)
     if any(route.posted.call_bytes or route.posted.at_once or route.posted.without_credit for route in routes):
         features.append(pb.FEATURE_POSTED_DOORBELLS)
+    if pauses:
+        features.append(pb.FEATURE_PAUSES)
     return features

@@ -21,7 +21,7 @@ def offer_message(backend: str, session: Session, *, ram_mapped: bool) -> pb.Off
         nodes=session.nodes(),
         ram_mapped=ram_mapped,
         mirrors=mirror_messages(session.calls, session),
-        features=offer_features(routes, transports),
+        features=offer_features(routes, transports, pauses=session.pauses),
         transports=transports,
     )
 

@@ -153,6 +153,8 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             connection.end(f"{self._backend} shuts down")
         if hello.beginning == pb.BEGINNING_RUNNING:
             await link.session.attached()  # Else nothing was lost on the way: what was pulsed before is in the restored state.
+            if not hello.paused:
+                link.session.continued()
         log.info("attached", incarnation=link.incarnation, restored=hello.beginning in STATE_FOLLOWS)
         try:
             if await self._serve(link, connection, peer, requests):
@@ -278,6 +280,8 @@ def _handle(link: VmLink, request: pb.AttachRequest) -> pb.AttachResponse | None
             link.answer(request.memory_result.id, request.memory_result)
         case "invoke_result":
             link.answer(request.invoke_result.id, request.invoke_result)
+        case "continued":  # Not behind traps: one may wait for a device that waits for this.
+            link.session.continued()
         case other:
             raise ContractError(f"unexpected message {other or 'without content'} on a trap stream")
     return None

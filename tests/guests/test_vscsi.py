@@ -200,7 +200,7 @@ def test_errors_of_the_host_are_errors_in_the_guest(io_guest: IoGuest, tmp_path:
     errors = ("error-pread=EIO", "error-pwrite=ENOSPC")
     triggers = [f"error-{each}-{setting}" for each in inject for setting in ("rate=100%", f"file={inject[each]}")]
     with nbd_server(tmp_path, "--filter=error", "memory", "16M", *errors, *triggers) as place:
-        guest = io_guest("--disk", place)
+        guest = io_guest("--disk", f"{place},werror=report")
         disks(guest, "sda")
         write, read = (
             "dd if=/dev/zero of=/dev/sda bs=4k count=1 oflag=direct",

@@ -16,6 +16,7 @@ from splitvisor.block.options import (
     DiskOptionError,
     DiskOptions,
     Format,
+    OnReadError,
     OnWriteError,
     parse_cdrom,
     parse_disk,
@@ -34,6 +35,8 @@ from splitvisor.block.options import (
         ("disk.img,format=vdi", DiskOptions(Path("disk.img"), Format.VDI)),
         ("d,snapshot,serial=S1,cache=none", DiskOptions(Path("d"), snapshot=True, serial="S1", cache=Cache.NONE)),
         ("d,bps=1.5M,iops=200,werror=stop", DiskOptions(Path("d"), bps=3 << 19, iops=200, werror=OnWriteError.STOP)),
+        ("d,rerror=stop,werror=enospc", DiskOptions(Path("d"), rerror=OnReadError.STOP)),
+        ("d,werror=report", DiskOptions(Path("d"), werror=OnWriteError.REPORT)),
         ("nbd://[::1]:7/a%2Cb", DiskOptions(NbdAddress("a,b", "::1", 7))),
         ("nbd://host", DiskOptions(NbdAddress("", "host", 10809))),
         ("nbd+unix:///disk?socket=/run/n.sock,readonly", DiskOptions(NbdAddress("disk", "", 0, "/run/n.sock"), read_only=True)),
@@ -50,7 +53,7 @@ def test_a_cd_is_only_read() -> None:
         parse_cdrom("a.iso,readonly")
 
 
-KNOWN = "format, serial, cache, bps, iops, readonly, snapshot, werror"
+KNOWN = "format, serial, cache, bps, iops, readonly, snapshot, werror, rerror"
 UNKNOWN = f"'x' is not an option of a disk; known: {KNOWN}; double a comma that is part of a name"
 
 
@@ -111,6 +114,7 @@ PLACES = st.one_of(
     st.integers(0, 1 << 50),
     st.integers(0, 1 << 50),
     st.sampled_from(OnWriteError),
+    st.sampled_from(OnReadError),
 )
 def test_what_is_written_is_read_as_the_same(
     place: Path | NbdAddress,
@@ -122,11 +126,12 @@ def test_what_is_written_is_read_as_the_same(
     bps: int,
     iops: int,
     werror: OnWriteError,
+    rerror: OnReadError,
 ) -> None:
     if isinstance(place, NbdAddress):
         image, cache = Format.RAW, Cache.WRITEBACK
     snapshot = snapshot and not read_only
-    options = DiskOptions(place, image, read_only, snapshot, serial, cache, bps, iops, werror)
+    options = DiskOptions(place, image, read_only, snapshot, serial, cache, bps, iops, werror, rerror)
     assert parse_disk(options.text()) == options
 
 

@@ -60,6 +60,8 @@ class VioDevice:
     """Serial devices get their addresses first, so that the console is always at 0x71000000."""
     signal_mask: ClassVar[int] = 0
     """Modes that H_VIO_SIGNAL may set; 0 if the interrupt cannot be turned off. With any, it is off at first."""
+    pauses: ClassVar[bool] = False
+    """Whether it may pause the machine, as when its host has no space left; see continued()."""
     has_dma: ClassVar[bool] = False
     """Whether it accesses guest RAM through a DMA window, whose LIOBN is its unit address."""
 
@@ -149,6 +151,9 @@ class VioDevice:
         """Take over a result of remembered() of this device in another process. Raises StateError."""
         if data:
             raise StateError(f"{self.name}: it remembers nothing, but something was kept for it")
+
+    def continued(self) -> None:
+        """Handle that the machine goes on after a pause, also one that this device has not asked for."""
 
     def resumed(self) -> None:
         """Handle that the VM continues after save()."""

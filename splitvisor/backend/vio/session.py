@@ -66,6 +66,7 @@ class VioSession(Session, Generic[Host]):
     ) -> None:
         super().__init__(vm)
         self.host, self.hcall_service = host, hcall_service
+        self.pauses = any(kind.device.pauses for kind in kinds.values())
         self.calls = (*(call for kind in kinds.values() for call in kind.calls), *BUS_CALLS, *more)
         self._ending: set[asyncio.Task[None]] = set()
         """Of devices that have left the bus."""
@@ -172,6 +173,11 @@ class VioSession(Session, Generic[Host]):
         """See Session."""
         for device in self.bus.devices.values():
             device.attached()
+
+    def continued(self) -> None:
+        """See Session."""
+        for device in self.bus.devices.values():
+            device.continued()
 
     async def drain(self) -> None:
         """See Session."""

@@ -5,6 +5,7 @@ device.py       the adapter: entries of its queue, its state, its life
 information.py  what the information units of SRP and the adapter's datagrams look like
 transfer.py     a command's data: descriptors, and the guest memory that they name
 requests.py     a command from its information unit to its response
+parking.py      requests whose transfer failed, and that wait for an operator
 datagrams.py    management datagrams (MADs)
 luns.py         logical unit numbers, as SCSI and the target have them
 units.py        the disks and drives of the host

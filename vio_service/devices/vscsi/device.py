@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -36,6 +37,7 @@ from vio_service.devices.vscsi.information import (
     parse_task,
     response,
 )
+from vio_service.devices.vscsi.parking import Parking, Request
 from vio_service.devices.vscsi.requests import Requests
 from vio_service.devices.vscsi.transfer import MAX_TRANSFER
 from vio_service.devices.vscsi.units import OPTIONS, Units
@@ -68,6 +70,7 @@ class VScsi(CrqDevice):
     device_type = "vscsi"
     compatible = "IBM,v-scsi"
     option_names = OPTIONS
+    pauses = True
 
     def __init__(self, vm: Vm, unit_address: int, options: Mapping[str, str]) -> None:
         self.units = Units(options, f"{vm.name} {unit_address:x}", f"{self.kind} at {unit_address:#x}")
@@ -75,6 +78,7 @@ class VScsi(CrqDevice):
         self.target = Target(luns.reported)
         self._initiator = Initiator(vm.name)
         self._requests = Requests(self.target, self._initiator)
+        self.parking = Parking(self.target, partial(vm.machine_action, trap_pb2.MACHINE_ACTION_KIND_PAUSE))
         self._logged_in = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_handed_over = False
@@ -98,7 +102,7 @@ class VScsi(CrqDevice):
 
     async def begin(self) -> None:
         """See VioDevice: open the images."""
-        await self.units.open(self.target, WAIT_FOR_LOCK_S if self.vm.moved else 0.0)
+        await self.units.open(self.target, WAIT_FOR_LOCK_S if self.vm.moved else 0.0, self.parking.wait)
         saved, self._saved = self._saved, None
         if saved is not None:
             try:
@@ -121,7 +125,11 @@ class VScsi(CrqDevice):
         await self.units.close()
 
     async def drain(self) -> None:
-        """See VioDevice: end every request, and let go of the images, which another process may take with the state."""
+        """See VioDevice: end every request, and let go of the images, which another process may take with the state.
+
+        What waits for an operator is set aside, and done again later.
+        """
+        self.parking.save()
         while self._tasks:
             await asyncio.wait(self._tasks)
         try:
@@ -132,13 +140,20 @@ class VScsi(CrqDevice):
 
     def resumed(self) -> None:
         """See VioDevice: take the images back. Commands wait until then: a disk that was handed over is busy."""
-        if self._is_handed_over:
-            self._is_handed_over = False
-            self._start(self._take_back())
+        again = self.parking.saved()
+        if self._is_handed_over or again:
+            handed_over, self._is_handed_over = self._is_handed_over, False
+            self._start(self._take_back(again, handed_over=handed_over))
 
-    async def _take_back(self) -> None:
-        for error in await self.units.take_back():
+    async def _take_back(self, again: Sequence[Request], *, handed_over: bool) -> None:
+        for error in await self.units.take_back() if handed_over else ():
             log.error("a disk is not taken back: another process has it", device=self.name, reason=str(error))
+        for request in again:
+            self._begin_request(request)
+
+    def continued(self) -> None:
+        """See VioDevice: transfers that failed are tried again."""
+        self.parking.go_on()
 
     async def stop(self) -> None:
         """See VioDevice. The units come out as from a reset of the target."""
@@ -154,6 +169,7 @@ class VScsi(CrqDevice):
 
     async def closed(self) -> None:
         """See CrqDevice: abort what is under way."""
+        self.parking.forget()
         try:
             async with asyncio.timeout(STOP_S):
                 await self.target.nexus_lost(self._initiator)
@@ -172,7 +188,11 @@ class VScsi(CrqDevice):
             if len(self._tasks) >= MAX_UNDER_WAY:
                 self._tell(kind, _FAILED, 0, bytes(TAG_BYTES))
             else:
-                self._start(self._serve(kind, ioba, min(length, IU_BYTES)))
+                self._begin_request(Request(kind, ioba, min(length, IU_BYTES)))
+
+    def _begin_request(self, request: Request) -> None:
+        if self.queue_open:
+            self.parking.began(self._start(self._serve(*request)), request)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -193,6 +213,7 @@ class VScsi(CrqDevice):
             else:
                 answer = await self._request(iu, tag)
                 length = 0 if answer is None else len(answer)
+            self.parking.done()
             self._remember_drives()
             if answer is not None and self.queue_open:
                 assert self.window is not None
@@ -290,10 +311,20 @@ class VScsi(CrqDevice):
 
     def save(self) -> bytes:
         """See VioDevice."""
-        state = state_pb2.VscsiState(version=STATE_VERSION, logged_in=self._logged_in, target=scsi_state.save(self.target))
+        requests = (
+            state_pb2.VscsiRequest(format=each.kind, ioba=each.ioba, length=each.length) for each in self.parking.set_aside
+        )
+        state = state_pb2.VscsiState(
+            version=STATE_VERSION, logged_in=self._logged_in, target=scsi_state.save(self.target), requests=requests
+        )
         return state.SerializeToString(deterministic=True)
 
     def restore(self, state: bytes) -> None:
         """See VioDevice. The units get theirs when they are there: begin() comes later."""
         saved = parse_state(state_pb2.VscsiState, state, STATE_VERSION, self.name)
         self._logged_in, self._saved = saved.logged_in, saved.target
+        if len(saved.requests) > MAX_UNDER_WAY:
+            raise StateError(
+                f"{self.name}: its saved state has {len(saved.requests)} requests, at most {MAX_UNDER_WAY} are possible"
+            )
+        self.parking.restore([Request(each.format, each.ioba, min(each.length, IU_BYTES)) for each in saved.requests])

@@ -6,15 +6,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
 from splitvisor.backend.vio import BusError, MediumLockedError
+from splitvisor.block.device import BlockError
 from splitvisor.block.disk import Disk as Image
 from splitvisor.block.open import DiskError, open_disk
-from splitvisor.block.options import DiskOptionError, DiskOptions, OnWriteError, parse_cdrom, parse_disk
+from splitvisor.block.options import DiskOptionError, DiskOptions, parse_cdrom, parse_disk
 from splitvisor.scsi.cd_unit import MediumBusyError, TrayLockedError
 from splitvisor.scsi.cdrom import CdRom
 from splitvisor.scsi.disk import Disk
@@ -28,6 +30,8 @@ TAKE_BACK_S = 2.0
 """How long another may still have an image that was handed over and is taken back."""
 OPTIONS = frozenset(f"{kind}{number}" for kind in ("disk", "cdrom") for number in range(TARGETS))
 """What a device may have."""
+OnImageError = Callable[[str, BlockError], Awaitable[bool]]
+"""Is told of an image and its error; see OnError."""
 _OPTION = re.compile(r"(disk|cdrom)(\d{1,2})")
 
 log = structlog.get_logger()
@@ -77,21 +81,20 @@ class Units:
             options = parse_cdrom(text) if key.startswith("cdrom") else parse_disk(text)
         except DiskOptionError as error:
             raise BusError(f"{self._what}: {key}: {error.problem.what}", error.problem.remedy) from error
-        if options.werror is OnWriteError.STOP:
-            raise BusError(f"{self._what}: {key}: a disk cannot pause its machine yet", "leave werror=stop out")
         serial = options.serial or hashlib.sha256(f"{self._owner} {key}".encode()).hexdigest()[:16].upper()
         return Place(key, number, replace(options, serial=serial), options.serial)
 
-    async def open(self, target: Target, wait_for_lock: float) -> None:
+    async def open(self, target: Target, wait_for_lock: float, on_error: OnImageError) -> None:
         """Open every image and add its unit. Raises BusError; what was opened stays open until close().
 
         Args:
             target: gets the units.
             wait_for_lock: seconds that another process may still have an image.
+            on_error: what to do about a failed transfer that is not to be reported.
         """
         deadline = asyncio.get_running_loop().time() + OPEN_S
         for place in self.places:
-            image = await _opened(place.options, wait_for_lock, deadline)
+            image = await _opened(place.options, wait_for_lock, deadline, on_error)
             if image is not None:
                 self.images[place.number] = image
             identity = Identity(place.options.serial)
@@ -180,13 +183,16 @@ def _medium(text: str, what: str) -> DiskOptions:
     return options
 
 
-async def _opened(options: DiskOptions, wait_for_lock: float, deadline: float) -> Image | None:
+async def _opened(
+    options: DiskOptions, wait_for_lock: float, deadline: float, on_error: OnImageError | None = None
+) -> Image | None:
     """Return an image, open; None: there is none, of an empty drive. Raises BusError, also at a time of the event loop."""
     if options.place is None:
         return None
     try:
         async with asyncio.timeout_at(deadline):
-            return await open_disk(options, wait_for_lock=wait_for_lock)
+            asks = None if on_error is None else partial(on_error, options.name)
+            return await open_disk(options, wait_for_lock=wait_for_lock, on_error=asks)
     except DiskError as error:
         raise BusError(error.problem.what, error.problem.remedy) from error
     except TimeoutError:
