@@ -13,9 +13,11 @@ import pytest
 from splitvisor.backend.vio import BusError, Piece
 from splitvisor.block.buffers import Buffers
 from splitvisor.declarations.dma import Scatter
+from splitvisor.declarations.state import StateError
 from splitvisor.scsi.cdrom import CdRom
 from splitvisor.scsi.disk import Disk
 from splitvisor.scsi.unit import Identity
+from tests.disk_images import raw_image
 from tests.fake_vm import FakeVm
 from tests.memory_disk import MemoryDisk
 from tests.scsi_host import run, until
@@ -545,6 +547,26 @@ def test_an_image_that_is_missing_is_told_of_and_none_stays_open(tmp_path: Path)
         guest = Guest({"disk0": f"{tmp_path}/missing.img"})
         with pytest.raises(BusError, match=r"missing\.img: No such file"):
             await guest.adapter.begin()
+        await guest.adapter.finish()
+
+    run(test())
+
+
+def test_a_disk_that_cannot_be_handed_over_leaves_the_others_here(tmp_path: Path) -> None:
+    async def test() -> None:
+        for name in ("a", "b"):
+            raw_image(tmp_path / name, 1 << 20)
+        guest = Guest({"disk0": f"{tmp_path}/a", "disk1": f"{tmp_path}/b,snapshot", "cdrom0": "empty"})
+        await guest.adapter.begin()
+        await guest.ready()
+        with pytest.raises(StateError, match="its disks cannot be flushed"):
+            await guest.adapter.drain()
+        guest.adapter.resumed()
+        guest.put(BUFFER, b"w" * 512)
+        assert (await guest.run("2a 00 00000000 00 0001 00", out=Data.direct(BUFFER, 512))).status == 0
+        assert (tmp_path / "a").read_bytes()[:512] == b"w" * 512
+        with pytest.raises(BusError, match="No such file"):  # Not: it is being saved.
+            await guest.adapter.change_medium("cdrom0", f"{tmp_path}/missing.iso", force=False)
         await guest.adapter.finish()
 
     run(test())

@@ -160,10 +160,16 @@ class Units:
         return next((number, place) for number, place in enumerate(self.places) if place.key == key)
 
     async def hand_over(self) -> None:
-        """Flush, and let another process have the images. Raises OSError."""
+        """Flush, and let another process have the images: all or, with OSError, none."""
         async with self._changes:
+            images = list(self.images.values())
+            ends = await asyncio.gather(*(image.hand_over() for image in images), return_exceptions=True)
+            failed = next((end for end in ends if end is not None), None)
+            if failed is not None:
+                gone = (image for image, end in zip(images, ends, strict=True) if end is None)
+                await asyncio.gather(*(image.take_back(TAKE_BACK_S) for image in gone))
+                raise failed
             self._handed_over = True
-            await asyncio.gather(*(image.hand_over() for image in self.images.values()))
 
     async def take_back(self) -> Sequence[BaseException]:
         """Have the images again. Returns why those that somebody else has now are lost."""
