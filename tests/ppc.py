@@ -28,6 +28,10 @@ def addi(target: int, source: int, value: int) -> int:
     return 14 << 26 | target << 21 | source << 16 | value & 0xFFFF
 
 
+def add(target: int, left: int, right: int) -> int:
+    return 31 << 26 | target << 21 | left << 16 | right << 11 | 266 << 1
+
+
 def li(target: int, value: int) -> int:
     return addi(target, 0, value)
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -25,7 +26,7 @@ from unicorn.unicorn_const import (
     UC_HOOK_INTR,
 )
 
-from cpu_service.engine import code_tracking, instructions, layout, native, replacements
+from cpu_service.engine import code_tracking, exit_check, instructions, layout, native, replacements
 from cpu_service.engine.code_tracking import CodePages
 from cpu_service.engine.fast_path import ABORTED, HOOK, NO_PAGE, RUN, FastPath
 from cpu_service.engine.interpose import loaded_unicorn
@@ -119,6 +120,7 @@ class Engine:
         self._replace_functions(where)
         self.reset()
         self._prove_that_changed_code_runs()
+        self._prove_that_stops_are_exact()
         self._prove_instructions()
 
     def _bind(self, where: layout.EngineAddresses) -> None:
@@ -373,6 +375,20 @@ class Engine:
             raise layout.UnsupportedEngineError("it goes on to run code that a guest has changed")
         self.reset()
 
+    def _prove_that_stops_are_exact(self) -> None:
+        """Stop a loop that does not leave translated code, and let it go on: a guest that cannot be stopped would never end."""
+        self.watch(exit_check.WATCHED)
+        try:
+            with self._trying_out(exit_check.PROGRAM, exit_check.REGISTERS):
+                if not exit_check.has_stopped(self.state.gpr, self.state.nip.value):
+                    raise layout.UnsupportedEngineError("it does not stop between two blocks when it is asked to")
+                self.run(1)
+                if not exit_check.has_gone_on(self.state.gpr):
+                    raise layout.UnsupportedEngineError("it does not go on where it was stopped")
+        finally:
+            self.watch(None)
+        self.reset()
+
     def _prove_instructions(self) -> None:
         """Let instructions.py see some executed, once in a process."""
         if instructions.proved():
@@ -387,6 +403,12 @@ class Engine:
 
     def _try_out(self, program: Mapping[int, bytes], registers: Mapping[int, int]) -> None:
         """Reset, run code from _SCRATCH to its hypercall in real mode, and put RAM back as it was; state has what came out."""
+        with self._trying_out(program, registers):
+            pass
+
+    @contextmanager
+    def _trying_out(self, program: Mapping[int, bytes], registers: Mapping[int, int]) -> Iterator[None]:
+        """The same, for a program that may have stopped before its hypercall: RAM is put back at the context's end."""
         ram, on_hypercall = memoryview(self._buffers[0]).cast("B"), self.on_hypercall
         kept = {start: bytes(ram[start : start + len(code)]) for start, code in program.items()}
         self.reset()
@@ -399,6 +421,7 @@ class Engine:
             self.set_msr(MSR_SF | MSR_ME)
             self.state.nip.value = _SCRATCH
             self.run(1)
+            yield
         finally:
             self.on_hypercall = on_hypercall
             for start, data in kept.items():

@@ -67,6 +67,7 @@ extern THREAD function *substitute;
 extern THREAD int single_precision;
 
 void check_enabled_exceptions(struct env *env);
+int check_exit_in_line(void *context);
 void helper_store_fpscr_ppc64(void);
 
 #define FLOATING_POINT_REPLACEMENTS(name) \

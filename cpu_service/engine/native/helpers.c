@@ -23,7 +23,7 @@ struct replacement {
 REPLACEMENTS(DECLARE)
 SUM_REPLACEMENTS(DECLARE)
 void tcg_gen_callN_ppc64(void *context, function *called, void *result, int count, void **arguments);
-void helper_reset_fpstatus_ppc64(void), helper_float_check_status_ppc64(void);
+void helper_reset_fpstatus_ppc64(void), helper_float_check_status_ppc64(void), helper_check_exit_request_ppc64(void);
 
 #define ROW(ours, unicorns) {unicorns, ours},
 static const struct replacement replacements[] = {REPLACEMENTS(ROW)};
@@ -82,6 +82,8 @@ EXPORT void translate_call(void *context, function *called, void *result, int co
     function *instead = substitute ? substitute : single_precision && sum(called) ? sum(called) : ours(called);
     function **operand;
 
+    if (called == helper_check_exit_request_ppc64 && check_exit_in_line(context))
+        return;
     /* Instructions that move to the FPSCR reset the status of floating point, write, and check the status; comparisons check one that
      * is not theirs. Neither may change FI. */
     if (called == helper_float_check_status_ppc64 && keeps_fi)
