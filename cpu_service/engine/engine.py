@@ -219,7 +219,7 @@ class Engine:
         replacements.install()
 
     def answer_page_table_calls(self, native: bool) -> None:
-        """Let the native part carry out what it can of H_ENTER and H_REMOVE; on_hypercall gets the rest, or all."""
+        """Let the native part carry out the hypercalls that it can; on_hypercall gets the rest, or all."""
         self.fast_path.enabled = native
 
     @property
@@ -234,7 +234,13 @@ class Engine:
 
     def native_calls(self) -> dict[int, int]:
         """Hypercalls that on_hypercall did not get, by token."""
-        return {Hcall.H_ENTER: self.fast_path.entered, Hcall.H_REMOVE: self.fast_path.removed}
+        fast_path = self.fast_path
+        return {
+            Hcall.H_ENTER: fast_path.entered,
+            Hcall.H_REMOVE: fast_path.removed,
+            Hcall.H_PROTECT: fast_path.protections,
+            Hcall.H_BULK_REMOVE: fast_path.bulk_removals,
+        }
 
     def _make_handler(self) -> Callable[[Any, int, Any], None]:
         """The exception hook for what the native part does not do, as a closure."""

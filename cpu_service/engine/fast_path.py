@@ -2,7 +2,7 @@
 """The native part of the engine's loop and of its exception hook, native/fast_path.c.
 
 Linux takes some 110,000 exceptions and gives as many priority hints while it boots, and most need no decision: the guest's
-own exceptions go to its vectors, H_ENTER and H_REMOVE of one page are a few loads and stores, and after a hint it goes on. Python
+own exceptions go to its vectors, H_ENTER and its kin are a few loads and stores, and after a hint it goes on. Python
 around them costs more than they do. What the native part does not do it leaves to Python, which can do everything.
 """
 
@@ -39,6 +39,8 @@ class FastPath(ctypes.Structure):
         ("ram_bytes", ctypes.c_uint64),
         ("entered", ctypes.c_uint64),
         ("removed", ctypes.c_uint64),
+        ("protections", ctypes.c_uint64),
+        ("bulk_removals", ctypes.c_uint64),
         ("hints", ctypes.c_uint64),
         ("delivered", ctypes.c_uint64 * EXCEPTIONS),
         ("env", ctypes.c_uint64),

@@ -14,7 +14,19 @@ from hypothesis import strategies as st
 from cpu_service.engine import native
 from cpu_service.engine.engine import MSR_DR, MSR_IR, MSR_ME, MSR_PR, MSR_SF
 from cpu_service.engine.fast_path import HOOK, RUN, FastPath
-from cpu_service.hypercalls.hash_page_table import ANDCOND, AVPN, EXACT, LARGE, VALID, ZERO_PAGE, HashPageTable
+from cpu_service.hypercalls.hash_page_table import (
+    ANDCOND,
+    AVPN,
+    BULK_END,
+    BULK_FLAGS_SHIFT,
+    BULK_REQUEST,
+    BULK_RESPONSE,
+    EXACT,
+    LARGE,
+    VALID,
+    ZERO_PAGE,
+    HashPageTable,
+)
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
 from tests import ppc
@@ -110,14 +122,33 @@ enters = st.tuples(
     st.just(Hcall.H_ENTER), st.sampled_from([0, EXACT, ZERO_PAGE, EXACT | 1]), indexes, highs.map(lambda high: high | 1), lows
 )
 removes = st.tuples(st.just(Hcall.H_REMOVE), st.sampled_from([0, AVPN, ANDCOND, AVPN | ANDCOND]), indexes, highs, st.just(0))
+protects = st.tuples(st.just(Hcall.H_PROTECT), st.integers(0, (1 << 64) - 1), indexes, highs, st.just(0))
+requests = st.builds(
+    lambda kind, rest, flags, index: kind | rest << 58 | flags << BULK_FLAGS_SHIFT | index & (1 << 56) - 1,
+    st.sampled_from([BULK_REQUEST, BULK_REQUEST, BULK_REQUEST, BULK_REQUEST, BULK_END, BULK_RESPONSE, 0]),
+    st.sampled_from([0, 0, 0, 15]),
+    st.sampled_from([0, AVPN, ANDCOND, AVPN | ANDCOND]),
+    indexes,
+)
+bulk_removes = st.builds(
+    lambda pairs: (Hcall.H_BULK_REMOVE, *(word for pair in pairs for word in pair)),
+    st.lists(st.tuples(requests, highs), min_size=4, max_size=4),
+)
+NATIVE = (Hcall.H_ENTER, Hcall.H_REMOVE, Hcall.H_PROTECT, Hcall.H_BULK_REMOVE)
+
+
+def _bulk(*indexes: int) -> tuple[int, ...]:
+    return (Hcall.H_BULK_REMOVE, *(word for index in indexes for word in (BULK_REQUEST | index, 0)), BULK_END)
 
 
 @settings(max_examples=examples(150))
-@given(st.lists(st.one_of(enters, enters, removes), max_size=40))
+@given(st.lists(st.one_of(enters, enters, enters, removes, protects, bulk_removes), max_size=40))
 @example([(Hcall.H_ENTER, 0, 3, 0x81, 0x10)] * 9 + [(Hcall.H_REMOVE, AVPN, 5, 0x80, 0)])
-def test_calls_leave_the_same_table_and_registers_as_python_does(calls: list[tuple[int, int, int, int, int]]) -> None:
+@example([(Hcall.H_ENTER, 0, 3, 0x81, 0x10), (Hcall.H_PROTECT, MASK, 0, 0x80, 0), _bulk(0, 0, 1)])
+@example([(Hcall.H_ENTER, 0, 3, 0x81, 0x10)] * 8 + [_bulk(7, 5, 3), (Hcall.H_PROTECT, AVPN | 3, 1, 0x80, 0), _bulk(0, ENTRIES)])
+def test_calls_leave_the_same_table_and_registers_as_python_does(calls: list[tuple[int, ...]]) -> None:
     native, python = Native(), Python()
-    accepted = {Hcall.H_ENTER: 0, Hcall.H_REMOVE: 0}
+    accepted = dict.fromkeys(NATIVE, 0)
     for token, *arguments in calls:
         native.events.clear()
         before = bytes(native.table)
@@ -128,10 +159,11 @@ def test_calls_leave_the_same_table_and_registers_as_python_does(calls: list[tup
             accepted[Hcall(token)] += 1
         else:
             assert bytes(native.table) == before, "what is refused has changed nothing"
-            assert list(native.gpr[3:8]) == [token, *arguments]
+            assert list(native.gpr[3 : 4 + len(arguments)]) == [token, *arguments]
             ctypes.memmove(native.table, bytes(python.table), len(native.table))
         assert bytes(native.table) == bytes(python.table)
-    assert (native.block.entered, native.block.removed) == (accepted[Hcall.H_ENTER], accepted[Hcall.H_REMOVE])
+    block = native.block
+    assert (block.entered, block.removed, block.protections, block.bulk_removals) == tuple(accepted[token] for token in NATIVE)
 
 
 def test_common_calls_are_not_refused() -> None:
@@ -139,17 +171,22 @@ def test_common_calls_are_not_refused() -> None:
     assert native.call(Hcall.H_ENTER, 0, 0x45, 0x81, 0x1000 | 0x190)
     assert native.call(Hcall.H_ENTER, EXACT, 0x80, 0x85, 0x2_0000 | 0x1000 | 0x190), "64 KiB"
     assert native.call(Hcall.H_REMOVE, AVPN, 0x40, 0x80)
+    assert native.call(Hcall.H_PROTECT, AVPN | 0x203, 0x80, 0x80)
+    assert bytes(native.table)[0x80 * 16 + 8 : 0x81 * 16] == (0x2_0000 | 0x1000 | 0x393).to_bytes(8, "big")
     assert native.call(Hcall.H_REMOVE, ANDCOND, 0x80, 0)
+    assert native.call(Hcall.H_ENTER, 0, 0x45, 0x81, 0x1000 | 0x190)
+    assert native.call(*_bulk(0x40, 0x41))
     assert bytes(native.table) == bytes(1 << SHIFT)
 
 
 @settings(max_examples=examples(400))
 @given(
+    call=st.sampled_from(NATIVE[1:]),
     terabyte=st.booleans(), large=st.booleans(), secondary=st.booleans(), vsid=st.integers(0, (1 << 37) - 1),
     esid=st.integers(0, (1 << 24) - 1), page=st.integers(0, (1 << 28) - 1), slot=st.integers(0, 63), present=st.booleans(),
 )  # fmt: skip
-def test_a_removed_page_and_no_other_is_flushed_where_its_segment_has_it(
-    terabyte: bool, large: bool, secondary: bool, vsid: int, esid: int, page: int, slot: int, present: bool
+def test_a_changed_page_and_no_other_is_flushed_where_its_segment_has_it(
+    call: Hcall, terabyte: bool, large: bool, secondary: bool, vsid: int, esid: int, page: int, slot: int, present: bool
 ) -> None:
     """The entry's place comes from the address as the Power ISA (5.7.7.3) has it; the code must find the way back."""
     native = Native()
@@ -165,7 +202,8 @@ def test_a_removed_page_and_no_other_is_flushed_where_its_segment_has_it(
     native.slb[3 * other : 3 * other + 2] = [SLB_VALID | 5 << 40, (vsid + 1) << (24 if terabyte else 12) | terabyte << 62]
     native.slb[3 * slot] = esid << segment & MASK | (SLB_VALID if present else 0) | slot
     native.slb[3 * slot + 1] = terabyte << 62 | vsid << (24 if terabyte else 12) | 0x500
-    assert native.call(Hcall.H_REMOVE, 0, group * 8 + 3, 0)
+    index = group * 8 + 3
+    assert native.call(*(_bulk(index, index, index) if call is Hcall.H_BULK_REMOVE else (call, 0, index, 0)))
     if not present:
         assert native.events == [("flush", 77)]
         return
@@ -174,6 +212,17 @@ def test_a_removed_page_and_no_other_is_flushed_where_its_segment_has_it(
     assert [native.descriptions[4 * mode : 4 * mode + 4] for mode in range(4)] == [
         [MASK, MASK, 7, 7], [MASK, MASK, 7, 7], [7, 7, 7, 7], [MASK, MASK, 7, 7]
     ]  # fmt: skip
+
+
+def test_all_translations_go_once_when_pages_of_segments_that_are_gone_are_removed() -> None:
+    native = Native()
+    for _ in range(3):
+        assert native.call(Hcall.H_ENTER, 0, 0, 0x81, 0x1190)
+    assert native.call(*_bulk(0, 1, 2))
+    assert native.events == [("flush", 77)]
+    native.events.clear()
+    assert native.call(*_bulk(0, 1, 2))
+    assert native.events == [], "nothing was there any more"
 
 
 def test_exceptions_are_delivered_at_the_instruction_that_caused_them() -> None:
@@ -188,7 +237,7 @@ def test_exceptions_are_delivered_at_the_instruction_that_caused_them() -> None:
     [
         (SYSTEM_CALL, HYPERCALL, MSR_PR, Hcall.H_ENTER, 1),
         (SYSTEM_CALL, HYPERCALL, 0, Hcall.H_ENTER, 0),
-        (SYSTEM_CALL, HYPERCALL, 0, Hcall.H_PROTECT, 1),
+        (SYSTEM_CALL, HYPERCALL, 0, Hcall.H_READ, 1),
         (PROGRAM, PRIVILEGED, 0, 0, 1),
     ],
     ids=["problem state", "disabled", "another call", "a privileged register"],
@@ -217,6 +266,29 @@ def test_run_goes_on_after_hints_until_they_are_used_up_stopped_or_in_error() ->
         assert native.run(native.block, hints) == result
         assert hints.value == left
         assert set(native.events) == {("run", 55, 0x1004, 0, 0, 0)}
+
+
+def test_a_page_that_was_made_read_only_is_so_at_once() -> None:
+    """On the real engine: a store that went through faults after H_PROTECT, with the page in the TLB."""
+    machine = ppc.BareMachine()
+    machine.engine.answer_page_table_calls(native=True)
+    index = 0
+    for page in (0, 1, 0x200):
+        index = ((0x123 ^ page) & len(machine.table) // 128 - 1) * 8
+        high, low = (0x123 << 28 | page << 12) >> 23 << 7 | VALID, (page if page < 2 else 0x80) << 12 | 0x192
+        machine.table[index * 16 : index * 16 + 16] = high.to_bytes(8, "big") + low.to_bytes(8, "big")
+    machine.place(0x300, *machine.END)
+    protect = *ppc.li64(3, Hcall.H_PROTECT), *ppc.li64(4, 3), *ppc.li64(5, index)
+    machine.execute(
+        *ppc.li64(8, 0x123 << 12), *ppc.li64(9, SLB_VALID), ppc.slbmte(8, 9), ppc.ISYNC,
+        *ppc.li64(10, MSR_SF | MSR_ME | MSR_IR | MSR_DR), ppc.mtmsrd(10), ppc.ISYNC,
+        *ppc.li64(11, 0x20_0000), ppc.li(12, 7), ppc.std(12, 0, 11), *protect, ppc.SC1, ppc.ld(13, 0, 11), ppc.std(12, 8, 11),
+    )  # fmt: skip
+    assert len(machine.hypercalls) == 1, "the call was native"
+    assert machine.engine.fast_path.protections == 1
+    assert machine.gpr[13] == 7
+    assert (machine.engine.state.spr[19], machine.engine.state.spr[18]) == (0x20_0008, 0x0A00_0000), "a protected store"
+    assert machine.ram[0x8_0008:0x8_0010] == bytes(8)
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["4 KiB", "64 KiB"])

@@ -13,7 +13,7 @@ from cpu_service.engine.native import BUILT
 SOURCES = sorted(BUILT.parent.glob("*.c"))
 HEADERS = sorted(BUILT.parent.glob("*.h"))
 TOOLS = ("gcc", "ld")
-TIMEOUT_S = 60
+TIMEOUT_S = 300
 C_FLAGS = (
     *("-O2", "-std=c11", "-m64", "-march=x86-64", "-mtune=generic", "-ffreestanding", "-fPIC", "-fvisibility=hidden"),
     *("-fno-plt", "-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables", "-fno-ident"),

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
  * What the engine does when Python is not needed. It goes on after a priority hint, at each of which Unicorn returns. It delivers
- * exceptions to the guest's vectors. It carries out the H_ENTER and H_REMOVE of one page that succeed. Everything else goes to the
- * slow path, in Python, which does the same and more: a call that this file refuses has changed nothing.
+ * exceptions to the guest's vectors. It carries out the calls that change the hash page table, if they succeed. Everything else goes
+ * to the slow path, in Python, which does the same and more: a call that this file refuses has changed nothing.
  *
  * Runs on the vCPU thread, without Python's lock. ../fast_path.py has the same structure.
  */
@@ -11,7 +11,9 @@
 
 enum { MACHINE_CHECK = 1, PROGRAM = 6, SYSTEM_CALL = 8, EMULATION_ASSISTANCE = 96, INVALID = 0x21, PRIVILEGED_REGISTER = 0x32, HYPERCALL = 1 };
 enum { SPR_SRR1 = 27 };
-enum { H_REMOVE = 0x04, H_ENTER = 0x08 };
+enum { H_REMOVE = 0x04, H_ENTER = 0x08, H_PROTECT = 0x18, H_BULK_REMOVE = 0x124 };
+enum { BULK_FIRST = 4, BULK_END = 12 };                         /* registers */
+enum { REQUEST = 1, END = 3, RESPONSE = 2, NOT_FOUND = 1 };      /* kinds, and a code */
 enum { ENTRY_WORDS = 2, GROUP_ENTRIES = 8 };
 enum { SLB_ENTRIES = 64, SLB_ENTRY_WORDS = 3 };
 enum { VPN_SHIFT = 23, AVPN_SHIFT = 7, HASH_BITS = 11 };
@@ -35,6 +37,17 @@ enum { VPN_SHIFT = 23, AVPN_SHIFT = 7, HASH_BITS = 11 };
 #define LP_64K 0x1UL
 #define SECONDARY 0x2UL
 #define SEGMENT_SIZE_SHIFT 62
+#define PP0 (1UL << 63)
+#define KEY_HIGH (3UL << 60)
+#define KEY_LOW 0xE00UL
+#define NO_EXECUTE_AND_PP 0x7UL
+#define PROTECTION (PP0 | KEY_HIGH | KEY_LOW | NO_EXECUTE_AND_PP)
+#define KIND_SHIFT 62
+#define CODE_SHIFT 60
+#define BULK_INDEX 0x00FFFFFFFFFFFFFFUL
+#define BULK_FLAGS (3UL << 56)
+#define BULK_FLAGS_SHIFT 26
+#define BULK_USED_SHIFT 51
 #define ABBREVIATED_VPN 0x3FFFFFFFFFFFFF80UL
 #define SLB_VALID 0x08000000UL
 #define SLB_FLAGS 0xFFFUL
@@ -87,16 +100,16 @@ static void flush_page(struct fast_path *self, u64 address, u64 size)
         self->tlb_flush_page(self->cpu, address + offset, (u16)self->modes);
 }
 
-/* Drop the translations that come from a removed entry. Its virtual address follows from its place in the table, the effective one
- * from the segment that has it now. A segment that is in no SLB entry any more may have left translations: then all go. */
-static void flush(struct fast_path *self, u64 index, u64 high, u64 low)
+/* Drop the translations that come from an entry. Its virtual address follows from its place in the table, the effective one from
+ * the segment that has it now. A segment that is in no SLB entry any more may have left translations: then all must go, says 0. */
+static int flush_entry(struct fast_path *self, u64 index, u64 high, u64 low)
 {
     u64 size = page_size(high, low), segment_size = high >> SEGMENT_SIZE_SHIFT, group = index / GROUP_ENTRIES;
     u64 segment_shift = segment_size ? 40 : 28, avpn = (high & ABBREVIATED_VPN) >> AVPN_SHIFT;
     u64 vsid = avpn >> (segment_shift - VPN_SHIFT), offset, wanted;
 
     if (!size || segment_size > 1)
-        goto all;
+        return 0;
     if (high & SECONDARY)
         group = ~group;
     offset = (avpn << VPN_SHIFT) & ((1UL << segment_shift) - 1);
@@ -105,11 +118,22 @@ static void flush(struct fast_path *self, u64 index, u64 high, u64 low)
     for (u64 *segment = self->slb; segment < self->slb + SLB_ENTRIES * SLB_ENTRY_WORDS; segment += SLB_ENTRY_WORDS) {
         if (segment[0] & SLB_VALID && (segment[1] & ~SLB_FLAGS) == wanted) {
             flush_page(self, (segment[0] & -(1UL << segment_shift)) | offset, size);
-            return;
+            return 1;
         }
     }
-all:
-    self->tlb_flush(self->cpu);
+    return 0;
+}
+
+static void flush(struct fast_path *self, u64 index, u64 high, u64 low)
+{
+    if (!flush_entry(self, index, high, low))
+        self->tlb_flush(self->cpu);
+}
+
+/* Whether an entry is there and is the one that a call means. */
+static int is_meant(u64 high, u64 flags, u64 avpn)
+{
+    return high & VALID && !(flags & AVPN && (high & ~NOT_AVPN) != avpn) && !(flags & ANDCOND && high & avpn);
 }
 
 static int remove(struct fast_path *self)
@@ -120,7 +144,7 @@ static int remove(struct fast_path *self)
         return 0;
     high = be64(self->table[ENTRY_WORDS * index]);
     low = be64(self->table[ENTRY_WORDS * index + 1]);
-    if (!(high & VALID) || (flags & AVPN && (high & ~NOT_AVPN) != avpn) || (flags & ANDCOND && high & avpn))
+    if (!is_meant(high, flags, avpn))
         return 0;
     self->table[ENTRY_WORDS * index] = self->table[ENTRY_WORDS * index + 1] = 0;
     flush(self, index, high, low);
@@ -129,6 +153,79 @@ static int remove(struct fast_path *self)
     gpr[3] = 0;
     self->removed++;
     return 1;
+}
+
+static int protect(struct fast_path *self)
+{
+    u64 *gpr = self->gpr, flags = gpr[4], index = gpr[5], high, low, wanted;
+
+    if (index >= self->entries)
+        return 0;
+    high = be64(self->table[ENTRY_WORDS * index]);
+    low = be64(self->table[ENTRY_WORDS * index + 1]);
+    if (!is_meant(high, flags & AVPN, gpr[6]))
+        return 0;
+    wanted = (flags << 55 & PP0) | (flags << 48 & KEY_HIGH) | (flags & (KEY_LOW | NO_EXECUTE_AND_PP));
+    self->table[ENTRY_WORDS * index + 1] = be64((low & ~PROTECTION) | wanted);
+    flush(self, index, high, low);
+    gpr[3] = 0;
+    self->protections++;
+    return 1;
+}
+
+/* Whether the list is one that can be carried out to its end. */
+static int is_well_formed(struct fast_path *self)
+{
+    for (u64 *request = self->gpr + BULK_FIRST; request < self->gpr + BULK_END; request += 2) {
+        if (*request >> KIND_SHIFT == END)
+            return 1;
+        if (*request >> KIND_SHIFT != REQUEST || (*request & BULK_INDEX) >= self->entries ||
+            (*request & BULK_FLAGS) >> BULK_FLAGS_SHIFT == (AVPN | ANDCOND))
+            return 0;
+    }
+    return 1;
+}
+
+static int bulk_remove(struct fast_path *self)
+{
+    int all = 0;
+
+    if (!is_well_formed(self))
+        return 0;
+    for (u64 *request = self->gpr + BULK_FIRST; request < self->gpr + BULK_END && *request >> KIND_SHIFT != END; request += 2) {
+        u64 index = *request & BULK_INDEX, *entry = self->table + ENTRY_WORDS * index, high = be64(entry[0]), low = be64(entry[1]);
+        u64 response = (u64)RESPONSE << KIND_SHIFT | (*request & (BULK_INDEX | BULK_FLAGS));
+
+        if (is_meant(high, (*request & BULK_FLAGS) >> BULK_FLAGS_SHIFT, request[1])) {
+            entry[0] = entry[1] = 0;
+            all |= !flush_entry(self, index, high, low);
+            *request = response | (low & USED) << BULK_USED_SHIFT;
+        } else {
+            *request = response | (u64)NOT_FOUND << CODE_SHIFT;
+        }
+    }
+    if (all)
+        self->tlb_flush(self->cpu);
+    self->gpr[3] = 0;
+    self->bulk_removals++;
+    return 1;
+}
+
+/* Whether it was carried out. */
+static int hypercall(struct fast_path *self)
+{
+    switch (self->gpr[3]) {
+    case H_ENTER:
+        return enter(self);
+    case H_REMOVE:
+        return remove(self);
+    case H_PROTECT:
+        return protect(self);
+    case H_BULK_REMOVE:
+        return bulk_remove(self);
+    default:
+        return 0;
+    }
 }
 
 /* Run until something stops it, or for so many hints. Returns Unicorn's error; *hints: how many are left. */
@@ -176,13 +273,8 @@ static void go_slowly(void *uc, u32 number, struct fast_path *self)
 EXPORT void exception_hook(void *uc, u32 number, struct fast_path *self)
 {
     if (number == SYSTEM_CALL && *self->error_code == HYPERCALL) {
-        if (self->enabled && !(*self->msr & MSR_PR)) {
-            if (self->gpr[3] == H_ENTER && enter(self))
-                return;
-            if (self->gpr[3] == H_REMOVE && remove(self))
-                return;
-        }
-        go_slowly(uc, number, self);
+        if (!self->enabled || *self->msr & MSR_PR || !hypercall(self))
+            go_slowly(uc, number, self);
     } else if ((number == PROGRAM && *self->error_code == PRIVILEGED_REGISTER) || number == MACHINE_CHECK || number == ABORTED) {
         go_slowly(uc, number, self);
     } else {

@@ -32,7 +32,7 @@ struct fast_path {
     void *uc;
     u64 *table; /* big endian */
     u64 entries, ram_bytes;
-    u64 entered, removed; /* calls so far */
+    u64 entered, removed, protections, bulk_removals; /* calls so far */
     u64 hints;            /* priority hints so far */
     u64 delivered[EXCEPTIONS];
     u8 *env;
