@@ -26,7 +26,7 @@ from unicorn.unicorn_const import (
     UC_HOOK_INTR,
 )
 
-from cpu_service.engine import code_tracking, exit_check, instructions, layout, native, replacements
+from cpu_service.engine import code_tracking, exit_check, instructions, layout, native, page_walk, replacements
 from cpu_service.engine.code_tracking import CodePages
 from cpu_service.engine.fast_path import ABORTED, HOOK, NO_PAGE, RUN, FastPath
 from cpu_service.engine.interpose import loaded_unicorn
@@ -121,6 +121,7 @@ class Engine:
         self.reset()
         self._prove_that_changed_code_runs()
         self._prove_that_stops_are_exact()
+        self._prove_that_pages_are_found()
         self._prove_instructions()
 
     def _bind(self, where: layout.EngineAddresses) -> None:
@@ -200,6 +201,7 @@ class Engine:
             pending=ctypes.addressof(self.state.pending_interrupts),
             exit_flag=self._exit_flag,
             watched_page=NO_PAGE,
+            own_walk=1,
         )
         """What the native part of the hook works on."""
         self._callback = _HandlerType(self._make_handler())
@@ -393,6 +395,20 @@ class Engine:
                     raise layout.UnsupportedEngineError("it does not go on where it was stopped")
         finally:
             self.watch(None)
+        self.reset()
+
+    def _prove_that_pages_are_found(self) -> None:
+        """Let the CPU load through an entry of the page table, which is looked up by the native part."""
+        table, place = memoryview(self._buffers[1]).cast("B"), page_walk.place(len(self._buffers[1]))
+        entry = b"".join(word.to_bytes(8, "big") for word in page_walk.ENTRY)
+        kept, walks = bytes(table[place : place + len(entry)]), self.fast_path.walks
+        table[place : place + len(entry)] = entry
+        try:
+            self._try_out(page_walk.PROGRAM, page_walk.REGISTERS)
+        finally:
+            table[place : place + len(entry)] = kept
+        if not page_walk.is_right(self.state.gpr) or self.fast_path.walks == walks:
+            raise layout.UnsupportedEngineError("it does not find pages where the page table has them")
         self.reset()
 
     def _prove_instructions(self) -> None:

@@ -57,6 +57,8 @@ class FastPath(ctypes.Structure):
         ("stopping", ctypes.c_uint32),
         ("watched_stores", ctypes.c_uint32),
         ("watched_page", ctypes.c_uint64),
+        ("own_walk", ctypes.c_uint64),
+        ("walks", ctypes.c_uint64),
     )
 
 

@@ -48,6 +48,8 @@ struct fast_path {
     volatile u32 stopping; /* ends run(); set by any thread */
     u32 watched_stores;    /* to the watched page, since somebody has looked */
     u64 watched_page;      /* whose stores end run(); -1: none */
+    u64 own_walk;          /* 0: Unicorn looks up every address in the page table */
+    u64 walks;             /* that went through without it */
 };
 
 /* The engine whose guest this thread runs; none between runs, and none for an engine that is not ours. */

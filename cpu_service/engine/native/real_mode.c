@@ -4,7 +4,7 @@
  * a hypervisor runs on it, so its own real mode would go through the hypervisor's tables. mmu_fault() stands in the CPU's class.
  */
 
-#include "fast_path.h"
+#include "page_walk.h"
 
 enum { FETCH = 2 };
 enum { READ_WRITE_EXECUTE = 7 };
@@ -16,7 +16,6 @@ enum { SPR_DSISR = 18, SPR_DAR = 19 };
 #define DSISR_UNCORRECTABLE 0x8000UL /* of a load or store, as POWER8 has it */
 
 extern int ppc64_v3_handle_mmu_fault(void *cpu, u64 address, int access, int mode);
-extern void tracked_set_page(void *cpu, u64 address, u64 physical, int protection, int mode, u64 size);
 
 /* 0: the TLB has an entry. Else the exception is noted in the CPU. */
 EXPORT int mmu_fault(void *cpu, u64 address, int access, int mode)
@@ -24,8 +23,10 @@ EXPORT int mmu_fault(void *cpu, u64 address, int access, int mode)
     struct fast_path *self = running;
     u64 physical = address & REAL_ADDRESS;
 
-    if (!self || self->cpu != cpu || *self->msr & (access == FETCH ? MSR_IR : MSR_DR))
+    if (!self || self->cpu != cpu)
         return ppc64_v3_handle_mmu_fault(cpu, address, access, mode);
+    if (*self->msr & (access == FETCH ? MSR_IR : MSR_DR))
+        return walk(self, address, access, mode) ? 0 : ppc64_v3_handle_mmu_fault(cpu, address, access, mode);
     if (physical < self->ram_bytes) {
         tracked_set_page(cpu, address & -PAGE, physical & -PAGE, READ_WRITE_EXECUTE, mode, PAGE);
         return 0;
