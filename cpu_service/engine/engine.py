@@ -218,6 +218,8 @@ class Engine:
             if function.value not in (loaded_unicorn().address(original), native.address(own)):
                 raise layout.UnsupportedEngineError(f"its CPU does not use {original}")
             function.value = native.address(own)
+        memory_mapping = layout.pointer_to(where.handle, loaded_unicorn().address("find_memory_mapping_ppc64"))
+        ctypes.c_uint64.from_address(memory_mapping).value = native.address("find_region")
         replacements.install()
 
     def answer_page_table_calls(self, native: bool) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ctypes
 
+from cpu_service.engine.layout import MMU_MODES
+
 EXCEPTIONS = 128
 """Numbers of exceptions that are counted."""
 
@@ -59,6 +61,10 @@ class FastPath(ctypes.Structure):
         ("watched_page", ctypes.c_uint64),
         ("own_walk", ctypes.c_uint64),
         ("walks", ctypes.c_uint64),
+        ("misses", ctypes.c_uint64 * MMU_MODES),
+        ("enlargements", ctypes.c_uint64),
+        ("ram_section", ctypes.c_void_p),
+        ("ram_region", ctypes.c_void_p),
     )
 
 

@@ -22,6 +22,8 @@ SUPPORTED_MACHINE = "x86_64"
 # uc_engine
 NO_EXIT_REQUEST = 2034
 CPU = 440
+ENGINE_POINTERS_SIZE = 1024
+"""Within them are the pointers to functions of the engine's processor."""
 
 # CPUState
 INTERRUPT_REQUEST = 28
@@ -186,6 +188,15 @@ def _check_registers(uc: Any, env: int) -> None:
         raise UnsupportedEngineError("its MSR is not where it should be")
     for number in (*range(UC_PPC_REG_0, UC_PPC_REG_0 + 32), UC_PPC_REG_PC, UC_PPC_REG_LR, UC_PPC_REG_CTR):
         uc.reg_write(number, 0)
+
+
+def pointer_to(handle: int, function: int) -> int:
+    """Return where an engine keeps the address of a function. Raises UnsupportedEngineError when it does not do so once."""
+    words = (ctypes.c_uint64 * (ENGINE_POINTERS_SIZE // 8)).from_address(handle)
+    places = [handle + 8 * index for index, word in enumerate(words) if word == function]
+    if len(places) != 1:
+        raise UnsupportedEngineError(f"it has the address of a function {len(places)} times")
+    return places[0]
 
 
 def _callback(spr: int) -> int:

@@ -14,6 +14,8 @@ REPLACEMENTS = {
     "tb_invalidate_phys_page_fast_ppc64": "tracked_store",
     "tlb_reset_dirty_by_vaddr_ppc64": "tracked_reset_dirty",
     "tlb_set_page_ppc64": "tracked_set_page",
+    # native/memory_map.c
+    "address_space_translate_for_iotlb_ppc64": "find_section",
     # native/exit_check.c
     "tcg_gen_exit_tb_ppc64": "translate_exit",
     # native/abort.c

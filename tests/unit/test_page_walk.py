@@ -78,7 +78,7 @@ class Case:
     def table(self, size: int) -> bytes:
         """The page table: the code's page, and the entries."""
         table = bytearray(size)
-        _put(table, (CODE_VSID ^ CODE >> 12), 0, 0, CODE_VSID << 28 | CODE, 0, CODE | 0x192)
+        _put(table, CODE_VSID ^ CODE >> 12, 0, False, CODE_VSID << 28 | CODE, 0, CODE | 0x192)
         number = self.slb[1] >> (24 if self.terabyte else 12) & (1 << (38 if self.terabyte else 50)) - 1
         hash_ = number ^ (number << 25 if self.terabyte else 0) ^ self.offset >> self.shift
         virtual = number << self.segment_shift | self.offset

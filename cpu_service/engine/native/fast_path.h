@@ -8,7 +8,7 @@
 
 #include "native.h"
 
-enum { EXCEPTIONS = 128, ABORTED = 127 };
+enum { EXCEPTIONS = 128, ABORTED = 127, MMU_MODES = 10 };
 
 #define MSR_PR (1UL << 14)
 #define MSR_ME (1UL << 12)
@@ -50,6 +50,8 @@ struct fast_path {
     u64 watched_page;      /* whose stores end run(); -1: none */
     u64 own_walk;          /* 0: Unicorn looks up every address in the page table */
     u64 walks;             /* that went through without it */
+    u64 misses[MMU_MODES], enlargements; /* of TLBs; misses since their size was last considered */
+    void *ram_section, *ram_region; /* of Unicorn's map of memory, once it has said so */
 };
 
 /* The engine whose guest this thread runs; none between runs, and none for an engine that is not ours. */

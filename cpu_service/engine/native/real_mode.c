@@ -25,6 +25,7 @@ EXPORT int mmu_fault(void *cpu, u64 address, int access, int mode)
 
     if (!self || self->cpu != cpu)
         return ppc64_v3_handle_mmu_fault(cpu, address, access, mode);
+    note_miss(self, mode);
     if (*self->msr & (access == FETCH ? MSR_IR : MSR_DR))
         return walk(self, address, access, mode) ? 0 : ppc64_v3_handle_mmu_fault(cpu, address, access, mode);
     if (physical < self->ram_bytes) {
