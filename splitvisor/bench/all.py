@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from splitvisor.bench import boot as bench_boot
 from splitvisor.bench import console as bench_console
 from splitvisor.bench import disk as bench_disk
+from splitvisor.bench import guest as bench_guest
 from splitvisor.bench import memory as bench_memory
 from splitvisor.bench import net as bench_net
 from splitvisor.bench import record as bench_record
 from splitvisor.bench import slof as bench_slof
 from splitvisor.bench import snapshot as bench_snapshot
 from splitvisor.bench import start as bench_start
-from splitvisor.bench.boot import BenchError
+from splitvisor.bench.peers import BenchError, Peer
 from splitvisor.process.outputs import SHARED, Content, Output
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Extent:
     lines: int = 200_000
     guests: int = 50
     seconds: float = 5.0
-    vs_qemu: bool = True
+    peers: Sequence[Peer] = ()
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,15 @@ def measure_many(guests: int, seconds: float, say: Say) -> dict[str, Any]:
 
 BENCHES: dict[str, Callable[[Extent, Say], dict[str, Any]]] = {
     "start": lambda extent, say: bench_start.measure(extent.runs, say),
-    "boot": lambda extent, say: bench_boot.measure(extent.runs, extent.vs_qemu, "512M", say),
-    "snapshot": lambda extent, say: bench_snapshot.measure(extent.runs, extent.vs_qemu, say),
+    "boot": lambda extent, say: bench_boot.measure(extent.runs, extent.peers, "512M", say),
+    "snapshot": lambda extent, say: bench_snapshot.measure(extent.runs, extent.peers, say),
     "record": lambda extent, say: bench_record.measure(extent.runs, "512M", say),
-    "slof": lambda extent, say: bench_slof.measure(extent.runs, extent.vs_qemu, "512M", say),
-    "memory": lambda extent, say: bench_memory.measure(extent.vs_qemu, say),
-    "console": lambda extent, say: bench_console.measure(extent.lines, extent.runs, extent.vs_qemu, say),
-    "disk": lambda extent, say: bench_disk.measure(extent.runs, extent.vs_qemu, say),
-    "net": lambda extent, say: bench_net.measure(extent.runs, extent.vs_qemu, say),
+    "guest": lambda extent, say: bench_guest.measure(extent.runs, extent.peers, say),
+    "slof": lambda extent, say: bench_slof.measure(extent.runs, extent.peers, "512M", say),
+    "memory": lambda extent, say: bench_memory.measure(extent.peers, say),
+    "console": lambda extent, say: bench_console.measure(extent.lines, extent.runs, extent.peers, say),
+    "disk": lambda extent, say: bench_disk.measure(extent.runs, extent.peers, say),
+    "net": lambda extent, say: bench_net.measure(extent.runs, extent.peers, say),
     "clock": _clock,
     "trap": _trap,
     "arrangements": _arrangements,
@@ -142,6 +144,10 @@ TARGETS = (
     Target("snapshot", "ratio_of_medians", "a snapshot to the shell's answer, times QEMU's boot", bench_snapshot.LIMIT),
     Target("record", "wall_ratio", "a recorded boot, times an unrecorded one", bench_record.LIMIT),
     Target("record", "cpu_ratio", "the same in CPU time", bench_record.LIMIT),
+    *(
+        Target("guest", f"{work.name}.ratio", f"{work.meaning} in a guest, times QEMU", bench_guest.LIMIT)
+        for work in bench_guest.WORKS
+    ),
     Target("slof", "ratio", "SLOF's prompt, times QEMU", bench_slof.LIMIT),
     Target("memory", "ratio", "memory of cpu_service beyond guest RAM, times QEMU", 1.0),
     Target("console", "ratio_of_medians", "console output, times QEMU", bench_console.LIMIT),

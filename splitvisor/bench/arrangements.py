@@ -18,7 +18,7 @@ from pathlib import Path
 from cpu_service.engine.ram import GuestRam
 from cpu_service.link.backend_link import BackendLink
 from cpu_service.link.events import LinkStatus
-from splitvisor.bench.boot import BenchError
+from splitvisor.bench.peers import BenchError
 from splitvisor.bench.trap import MESSAGE, READY_TIMEOUT_S, TOKEN_POSTED, TOKEN_STREAM, WARM_UP, Latency, peers
 from splitvisor.rpc import trap_pb2 as pb
 

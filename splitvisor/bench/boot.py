@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import shutil
 import statistics
 import subprocess
 import sys
@@ -15,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from splitvisor.bench.peers import OURS, BenchError, Peer, compare, latest
 from splitvisor.guests.fetch import MARKER, GuestError, fetch, resolve
 
 SAME_WORK = "mitigations=off"
@@ -25,29 +24,12 @@ APPEND = f"{_CONSOLE} {SAME_WORK}"
 RUN_SECONDS = 300
 TOP_CALLS = 12
 
-_QEMU = shlex.split("qemu-system-ppc64 -accel tcg,thread=single -smp 1 -nodefaults -display none -vga none -cpu power8")
-_QEMU_MACHINE = "pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
 
-
-def qemu_command(serial: str = "stdio", machine: Sequence[str] = ()) -> list[str]:
-    """The peer: one vCPU in one thread, firmware without its own boot time.
-
-    Args:
-        serial: where its spapr-vty goes.
-        machine: further options of the machine.
-    """
-    return [*_QEMU, "-serial", serial, "-M", ",".join((_QEMU_MACHINE, *machine))]
-
-
-def poweroff_command(memory: str, append: str = SAME_WORK) -> list[str]:
-    """QEMU with the guest that powers off. append: to the kernel's command line."""
+def poweroff_command(peer: Peer, memory: str, append: str = SAME_WORK) -> list[str]:
+    """A QEMU with the guest that powers off. append: to the kernel's command line."""
     kernel, initrd = resolve("kernel", "debian"), resolve("initrd", "debian-poweroff")
     files = ["-kernel", str(kernel), "-initrd", str(initrd), "-append", f"{_CONSOLE} {append}"]
-    return [*qemu_command(), "-monitor", "none", "-m", memory, *files]
-
-
-class BenchError(Exception):
-    """A run did not end as it must."""
+    return [*peer.command(), "-m", memory, *files]
 
 
 def poweroff_run(memory: str, append: str = SAME_WORK) -> list[str]:
@@ -57,45 +39,39 @@ def poweroff_run(memory: str, append: str = SAME_WORK) -> list[str]:
     return [sys.executable, "-m", "splitvisor", "run", *files, "--memory", memory]
 
 
-def measure(runs: int, vs_qemu: bool, memory: str, say: Callable[[str], None], *, append: str = SAME_WORK) -> dict[str, Any]:
+def measure(
+    runs: int, peers: Sequence[Peer], memory: str, say: Callable[[str], None], *, append: str = SAME_WORK
+) -> dict[str, Any]:
     """Run, print each figure as it comes, return them all.
 
     Args:
         runs: of each.
-        vs_qemu: in turn with QEMU.
+        peers: in turn with these.
         memory: of the guest.
         say: gets each line.
         append: to the command line of the kernel, here and there.
 
     Raises BenchError.
     """
-    if vs_qemu and shutil.which(_QEMU[0]) is None:
-        raise BenchError(f"there is no {_QEMU[0]}; install the package qemu-system-ppc")
     try:
         fetch(say)
     except GuestError as error:
         raise BenchError(str(error)) from error
-    ours: list[float] = []
-    theirs: list[float] = []
+    seconds: dict[str, list[float]] = {OURS: [], **{peer.name: [] for peer in peers}}
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="splitvisor-bench-") as directory:
         report_file = Path(directory) / "report.json"
-        own_command = [*poweroff_run(memory, append), "--report", str(report_file)]
-        their_command = poweroff_command(memory, append)
+        commands = {OURS: [*poweroff_run(memory, append), "--report", str(report_file)]}
+        commands |= {peer.name: poweroff_command(peer, memory, append) for peer in peers}
         for number in range(1, runs + 1):
-            ours.append(wall_seconds(own_command))
-            report = json.loads(report_file.read_text())
-            if vs_qemu:
-                theirs.append(wall_seconds(their_command))
-            say(f"run {number}: splitvisor {ours[-1]:.2f} s" + (f", qemu {theirs[-1]:.2f} s" if vs_qemu else ""))
+            for name, command in commands.items():
+                seconds[name].append(wall_seconds(command))
+            say(f"run {number}: {latest(seconds)}")
+        report = json.loads(report_file.read_text())
+    ours = seconds.pop(OURS)
     figures: dict[str, Any] = {"memory": memory, "append": append, "splitvisor_seconds": ours, "last_run": report}
     say(f"splitvisor: best {min(ours):.2f} s, median {statistics.median(ours):.2f} s")
-    if vs_qemu:
-        figures["qemu_seconds"] = theirs
-        figures["ratio"] = min(ours) / min(theirs)
-        figures["ratio_of_medians"] = statistics.median(ours) / statistics.median(theirs)
-        say(f"qemu:       best {min(theirs):.2f} s, median {statistics.median(theirs):.2f} s")
-        say(f"ratio:      {figures['ratio']:.2f} of the best, {figures['ratio_of_medians']:.2f} of the medians")
+    figures |= compare(ours, seconds, say)
     _say_calls(report, say)
     return figures
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from splitvisor.bench.boot import RUN_SECONDS
+from splitvisor.bench.peers import OWN, Peer
 from splitvisor.bench.shell import Shell, own_shell, qemu_shell
 from splitvisor.guests.commands import Commands
 
@@ -41,17 +42,18 @@ class _Console:
 def own_commands(directory: Path, options: Sequence[str] = ()) -> Iterator[Commands]:
     """Boot the guest with `splitvisor run`. Arguments as own_shell() has them."""
     with own_shell(directory, initrd=GUEST, options=options) as shell:
-        yield _commands(shell)
+        yield commands_of(shell)
 
 
 @contextmanager
-def qemu_commands(directory: Path, options: Sequence[str] = ()) -> Iterator[Commands]:
-    """Boot the guest with QEMU. Arguments as qemu_shell() has them."""
-    with qemu_shell(directory, initrd=GUEST, options=options) as shell:
-        yield _commands(shell)
+def qemu_commands(directory: Path, options: Sequence[str] = (), peer: Peer = OWN) -> Iterator[Commands]:
+    """Boot the guest with a QEMU. Arguments as qemu_shell() has them."""
+    with qemu_shell(directory, peer, initrd=GUEST, options=options) as shell:
+        yield commands_of(shell)
 
 
-def _commands(shell: Shell) -> Commands:
+def commands_of(shell: Shell) -> Commands:
+    """Wait for the prompt of a guest that is "debian-io". Raises BenchError."""
     console = _Console(shell)
     console.expect(PROMPT, RUN_SECONDS)
     return Commands(console)

@@ -10,27 +10,29 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from splitvisor.bench.peers import OURS, Peer
 from splitvisor.bench.shell import Shell, guests_at_hand, own_shell, qemu_shell, ready_shells
 
 LIMIT = 1.0
 """How much longer than QEMU's the output may take."""
 
 
-def measure(lines: int, runs: int, vs_qemu: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(lines: int, runs: int, peers: Sequence[Peer], say: Callable[[str], None]) -> dict[str, Any]:
     """Run, print each figure as it comes, return them all. Raises BenchError."""
-    guests_at_hand(say, *(["qemu-system-ppc64"] if vs_qemu else []))
+    guests_at_hand(say)
     seconds: dict[str, list[float]] = {}
     cpu: dict[str, list[float]] = {}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sv-bench-")))
-        shells = {"splitvisor": stack.enter_context(own_shell(directory))}
-        if vs_qemu:
-            shells["qemu"] = stack.enter_context(qemu_shell(directory))
+        shells = {OURS: stack.enter_context(own_shell(directory))}
+        for peer in peers:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sv-bench-")))
+            shells[peer.name] = stack.enter_context(qemu_shell(place, peer))
         ready_shells(list(shells.values()))
         size = 0
         for number in range(1, runs + 1):
@@ -44,13 +46,17 @@ def measure(lines: int, runs: int, vs_qemu: bool, say: Callable[[str], None]) ->
     for name, times in seconds.items():
         best, median = min(times), statistics.median(times)
         say(f"{name + ':':<12}best {best:.2f} s ({size / best / 1000:.0f} kB/s), median {median:.2f} s")
-    if vs_qemu:
-        figures["ratio"] = min(seconds["splitvisor"]) / min(seconds["qemu"])
-        figures["ratio_of_medians"] = statistics.median(seconds["splitvisor"]) / statistics.median(seconds["qemu"])
-        figures["cpu_ratio"] = statistics.median(cpu["splitvisor"]) / statistics.median(cpu["qemu"])
+    for peer in peers:
+        ratios = {
+            "ratio": min(seconds[OURS]) / min(seconds[peer.name]),
+            "ratio_of_medians": statistics.median(seconds[OURS]) / statistics.median(seconds[peer.name]),
+            "cpu_ratio": statistics.median(cpu[OURS]) / statistics.median(cpu[peer.name]),
+        }
+        figures.setdefault("peers", {})[peer.name] = ratios
+        figures = {**ratios, **figures}  # The first peer's have names of their own too.
         say(
-            f"ratio:      {figures['ratio']:.2f} of the best, {figures['ratio_of_medians']:.2f} of the medians, {LIMIT} allowed;"
-            f" {figures['cpu_ratio']:.2f} of CPU time"
+            f"to {peer.name + ':':<9}{ratios['ratio']:.2f} of the best, {ratios['ratio_of_medians']:.2f} of the medians,"
+            f" {LIMIT} allowed; {ratios['cpu_ratio']:.2f} of CPU time"
         )
     return figures
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from splitvisor.bench.boot import BenchError
+from splitvisor.bench.peers import BenchError, Peer
 from splitvisor.bench.shell import guests_at_hand
 from splitvisor.bench.versus import Figure, compare, guests, machine_file
 from splitvisor.guests.commands import CommandError, Commands
@@ -59,16 +59,16 @@ def figures(seconds: float) -> list[Figure]:
     return [*random_ones, *sequential]
 
 
-def measure(runs: int, vs_qemu: bool, say: Callable[[str], None], seconds: float = SECONDS) -> dict[str, Any]:
+def measure(runs: int, peers: Sequence[Peer], say: Callable[[str], None], seconds: float = SECONDS) -> dict[str, Any]:
     """Run, print each figure as it comes, return them all. Raises BenchError."""
-    guests_at_hand(say, *(["qemu-system-ppc64"] if vs_qemu else []))
+    guests_at_hand(say)
     place = str(MEMORY_FILES) if MEMORY_FILES.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="sv-bench-", dir=place) as name:
         directory = Path(name)
-        images = directory / "ours.raw", directory / "qemu.raw"
-        make_images(images[0], *(images[1:] if vs_qemu else ()))
-        own = ["--machine", str(machine_file(directory, "v-scsi", "disk0", str(images[0])))]
-        boots = guests(own, qemu_disk(images[1]) if vs_qemu else None)
+        image, copies = directory / "ours.raw", [directory / f"{number}.raw" for number in range(len(peers))]
+        make_images(image, *copies)
+        own = ["--machine", str(machine_file(directory, "v-scsi", "disk0", str(image)))]
+        boots = guests(own, {peer: qemu_disk(copy) for peer, copy in zip(peers, copies, strict=True)})
         try:
             found = compare(boots, prepare, figures(seconds), runs, say)
         except CommandError as error:

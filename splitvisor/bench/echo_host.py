@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from splitvisor.bench.boot import BenchError
+from splitvisor.bench.peers import BenchError
 from splitvisor.lan.link import FrameLink
 from splitvisor.lan.listen import Listener
 from splitvisor.lan.wire import Receive, WireError

@@ -29,7 +29,7 @@ import uvloop
 
 from cpu_service.link.grpc_stream import GrpcStream
 from cpu_service.link.wire import PATH
-from splitvisor.bench.boot import BenchError
+from splitvisor.bench.peers import BenchError
 from splitvisor.bench.shell import cpu_seconds
 from splitvisor.papr.hcall import Hcall
 from splitvisor.rpc import trap_pb2 as pb

@@ -9,37 +9,43 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from splitvisor.bench.boot import BenchError
-from splitvisor.bench.shell import QEMU_RAM, guests_at_hand, own_shell, qemu_shell, ready_shells
+from splitvisor.bench.peers import BenchError, Peer
+from splitvisor.bench.shell import QEMU_RAM, Shell, guests_at_hand, own_shell, qemu_shell, ready_shells
 
 _MAPPING = re.compile(r"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ *(.*)$")
 _OWN_RAM = ".ram"
 
 
-def measure(vs_qemu: bool, say: Callable[[str], None], memory: str = "512M") -> dict[str, Any]:
+def measure(peers: Sequence[Peer], say: Callable[[str], None], memory: str = "512M") -> dict[str, Any]:
     """Boot, print the figures, return them, in bytes. Raises BenchError."""
-    guests_at_hand(say, *(["qemu-system-ppc64"] if vs_qemu else []))
+    guests_at_hand(say)
     figures: dict[str, Any] = {"memory": memory}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sv-bench-")))
         ours = stack.enter_context(own_shell(directory, memory))
-        theirs = stack.enter_context(qemu_shell(directory, memory)) if vs_qemu else None
-        ready_shells([ours] if theirs is None else [ours, theirs])
+        theirs: dict[str, Shell] = {}
+        for peer in peers:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sv-bench-")))
+            theirs[peer.name] = stack.enter_context(qemu_shell(place, peer, memory))
+        ready_shells([ours, *theirs.values()])
         services = {name: beyond_ram(pid, _OWN_RAM) for name, pid in ours.pids().items()}
         figures["services_bytes"] = services
         figures["splitvisor_bytes"] = services["cpu"]
         for name, size in services.items():
             say(f"{name + ':':<12}{size / 1e6:6.1f} MB")
-        if theirs is not None:
-            figures["qemu_bytes"] = beyond_ram(theirs.pids()["qemu"], QEMU_RAM)
-            figures["ratio"] = figures["splitvisor_bytes"] / figures["qemu_bytes"]
-            say(f"qemu:       {figures['qemu_bytes'] / 1e6:6.1f} MB")
-            say(f"ratio:      {figures['ratio']:.2f} of cpu_service, 1.0 allowed")
+        for name, shell in theirs.items():
+            size = beyond_ram(shell.pids()["qemu"], QEMU_RAM)
+            ratio = figures["splitvisor_bytes"] / size
+            figures.setdefault("qemu_bytes", size)
+            figures.setdefault("ratio", ratio)
+            figures.setdefault("peers", {})[name] = {"bytes": size, "ratio": ratio}
+            say(f"{name + ':':<12}{size / 1e6:6.1f} MB")
+            say(f"ratio:      {ratio:.2f} of cpu_service, 1.0 allowed")
     return figures
 
 

@@ -14,13 +14,13 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from splitvisor.bench.boot import BenchError
 from splitvisor.bench.echo_host import ADDRESS, PREFIX, echo_host
+from splitvisor.bench.peers import BenchError, Peer
 from splitvisor.bench.shell import guests_at_hand
 from splitvisor.bench.versus import Figure, compare, guests
 from splitvisor.guests.commands import Answer, CommandError, Commands
@@ -77,12 +77,12 @@ def qemu_networks(echo: Path) -> list[str]:
     return ["-netdev", "user,id=net", "-device", "spapr-vlan,netdev=net", "-netdev", stream, "-device", "spapr-vlan,netdev=echo"]
 
 
-def measure(runs: int, vs_qemu: bool, say: Callable[[str], None], seconds: float = SECONDS) -> dict[str, Any]:
+def measure(runs: int, peers: Sequence[Peer], say: Callable[[str], None], seconds: float = SECONDS) -> dict[str, Any]:
     """Run, print each figure as it comes, return them all. Raises BenchError."""
-    guests_at_hand(say, *(["qemu-system-ppc64"] if vs_qemu else []))
+    guests_at_hand(say)
     with tempfile.TemporaryDirectory(prefix="sv-bench-") as directory, iperf_server() as port:
         echo = Path(directory, "echo.sock")
-        boots = guests(own_networks(echo), qemu_networks(echo) if vs_qemu else None)
+        boots = guests(own_networks(echo), dict.fromkeys(peers, qemu_networks(echo)))
         try:
             with echo_host(echo):
                 found = compare(boots, prepare, figures(port, seconds), runs, say)

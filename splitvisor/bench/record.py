@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from splitvisor.bench.boot import BenchError, poweroff_run, wall_seconds
+from splitvisor.bench.boot import poweroff_run, wall_seconds
+from splitvisor.bench.peers import BenchError
 from splitvisor.guests.fetch import GuestError, fetch
 
 LIMIT = 1.1

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import select
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from splitvisor.bench.boot import APPEND, RUN_SECONDS, BenchError, qemu_command
+from splitvisor.bench.boot import APPEND, RUN_SECONDS
+from splitvisor.bench.peers import BenchError, Peer
 from splitvisor.guests.fetch import GuestError, fetch, resolve
 
 CHUNK_BYTES = 64 << 10
@@ -91,11 +91,8 @@ class Shell:
         return sum(cpu_seconds(pid) for pid in self.pids().values())
 
 
-def guests_at_hand(say: Callable[[str], None], *programs: str) -> None:
-    """Fetch the guests and look for programs. Raises BenchError."""
-    for program in programs:
-        if shutil.which(program) is None:
-            raise BenchError(f"there is no {program}; install the package qemu-system-ppc")
+def guests_at_hand(say: Callable[[str], None]) -> None:
+    """Fetch the guests. Raises BenchError."""
     try:
         fetch(say)
     except GuestError as error:
@@ -104,7 +101,12 @@ def guests_at_hand(say: Callable[[str], None], *programs: str) -> None:
 
 @contextmanager
 def own_shell(
-    directory: Path, memory: str = "512M", snapshot: Path | None = None, initrd: str = "debian", options: Sequence[str] = ()
+    directory: Path,
+    memory: str = "512M",
+    snapshot: Path | None = None,
+    initrd: str = "debian",
+    options: Sequence[str] = (),
+    life_s: int = RUN_SECONDS,
 ) -> Iterator[Shell]:
     """Boot Debian to its shell with `splitvisor run`, whose pipes are the terminal.
 
@@ -114,12 +116,13 @@ def own_shell(
         snapshot: go on from there instead.
         initrd: the guest's, as `./dev guests` lists it.
         options: further ones of the command.
+        life_s: after which the guest is ended, whatever it does.
     """
     guest = ["--from", str(snapshot)] if snapshot is not None else [
         "--kernel", str(resolve("kernel", "debian")), "--memory", memory, "--initrd", str(resolve("initrd", initrd)),
         "--append", APPEND,
     ]  # fmt: skip
-    command = [sys.executable, "-m", "splitvisor", "run", *guest, *options, "--timeout", str(RUN_SECONDS)]
+    command = [sys.executable, "-m", "splitvisor", "run", *guest, *options, "--timeout", str(life_s)]
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
 
     def pids() -> dict[str, int]:
@@ -145,11 +148,13 @@ def own_shell(
 
 
 @contextmanager
-def qemu_shell(directory: Path, memory: str = "512M", initrd: str = "debian", options: Sequence[str] = ()) -> Iterator[Shell]:
-    """Boot the same guest with QEMU, its spapr-vty on a unix socket. Arguments as own_shell() has them."""
+def qemu_shell(
+    directory: Path, peer: Peer, memory: str = "512M", initrd: str = "debian", options: Sequence[str] = ()
+) -> Iterator[Shell]:
+    """Boot the same guest with a QEMU, its spapr-vty on a unix socket. Other arguments as own_shell() has them."""
     path = directory / "console.sock"
     command = [
-        *qemu_command(f"unix:{path}", ["memory-backend=ram"]), "-monitor", "none",
+        *peer.command(f"unix:{path}", ["x-vof=on", "memory-backend=ram"]),
         "-object", f"{QEMU_RAM},id=ram,size={memory}",
         "-m", memory, "-kernel", str(resolve("kernel", "debian")), "-initrd", str(resolve("initrd", initrd)), "-append", APPEND,
         *options,
@@ -168,7 +173,7 @@ def qemu_shell(directory: Path, memory: str = "512M", initrd: str = "debian", op
                 terminal, _ = listener.accept()
             except TimeoutError:
                 said = _last_lines(complaints)
-                raise BenchError(f"qemu-system-ppc64 did not start within {QEMU_START_S:.0f} s: {said}") from None
+                raise BenchError(f"{peer.program} did not start within {QEMU_START_S:.0f} s: {said}") from None
             with terminal:
                 yield Shell(terminal.fileno(), terminal.fileno(), lambda: {"qemu": qemu.pid})
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from splitvisor.bench.boot import BenchError
+from splitvisor.bench.peers import BenchError
 
 FIRST_LINE = b"Splitvisor's demo guest"
 RUN_SECONDS = 60.0

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from splitvisor.bench.command_shell import own_commands, qemu_commands
+from splitvisor.bench.peers import OURS, Peer
 from splitvisor.guests.commands import Commands
 
-OURS, THEIRS = "splitvisor", "qemu"
 Boot = Callable[[Path], AbstractContextManager[Commands]]
 """Boots a guest, whose sockets are in a directory."""
 
@@ -32,6 +32,8 @@ class Figure:
     target: float
     """How many times as good as QEMU's it is to be."""
     less_is_better: bool = False
+    decimals: int = 0
+    """Of the figure as it is printed."""
 
     def ratio(self, ours: float, theirs: float) -> float:
         """Return how many times as good as QEMU's ours is."""
@@ -46,10 +48,10 @@ def machine_file(directory: Path, kind: str, option: str, value: str) -> Path:
     return path
 
 
-def guests(own_options: Sequence[str], qemu_options: Sequence[str] | None) -> dict[str, Boot]:
-    """Return how the guests are booted; qemu_options: None for ours alone."""
-    ours = partial(own_commands, options=own_options)
-    return {OURS: ours} if qemu_options is None else {OURS: ours, THEIRS: partial(qemu_commands, options=qemu_options)}
+def guests(own_options: Sequence[str], peers: Mapping[Peer, Sequence[str]]) -> dict[str, Boot]:
+    """Return how the guests are booted, ours first. peers: with the options of each, such as its device."""
+    theirs = {peer.name: partial(qemu_commands, peer=peer, options=options) for peer, options in peers.items()}
+    return {OURS: partial(own_commands, options=own_options), **theirs}
 
 
 def compare(
@@ -84,9 +86,10 @@ def compare(
                     values[name].append(figure.measure(commands))
             medians = {name: statistics.median(each) for name, each in values.items()}
             found[figure.name] = {"runs": values, "medians": medians, "unit": figure.unit}
-            line = ", ".join(f"{name} {median:,.0f} {figure.unit}" for name, median in medians.items())
-            if medians.keys() >= {OURS, THEIRS}:
-                ratio = found[figure.name]["ratio"] = figure.ratio(medians[OURS], medians[THEIRS])
-                line += f"; {ratio:.2f} times as good, {figure.target} wanted"
+            line = ", ".join(f"{name} {median:,.{figure.decimals}f} {figure.unit}" for name, median in medians.items())
+            if OURS in medians and len(medians) > 1:
+                ratios = {name: figure.ratio(medians[OURS], theirs) for name, theirs in medians.items() if name != OURS}
+                found[figure.name] |= {"ratio": next(iter(ratios.values())), "ratios": ratios}
+                line += f"; {', '.join(f'{ratio:.2f}' for ratio in ratios.values())} times as good, {figure.target} wanted"
             say(f"{figure.meaning + ':':<34}{line}")
     return found

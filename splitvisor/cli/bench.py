@@ -13,7 +13,9 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from splitvisor.bench import boot as bench_boot
+from splitvisor.bench import peers as bench_peers
 from splitvisor.bench import slof as bench_slof
+from splitvisor.bench.peers import BenchError, Peer
 from splitvisor.cli.control import USAGE, fail, output_file
 from splitvisor.cli.seconds import seconds
 from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags
@@ -21,7 +23,7 @@ from splitvisor.process.outputs import Content, Output
 from splitvisor.process.signals import Unwinding
 
 bench = typer.Typer(
-    help="Measure: whole boots, firmware, single traps, the guest's clock, consoles, disks, networks, memory, many guests.",
+    help="Measure: boots, a guest's work, firmware, traps, the guest's clock, consoles, disks, networks, memory, many guests.",
     no_args_is_help=True,
 )
 
@@ -63,9 +65,22 @@ def _checked_memory(ctx: typer.Context, value: str) -> str:
 
 
 MemoryOption = Annotated[str, typer.Option(metavar="SIZE", help="RAM of the guest", callback=_checked_memory)]
+QemuOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PROGRAM", help="In turn with this qemu-system-ppc64 too; may be repeated"),
+]
 JsonOption = Annotated[
     Output | None, typer.Option("--json", metavar="FILE", parser=_figures_file, help="Write all figures to this file")
 ]
+
+
+def _peers(name: str, vs_qemu: bool, programs: list[str] | None) -> tuple[Peer, ...]:
+    """Return the QEMUs to measure; one line and status 1 when one is not there."""
+    try:
+        return bench_peers.find(vs_qemu, programs or ())
+    except BenchError as error:
+        typer.echo(f"splitvisor bench {name}: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 def write_json(output: Output | None, figures: dict[str, Any]) -> None:
@@ -82,14 +97,15 @@ def boot(
     *,
     runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Boots of each")] = 3,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with qemu-system-ppc64, and the ratio")] = False,
+    qemu: QemuOption = None,
     memory: MemoryOption = "512M",
     append: Annotated[str, typer.Option(metavar="TEXT", help="Added to the command line of both kernels")] = bench_boot.SAME_WORK,
     json_file: JsonOption = None,
 ) -> None:
     """Boot Debian's kernel to user space and off again: wall time of the whole process, services included."""
     try:
-        figures = bench_boot.measure(runs, vs_qemu, memory, typer.echo, append=append)
-    except bench_boot.BenchError as error:
+        figures = bench_boot.measure(runs, _peers("boot", vs_qemu, qemu), memory, typer.echo, append=append)
+    except BenchError as error:
         typer.echo(f"splitvisor bench boot: {error}", err=True)
         raise typer.Exit(1) from None
     write_json(json_file, figures)
@@ -135,7 +151,7 @@ def clock(*, json_file: JsonOption = None) -> None:
 
     try:
         figures = measure_clock(typer.echo)
-    except bench_boot.BenchError as error:
+    except BenchError as error:
         typer.echo(f"splitvisor bench clock: {error}", err=True)
         raise typer.Exit(1) from None
     typer.echo(f"sleep {SLEEP_S}:   {figures.sleep_seconds:.3f} s by the host's clock ({100 * figures.sleep_error:.2f} % off)")
@@ -152,18 +168,49 @@ def slof(
     *,
     runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Starts of each")] = 3,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with qemu-system-ppc64, and the ratio")] = False,
+    qemu: QemuOption = None,
     memory: MemoryOption = "512M",
     json_file: JsonOption = None,
 ) -> None:
     """Start SLOF, unmodified, and wait for its prompt: wall time, services included. Status 1 when over 1.3 times QEMU's."""
     try:
-        figures = bench_slof.measure(runs, vs_qemu, memory, typer.echo)
-    except bench_boot.BenchError as error:
+        figures = bench_slof.measure(runs, _peers("slof", vs_qemu, qemu), memory, typer.echo)
+    except BenchError as error:
         typer.echo(f"splitvisor bench slof: {error}", err=True)
         raise typer.Exit(1) from None
     write_json(json_file, figures)
     if figures.get("ratio", 0.0) > bench_slof.LIMIT:
         raise typer.Exit(1)
+
+
+def _known_works(ctx: typer.Context, value: list[str] | None) -> list[str] | None:
+    from splitvisor.bench.guest import WORKS  # as above
+
+    names = [work.name for work in WORKS]
+    for name in value or ():
+        if name not in names:
+            typer.echo(f"{ctx.command_path}: there is no work {name}; give one of {', '.join(names)}", err=True)
+            raise typer.Exit(USAGE)
+    return value
+
+
+@bench.command()
+def guest(
+    *,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Runs of each work")] = 3,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="WORK", callback=_known_works, help="Only this work; may be repeated")
+    ] = None,
+    scale: Annotated[float, typer.Option(metavar="F", min=0.001, max=100, help="How much of each work; 1: about a second")] = 1.0,
+    vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with qemu-system-ppc64, and the ratios")] = False,
+    qemu: QemuOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Keep a guest's processor busy: sha256, gzip, a shell's loop, fork, exec, copies of memory, floating point."""
+    from splitvisor.bench import guest as bench_guest  # as above
+
+    peers = _peers("guest", vs_qemu, qemu)
+    _report("guest", lambda: bench_guest.measure(runs, peers, typer.echo, only or (), scale), json_file)
 
 
 @bench.command()
@@ -172,12 +219,14 @@ def console(
     runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Runs of each")] = 3,
     lines: Annotated[int, typer.Option(metavar="N", min=10, max=10_000_000, help="Lines that the guest prints")] = 200_000,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with QEMU's spapr-vty, and the ratio")] = False,
+    qemu: QemuOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Let Debian's shell count, and measure the output rate through vio_service to a terminal."""
     from splitvisor.bench import console as bench_console  # as above
 
-    _report("console", lambda: bench_console.measure(lines, runs, vs_qemu, typer.echo), json_file)
+    peers = _peers("console", vs_qemu, qemu)
+    _report("console", lambda: bench_console.measure(lines, runs, peers, typer.echo), json_file)
 
 
 @bench.command()
@@ -186,12 +235,14 @@ def disk(
     runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Runs of each job")] = 3,
     duration: Annotated[float, typer.Option("--seconds", metavar="S", parser=seconds(1, 600), help="Duration of a job")] = 3.0,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with QEMU's spapr-vscsi, and the ratios")] = False,
+    qemu: QemuOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Run fio on a guest's disk, a raw image in memory: 4 KiB at random at depth 1 and 16, and 1 MiB in sequence."""
     from splitvisor.bench import disk as bench_disk  # as above
 
-    _report("disk", lambda: bench_disk.measure(runs, vs_qemu, typer.echo, duration), json_file)
+    peers = _peers("disk", vs_qemu, qemu)
+    _report("disk", lambda: bench_disk.measure(runs, peers, typer.echo, duration), json_file)
 
 
 @bench.command()
@@ -200,24 +251,28 @@ def net(
     runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Runs of each")] = 3,
     duration: Annotated[float, typer.Option("--seconds", metavar="S", parser=seconds(1, 600), help="Duration of each way")] = 3.0,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with QEMU's spapr-vlan, and the ratios")] = False,
+    qemu: QemuOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Run iperf3 both ways between a guest and the host's loopback, and ping it."""
     from splitvisor.bench import net as bench_net  # as above
 
-    _report("net", lambda: bench_net.measure(runs, vs_qemu, typer.echo, duration), json_file)
+    peers = _peers("net", vs_qemu, qemu)
+    _report("net", lambda: bench_net.measure(runs, peers, typer.echo, duration), json_file)
 
 
 @bench.command()
 def memory(
     *,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="Also of QEMU with the same guest, and the ratio")] = False,
+    qemu: QemuOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Measure the memory of each process beyond guest RAM when Debian shows its prompt."""
     from splitvisor.bench import memory as bench_memory  # as above
 
-    _report("memory", lambda: bench_memory.measure(vs_qemu, typer.echo), json_file)
+    peers = _peers("memory", vs_qemu, qemu)
+    _report("memory", lambda: bench_memory.measure(peers, typer.echo), json_file)
 
 
 @bench.command()
@@ -237,12 +292,14 @@ def snapshot(
     *,
     runs: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Restores")] = 3,
     vs_qemu: Annotated[bool, typer.Option("--vs-qemu", help="In turn with QEMU's boot to power-off, and the ratio")] = False,
+    qemu: QemuOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Restore a booted Debian from a snapshot: from the start of the command to the shell's answer."""
     from splitvisor.bench import snapshot as bench_snapshot  # as above
 
-    _report("snapshot", lambda: bench_snapshot.measure(runs, vs_qemu, typer.echo), json_file)
+    peers = _peers("snapshot", vs_qemu, qemu)
+    _report("snapshot", lambda: bench_snapshot.measure(runs, peers, typer.echo), json_file)
 
 
 @bench.command()
@@ -266,6 +323,7 @@ def everything(
     traps: Annotated[int, typer.Option(metavar="N", min=10, max=1_000_000, help="Traps to time, of each kind")] = 5000,
     json_file: JsonOption = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Plot the latency of a trap by arrangement")] = None,
+    qemu: QemuOption = None,
     record: Annotated[bool, typer.Option("--record", help="Add the figures to docs/benchmarks.jsonl")] = False,
 ) -> None:
     """Run every bench, in turn with QEMU where it is installed; and print one table of targets and figures."""
@@ -285,9 +343,9 @@ def everything(
             output_file("bench all", plot, bench_all.PLOT).close()
         if record:
             bench_all.check_history()
-        vs_qemu = shutil.which(bench_slof.QEMU) is not None
+        peers = bench_peers.find(shutil.which(bench_peers.PROGRAM) is not None, qemu or ())
         with Unwinding():  # as in _report()
-            figures, failures = bench_all.measure(names, bench_all.Extent(runs=runs, traps=traps, vs_qemu=vs_qemu), typer.echo)
+            figures, failures = bench_all.measure(names, bench_all.Extent(runs=runs, traps=traps, peers=peers), typer.echo)
         bench_all.print_table(figures, failures)
         write_json(json_file, figures)
         if plot is not None and "arrangements" in figures:
@@ -295,7 +353,7 @@ def everything(
             bench_all.write_plot(plot, {name: Latency(**latency) for name, latency in latencies.items()})
         if record:
             typer.echo(f"added to {bench_all.add_history(bench_all.history_line(figures))}")
-    except bench_boot.BenchError as error:
+    except BenchError as error:
         typer.echo(f"splitvisor bench all: {error}", err=True)
         raise typer.Exit(1) from None
     if failures:
@@ -307,7 +365,7 @@ def _report(name: str, measure: Callable[[], dict[str, Any]], json_file: Output 
     try:
         with Unwinding():  # The processes that are measured end with this one.
             figures = measure()
-    except bench_boot.BenchError as error:
+    except BenchError as error:
         typer.echo(f"splitvisor bench {name}: {error}", err=True)
         raise typer.Exit(1) from None
     write_json(json_file, figures)

@@ -9,10 +9,18 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from splitvisor.errors.problem import ProblemError
+
 MAKE_SECONDS = 900.0
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 """debootstrap and its kin are not in the PATH of everybody."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+class DebianRootError(ProblemError):
+    """A root cannot be made here."""
+
+
 _LEFT_OUT = ("usr/lib/python3*/EXTERNALLY-MANAGED", "var/cache/apt/archives/*.deb", "var/lib/apt/lists/*_*")
 
 
@@ -28,13 +36,20 @@ def why_not() -> str:
 
 
 def make_root(root: Path, suite: str, packages: str) -> None:
-    """Make a root of a suite with some packages, separated by commas. pip there trusts what this machine trusts."""
+    """Make a root of a suite with some packages, separated by commas. pip there trusts what this machine trusts.
+
+    Raises DebianRootError.
+    """
     done = subprocess.run(
         ["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(root), mirror()],
         env={**os.environ, "PATH": PATH}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=MAKE_SECONDS,
         check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().splitlines() or ["it says nothing"]
+        raise DebianRootError(
+            f"debootstrap {suite} failed: {said[-1]}", "is the mirror in the machine's apt sources within reach?"
+        )
     shutil.copyfile(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
     for pattern in _LEFT_OUT:
         for path in root.glob(pattern):

@@ -18,9 +18,9 @@ from splitvisor.bench import record as bench_record
 from splitvisor.bench import start as bench_start
 from splitvisor.bench.all import Extent, Target
 from splitvisor.bench.arrangements import measure_arrangements
-from splitvisor.bench.boot import BenchError
 from splitvisor.bench.many import Load, measure
 from splitvisor.bench.memory import beyond_ram
+from splitvisor.bench.peers import BenchError
 from splitvisor.bench.trap import Latency
 from splitvisor.guests.fetch import GuestError, fetch
 

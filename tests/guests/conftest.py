@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.bench.slof import QEMU
+from splitvisor.bench.peers import PROGRAM
 from splitvisor.guests.commands import Commands
 from splitvisor.guests.fetch import GRUB, RNG_MODULES, VTERM_MODULES, GuestError, fetch, resolve
 from tests.guests.harness import BOOT_SECONDS, Console, Guests
@@ -71,7 +71,7 @@ def io_guest(run: Run, guests: Guests) -> IoGuest:
 
 @pytest.fixture
 def qemu() -> str:
-    found = shutil.which(QEMU)
+    found = shutil.which(PROGRAM)
     if found is None:
         pytest.skip("there is no qemu-system-ppc64 to compare with; it is in the package qemu-system-ppc")
     return found

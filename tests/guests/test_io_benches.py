@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from splitvisor.bench import disk, echo_host, net, versus
-from splitvisor.bench.versus import OURS, THEIRS, Boot, Figure, compare
+from splitvisor.bench.peers import OURS, PROGRAM, Peer
+from splitvisor.bench.versus import Boot, Figure, compare
 from tests.frames import ICMP, IPV4, checksum, ethernet, ip_packet
 from tests.guests.harness import Guests
 
+THEIRS = "qemu"
+PEER = Peer(THEIRS, PROGRAM)
 CHOSEN = ("random_read_1", "random_write_16", "sequential_read")
 
 
@@ -22,7 +25,7 @@ def boot(guests: Guests, qemu: str, tmp_path: Path) -> Boot:
     del guests, qemu
     image = tmp_path / "disk.raw"
     disk.make_images(image)
-    return versus.guests((), disk.qemu_disk(image))[THEIRS]
+    return versus.guests((), {PEER: disk.qemu_disk(image)})[THEIRS]
 
 
 def test_each_kind_of_figure_is_measured_and_the_ratio_is_how_many_times_as_good(boot: Boot) -> None:
@@ -40,7 +43,7 @@ def test_every_row_of_a_networks_bench_is_measured_of_both(guests: Guests, qemu:
     if shutil.which("iperf3") is None or shutil.which("passt") is None:
         pytest.skip("there is no iperf3, or no passt")
     said: list[str] = []
-    found = net.measure(1, True, said.append, seconds=1)
+    found = net.measure(1, [PEER], said.append, seconds=1)
     for name in ("tcp_sent", "tcp_received", "ping"):
         assert all(found[name]["medians"][of] > 0 for of in (OURS, THEIRS))
         assert found[name]["ratio"] > 0
@@ -64,5 +67,5 @@ def test_the_host_that_answers_pings_answers_nothing_else() -> None:
 def test_ratios_say_how_many_times_as_good_ours_is() -> None:
     assert Figure("rate", "", "/s", lambda _: 0.0, 1.0).ratio(ours=30, theirs=20) == 1.5
     assert Figure("latency", "", "us", lambda _: 0.0, 1.0, less_is_better=True).ratio(ours=30, theirs=45) == 1.5
-    assert list(versus.guests((), ())) == [OURS, THEIRS]
-    assert list(versus.guests((), None)) == [OURS]
+    assert list(versus.guests((), {PEER: (), Peer("qemu 10.0", "another"): ()})) == [OURS, THEIRS, "qemu 10.0"]
+    assert list(versus.guests((), {})) == [OURS]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from splitvisor.devtools.debian_root import MAKE_SECONDS, PATH, make_root, why_not
 from splitvisor.guests.fetch import GuestError, fetch, resolve
-from tests.debian_root import MAKE_SECONDS, PATH, make_root, why_not
 from tests.packaging.environments import INSTALL_SECONDS, RUN_SECONDS, constraints
 from tests.packaging.uses import boots_linux, runs_the_demo_guest, writes_a_device_whose_tests_pass
 

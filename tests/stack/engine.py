@@ -23,8 +23,8 @@ from typing import IO, Any
 
 import pytest
 
-from tests import debian_root
-from tests.debian_root import CERTIFICATES, PATH, make_root
+from splitvisor.devtools import debian_root
+from splitvisor.devtools.debian_root import CERTIFICATES, PATH, make_root
 
 START_SECONDS = 180.0
 """For an answer of the engine. It bounds a hang: on a machine that does everything at once some have taken more than a minute."""

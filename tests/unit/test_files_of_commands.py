@@ -83,6 +83,7 @@ OUTPUTS: dict[str, Act] = {
         f"bench {name} --json": command("bench", name, "--json", "{}")
         for name in (
             "boot",
+            "guest",
             "record",
             "trap",
             "clock",
