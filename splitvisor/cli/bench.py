@@ -18,7 +18,8 @@ from splitvisor.bench import slof as bench_slof
 from splitvisor.bench.peers import BenchError, Peer
 from splitvisor.cli.control import USAGE, fail, output_file
 from splitvisor.cli.seconds import seconds
-from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags
+from splitvisor.machine.config import ConfigError, MachineConfig
+from splitvisor.machine.machine_file import apply_flags
 from splitvisor.process.outputs import Content, Output
 from splitvisor.process.signals import Unwinding
 

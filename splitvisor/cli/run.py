@@ -16,15 +16,11 @@ import uvloop
 
 from splitvisor.cli import machine_options as options
 from splitvisor.cli.flags import Flag
-from splitvisor.machine.config import (
-    ConfigError,
-    MachineConfig,
-    apply_flags,
-    check_nvram_files,
-    not_text,
-    read_machine_file,
-)
+from splitvisor.machine.config import ConfigError, MachineConfig
+from splitvisor.machine.devices import check_nvram_files
+from splitvisor.machine.machine_file import apply_flags, read_machine_file
 from splitvisor.machine.service_addresses import parse_backends, parse_connect
+from splitvisor.machine.settings import not_text
 from splitvisor.process.appended import AppendedFile
 from splitvisor.process.inputs import Pipes
 from splitvisor.process.open_files import TooFewFilesError, require_open_files

@@ -19,7 +19,9 @@ from splitvisor.cli.reader import end_without_reader
 from splitvisor.cli.seconds import LIMIT
 from splitvisor.cli.vm_status import render_status, state_text, status_fields
 from splitvisor.guests.fetch import resolve
-from splitvisor.machine.config import ConfigError, MachineConfig, apply_flags, read_machine_file, with_nvram_file
+from splitvisor.machine.config import ConfigError, MachineConfig
+from splitvisor.machine.devices import with_nvram_file
+from splitvisor.machine.machine_file import apply_flags, read_machine_file
 from splitvisor.machine.service_addresses import parse_backends, parse_connect
 from splitvisor.process.files import own_descriptor
 from splitvisor.process.inputs import Pipes

@@ -42,6 +42,6 @@ def parse_connect(values: Sequence[str], where: str = "splitvisor run: --connect
 
 
 def parse_backends(values: Sequence[str]) -> list[BackendAddress]:
-    """Return back ends from "NAME=ADDRESS,NAME=ADDRESS" texts; splitvisor.machine.config checks them."""
+    """Return back ends from "NAME=ADDRESS,NAME=ADDRESS" texts; splitvisor.machine.backends checks them."""
     parts = (item.strip().partition("=") for item in ",".join(values).split(","))
     return [BackendAddress(name, address) for name, _, address in parts]

@@ -10,7 +10,8 @@ import pytest
 
 from splitvisor.backend import Backend, Session, tree_node
 from splitvisor.limits import MAX_FURTHER_BACKENDS
-from splitvisor.machine.config import BackendAddress, ConfigError, MachineConfig, apply_flags, read_machine_file
+from splitvisor.machine.config import BackendAddress, ConfigError, MachineConfig
+from splitvisor.machine.machine_file import apply_flags, read_machine_file
 from splitvisor.machine.service_addresses import parse_backends
 
 

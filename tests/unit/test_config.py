@@ -10,16 +10,9 @@ from typing import Any
 import pytest
 
 from splitvisor.limits import MIB
-from splitvisor.machine.config import (
-    DEFAULT_DEVICES,
-    BackendAddress,
-    ConfigError,
-    Device,
-    MachineConfig,
-    apply_flags,
-    check_nvram_files,
-    read_machine_file,
-)
+from splitvisor.machine.config import DEFAULT_DEVICES, BackendAddress, ConfigError, Device, MachineConfig
+from splitvisor.machine.devices import check_nvram_files
+from splitvisor.machine.machine_file import apply_flags, read_machine_file
 from splitvisor.rpc import machine_pb2
 
 
@@ -484,3 +477,15 @@ def test_a_network_that_cannot_be_is_refused(tmp_path: Path, options: str, said:
     with pytest.raises(ConfigError) as raised:
         apply_flags(MachineConfig(), {"net": ["usr"]})
     assert str(raised.value) == "splitvisor run: --net: 'usr' is no kind of network; did you mean user?"
+
+
+@pytest.mark.parametrize("flags", [{"disk": True}, {"net": ["user"]}, {"vty": 2}])
+def test_flags_that_add_a_device_to_the_most_that_a_machine_may_have(tmp_path: Path, flags: dict[str, Any]) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(MIB))
+    flags = {"disk": [str(disk)]} if "disk" in flags else flags
+    full = read_machine_file(machine_file(tmp_path, '[[device]]\nkind = "vty"\n' + '[[device]]\nkind = "vty-server"\n' * 63))
+    assert apply_flags(full, {}).devices == full.devices
+    with pytest.raises(ConfigError) as raised:
+        apply_flags(full, flags)
+    assert str(raised.value) == "splitvisor run: 65 devices are too many; give at most 64"

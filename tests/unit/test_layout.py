@@ -47,7 +47,7 @@ def test_every_folder_of_the_table_is_there() -> None:
         ("the retention of tree revisions", "hcall_service/device_tree_store/sql_store.py", "retention"),
         ("the kill of a service in a scenario", "splitvisor/faults/process.py", "os.kill("),
         ("the number of bytes of console replay", "vio_service/console/output_log.py", "REPLAY_BYTES ="),
-        ("the parsing of --memory", "splitvisor/machine/config.py", "def _size("),
+        ("the parsing of --memory", "splitvisor/machine/settings.py", "def _size("),
     ],
 )
 def test_the_table_leads_to(what: str, file: str, definition: str) -> None:
