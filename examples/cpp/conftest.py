@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the tests of both programs share: the build, and a cpu_service that a test plays."""
+"""What the tests of the programs share: the build, and a cpu_service that a test plays."""
 
 from __future__ import annotations
 

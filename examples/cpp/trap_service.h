@@ -5,8 +5,10 @@
 
 #pragma once
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <iostream>
 #include <map>
@@ -26,8 +28,8 @@ namespace trap {
 namespace pb = splitvisor::trap::v1;
 using Stream = grpc::ServerReaderWriter<pb::AttachResponse, pb::AttachRequest>;
 
-constexpr int64_t kSuccess = 0, kParameter = -4;  // What a hypercall leaves in r3 (PAPR 14.1.3).
-constexpr uint64_t kMaxReadBytes = 1 << 20;       // memory_read: at most 1 MiB a message.
+constexpr int64_t kSuccess = 0, kClosed = 2, kParameter = -4;  // What a hypercall leaves in r3 (PAPR 14.1.3).
+constexpr uint64_t kMaxReadBytes = 1 << 20;                    // memory_read and memory_write: at most 1 MiB a message.
 constexpr size_t kMaxVms = 256;
 constexpr uint32_t kMaxVcpus = 8;
 
@@ -46,20 +48,44 @@ class Vm {
     if (!stream_ || !stream_->Write(response)) missed_.insert(source);
   }
 
-  // Reads guest memory, inside a call. False: the connection has ended. `data` stays empty when the range is not in RAM.
-  bool Read(uint64_t address, uint64_t length, std::string* data) {
+  // Reads guest memory, inside a call. False: the connection has ended. `data` stays empty when the range is not in RAM. With the
+  // LIOBN of one of this back end's devices, the address is one of that device's DMA window, and its TCEs must allow reading.
+  bool Read(uint64_t address, uint64_t length, std::string* data, uint32_t liobn = 0) {
     if (length > kMaxReadBytes) return true;
     pb::AttachResponse asked;
     asked.mutable_memory_read()->set_id(++last_request_);
     asked.mutable_memory_read()->mutable_range()->set_address(address);
     asked.mutable_memory_read()->mutable_range()->set_length(length);
-    if (!Write(asked)) return false;
-    pb::AttachRequest answer;  // cpu_service answers before it sends anything else that a vCPU waits for.
-    do {
-      if (!stream_->Read(&answer)) return false;
-    } while (!answer.has_memory_result() || answer.memory_result().id() != last_request_);
-    if (answer.memory_result().ok() && answer.memory_result().data().size() == length) *data = answer.memory_result().data();
+    asked.mutable_memory_read()->set_liobn(liobn);
+    pb::MemoryResult result;
+    if (!Ask(asked, &result)) return false;
+    if (result.ok() && result.data().size() == length) *data = result.data();
     return true;
+  }
+
+  // Writes guest memory, inside a call: all of it, or nothing, and then `written` is false. Otherwise as Read().
+  bool Write(uint64_t address, const std::string& data, bool* written, uint32_t liobn = 0) {
+    *written = false;
+    if (data.size() > kMaxReadBytes) return true;
+    pb::AttachResponse asked;
+    asked.mutable_memory_write()->set_id(++last_request_);
+    asked.mutable_memory_write()->mutable_block()->set_address(address);
+    asked.mutable_memory_write()->mutable_block()->set_data(data);
+    asked.mutable_memory_write()->set_liobn(liobn);
+    pb::MemoryResult result;
+    if (!Ask(asked, &result)) return false;
+    *written = result.ok();
+    return true;
+  }
+
+  // Puts entries of 16 bytes into a device's command/response queue. `position`: how many came before these since H_REG_CRQ. False:
+  // the connection has ended; Session::Attaching() of the next one knows which came.
+  bool PutEntries(uint32_t unit, uint64_t position, const std::string& entries) {
+    pb::AttachResponse put;
+    put.mutable_crq_entries()->set_unit_address(unit);
+    put.mutable_crq_entries()->set_position(position);
+    put.mutable_crq_entries()->set_entries(entries);
+    return Write(put);
   }
 
  private:
@@ -70,9 +96,32 @@ class Vm {
     return stream_->Write(response);
   }
 
+  // Asks cpu_service, and waits for its answer. Whatever it says before that, such as calls that are posted, is kept for Next().
+  bool Ask(const pb::AttachResponse& asked, pb::MemoryResult* result) {
+    if (!Write(asked)) return false;
+    pb::AttachRequest answer;
+    while (stream_->Read(&answer)) {
+      if (answer.has_memory_result() && answer.memory_result().id() == last_request_) {
+        result->Swap(answer.mutable_memory_result());
+        return true;
+      }
+      waiting_.push_back(std::move(answer));
+    }
+    return false;
+  }
+
+  // The next message of this connection. False: it has ended.
+  bool Next(pb::AttachRequest* request) {
+    if (waiting_.empty()) return stream_->Read(request);
+    request->Swap(&waiting_.front());
+    waiting_.pop_front();
+    return true;
+  }
+
   // Has a new connection carry what is sent from now on, and what the last one missed; null: there is none.
   void Connect(Stream* stream) {
     std::set<uint32_t> missed;
+    waiting_.clear();  // What was not handled is said again.
     {
       std::lock_guard<std::mutex> lock(writing_);
       stream_ = stream;
@@ -85,6 +134,7 @@ class Vm {
   Stream* stream_ = nullptr;
   std::set<uint32_t> missed_;
   uint32_t last_request_ = 0;
+  std::deque<pb::AttachRequest> waiting_;  // As long as credit and the number of vCPUs let it become.
 };
 
 // A device of one VM. Its calls never overlap.
@@ -98,6 +148,9 @@ class Session {
   // Handles a call of one of its routes; the reply has its numbers already. Returns false when the connection has ended meanwhile:
   // then the call is made again.
   virtual bool Handle(const pb::Trap& trap, pb::Reply* reply) = 0;
+
+  // A connection comes, for the first time or again, and Offer() is next: hello says which queues cpu_service has registered.
+  virtual void Attaching(const pb::Hello&) {}
 
   // A connection is there, for the first time or again: what was pulsed on the one before may be lost.
   virtual void Attached() {}
@@ -141,16 +194,20 @@ class TrapService final : public pb::TrapService::Service {
       known = std::max(known, position.sequence());
     }
     pb::AttachResponse response;
+    link->session->Attaching(request.hello());
     link->offer = link->session->Offer();
     link->offer.set_backend(name_);
     const auto& routes = link->offer.routes();
     if (std::any_of(routes.begin(), routes.end(), [](const pb::Route& route) { return route.has_selector(); }))
       link->offer.add_features(pb::FEATURE_SHARED_CALLS);
+    if (link->offer.transports_size() > 0) link->offer.add_features(pb::FEATURE_TRANSPORTS);
+    if (std::any_of(routes.begin(), routes.end(), [](const pb::Route& route) { return route.posted().call_bytes() > 0; }))
+      link->offer.add_features(pb::FEATURE_POSTED_DOORBELLS);
     *response.mutable_offer() = link->offer;
     bool going_on = stream->Write(response);
     link->vm.Connect(stream);
     link->session->Attached();
-    while (going_on && stream->Read(&request)) {
+    while (going_on && link->vm.Next(&request)) {
       switch (request.message_case()) {
         case pb::AttachRequest::kTrap:
           going_on = Answer(*link, request.trap(), &status);
