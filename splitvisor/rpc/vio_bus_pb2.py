@@ -28,13 +28,15 @@ from splitvisor.rpc import device_tree_pb2 as splitvisor_dot_control_dot_v1_dot_
 from splitvisor.rpc import trap_pb2 as splitvisor_dot_trap_dot_v1_dot_trap__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#splitvisor/control/v1/vio_bus.proto\x12\x15splitvisor.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a!splitvisor/access/v1/access.proto\x1a\'splitvisor/control/v1/device_tree.proto\x1a\x1dsplitvisor/trap/v1/trap.proto\"9\n\x10ListBusesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x11ListBusesResponse\x12)\n\x05\x62uses\x18\x01 \x03(\x0b\x32\x1a.splitvisor.control.v1.Bus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x11\n\x03\x42us\x12\n\n\x02vm\x18\x01 \x01(\t\" \n\x12\x44\x65scribeBusRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"H\n\x13\x44\x65scribeBusResponse\x12\x31\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32 .splitvisor.control.v1.VioDevice\"\xac\x02\n\tVioDevice\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x18\n\x10interrupt_source\x18\x03 \x01(\r\x12\x14\n\x0csignal_state\x18\x04 \x01(\r\x12\r\n\x05liobn\x18\x05 \x01(\r\x12*\n\x04node\x18\x06 \x01(\x0b\x32\x1c.splitvisor.trap.v1.TreeNode\x12\x33\n\tconnector\x18\x07 \x01(\x0b\x32 .splitvisor.control.v1.Connector\x12*\n\x05\x64isks\x18\x08 \x03(\x0b\x32\x1b.splitvisor.control.v1.Disk\x12/\n\x07network\x18\t \x01(\x0b\x32\x1e.splitvisor.control.v1.Network\"\xca\x01\n\x04\x44isk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\r\x12\r\n\x05place\x18\x03 \x01(\t\x12\x0e\n\x06serial\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x11\n\tread_only\x18\x06 \x01(\x08\x12-\n\x05\x64rive\x18\x07 \x01(\x0b\x32\x1e.splitvisor.control.v1.CdDrive\x12\x35\n\x08\x63ounters\x18\x08 \x01(\x0b\x32#.splitvisor.control.v1.DiskCounters\",\n\x07\x43\x64\x44rive\x12\x11\n\ttray_open\x18\x01 \x01(\x08\x12\x0e\n\x06locked\x18\x02 \x01(\x08\"\x9c\x02\n\x0c\x44iskCounters\x12\x34\n\x05reads\x18\x01 \x01(\x0b\x32%.splitvisor.control.v1.DiskOperations\x12\x35\n\x06writes\x18\x02 \x01(\x0b\x32%.splitvisor.control.v1.DiskOperations\x12\x36\n\x07\x66lushes\x18\x03 \x01(\x0b\x32%.splitvisor.control.v1.DiskOperations\x12\x37\n\x08\x64iscards\x18\x04 \x01(\x0b\x32%.splitvisor.control.v1.DiskOperations\x12\x0e\n\x06\x65rrors\x18\x05 \x01(\x04\x12\r\n\x05\x64\x65pth\x18\x06 \x01(\r\x12\x0f\n\x07\x64\x65\x65pest\x18\x07 \x01(\r\"W\n\x0e\x44iskOperations\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\'\n\x04time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa2\x01\n\x07Network\x12\r\n\x05place\x18\x01 \x01(\t\x12\x0b\n\x03mac\x18\x02 \x01(\x0c\x12\x0f\n\x07is_open\x18\x03 \x01(\x08\x12\x32\n\x04sent\x18\x04 \x01(\x0b\x32$.splitvisor.control.v1.FrameCounters\x12\x36\n\x08received\x18\x05 \x01(\x0b\x32$.splitvisor.control.v1.FrameCounters\"?\n\rFrameCounters\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\x04\"u\n\tConnector\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.splitvisor.control.v1.ConnectorState\x12\x15\n\rremoval_asked\x18\x04 \x01(\x08\"w\n\x10\x41\x64\x64\x44\x65viceRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12.\n\x06\x64\x65vice\x18\x02 \x01(\x0b\x32\x1e.splitvisor.trap.v1.DeviceSpec\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xae\x01\n\x11\x41\x64\x64\x44\x65viceResponse\x12\x30\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32 .splitvisor.control.v1.VioDevice\x12\x18\n\x10interrupt_parent\x18\x02 \x01(\r\x12M\n\x17interrupt_parent_source\x18\x03 \x01(\x0e\x32,.splitvisor.control.v1.InterruptParentSource\"`\n\x13RemoveDeviceRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\\\n\x14RemoveDeviceResponse\x12\x0f\n\x07removed\x18\x01 \x01(\x08\x12\x33\n\tconnector\x18\x02 \x01(\x0b\x32 .splitvisor.control.v1.Connector\"e\n\x13\x43hangeMediumRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\r\n\x05\x64rive\x18\x03 \x01(\t\x12\x0e\n\x06medium\x18\x04 \x01(\t\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\"H\n\x14\x43hangeMediumResponse\x12\x30\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32 .splitvisor.control.v1.VioDevice*\xae\x01\n\x0e\x43onnectorState\x12\x1f\n\x1b\x43ONNECTOR_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONNECTOR_STATE_UNUSABLE\x10\x01\x12\x1d\n\x19\x43ONNECTOR_STATE_ALLOCATED\x10\x02\x12\x1e\n\x1a\x43ONNECTOR_STATE_UNISOLATED\x10\x03\x12\x1e\n\x1a\x43ONNECTOR_STATE_CONFIGURED\x10\x04\x32\xce\x04\n\rVioBusService\x12q\n\tListBuses\x12\'.splitvisor.control.v1.ListBusesRequest\x1a(.splitvisor.control.v1.ListBusesResponse\"\x11\xa2\xbb\x18\r\n\x01\x05\x1a\x08\x62uses.vm\x12q\n\x0b\x44\x65scribeBus\x12).splitvisor.control.v1.DescribeBusRequest\x1a*.splitvisor.control.v1.DescribeBusResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x05\x12\x02vm\x12k\n\tAddDevice\x12\'.splitvisor.control.v1.AddDeviceRequest\x1a(.splitvisor.control.v1.AddDeviceResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x05\x12\x02vm\x12t\n\x0cRemoveDevice\x12*.splitvisor.control.v1.RemoveDeviceRequest\x1a+.splitvisor.control.v1.RemoveDeviceResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x05\x12\x02vm\x12t\n\x0c\x43hangeMedium\x12*.splitvisor.control.v1.ChangeMediumRequest\x1a+.splitvisor.control.v1.ChangeMediumResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x05\x12\x02vmb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#splitvisor/control/v1/vio_bus.proto\x12\x15splitvisor.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a!splitvisor/access/v1/access.proto\x1a\'splitvisor/control/v1/device_tree.proto\x1a\x1dsplitvisor/trap/v1/trap.proto\"9\n\x10ListBusesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x11ListBusesResponse\x12)\n\x05\x62uses\x18\x01 \x03(\x0b\x32\x1a.splitvisor.control.v1.Bus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x11\n\x03\x42us\x12\n\n\x02vm\x18\x01 \x01(\t\" \n\x12\x44\x65scribeBusRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"H\n\x13\x44\x65scribeBusResponse\x12\x31\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32 .splitvisor.control.v1.VioDevice\"\xb0\x02\n\tVioDevice\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\x18\n\x10interrupt_source\x18\x03 \x01(\r\x12\x18\n\x0csignal_state\x18\x04 \x01(\rB\x02\x18\x01\x12\r\n\x05liobn\x18\x05 \x01(\r\x12*\n\x04node\x18\x06 \x01(\x0b\x32\x1c.splitvisor.trap.v1.TreeNode\x12\x33\n\tconnector\x18\x07 \x01(\x0b\x32 .splitvisor.control.v1.Connector\x12*\n\x05\x64isks\x18\x08 \x03(\x0b\x32\x1b.splitvisor.control.v1.Disk\x12/\n\x07network\x18\t \x01(\x0b\x32\x1e.splitvisor.control.v1.Network\"\xca\x01\n\x04\x44isk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\r\x12\r\n\x05place\x18\x03 \x01(\t\x12\x0e\n\x06serial\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x11\n\tread_only\x18\x06 \x01(\x08\x12-\n\x05\x64rive\x18\x07 \x01(\x0b\x32\x1e.splitvisor.control.v1.CdDrive\x12\x35\n\x08\x63ounters\x18\x08 \x01(\x0b\x32#.splitvisor.control.v1.DiskCounters\",\n\x07\x43\x64\x44rive\x12\x11\n\ttray_open\x18\x01 \x01(\x08\x12\x0e\n\x06locked\x18\x02 \x01(\x08\"\x9c\x02\n\x0c\x44iskCounters\x12\x34\n\x05reads\x18\x01 \x01(\x0b\x32%.splitvisor.control.v1.DiskOperations\x12\x35\n\x06writes\x18\x02 \x01(\x0b\x32%.splitvisor.control.v1.DiskOperations\x12\x36\n\x07\x66lushes\x18\x03 \x01(\x0b\x32%.splitvisor.control.v1.DiskOperations\x12\x37\n\x08\x64iscards\x18\x04 \x01(\x0b\x32%.splitvisor.control.v1.DiskOperations\x12\x0e\n\x06\x65rrors\x18\x05 \x01(\x04\x12\r\n\x05\x64\x65pth\x18\x06 \x01(\r\x12\x0f\n\x07\x64\x65\x65pest\x18\x07 \x01(\r\"W\n\x0e\x44iskOperations\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\'\n\x04time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa2\x01\n\x07Network\x12\r\n\x05place\x18\x01 \x01(\t\x12\x0b\n\x03mac\x18\x02 \x01(\x0c\x12\x0f\n\x07is_open\x18\x03 \x01(\x08\x12\x32\n\x04sent\x18\x04 \x01(\x0b\x32$.splitvisor.control.v1.FrameCounters\x12\x36\n\x08received\x18\x05 \x01(\x0b\x32$.splitvisor.control.v1.FrameCounters\"?\n\rFrameCounters\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\x04\"u\n\tConnector\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.splitvisor.control.v1.ConnectorState\x12\x15\n\rremoval_asked\x18\x04 \x01(\x08\"w\n\x10\x41\x64\x64\x44\x65viceRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12.\n\x06\x64\x65vice\x18\x02 \x01(\x0b\x32\x1e.splitvisor.trap.v1.DeviceSpec\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xae\x01\n\x11\x41\x64\x64\x44\x65viceResponse\x12\x30\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32 .splitvisor.control.v1.VioDevice\x12\x18\n\x10interrupt_parent\x18\x02 \x01(\r\x12M\n\x17interrupt_parent_source\x18\x03 \x01(\x0e\x32,.splitvisor.control.v1.InterruptParentSource\"`\n\x13RemoveDeviceRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\\\n\x14RemoveDeviceResponse\x12\x0f\n\x07removed\x18\x01 \x01(\x08\x12\x33\n\tconnector\x18\x02 \x01(\x0b\x32 .splitvisor.control.v1.Connector\"e\n\x13\x43hangeMediumRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x14\n\x0cunit_address\x18\x02 \x01(\r\x12\r\n\x05\x64rive\x18\x03 \x01(\t\x12\x0e\n\x06medium\x18\x04 \x01(\t\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\"H\n\x14\x43hangeMediumResponse\x12\x30\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32 .splitvisor.control.v1.VioDevice*\xae\x01\n\x0e\x43onnectorState\x12\x1f\n\x1b\x43ONNECTOR_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONNECTOR_STATE_UNUSABLE\x10\x01\x12\x1d\n\x19\x43ONNECTOR_STATE_ALLOCATED\x10\x02\x12\x1e\n\x1a\x43ONNECTOR_STATE_UNISOLATED\x10\x03\x12\x1e\n\x1a\x43ONNECTOR_STATE_CONFIGURED\x10\x04\x32\xce\x04\n\rVioBusService\x12q\n\tListBuses\x12\'.splitvisor.control.v1.ListBusesRequest\x1a(.splitvisor.control.v1.ListBusesResponse\"\x11\xa2\xbb\x18\r\n\x01\x05\x1a\x08\x62uses.vm\x12q\n\x0b\x44\x65scribeBus\x12).splitvisor.control.v1.DescribeBusRequest\x1a*.splitvisor.control.v1.DescribeBusResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x05\x12\x02vm\x12k\n\tAddDevice\x12\'.splitvisor.control.v1.AddDeviceRequest\x1a(.splitvisor.control.v1.AddDeviceResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x05\x12\x02vm\x12t\n\x0cRemoveDevice\x12*.splitvisor.control.v1.RemoveDeviceRequest\x1a+.splitvisor.control.v1.RemoveDeviceResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x05\x12\x02vm\x12t\n\x0c\x43hangeMedium\x12*.splitvisor.control.v1.ChangeMediumRequest\x1a+.splitvisor.control.v1.ChangeMediumResponse\"\x0b\xa2\xbb\x18\x07\n\x01\x05\x12\x02vmb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'splitvisor.rpc.vio_bus_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_VIODEVICE'].fields_by_name['signal_state']._loaded_options = None
+  _globals['_VIODEVICE'].fields_by_name['signal_state']._serialized_options = b'\030\001'
   _globals['_VIOBUSSERVICE'].methods_by_name['ListBuses']._loaded_options = None
   _globals['_VIOBUSSERVICE'].methods_by_name['ListBuses']._serialized_options = b'\242\273\030\r\n\001\005\032\010buses.vm'
   _globals['_VIOBUSSERVICE'].methods_by_name['DescribeBus']._loaded_options = None
@@ -45,8 +47,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VIOBUSSERVICE'].methods_by_name['RemoveDevice']._serialized_options = b'\242\273\030\007\n\001\005\022\002vm'
   _globals['_VIOBUSSERVICE'].methods_by_name['ChangeMedium']._loaded_options = None
   _globals['_VIOBUSSERVICE'].methods_by_name['ChangeMedium']._serialized_options = b'\242\273\030\007\n\001\005\022\002vm'
-  _globals['_CONNECTORSTATE']._serialized_start=2423
-  _globals['_CONNECTORSTATE']._serialized_end=2597
+  _globals['_CONNECTORSTATE']._serialized_start=2427
+  _globals['_CONNECTORSTATE']._serialized_end=2601
   _globals['_LISTBUSESREQUEST']._serialized_start=201
   _globals['_LISTBUSESREQUEST']._serialized_end=258
   _globals['_LISTBUSESRESPONSE']._serialized_start=260
@@ -58,33 +60,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBEBUSRESPONSE']._serialized_start=402
   _globals['_DESCRIBEBUSRESPONSE']._serialized_end=474
   _globals['_VIODEVICE']._serialized_start=477
-  _globals['_VIODEVICE']._serialized_end=777
-  _globals['_DISK']._serialized_start=780
-  _globals['_DISK']._serialized_end=982
-  _globals['_CDDRIVE']._serialized_start=984
-  _globals['_CDDRIVE']._serialized_end=1028
-  _globals['_DISKCOUNTERS']._serialized_start=1031
-  _globals['_DISKCOUNTERS']._serialized_end=1315
-  _globals['_DISKOPERATIONS']._serialized_start=1317
-  _globals['_DISKOPERATIONS']._serialized_end=1404
-  _globals['_NETWORK']._serialized_start=1407
-  _globals['_NETWORK']._serialized_end=1569
-  _globals['_FRAMECOUNTERS']._serialized_start=1571
-  _globals['_FRAMECOUNTERS']._serialized_end=1634
-  _globals['_CONNECTOR']._serialized_start=1636
-  _globals['_CONNECTOR']._serialized_end=1753
-  _globals['_ADDDEVICEREQUEST']._serialized_start=1755
-  _globals['_ADDDEVICEREQUEST']._serialized_end=1874
-  _globals['_ADDDEVICERESPONSE']._serialized_start=1877
-  _globals['_ADDDEVICERESPONSE']._serialized_end=2051
-  _globals['_REMOVEDEVICEREQUEST']._serialized_start=2053
-  _globals['_REMOVEDEVICEREQUEST']._serialized_end=2149
-  _globals['_REMOVEDEVICERESPONSE']._serialized_start=2151
-  _globals['_REMOVEDEVICERESPONSE']._serialized_end=2243
-  _globals['_CHANGEMEDIUMREQUEST']._serialized_start=2245
-  _globals['_CHANGEMEDIUMREQUEST']._serialized_end=2346
-  _globals['_CHANGEMEDIUMRESPONSE']._serialized_start=2348
-  _globals['_CHANGEMEDIUMRESPONSE']._serialized_end=2420
-  _globals['_VIOBUSSERVICE']._serialized_start=2600
-  _globals['_VIOBUSSERVICE']._serialized_end=3190
+  _globals['_VIODEVICE']._serialized_end=781
+  _globals['_DISK']._serialized_start=784
+  _globals['_DISK']._serialized_end=986
+  _globals['_CDDRIVE']._serialized_start=988
+  _globals['_CDDRIVE']._serialized_end=1032
+  _globals['_DISKCOUNTERS']._serialized_start=1035
+  _globals['_DISKCOUNTERS']._serialized_end=1319
+  _globals['_DISKOPERATIONS']._serialized_start=1321
+  _globals['_DISKOPERATIONS']._serialized_end=1408
+  _globals['_NETWORK']._serialized_start=1411
+  _globals['_NETWORK']._serialized_end=1573
+  _globals['_FRAMECOUNTERS']._serialized_start=1575
+  _globals['_FRAMECOUNTERS']._serialized_end=1638
+  _globals['_CONNECTOR']._serialized_start=1640
+  _globals['_CONNECTOR']._serialized_end=1757
+  _globals['_ADDDEVICEREQUEST']._serialized_start=1759
+  _globals['_ADDDEVICEREQUEST']._serialized_end=1878
+  _globals['_ADDDEVICERESPONSE']._serialized_start=1881
+  _globals['_ADDDEVICERESPONSE']._serialized_end=2055
+  _globals['_REMOVEDEVICEREQUEST']._serialized_start=2057
+  _globals['_REMOVEDEVICEREQUEST']._serialized_end=2153
+  _globals['_REMOVEDEVICERESPONSE']._serialized_start=2155
+  _globals['_REMOVEDEVICERESPONSE']._serialized_end=2247
+  _globals['_CHANGEMEDIUMREQUEST']._serialized_start=2249
+  _globals['_CHANGEMEDIUMREQUEST']._serialized_end=2350
+  _globals['_CHANGEMEDIUMRESPONSE']._serialized_start=2352
+  _globals['_CHANGEMEDIUMRESPONSE']._serialized_end=2424
+  _globals['_VIOBUSSERVICE']._serialized_start=2604
+  _globals['_VIOBUSSERVICE']._serialized_end=3194
 # @@protoc_insertion_point(module_scope)
