@@ -15,6 +15,7 @@ from splitvisor.process.inputs import Pipes, open_input
 from splitvisor.recording import RecordingError
 from splitvisor.recording.comparison import Difference, Outcome
 from splitvisor.recording.conversation import Introduction, Recording
+from splitvisor.recording.dma import refuse_dma
 from splitvisor.recording.file import RecordingReader
 from splitvisor.recording.fresh import fresh_service, serve_trees
 from splitvisor.recording.replay import MAX_REPORTED, replay
@@ -30,14 +31,10 @@ def replay_against(path: Path, link: str, address: str | None, trees_socket: Pat
     """Replay one link's part of a recording; ends the program with the status that `splitvisor replay` promises."""
     try:
         opened = Pipes().file(path)
-        program = None if address is not None else _program(opened, link)
+        program = _program(opened, str(path), link, address)
         with open_input(opened) as file:
             reader = RecordingReader(file, str(path))
             recording = Recording(reader, str(path))
-            if link not in recording.start.backends:
-                fail(COMMAND, f"{path} has no {link}; it has {', '.join(recording.start.backends)}", USAGE)
-            if program is None and address is None:
-                fail(COMMAND, f"{link} is not a service of Splitvisor; give its address: --against {link}@ADDRESS", USAGE)
             outcome = signals.run(_replay(recording, link, program, address, trees_socket))
     except OSError as error:
         fail(COMMAND, f"{error.filename or path}: {error.strerror or error}", USAGE)
@@ -54,12 +51,25 @@ def replay_against(path: Path, link: str, address: str | None, trees_socket: Pat
         raise typer.Exit(FAILED)
 
 
-def _program(path: Path, link: str) -> ServiceName | None:
-    """The service that a link of a recording was to, by what it said of itself: links have names of their own."""
+def _program(path: Path, name: str, link: str, address: str | None) -> ServiceName | None:
+    """Check that a link of a recording can be replayed, before a service is started; None: not needed, there is an address.
+
+    The service is the one that said so of itself: links have names of their own. Raises RecordingError.
+    """
     with open_input(path) as file:
-        items = Recording(RecordingReader(file, str(path)), str(path)).items(link)
-        offered = next((item.offer.backend for _, item in items if isinstance(item, Introduction)), "")
-    return next((name for name in SERVICE_NAMES if name.package in (offered, link)), None)
+        recording = Recording(RecordingReader(file, name), name)
+        if link not in recording.start.backends:
+            fail(COMMAND, f"{name} has no {link}; it has {', '.join(recording.start.backends)}", USAGE)
+        introduction = next((item for _, item in recording.items(link) if isinstance(item, Introduction)), None)
+    if introduction is not None:
+        refuse_dma(recording, link, introduction)
+    if address is not None:
+        return None
+    offered = introduction.offer.backend if introduction is not None else ""
+    program = next((each for each in SERVICE_NAMES if each.package in (offered, link)), None)
+    if program is None:
+        fail(COMMAND, f"{link} is not a service of Splitvisor; give its address: --against {link}@ADDRESS", USAGE)
+    return program
 
 
 async def _replay(

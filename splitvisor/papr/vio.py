@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Numbers of the VIO bus: slots, unit addresses, connectors and interrupt sources (LoPAPR 13.5, 17.2)."""
+"""Numbers of the VIO bus: slots, unit addresses, connectors, interrupt sources and queue entries (LoPAPR 13.5, 17.2)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ FIRST_INTERRUPT = 0x1100
 """First of the 256 interrupt sources that belong to the VIO bus."""
 MAX_DEVICES = 256
 """The limit on devices: a bus has that many interrupt sources."""
+CRQ_ENTRY_BYTES = 16
+"""Size of an entry of a command/response queue (LoPAPR 17.2.3.1)."""
 
 
 def slot_address(slot: int) -> int:

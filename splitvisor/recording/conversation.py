@@ -66,7 +66,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Event:
-    """What a back end said without being asked: interrupt, action, dirty, inventory."""
+    """What a back end said without being asked: interrupt, action, dirty, inventory, crq_entries.
+
+    Also memory_read and memory_write of a DMA window, which a device sends whenever it is ready to.
+    """
 
     time_ns: int
     message: pb.AttachResponse
@@ -168,11 +171,15 @@ class Conversation:
                 if self.offer is None and self._hello is not None:
                     self.offer = response.offer
                     yield Introduction(*self._hello, response.offer)
+            case "memory_read" if response.memory_read.liobn:
+                yield Event(time_ns, response)
+            case "memory_write" if response.memory_write.liobn:
+                yield Event(time_ns, response)
             case "memory_read" | "memory_write" | "invoke":
                 self._ask(response)
             case "reply" | "acknowledge" | "reset_done":
                 yield from self._finish(time_ns, response)
-            case "interrupt" | "action" | "dirty" | "inventory":
+            case "interrupt" | "action" | "dirty" | "inventory" | "crq_entries":
                 yield Event(time_ns, response)
 
     def _ask(self, response: pb.AttachResponse) -> None:

@@ -22,6 +22,7 @@ from splitvisor.declarations.session import Session, Vm
 from splitvisor.papr.codes import H
 from splitvisor.recording import RecordingError
 from splitvisor.recording.conversation import Event, Introduction, Recording, Seed, Step
+from splitvisor.recording.dma import refuse_dma
 from splitvisor.recording.stand_in_console import Output, StandInConsoles
 from splitvisor.recording.text import asked_text, call_text, terminal_bytes
 from splitvisor.recording.trees import RecordedTrees
@@ -92,6 +93,7 @@ class Script:
         for _, item in recording.items(backend):
             match item:
                 case Introduction():
+                    refuse_dma(recording, backend, item)
                     self.introduction = item
                 case Seed():
                     kept += item.tree.ByteSize()

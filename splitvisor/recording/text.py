@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import hcall_name
+from splitvisor.papr.vio import CRQ_ENTRY_BYTES
 from splitvisor.recording.conversation import Introduction, Item, Seed, Step
 from splitvisor.rpc import trap_pb2 as pb
 
@@ -15,6 +16,8 @@ SHOWN_BYTES = 16
 """Of each block of memory."""
 SHOWN_KEYS = 8
 SHOWN_TEXT = 64
+SHOWN_RANGES = 4
+"""Of one DMA, and of the entries that are put into a queue together."""
 
 _TERMINAL_BLOCK = struct.Struct(">QQ")
 
@@ -137,8 +140,9 @@ def keys_text(ranges: Iterable[pb.KeyRange]) -> str:
 
 
 _MESSAGES: dict[str, Callable[[pb.AttachResponse], str]] = {
-    "memory_read": lambda it: f"reads {it.memory_read.range.address:#x}+{it.memory_read.range.length}",
-    "memory_write": lambda it: f"writes {block_text(it.memory_write.block)}",
+    "memory_read": lambda it: f"reads {_read_text(it.memory_read)}",
+    "memory_write": lambda it: f"writes {_write_text(it.memory_write)}",
+    "crq_entries": lambda it: _entries_text(it.crq_entries),
     "invoke": lambda it: f"calls {_invoke_text(it.invoke)}",
     "interrupt": lambda it: f"interrupt {it.interrupt.source:#x}",
     "action": lambda it: _action_text(it.action),
@@ -147,6 +151,27 @@ _MESSAGES: dict[str, Callable[[pb.AttachResponse], str]] = {
     "reset_done": lambda _: "reset",
     "acknowledge": lambda _: "acknowledged",
 }
+
+
+def _read_text(read: pb.MemoryRead) -> str:
+    ranges = (read.range, *read.more)
+    return ", ".join(f"{each.address:#x}+{each.length}" for each in ranges[:SHOWN_RANGES]) + _dma_text(read.liobn, len(ranges))
+
+
+def _write_text(write: pb.MemoryWrite) -> str:
+    blocks = (write.block, *write.more)
+    return ", ".join(map(block_text, blocks[:SHOWN_RANGES])) + _dma_text(write.liobn, len(blocks))
+
+
+def _dma_text(liobn: int, ranges: int) -> str:
+    more = f" and {ranges - SHOWN_RANGES} more" if ranges > SHOWN_RANGES else ""
+    return f"{more} by DMA of {liobn:#x}" if liobn else ""
+
+
+def _entries_text(put: pb.CrqEntries) -> str:
+    entries = [put.entries[start : start + CRQ_ENTRY_BYTES].hex() for start in range(0, len(put.entries), CRQ_ENTRY_BYTES)]
+    more = f" and {len(entries) - SHOWN_RANGES} more" if len(entries) > SHOWN_RANGES else ""
+    return f"puts into the queue of {put.unit_address:#x} from {put.position} on: {', '.join(entries[:SHOWN_RANGES])}{more}"
 
 
 def _invoke_text(invoke: pb.Invoke) -> str:

@@ -20,17 +20,19 @@ from pathlib import Path
 
 import pytest
 
+from splitvisor.guests.commands import Commands
 from splitvisor.guests.fetch import MARKER
 from splitvisor.recording.file import RecordingReader, RecordingWriter
 from splitvisor.recording.text import terminal_bytes
 from splitvisor.rpc import recording_pb2 as rpb
 from splitvisor.run.exit_status import ExitStatus
 from tests.component.trap_client import wait_until
-from tests.guests.conftest import Run
+from tests.guests.conftest import IO_PROMPT, Run
 from tests.guests.harness import BOOT_SECONDS, ROOT, STEP_SECONDS, Console, Guests
 from tests.services import Service
 from tests.unit.recordings import read
 
+MIB = 1 << 20
 BACK_ENDS = ("vio_service", "hcall_service", "of_client_service")
 
 
@@ -84,6 +86,53 @@ def debian(place: Path, guests: Guests) -> Path:
     assert console.wait() == 0
     console.close()
     return file
+
+
+@pytest.fixture(scope="module")
+def disk(place: Path, guests: Guests) -> Path:
+    """Debian with a network, which reads and writes a disk."""
+    runtime = place / "disk"
+    runtime.mkdir()
+    file, image = place / "disk.recording", place / "disk.img"
+    image.write_bytes(b"on the disk:".ljust(MIB, b"\0"))
+    files = ("--kernel", str(guests.kernel), "--initrd", str(guests.io), "--append", "console=hvc0 panic=-1")
+    console = Console(["--record", str(file), *files, "--disk", str(image), "--net", f"switch=record{os.getpid()}"], runtime)
+    console.expect(IO_PROMPT, BOOT_SECONDS)
+    guest = Commands(console)
+    guest.wait_for("test -b /dev/sda")
+    assert guest.ok("dd if=/dev/sda bs=512 count=1 iflag=direct 2>/dev/null | head -c 11") == "on the disk"
+    guest.ok("ip link set eth0 up && dd if=/dev/zero of=/dev/sda bs=4k count=4 seek=4 oflag=direct")
+    console.type("poweroff -f\n")
+    assert console.wait() == 0
+    console.close()
+    image.unlink()  # Nobody needs it to read the recording.
+    return file
+
+
+@pytest.mark.parametrize("service", ["hcall_service", "of_client_service"])
+def test_the_other_services_of_a_machine_with_a_disk_answer_as_they_did(disk: Path, service: str) -> None:
+    done = splitvisor("replay", str(disk), "--against", service)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "no differences" in done.stdout
+
+
+@pytest.mark.parametrize("how", [("--against", "vio_service"), ("--against", "vio@unix:/nowhere"), ("--as", "vio")])
+def test_the_service_that_has_the_disk_is_not_replayed_and_opens_none(disk: Path, place: Path, how: tuple[str, str]) -> None:
+    done = splitvisor("replay", str(disk), *how)
+    assert (done.returncode, done.stdout) == (ExitStatus.USAGE, "")
+    assert done.stderr == (
+        f"splitvisor replay: vio_service of {disk} has l-lan@71000002, v-scsi@71000003: what a device with a DMA window does by "
+        "itself cannot be replayed; replay hcall_service or of_client_service\n"
+    )
+    assert not (place / "disk.img").exists()
+
+
+def test_what_a_disk_and_its_guest_said_to_each_other_is_shown(disk: Path) -> None:
+    shown = splitvisor("record", "show", str(disk), "--link", "vio_service").stdout
+    assert re.search(r"H_REG_CRQ\(0x71000003, 0x[0-9a-f]+, 0x10000\) -> H_SUCCESS", shown)
+    assert re.search(r"puts into the queue of 0x71000003 from 0 on: c0020{28}\n", shown)
+    assert re.search(r"writes 0x[0-9a-f]+\+512 6f6e20746865206469736b3a0{8}\.\.\. by DMA of 0x71000003\n", shown)
+    assert re.search(r"reads 0x[0-9a-f]+\+\d+(, 0x[0-9a-f]+\+\d+)* by DMA of 0x71000003\n", shown)
 
 
 @pytest.mark.parametrize("service", BACK_ENDS)

@@ -25,9 +25,9 @@ from splitvisor.declarations.calls import Call, Hypercall, Key, Posted
 from splitvisor.declarations.session import Vm
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
+from splitvisor.papr.vio import CRQ_ENTRY_BYTES
 from splitvisor.rpc import state_pb2, trap_pb2
 
-ENTRY_BYTES = 16
 INITIALIZE = bytes((0xC0, 0x01)) + bytes(14)
 """The first entry that one side sends to the other."""
 INITIALIZED = bytes((0xC0, 0x02)) + bytes(14)
@@ -36,7 +36,7 @@ COMMAND = 0x80
 """First byte of an entry with a format that device and guest agree on."""
 CREDIT_ENTRIES = 4096
 """How many entries of the guest may be under way; one more waits for its turn."""
-MESSAGE_BYTES = 256 * ENTRY_BYTES
+MESSAGE_BYTES = 256 * CRQ_ENTRY_BYTES
 """Of entries in one message."""
 KEPT_ENTRIES = 4096
 """How many of the newest entries to the guest can be said again after a lost connection."""
@@ -76,8 +76,8 @@ class CrqDevice(VioDevice):
 
     def send(self, entry: bytes) -> None:
         """Send an entry of 16 bytes to the guest; dropped if the queue is not open."""
-        if len(entry) != ENTRY_BYTES:
-            raise ValueError(f"a queue entry has {ENTRY_BYTES} bytes, not {len(entry)}")
+        if len(entry) != CRQ_ENTRY_BYTES:
+            raise ValueError(f"a queue entry has {CRQ_ENTRY_BYTES} bytes, not {len(entry)}")
         if self.queue_open:
             self._kept.append(entry)
             self._entries += 1
@@ -95,7 +95,7 @@ class CrqDevice(VioDevice):
         """Put the newest entries into the queue."""
         entries = b"".join(reversed(tuple(islice(reversed(self._kept), count))))
         for start in range(0, len(entries), MESSAGE_BYTES):
-            position = self._entries - count + start // ENTRY_BYTES
+            position = self._entries - count + start // CRQ_ENTRY_BYTES
             self.vm.put_entries(self.unit_address, position, entries[start : start + MESSAGE_BYTES])
 
     # The bus.
