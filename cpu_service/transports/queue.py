@@ -15,10 +15,10 @@ from collections.abc import Callable
 from cpu_service.engine.ram import GuestRam
 from splitvisor.declarations.dma import PAGE_BYTES, WINDOW_BYTES, DmaError, Piece
 from splitvisor.errors.problem import ProblemError
+from splitvisor.papr.vio import CRQ_ENTRY_BYTES
 from splitvisor.rpc import state_pb2 as spb
 from splitvisor.trap.tce_file import TCE_READ, TCE_WRITE, TceWindow
 
-ENTRY_BYTES = 16
 MAX_HELD = 4096
 """Entries that wait for room: the most that a device can owe a guest."""
 TRANSPORT_EVENT = struct.pack(">BB14x", 0xFF, 2)
@@ -44,6 +44,8 @@ class CommandQueue:
         self._lock = threading.Lock()
         self._ioba = self._bytes = self._next = 0
         self._held: deque[bytes] = deque()
+        self._early: dict[int, bytes] = {}
+        """Entries that came before others which precede them, by position."""
         self.entries = 0
         """How many entries came from the device since the queue was registered."""
         self.is_closed = False
@@ -70,15 +72,18 @@ class CommandQueue:
         """Begin with the first entry of a queue of size bytes; fits() has checked the numbers."""
         with self._lock:
             self._ioba, self._bytes, self._next, self.entries = ioba, size, 0, 0
-            self._held.clear()
-            self.is_closed = False
+            self._forget()
 
     def free(self) -> None:
         """Take the memory away: what comes now is dropped."""
         with self._lock:
             self._bytes = self._next = 0
-            self._held.clear()
-            self.is_closed = False
+            self._forget()
+
+    def _forget(self) -> None:
+        self._held.clear()
+        self._early.clear()
+        self.is_closed = False
 
     def put(self, entries: bytes, position: int) -> None:
         """Put entries of the device.
@@ -90,13 +95,29 @@ class CommandQueue:
         Raises QueueOverrunError.
         """
         with self._lock:
-            known = self.entries - position
-            if not self._bytes or self.is_closed or known < 0:
+            if not self._bytes or self.is_closed:
                 return
-            new = entries[known * ENTRY_BYTES :]
-            self.entries += len(new) // ENTRY_BYTES
+            if position > self.entries:
+                if not self.is_changing:  # Else it is of the queue before.
+                    self._keep_early(entries, position)
+                return
+            new = self._new(entries, position)
+            while (known := min(self._early, default=self.entries + 1)) <= self.entries:
+                new += self._new(self._early.pop(known), known)
             if self._append(new):
                 self._pulse()
+
+    def _keep_early(self, entries: bytes, position: int) -> None:
+        """Keep entries until those before them come: after a lost connection they are said again, maybe behind newer ones."""
+        self._early[position] = max(entries, self._early.get(position, b""), key=len)
+        if len(self._early) > MAX_HELD or sum(map(len, self._early.values())) > MAX_HELD * CRQ_ENTRY_BYTES:
+            raise QueueOverrunError(f"its device has sent {MAX_HELD} queue entries and not those before them")
+
+    def _new(self, entries: bytes, position: int) -> bytes:
+        """Return those of entries that have not come yet, and count them."""
+        new = entries[(self.entries - position) * CRQ_ENTRY_BYTES :]
+        self.entries += len(new) // CRQ_ENTRY_BYTES
+        return new
 
     def close(self) -> None:
         """The device has lost sight of the queue: tell the guest, once."""
@@ -114,10 +135,10 @@ class CommandQueue:
 
     def _append(self, entries: bytes) -> bool:
         """Put entries behind those that wait. Returns whether the guest has something new."""
-        for start in range(0, len(entries), ENTRY_BYTES):
+        for start in range(0, len(entries), CRQ_ENTRY_BYTES):
             if len(self._held) >= MAX_HELD:
                 raise QueueOverrunError(f"its device has sent {MAX_HELD} queue entries that the guest has no room for")
-            self._held.append(entries[start : start + ENTRY_BYTES])
+            self._held.append(entries[start : start + CRQ_ENTRY_BYTES])
         return self._put_held()
 
     def _put_held(self) -> bool:
@@ -132,7 +153,7 @@ class CommandQueue:
         memory = self._ram.map
         try:
             ((address, _),) = self._window.ranges(
-                (Piece(self._ioba + self._next, ENTRY_BYTES),), TCE_READ | TCE_WRITE, self._ram.size
+                (Piece(self._ioba + self._next, CRQ_ENTRY_BYTES),), TCE_READ | TCE_WRITE, self._ram.size
             )
         except DmaError:  # The guest has unmapped its queue: it cannot be told anything.
             return True
@@ -140,8 +161,8 @@ class CommandQueue:
             return False
         memory[address + 8 : address + 16] = entry[8:]
         memory[address : address + 8] = entry[:8]
-        self._written(address, ENTRY_BYTES)
-        self._next = (self._next + ENTRY_BYTES) % self._bytes
+        self._written(address, CRQ_ENTRY_BYTES)
+        self._next = (self._next + CRQ_ENTRY_BYTES) % self._bytes
         return True
 
     def save(self) -> spb.SavedQueue:
@@ -155,9 +176,9 @@ class CommandQueue:
     def restore(self, saved: spb.SavedQueue) -> None:
         """Take over a state. Raises ValueError for one that cannot be."""
         data: bytes = saved.held
-        held = [data[start : start + ENTRY_BYTES] for start in range(0, len(data), ENTRY_BYTES)]
-        fits = self.fits(saved.ioba, saved.bytes) and saved.next < saved.bytes and not saved.next % ENTRY_BYTES
-        if not fits or len(held) > MAX_HELD or len(saved.held) % ENTRY_BYTES:
+        held = [data[start : start + CRQ_ENTRY_BYTES] for start in range(0, len(data), CRQ_ENTRY_BYTES)]
+        fits = self.fits(saved.ioba, saved.bytes) and saved.next < saved.bytes and not saved.next % CRQ_ENTRY_BYTES
+        if not fits or len(held) > MAX_HELD or len(saved.held) % CRQ_ENTRY_BYTES:
             raise ValueError("a queue cannot be as it was saved")
         self._ioba, self._bytes, self._next, self.entries = saved.ioba, saved.bytes, saved.next, saved.entries
         self._held = deque(held)

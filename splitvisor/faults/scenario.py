@@ -52,7 +52,7 @@ MESSAGES: Mapping[Direction, tuple[str, ...]] = {
     ),
     Direction.TO_CPU: (
         "offer", "reply", "memory_read", "memory_write", "invoke", "acknowledge", "interrupt", "reset_done", "dirty", "action",
-        "inventory", "saved_state",
+        "inventory", "saved_state", "crq_entries",
     ),
 }  # fmt: skip
 """What travels, by the names of trap.proto."""

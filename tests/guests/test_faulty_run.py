@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
 from pathlib import Path
 
 from cpu_service.routing.router import CALL_TIMEOUT_S
-from tests.guests.conftest import Run
+from splitvisor.guests.commands import Commands
+from tests.guests.conftest import IO_PROMPT, Run
 from tests.guests.harness import BOOT_SECONDS, Guests
 
+SLOW_S = 300.0
+MIB = 1 << 20
 SOON = CALL_TIMEOUT_S - 5
 """Before a call that has no answer would end by itself."""
 
@@ -55,7 +60,7 @@ def test_the_demo_guest_notices_nothing(run: Run, short_path: Path) -> None:
             assert (stopped.returncode, stopped.stderr) == (0, "")
             assert str(console.pids()["of-client"]) in stopped.stdout
     console.type("off\n")
-    assert console.wait() == 0
+    assert console.wait(SLOW_S) == 0
     counts = console.report()["faults"]["counts"]
     assert (counts["lose"], counts["kill"], counts["stop"]) == (4, 1, 1)
     assert counts["jitter"] > 20
@@ -88,6 +93,64 @@ def test_a_restored_slof_goes_on_when_its_first_replies_are_lost(run: Run, guest
     restored.type("power-off\r")
     assert restored.wait() == 0
     assert restored.report()["faults"]["counts"] == {"lose": 3}
+
+
+DISK = """
+seed = 11
+[[fault]]
+kind = "lose"
+backend = "vio"
+direction = "to-cpu"
+messages = ["crq_entries"]
+every = 60
+[[fault]]
+kind = "duplicate"
+backend = "vio"
+direction = "to-cpu"
+messages = ["crq_entries"]
+every = 7
+[[fault]]
+kind = "reorder"
+backend = "vio"
+direction = "to-cpu"
+messages = ["crq_entries"]
+every = 25
+[[fault]]
+kind = "lose"
+backend = "vio"
+direction = "to-backend"
+messages = ["posted"]
+every = 50
+[[fault]]
+kind = "delay"
+backend = "vio"
+direction = "to-cpu"
+messages = ["crq_entries"]
+probability = 0.1
+seconds = 0.05
+"""
+
+
+def test_a_disk_whose_messages_are_lost_doubled_and_late_is_a_slow_disk(run: Run, guests: Guests, short_path: Path) -> None:
+    scenario, image = short_path / "scenario.toml", short_path / "disk.img"
+    scenario.write_text(DISK)
+    data = random.Random(11).randbytes(8 * MIB)
+    image.write_bytes(data)
+    files = ("--kernel", str(guests.kernel), "--initrd", str(guests.io), "--append", "console=hvc0 panic=-1")
+    console = run(*files, "--disk", str(image), "--fault", str(scenario))
+    console.expect(IO_PROMPT, SLOW_S)
+    guest = Commands(console)
+    guest.wait_for("test -b /dev/sda", SLOW_S)
+    read = guest.ok("dd if=/dev/sda bs=64k iflag=direct 2>/dev/null | sha256sum", SLOW_S)
+    assert read.split()[0] == hashlib.sha256(data).hexdigest()
+    guest.ok("dd if=/dev/urandom of=/tmp/m bs=4k count=256 && dd if=/tmp/m of=/dev/sda bs=4k oflag=direct", SLOW_S)
+    wrote = guest.ok("sha256sum /tmp/m", SLOW_S)
+    assert wrote.split()[0] == hashlib.sha256(image.read_bytes()[:MIB]).hexdigest()
+    assert guest.ok("dmesg | grep -i -E 'i/o error|sense key|offline|abort' || true", SLOW_S) == ""
+    console.type("poweroff -f\n")
+    assert console.wait(SLOW_S) == 0
+    counts = console.report()["faults"]["counts"]
+    assert all(counts[kind] > 0 for kind in ("lose", "duplicate", "reorder", "delay")), counts
 
 
 def test_a_scenario_that_does_not_fit_is_refused(run: Run, short_path: Path) -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 
+from splitvisor.faults import scenario
 from splitvisor.faults.scenario import KINDS, Direction, ScenarioError, read_scenario, scenario_from
 from splitvisor.faults.schedule import Schedule
+from splitvisor.rpc import trap_pb2 as pb
 
 FAULTS: list[dict[str, Any]] = [
     {"kind": "jitter", "direction": "to-backend", "probability": 0.3, "seconds": 1.0},
@@ -101,3 +104,10 @@ def test_a_file_is_a_text_whatever_editor_wrote_it(tmp_path: Path) -> None:
 def test_every_kind_has_a_line_in_the_documentation() -> None:
     text = (Path(__file__).resolve().parent.parent.parent / "docs" / "faults.md").read_text()
     assert [kind for kind in KINDS if f"| `{kind}` |" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("direction", "message"), [(Direction.TO_BACKEND, pb.AttachRequest), (Direction.TO_CPU, pb.AttachResponse)]
+)
+def test_faults_can_happen_to_every_message_of_the_contract(direction: Direction, message: type[Message]) -> None:
+    assert set(scenario.MESSAGES[direction]) == {field.name for field in message.DESCRIPTOR.oneofs_by_name["message"].fields}

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import struct
 from collections.abc import Sequence
 from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cpu_service.hypercalls.declarations import ANOTHERS, ANOTHERS_RTAS
 from cpu_service.link.events import LinkStatus
@@ -319,11 +322,42 @@ def test_entries_that_are_said_again_are_written_once_and_none_is_left_out(machi
     machine.put(*entries[:3], position=0)
     machine.put(*entries[1:5], position=1)
     machine.put(entries[4], position=4)
-    machine.put(COMMAND, position=9)  # One before it is missing, and will be said again.
+    machine.put(COMMAND, position=9)  # Those before it are missing, and will be said again.
     machine.put(entries[5], position=5)
     assert [machine.slot(number) for number in range(7)] == [*entries, bytes(16)]
     [queue] = machine.transports.open_queues(cast("LinkStatus", machine.link))
     assert (queue.unit_address, queue.entries) == (UNIT, 6)
+
+
+@given(st.data())
+def test_entries_are_put_in_order_and_once_whatever_order_their_messages_come_in(data: st.DataObject) -> None:
+    """A fault may have one message overtake another; after a lost connection some are said again, behind newer ones or before."""
+    machine = Machine()
+    machine.register()
+    entries = [struct.pack(">BBH12x", 0x80, 1, number) for number in range(data.draw(st.integers(1, 200)))]
+    cuts = sorted({0, len(entries), *data.draw(st.lists(st.integers(0, len(entries)), max_size=12))})
+    pieces = [(start, end) for start, end in itertools.pairwise(cuts)]
+    again = data.draw(st.lists(st.sampled_from([(a, b) for a in cuts for b in cuts if a < b]), max_size=6))
+    for start, end in data.draw(st.permutations([*pieces, *again])):
+        machine.put(*entries[start:end], position=start)
+    assert [machine.slot(number) for number in range(len(entries) + 1)] == [*entries, bytes(16)]
+
+
+def test_a_device_that_leaves_a_gap_is_cut_off_in_time(machine: Machine) -> None:
+    machine.register()
+    for number in range(MAX_HELD // 256):
+        machine.put(*[COMMAND] * 256, position=1 + 256 * number)
+    with pytest.raises(TransportError, match="not those before them"):
+        machine.put(COMMAND, position=MAX_HELD + 1)
+
+
+def test_entries_of_the_queue_before_are_none_of_the_next(machine: Machine) -> None:
+    machine.register()
+    machine.put(COMMAND, position=2)
+    assert machine.call(Hcall.H_FREE_CRQ, UNIT) == H.SUCCESS
+    machine.register()
+    machine.put(COMMAND, COMMAND, position=0)
+    assert [machine.slot(number) for number in range(3)] == [COMMAND, COMMAND, bytes(16)]
 
 
 def test_a_queue_that_was_unmapped_takes_entries_without_harm(machine: Machine) -> None:
