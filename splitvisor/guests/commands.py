@@ -100,6 +100,6 @@ class Commands:
         number = next(self._numbers)
         self._terminal.type(f"answer {number} {typed}\n")
         # The echo of what was typed has no "@", and a shell that edits lines may break it anywhere.
-        self._terminal.expect(rf"@{number}<\r?\n", COMMAND_S)
+        self._terminal.expect(rf"@{number}<\r?\n", max(seconds, COMMAND_S))
         found = self._terminal.expect(rf"([\s\S]*?)\r?\n@{number}>(\d+)\r?\n", seconds)
         return Answer(int(found[2]), found[1].replace("\r\n", "\n"))
