@@ -13,6 +13,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
+from cpu_service.engine.engine import PAGE_TABLE_ENTRY_BYTES as ENTRY_BYTES
 from cpu_service.hypercalls.declarations import LocalHypercall
 from cpu_service.vcpus.vcpu import Ram, Vcpu
 from splitvisor.declarations.calls import Support
@@ -66,11 +67,11 @@ BULK_FLAGS_SHIFT: Final = 26
 """The same conditions as H_REMOVE's flags, 26 bits further up."""
 BULK_PTEX: Final = (1 << 56) - 1
 
-_ENTRY = Struct(">QQ")
-_ENTRY_BYTES = 16
-_GROUP_BYTES = 128
-_VALID_BYTE = 7
-"""Offset of the byte of an entry that has VALID."""
+ENTRY: Final = Struct(">QQ")
+LAST_BYTE: Final = 7
+"""Offset in an entry of the byte with VALID and other flags of the first doubleword."""
+GROUP_ENTRIES: Final = 8
+_GROUP_BYTES = GROUP_ENTRIES * ENTRY_BYTES
 _ZERO_CHUNK = bytes(1 << 20)
 
 
@@ -138,7 +139,7 @@ class HashPageTable:
         self.shift = shift
         """Log2 of the table's bytes."""
         self.bytes = 1 << shift
-        self._entries = self.bytes // _ENTRY_BYTES
+        self._entries = self.bytes // ENTRY_BYTES
 
     @property
     def largest_shift(self) -> int:
@@ -196,21 +197,21 @@ class HashPageTable:
         if not size or low & WIMG != COHERENT or address + size > self._ram_bytes or ptex >= self._entries:
             return H.PARAMETER
         table = self._table
-        offset = ptex * _ENTRY_BYTES
+        offset = ptex * ENTRY_BYTES
         if flags & EXACT:
-            if table[offset + _VALID_BYTE] & VALID:
+            if table[offset + LAST_BYTE] & VALID:
                 return H.PTEG_FULL
         else:
             offset &= -_GROUP_BYTES
             end = offset + _GROUP_BYTES
-            while table[offset + _VALID_BYTE] & VALID:
-                offset += _ENTRY_BYTES
+            while table[offset + LAST_BYTE] & VALID:
+                offset += ENTRY_BYTES
                 if offset == end:
                     return H.PTEG_FULL
         if flags & ZERO_PAGE:
             self._ram.write(address, bytes(size))
-        _ENTRY.pack_into(table, offset, high & ~SOFTWARE, low | USED)
-        gpr[4] = offset // _ENTRY_BYTES
+        ENTRY.pack_into(table, offset, high & ~SOFTWARE, low | USED)
+        gpr[4] = offset // ENTRY_BYTES
         return H.SUCCESS
 
     def remove(self, vcpu: Vcpu) -> int:
@@ -219,11 +220,11 @@ class HashPageTable:
         flags, ptex, avpn = gpr[4:7]
         if ptex >= self._entries:
             return H.PARAMETER
-        offset = ptex * _ENTRY_BYTES
-        high, low = _ENTRY.unpack_from(self._table, offset)
+        offset = ptex * ENTRY_BYTES
+        high, low = ENTRY.unpack_from(self._table, offset)
         if not high & VALID or (flags & AVPN and high & ~NOT_AVPN != avpn) or (flags & ANDCOND and high & avpn):
             return H.NOT_FOUND
-        _ENTRY.pack_into(self._table, offset, 0, 0)
+        ENTRY.pack_into(self._table, offset, 0, 0)
         self._flush_tlb()
         gpr[4] = high
         gpr[5] = low
@@ -253,12 +254,12 @@ class HashPageTable:
                 gpr[register] = response | BULK_PARAMETER << BULK_CODE_SHIFT
                 result = H.PARAMETER
                 break
-            offset = ptex * _ENTRY_BYTES
-            high, low = _ENTRY.unpack_from(self._table, offset)
+            offset = ptex * ENTRY_BYTES
+            high, low = ENTRY.unpack_from(self._table, offset)
             if not high & VALID or (flags & AVPN and high & ~NOT_AVPN != avpn) or (flags & ANDCOND and high & avpn):
                 gpr[register] = response | BULK_NOT_FOUND << BULK_CODE_SHIFT
                 continue
-            _ENTRY.pack_into(self._table, offset, 0, 0)
+            ENTRY.pack_into(self._table, offset, 0, 0)
             removed = True
             gpr[register] = response | (low & USED) << BULK_USED_SHIFT
         if removed:
@@ -270,12 +271,12 @@ class HashPageTable:
         flags, ptex, avpn = vcpu.gpr[4:7]
         if ptex >= self._entries:
             return H.PARAMETER
-        offset = ptex * _ENTRY_BYTES
-        high, low = _ENTRY.unpack_from(self._table, offset)
+        offset = ptex * ENTRY_BYTES
+        high, low = ENTRY.unpack_from(self._table, offset)
         if not high & VALID or (flags & AVPN and high & ~NOT_AVPN != avpn):
             return H.NOT_FOUND
         low = low & ~PROTECTION | flags << 55 & PP0 | flags << 48 & KEY_HIGH | flags & (KEY_LOW | NO_EXECUTE_AND_PP)
-        _ENTRY.pack_into(self._table, offset, high, low)
+        ENTRY.pack_into(self._table, offset, high, low)
         self._flush_tlb()
         return H.SUCCESS
 
@@ -290,7 +291,7 @@ class HashPageTable:
             count = 4
             ptex &= ~3
         for index in range(count):
-            high, low = _ENTRY.unpack_from(self._table, (ptex + index) * _ENTRY_BYTES)
+            high, low = ENTRY.unpack_from(self._table, (ptex + index) * ENTRY_BYTES)
             gpr[4 + 2 * index] = high
             gpr[5 + 2 * index] = low
         return H.SUCCESS
@@ -304,7 +305,7 @@ class HashPageTable:
         ptex = gpr[5]
         if ptex >= self._entries:
             return H.PARAMETER
-        high, low = _ENTRY.unpack_from(self._table, ptex * _ENTRY_BYTES)
+        high, low = ENTRY.unpack_from(self._table, ptex * ENTRY_BYTES)
         if not high & VALID:
             return H.NOT_FOUND
         gpr[4] = low

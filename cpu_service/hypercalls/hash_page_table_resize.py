@@ -10,11 +10,20 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
-from struct import Struct
 from typing import Final
 
+from cpu_service.engine.engine import PAGE_TABLE_ENTRY_BYTES as ENTRY_BYTES
 from cpu_service.hypercalls.declarations import LocalHypercall
-from cpu_service.hypercalls.hash_page_table import MAX_SHIFT, MIN_SHIFT, VALID, HashPageTable, base_page_shift
+from cpu_service.hypercalls.hash_page_table import (
+    ENTRY,
+    GROUP_ENTRIES,
+    LAST_BYTE,
+    MAX_SHIFT,
+    MIN_SHIFT,
+    VALID,
+    HashPageTable,
+    base_page_shift,
+)
 from cpu_service.vcpus.vcpu import Vcpu
 from splitvisor.errors.problem import ProblemError
 from splitvisor.papr.codes import H
@@ -25,12 +34,7 @@ Buffer = mmap.mmap | bytearray
 SECONDARY: Final = 0x2
 BOLTED: Final = 0x10
 
-_ENTRY = Struct(">QQ")
-_ENTRY_BYTES = 16
-_GROUP_ENTRIES = 8
 _GROUP_SHIFT = 7
-_LAST_BYTE = 7
-"""Offset in an entry of the byte with VALID, BOLTED and SECONDARY."""
 _AVPN_SHIFT = 7
 _AVPN_MASK = (1 << 62) - 1
 _AVPN_PAGE_SHIFT = 23
@@ -79,16 +83,16 @@ def group_in(high: int, low: int, group: int, old_groups: int, new_groups: int) 
 def rehash(old: memoryview, new: Buffer, new_bytes: int) -> None:
     """Put the bolted entries of one table into another, which is empty. Raises CollisionError."""
     old_groups, new_groups = len(old) >> _GROUP_SHIFT, new_bytes >> _GROUP_SHIFT
-    kept = bytes(old[_LAST_BYTE::_ENTRY_BYTES]).translate(_IS_KEPT)
+    kept = bytes(old[LAST_BYTE::ENTRY_BYTES]).translate(_IS_KEPT)
     index = kept.find(1)
     while index >= 0:
-        high, low = _ENTRY.unpack_from(old, index * _ENTRY_BYTES)
-        group = group_in(high, low, index // _GROUP_ENTRIES, old_groups, new_groups)
+        high, low = ENTRY.unpack_from(old, index * ENTRY_BYTES)
+        group = group_in(high, low, index // GROUP_ENTRIES, old_groups, new_groups)
         if group is not None:
-            place = (group * _GROUP_ENTRIES + index % _GROUP_ENTRIES) * _ENTRY_BYTES
-            if new[place + _LAST_BYTE] & VALID:
+            place = (group * GROUP_ENTRIES + index % GROUP_ENTRIES) * ENTRY_BYTES
+            if new[place + LAST_BYTE] & VALID:
                 raise CollisionError
-            _ENTRY.pack_into(new, place, high, low)
+            ENTRY.pack_into(new, place, high, low)
         index = kept.find(1, index + 1)
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import ANOTHERS, ANOTHERS_RTAS, HypercallHandler, LocalCall, LocalHypercall, LocalRtas
+from cpu_service.transports.queue import CommandQueue
 from cpu_service.transports.transports import Transport, Transports
 from cpu_service.vcpus.vcpu import Vcpu
 from splitvisor.declarations.dma import PAGE_BYTES
@@ -146,6 +147,13 @@ class TransportCalls:
 
     # Signals and queues.
 
+    def _queue(self, vcpu: Vcpu) -> tuple[Transport, CommandQueue] | int:
+        """Return the transport that r4 names and its queue, or r3."""
+        transport = self._transports.find(vcpu.gpr[4])
+        if transport is None:
+            return ANOTHERS
+        return H.NOT_FOUND if transport.queue is None else (transport, transport.queue)
+
     def _vio_signal(self, vcpu: Vcpu) -> int:
         """Turn a device's interrupt on (1) or off (0): unit address, mode."""
         transport = self._transports.find(vcpu.gpr[4])
@@ -161,53 +169,47 @@ class TransportCalls:
 
     def _register(self, vcpu: Vcpu) -> int:
         """Give a queue memory: unit address, I/O bus address, bytes. Only whole pages of 4 KiB."""
-        transport, ioba, size = self._transports.find(vcpu.gpr[4]), vcpu.gpr[5], vcpu.gpr[6]
-        if transport is None:
-            return ANOTHERS
-        queue = transport.queue
-        if queue is None:
-            return H.NOT_FOUND
+        found = self._queue(vcpu)
+        if not isinstance(found, tuple):
+            return found
+        _, queue = found
+        ioba, size = vcpu.gpr[5], vcpu.gpr[6]
         if not queue.fits(ioba, size):
             return H.PARAMETER
         if queue.is_registered:
             return H.RESOURCE
         queue.register(ioba, size)  # What the device says to it finds it.
-        result = self._tell(transport, Hcall.H_REG_CRQ)
+        result = self._tell(queue, Hcall.H_REG_CRQ)
         if result not in REGISTERED:
             queue.free()
         return result
 
     def _free(self, vcpu: Vcpu) -> int:
         """Take a queue's memory away, after which its device touches no memory: unit address."""
-        transport = self._transports.find(vcpu.gpr[4])
-        if transport is None:
-            return ANOTHERS
-        queue = transport.queue
-        if queue is None:
-            return H.NOT_FOUND
+        found = self._queue(vcpu)
+        if not isinstance(found, tuple):
+            return found
+        _, queue = found
         if queue.is_registered:
             if not queue.is_closed:  # A device that lost sight of it has nothing to stop.
-                self._tell(transport, Hcall.H_FREE_CRQ)
+                self._tell(queue, Hcall.H_FREE_CRQ)
             queue.free()
         return H.SUCCESS
 
-    def _tell(self, transport: Transport, token: int) -> int:
+    def _tell(self, queue: CommandQueue, token: int) -> int:
         """Tell the device that its queue changes."""
-        assert transport.queue is not None
-        transport.queue.is_changing = True
+        queue.is_changing = True
         try:
             return self.forward(token)
         finally:
-            transport.queue.is_changing = False
+            queue.is_changing = False
 
     def _send(self, vcpu: Vcpu) -> int:
         """Send an entry to the device: unit address, bytes 0 to 7, bytes 8 to 15."""
-        transport = self._transports.find(vcpu.gpr[4])
-        if transport is None:
-            return ANOTHERS
-        queue = transport.queue
-        if queue is None:
-            return H.NOT_FOUND
+        found = self._queue(vcpu)
+        if not isinstance(found, tuple):
+            return found
+        transport, queue = found
         if queue.holds:
             queue.put_held()
         if not queue.is_registered or queue.is_closed or self._transports.is_away(transport.link):
@@ -216,9 +218,8 @@ class TransportCalls:
 
     def _enable(self, vcpu: Vcpu) -> int:
         """Let a queue go on after the partition has moved: unit address."""
-        transport = self._transports.find(vcpu.gpr[4])
-        if transport is None:
-            return ANOTHERS
-        if transport.queue is None:
-            return H.NOT_FOUND
-        return H.SUCCESS if transport.queue.is_registered else H.PARAMETER
+        found = self._queue(vcpu)
+        if not isinstance(found, tuple):
+            return found
+        _, queue = found
+        return H.SUCCESS if queue.is_registered else H.PARAMETER

@@ -50,45 +50,21 @@ def _raw(name: str, scratch: Path, output: Path) -> None:
 def _demo(scratch: Path, output: Path) -> None:
     made, linked = scratch / "demo.o", scratch / "demo.elf"
     _run("gcc", *C_FLAGS, "-I", SOURCES, "-c", "-o", made, SOURCES / "demo.c")
-    _run(
-        "ld",
-        "-EB",
-        "-m",
-        "elf32ppclinux",
-        "-N",
-        "-z",
-        "noexecstack",
-        "--build-id=none",
-        "-e",
-        "_start",
-        f"-Ttext={PROGRAM_ADDRESS:#x}",
-        "-o",
-        linked,
-        made,
-    )
+    _link("elf32ppclinux", made, linked)
     _run("objcopy", "--strip-all", "--remove-section=.comment", "--remove-section=.gnu.attributes", linked, output / "demo.elf")
 
 
 def _script_guest(scratch: Path, output: Path) -> None:
     made, linked = scratch / "script_guest.o", scratch / "script_guest.elf"
     _run("as", "-mbig", "-a64", "-mpower8", "-mregnames", "-o", made, SOURCES / "script_guest.S")
-    _run(
-        "ld",
-        "-EB",
-        "-m",
-        "elf64ppc",
-        "-N",
-        "-z",
-        "noexecstack",
-        "--build-id=none",
-        "-e",
-        "_start",
-        f"-Ttext={PROGRAM_ADDRESS:#x}",
-        "-o",
-        linked,
-        made,
-    )
+    _link("elf64ppc", made, linked)
     _run("objcopy", "--strip-all", linked, output / "script_guest.elf")
+
+
+def _link(emulation: str, made: Path, linked: Path) -> None:
+    """Link a guest program to run where Splitvisor's firmware loads it."""
+    options = ("-EB", "-m", emulation, "-N", "-z", "noexecstack", "--build-id=none", "-e", "_start")
+    _run("ld", *options, f"-Ttext={PROGRAM_ADDRESS:#x}", "-o", linked, made)
 
 
 def _run(tool: str, *arguments: str | Path) -> None:
