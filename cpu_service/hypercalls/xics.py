@@ -25,7 +25,6 @@ SOURCES: Final = 0x1000
 IPI: Final = 2
 """XISR of an inter-processor interrupt."""
 LEAST_FAVOURED: Final = 0xFF
-XISR_MASK: Final = 0x00FF_FFFF
 CPPR_SHIFT: Final = 24
 
 

@@ -52,10 +52,6 @@ _T = TypeVar("_T")
 log = structlog.get_logger()
 
 
-class MachineError(Exception):
-    """The machine cannot be built; the message says what and what to do."""
-
-
 class BusyError(ProblemError):
     """The machine does not stand still just now; the message says why."""
 

@@ -21,9 +21,8 @@ from splitvisor.backend.vio import PAGE_BYTES
 DESCRIPTOR_BYTES = 8
 DESCRIPTOR = struct.Struct(">Q")
 DESCRIPTOR_VALID = 1 << 63
-DESCRIPTOR_TOGGLE = 1 << 62
-LARGE_SEND, NO_CHECKSUM, CHECKSUM_GOOD = 1 << 58, 1 << 57, 1 << 56
-"""Of a frame: cut it into segments of TCP; its TCP checksum is not there; it need not be looked at."""
+LARGE_SEND, NO_CHECKSUM = 1 << 58, 1 << 57
+"""Of a frame: cut it into segments of TCP; its TCP checksum is not there."""
 _LENGTH_SHIFT, _LENGTH_MASK, _ADDRESS_MASK = 32, 0xFF_FFFF, 0xFFFF_FFFF
 
 FREE_BUFFERS = 16

@@ -10,8 +10,6 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-MAD_BYTES = 24
-"""The longest that is answered: its head and the address of a buffer."""
 _HEAD = struct.Struct(">IHH8sQ")
 STATUS_AT = 4
 """Where the answer has its status, in 2 bytes."""
