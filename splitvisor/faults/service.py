@@ -132,7 +132,11 @@ class Proxy(grpc.GenericRpcHandler):
         first = await anext(requests, None)
         if first is None:
             return grpc.StatusCode.OK, ""
-        vm = pb.AttachRequest.FromString(first).hello.vm
+        request = pb.AttachRequest.FromString(first)
+        vm = request.hello.vm
+        if request.hello.socket_path:  # The connection would move to a socket, past the faults.
+            request.hello.ClearField("socket_path")
+            first = request.SerializeToString()
         schedule = self._schedule(vm)
         details = {"vm": vm, "backend": self._backend}
 

@@ -110,4 +110,6 @@ def test_every_kind_has_a_line_in_the_documentation() -> None:
     ("direction", "message"), [(Direction.TO_BACKEND, pb.AttachRequest), (Direction.TO_CPU, pb.AttachResponse)]
 )
 def test_faults_can_happen_to_every_message_of_the_contract(direction: Direction, message: type[Message]) -> None:
-    assert set(scenario.MESSAGES[direction]) == {field.name for field in message.DESCRIPTOR.oneofs_by_name["message"].fields}
+    """But for `move`: a proxy lets no connection move to a socket past it."""
+    names = {field.name for field in message.DESCRIPTOR.oneofs_by_name["message"].fields} - {"move"}
+    assert set(scenario.MESSAGES[direction]) == names
