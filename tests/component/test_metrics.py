@@ -106,15 +106,18 @@ def measured() -> Iterator[dict[str, Service]]:
 
 
 def test_services_export_what_the_table_lists(measured: dict[str, Service]) -> None:
-    def written() -> float:
-        return scrape(measured["vio"])[CONSOLE_OUTPUT.name, ("demo", "0x71000000")]
+    found: dict[str, Values] = {}
 
     def waits_for_input() -> bool:
-        values = scrape(measured["cpu"])
-        return ("demo", "H_CEDE", "local") in {key[1] for key in values} and values[POSTED] == written()
+        found.update({name: scrape(service) for name, service in measured.items()})
+        written = found["vio"].get((CONSOLE_OUTPUT.name, ("demo", "0x71000000")), 0)
+        made = found["cpu"].get((CALLS.name, ("demo", "H_OF_CLIENT", "of_client_service")), 0)
+        answered = timed(found["cpu"], REMOTE_CALL, "H_OF_CLIENT")
+        handled = timed(found["of-client"], HANDLER, "H_OF_CLIENT")
+        ceded = ("demo", "H_CEDE", "local") in {key[1] for key in found["cpu"]}
+        return ceded and found["cpu"][POSTED] == written > 0 and made == answered == handled > 0
 
     wait_until(waits_for_input, "the guest waits for input, and all that it wrote has arrived")
-    found = {name: scrape(service) for name, service in measured.items()}
     for name, values in found.items():
         assert values[INFO.name, (name, "0.1.0")] == 1
     names = {sample for values in found.values() for sample, _ in values}
