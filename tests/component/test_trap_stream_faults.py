@@ -42,6 +42,7 @@ def test_answer_made_while_disconnected_is_kept(client: Client, backend: ThreadB
     answer = client.begin(H_HELD)
     wait_until(lambda: backend.session().started, "the handler runs")
     backend.drop(refuse=True)
+    wait_until(lambda: not client.link.attached, "it is noticed")
     backend.open_gate()
     wait_until(lambda: backend.session().value == 1, "the handler is done")
     assert not answer.done()
