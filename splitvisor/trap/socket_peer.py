@@ -29,6 +29,8 @@ class SocketPeer(asyncio.BufferedProtocol):
         self._buffer = bytearray(READ_BYTES)
         self._view = memoryview(self._buffer)
         self._reader = MessageReader()
+        self._early = bytearray()
+        """What came before serve(): uvloop begins to read although it is told to pause before."""
         self._take: Callable[[pb.AttachRequest], bool] | None = None
         self._transport: asyncio.Transport | None = None
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -53,8 +55,10 @@ class SocketPeer(asyncio.BufferedProtocol):
         Raises what take() raises, and ContractError for what is no request.
         """
         self._take = take
-        assert self._transport is not None
-        self._transport.resume_reading()
+        if self._early:
+            self._take_all(take, memoryview(bytes(self._early)))
+        if self._transport is not None and not self._ended.done():
+            self._transport.resume_reading()
         await self._ended
 
     def send(self, response: pb.AttachResponse) -> bool:
@@ -98,11 +102,17 @@ class SocketPeer(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See BufferedProtocol."""
-        take = self._take
-        assert take is not None
+        if self._take is not None:
+            self._take_all(self._take, self._view[:nbytes])
+            return
+        self._early += self._view[:nbytes]
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def _take_all(self, take: Callable[[pb.AttachRequest], bool], data: memoryview) -> None:
         self._gathered = []
         try:
-            for message in self._reader.take(self._view[:nbytes]):
+            for message in self._reader.take(data):
                 if not take(pb.AttachRequest.FromString(message)):
                     self._end(None)
                     break
