@@ -22,8 +22,11 @@ def bytes_of(text: str) -> bytes:
 
 
 def shown(text: str) -> str:
-    """Return a text with every byte that was none as \\xHH."""
-    return bytes_of(text).decode(errors="backslashreplace")
+    """Return a text with every byte that was none as \\xHH, and every character that is none as \\uHHHH."""
+    try:
+        return bytes_of(text).decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # Half a character, as no command line has, but a file of a machine may.
+        return text.encode(errors="backslashreplace").decode()
 
 
 def explain(error: UnicodeEncodeError) -> str | None:
