@@ -8,10 +8,7 @@ import random
 
 import pytest
 
-from cpu_service.engine import replacements
 from cpu_service.engine.engine import MSR_DR, MSR_IR, MSR_LE, MSR_ME, MSR_SF
-from cpu_service.engine.interpose import loaded_unicorn
-from cpu_service.engine.layout import UnsupportedEngineError
 from cpu_service.hypercalls.hash_page_table import MIN_SHIFT
 from tests import ppc
 from tests.amounts import examples
@@ -289,19 +286,6 @@ def test_little_endian_code_is_tracked_too() -> None:
         guest.machine.during = lambda: None
         guest.machine.run(CODE + 0x40, msr=REAL | MSR_LE)
         assert guest.machine.gpr[VALUE] == value
-
-
-def test_an_engine_that_misses_stores_is_refused_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    install = replacements.install
-    monkeypatch.setattr(replacements, "install", lambda: None)
-    for name in replacements.REPLACEMENTS:
-        loaded_unicorn().restore(name)
-    try:
-        with pytest.raises(UnsupportedEngineError, match="goes on to run code that a guest has changed; install"):
-            ppc.BareMachine()
-    finally:
-        install()
-    ppc.BareMachine()
 
 
 def test_a_store_to_a_watched_page_ends_the_run_after_it_and_others_do_not() -> None:

@@ -193,7 +193,7 @@ def test_quiesce_and_reset_stop_devices_before_they_reset_them(how: str, monkeyp
 def test_every_call_is_declared_once() -> None:
     hypercalls = [call.token for call in CALLS if isinstance(call, Hypercall)]
     rtas_calls = [call.name for call in CALLS if isinstance(call, RtasCall)]
-    assert len(set(hypercalls)) == len(hypercalls) == 18
+    assert len(set(hypercalls)) == len(hypercalls) == 19
     connectors = ["get-sensor-state", "ibm,configure-connector"]
     assert sorted(rtas_calls) == ["display-character", *connectors, "nvram-fetch", "nvram-store", "quiesce", "set-indicator"]
 
