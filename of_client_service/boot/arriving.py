@@ -6,6 +6,7 @@ What arrives is kept here until it is written, a block or a few: the sender wait
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 
@@ -22,7 +23,7 @@ ALIGNMENT = 64 << 10
 """Of an initial RAM disk: whole pages of Linux, whatever their size."""
 
 
-class _Arriving:
+class _Arriving(ABC):
     """What both kinds of files have in common; a Sink of TFTP.
 
     Args:
@@ -56,9 +57,9 @@ class _Arriving:
         if data:
             self._place(self._arrived - len(data), data)
 
+    @abstractmethod
     def _place(self, offset: int, data: bytes) -> None:
         """Decide where bytes go that are at an offset of the file."""
-        raise NotImplementedError
 
     async def settle(self, is_time: Callable[[], bool]) -> bool:
         """Write what has arrived, until it is time to stop. Returns whether all is written. Raises GuestAddressError."""
