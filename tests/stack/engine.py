@@ -131,8 +131,9 @@ class Engine:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
         self._log.close()
-        # dockerd leaves its own network namespace mounted.
-        subprocess.run(["umount", str(self.directory / "exec/netns/default")], check=False, capture_output=True)
+        # dockerd leaves its own network namespace mounted, and its data when it was killed or found them mounted.
+        _unmount(self.directory / "exec/netns/default")
+        _unmount(self._cache / "data")
         shutil.rmtree(self.directory, ignore_errors=True)
         self._lock.close()
 
@@ -190,6 +191,12 @@ def _end_left_over(data: Path) -> None:
             signal.pidfd_send_signal(left, signal.SIGTERM)
             select.select([left], [], [], START_SECONDS)
             os.close(left)
+    _unmount(data)
+
+
+def _unmount(path: Path) -> None:
+    """Unmount a directory, if it is mounted."""
+    subprocess.run(["umount", str(path)], check=False, capture_output=True)
 
 
 def _locked(path: Path) -> IO[str]:
