@@ -188,17 +188,19 @@ class BackendLink:
         size: int,
         traceparent: str = "",
         *,
+        buffers: bytes | None = None,
         at_once: bool = False,
     ) -> bool:
         """Send a posted trap of so many bytes; False when the route's credit does not allow it.
 
+        buffers: what its buffers hold; None: the route has none.
         at_once: without waiting for more of its kind.
         """
         if not self._outbox.take_credit(route, size):
             return False
         trap = pb.Trap(
             vcpu=vcpu, sequence=self._ledger.next(vcpu), route=route, arguments=arguments, operands=operands,
-            traceparent=traceparent, skipped=self._ledger.skipped(vcpu),
+            traceparent=traceparent, skipped=self._ledger.skipped(vcpu), buffers=buffers,
         )  # fmt: skip
         self._outbox.post(trap, size, at_once=at_once)
         return True

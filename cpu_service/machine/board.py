@@ -241,7 +241,7 @@ class Board:
                 link.wait_attached(ATTACH_TIMEOUT_S)
         for link in self.links:
             self.registry.add_offer(link)
-        self.router = TrapRouter(self.registry, self.scheduler, self.ram, self, self.engine.native_calls)
+        self.router = TrapRouter(self.registry, self.scheduler, self.ram, self, self.transports.window, self.engine.native_calls)
         self._transport_calls.forward = self.router.forward
         self.engine.on_hypercall = self.router.dispatch
         self.trace = TrapTrace(self.engine, self.registry, self.scheduler, self.ram)

@@ -22,6 +22,8 @@ LOCAL = "local"
 MAX_HYPERCALL_TOKEN = 0xFFFF
 MAX_ARGUMENTS = 9
 MAX_OPERAND_BYTES = 64 << 10
+MAX_BUFFER_BYTES = 64 << 10
+"""Of a posted call."""
 MAX_RTAS_ARGUMENTS = 16
 """Among which a key may stand."""
 MAX_KEY_RANGES = 256
@@ -234,6 +236,20 @@ def _check_route(route: pb.Route, backend: str) -> None:
         used = max(route.posted.key_argument, sized)
         if route.kind != pb.CALL_KIND_HYPERCALL or used >= route.arguments:
             raise RegistryError(f"{where}: a posted call is a hypercall whose key and size are among its arguments")
+    if route.HasField("buffers"):
+        _check_buffers(route, where)
+
+
+def _check_buffers(route: pb.Route, where: str) -> None:
+    buffers = route.buffers
+    if not route.HasField("posted"):
+        raise RegistryError(f"{where}: it has buffers and is not posted")
+    if not 0 < buffers.count <= route.arguments or buffers.first + buffers.count > route.arguments:
+        raise RegistryError(f"{where}: its buffers are not described by arguments that it has")
+    if buffers.max_bytes > MAX_BUFFER_BYTES:
+        raise RegistryError(f"{where}: buffers of more than {MAX_BUFFER_BYTES} bytes")
+    if not (route.posted.call_bytes or (buffers.min_bytes and buffers.max_bytes)):
+        raise RegistryError(f"{where}: its calls may take no credit")
 
 
 def _check_selector(route: pb.Route, where: str) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from cpu_service.engine.ram import GuestRam
 from cpu_service.link.backend_link import BackendLink
 from cpu_service.routing.key_table import KeyRange, KeyTable
+from cpu_service.routing.posting import Posting
 from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import trap_pb2 as pb
@@ -28,16 +29,6 @@ class _Operand(NamedTuple):
     """The word's place in that operand, in bytes."""
     size: int
     string: bool
-
-
-class Posting(NamedTuple):
-    """A PostedPolicy, decoded."""
-
-    key_argument: int
-    size_argument: int
-    max_size: int
-    call_bytes: int
-    at_once: bool
 
 
 class RemoteCall:
@@ -59,12 +50,8 @@ class RemoteCall:
         """Registers that travel with a trap of a hypercall."""
         self.unavailable = route.unavailable_result or (RtasStatus.HARDWARE_ERROR if self.is_rtas else H.HARDWARE)
         """r3, or the RTAS status, when the back end stays away."""
-        self.posting: Posting | None = None
-        if route.HasField("posted"):
-            policy = route.posted
-            self.posting = Posting(policy.key_argument, policy.size_argument, policy.max_size, policy.call_bytes, policy.at_once)
-        self.waits_for_credit = route.posted.without_credit == pb.WITHOUT_CREDIT_WAIT
-        """Whether a call without credit is made the synchronous way."""
+        self.posting = Posting(route) if route.HasField("posted") else None
+        """How its calls are posted; None: they are not."""
         self._operands = tuple(_decoded(spec) for spec in route.operands)
         self.posted_keys: frozenset[int] = frozenset()
         """Keys whose calls may be posted now."""
@@ -78,15 +65,6 @@ class RemoteCall:
         """Take over the keys of a route; each attribute is replaced as a whole, so that a call sees one state of it."""
         self.posted_keys = frozenset(route.posted.key_values)
         self.keys = key_ranges(route)
-
-    def is_posted(self, arguments: Sequence[int]) -> bool:
-        """Whether a call with these arguments may be posted."""
-        posting = self.posting
-        return (
-            posting is not None
-            and arguments[posting.key_argument] in self.posted_keys
-            and (posting.call_bytes != 0 or arguments[posting.size_argument] <= posting.max_size)
-        )
 
     def operands(self, ram: GuestRam, arguments: Sequence[int]) -> Sequence[pb.MemoryBlock]:
         """Return the memory that travels along; what is not in RAM is left out with all that hangs on it."""

@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -18,6 +19,8 @@ from cpu_service.engine.engine import MSR_PR
 from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import ANOTHERS, ANOTHERS_RTAS, HypercallHandler, LocalRtas
 from cpu_service.link.backend_link import BackendLink
+from cpu_service.link.events import LinkStatus
+from cpu_service.routing.posting import Posted, Posting
 from cpu_service.routing.registry import LOCAL, RegisteredRtas, Registry
 from cpu_service.routing.remote_call import RemoteCall, SharedCall
 from cpu_service.vcpus.scheduler import VcpuScheduler
@@ -28,6 +31,7 @@ from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall, hcall_name
 from splitvisor.papr.rtas import DISPLAY_CHARACTER_EARLY_TOKEN, TOKENS
 from splitvisor.rpc import trap_pb2 as pb
+from splitvisor.trap.tce_file import TceWindow
 
 if TYPE_CHECKING:
     from splitvisor.trap.tracing import RemoteSpans
@@ -88,6 +92,7 @@ class TrapRouter:
         scheduler: the vCPUs.
         ram: guest RAM.
         events: what replies can do to the machine.
+        window: returns the DMA window of one of a back end's devices, by its unit address; None: there is none.
         native_calls: how often calls were made that did not come here, by token.
     """
 
@@ -97,10 +102,11 @@ class TrapRouter:
         scheduler: VcpuScheduler,
         ram: GuestRam,
         events: RouterEvents,
+        window: Callable[[LinkStatus, int], TceWindow | None],
         native_calls: Callable[[], Mapping[int, int]] = dict,
     ) -> None:
         self._registry, self._scheduler, self._ram, self._events = registry, scheduler, ram, events
-        self._native_calls = native_calls
+        self._window, self._native_calls = window, native_calls
         self._local = {
             token: self._shared(token, call.handler) if call.shared else call.handler for token, call in registry.local.items()
         }
@@ -200,29 +206,27 @@ class TrapRouter:
     def _owned(self, call: RemoteCall, arguments: Sequence[int]) -> tuple[int, Sequence[int]]:
         if call.link in self._waiting_for:  # It waits for us: neither would ever answer.
             return H.RESOURCE, ()
-        if call.is_posted(arguments):
-            result = self._post(call, arguments)
-            if result != H.BUSY or not call.waits_for_credit:
+        if call.posting is not None:
+            posted = call.posting.posted(arguments, call.posted_keys, self._ram, partial(self._window, call.link))
+            if posted is not None and (result := self._post(call, call.posting, arguments, posted)) is not None:
                 return result, ()
-            if not call.link.attached:
-                return call.unavailable, ()
         reply = self._ask(call, arguments, 0)
         return (call.unavailable, ()) if reply is None else (reply.result, reply.outputs)
 
-    def _post(self, call: RemoteCall, arguments: Sequence[int]) -> int:
-        """Make a posted call. Returns r3: H_BUSY while its owner gives no credit."""
-        assert call.posting is not None
-        posting = call.posting
-        size = posting.call_bytes or arguments[posting.size_argument]
+    def _post(self, call: RemoteCall, posting: Posting, arguments: Sequence[int], posted: Posted) -> int | None:
+        """Make a posted call. Returns r3; None: its owner gives no credit, and it is to be made the synchronous way."""
         operands = call.operands(self._ram, arguments)
         vcpu = self._scheduler.current.index
-        if self.spans is None:
-            posted = call.link.post(call.index, vcpu, arguments, operands, size, at_once=posting.at_once)
-            return H.SUCCESS if posted else H.BUSY
-        span = self.spans.begin(call.name, call.owner, vcpu, posted=True)
-        posted = call.link.post(call.index, vcpu, arguments, operands, size, span.traceparent, at_once=posting.at_once)
-        result = H.SUCCESS if posted else H.BUSY
-        span.end(hypercall_class(result))
+        span = None if self.spans is None else self.spans.begin(call.name, call.owner, vcpu, posted=True)
+        traceparent = "" if span is None else span.traceparent
+        result: int | None = H.SUCCESS
+        size, buffers = posted
+        if not call.link.post(call.index, vcpu, arguments, operands, size, traceparent, buffers=buffers, at_once=posting.at_once):
+            result = H.BUSY
+            if posting.waits_for_credit:
+                result = None if call.link.attached else call.unavailable
+        if span is not None:
+            span.end(hypercall_class(H.BUSY if result is None else result))
         return result
 
     def _ask(self, call: RemoteCall, arguments: Sequence[int], returns: int) -> pb.Reply | None:

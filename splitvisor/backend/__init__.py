@@ -24,6 +24,7 @@ int alone: the value for r3, or the status of an RTAS call. Handlers of one VM n
 from splitvisor.backend.serve import Backend
 from splitvisor.declarations.calls import (
     Call,
+    DescribedBuffers,
     Handler,
     Hypercall,
     Key,
@@ -43,6 +44,7 @@ from splitvisor.declarations.state import StateError
 __all__ = [
     "Backend",
     "Call",
+    "DescribedBuffers",
     "GuestAddressError",
     "GuestMemory",
     "Handler",

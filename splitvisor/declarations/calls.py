@@ -35,6 +35,27 @@ class Operand:
 
 
 @dataclass(frozen=True)
+class DescribedBuffers:
+    """Buffers in a device's DMA window that arguments of a posted call describe, in the form of logical LANs (LoPAPR 16.4).
+
+    The call is posted only when they are as this says; otherwise it is made the synchronous way, and the handler looks at them.
+    """
+
+    first: int
+    """The first argument that may describe one: 0 is r4. The first that does not, ends them."""
+    count: int
+    """How many arguments may."""
+    min_each: int = 0
+    """Bytes that each has at least."""
+    alignment: int = 1
+    """What each address is a multiple of."""
+    min_bytes: int = 0
+    """That all together have at least."""
+    max_bytes: int = 0
+    """That all together have at most. They come as Call.buffers; 0: they do not, and only min_each bytes of each are looked at."""
+
+
+@dataclass(frozen=True)
 class Posted:
     """Lets the guest continue at once: with H_SUCCESS while there is credit, with H_BUSY without."""
 
@@ -52,6 +73,8 @@ class Posted:
     """Sent without waiting for more of its kind: for doorbells."""
     waits_for_credit: bool = False
     """A call without credit is not posted, instead of H_BUSY: for callers that take H_BUSY for an error."""
+    buffers: DescribedBuffers | None = None
+    """Buffers that travel along, and count as the call's size with call_bytes. key_argument is the device's unit address."""
 
 
 Keys = Sequence["int | range"]
@@ -115,6 +138,8 @@ class Call:
     """Effects that happen together with the reply, in order."""
     sequence: int = 0
     """Number of the call among the vCPU's calls to this back end; unchanged when it is repeated to a new process."""
+    buffers: bytes | None = None
+    """What the buffers of a posted call held, see DescribedBuffers; None: the call is not posted, the guest waits for the answer."""
 
     def interrupt(self, source: int) -> None:
         """Pulse an interrupt source together with the reply."""

@@ -116,7 +116,9 @@ def _note(call: Hypercall | RtasCall) -> str:
     posted = call.posted if isinstance(call, Hypercall) else None
     credit = ""
     if posted is not None:
-        size = f"{posted.credit_bytes // posted.call_bytes:,} calls'" if posted.call_bytes else f"{posted.credit_bytes >> 10} KiB"
+        travels = posted.buffers is not None and posted.buffers.max_bytes
+        by_calls = posted.call_bytes and not travels
+        size = f"{posted.credit_bytes // posted.call_bytes:,} calls'" if by_calls else f"{posted.credit_bytes >> 10} KiB"
         credit = f"posted, {size} credit"
     return "; ".join(filter(None, (credit, _owners(call), call.note)))
 

@@ -16,7 +16,18 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from splitvisor.declarations.calls import Call, Hypercall, Key, Keys, Mirrored, Operand, Posted, Result, RtasCall
+from splitvisor.declarations.calls import (
+    Call,
+    DescribedBuffers,
+    Hypercall,
+    Key,
+    Keys,
+    Mirrored,
+    Operand,
+    Posted,
+    Result,
+    RtasCall,
+)
 from splitvisor.declarations.guest_memory import LOGICAL_ADDRESS_MASK, GuestAddressError
 from splitvisor.declarations.session import Session, Vm
 from splitvisor.papr.codes import H
@@ -261,6 +272,12 @@ def _declare(script: Script) -> Sequence[Hypercall | RtasCall]:
     return [_declaration(number, route, mirrors.get(route.name)) for number, route in enumerate(script.introduction.offer.routes)]
 
 
+def _buffers(described: pb.DescribedBuffers) -> DescribedBuffers:
+    return DescribedBuffers(
+        described.first, described.count, described.min_each, described.alignment, described.min_bytes, described.max_bytes
+    )
+
+
 def _declaration(number: int, route: pb.Route, mirror: bytes | None) -> Hypercall | RtasCall:
     def handler(session: StandInSession, call: Call) -> Awaitable[Result]:
         return session.answer(route, call)
@@ -280,6 +297,7 @@ def _declaration(number: int, route: pb.Route, mirror: bytes | None) -> Hypercal
     posted = Posted(
         policy.credit_bytes, policy.key_argument, lambda session: session.posted_keys(number), policy.size_argument,
         policy.max_size, policy.call_bytes, policy.at_once, policy.without_credit == pb.WITHOUT_CREDIT_WAIT,
+        _buffers(route.buffers) if route.HasField("buffers") else None,
     )  # fmt: skip
     return Hypercall(
         route.token, handler, route.arguments, "", operands=operands, posted=posted if route.HasField("posted") else None,

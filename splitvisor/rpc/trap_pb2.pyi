@@ -24,6 +24,7 @@ class Feature(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FEATURE_TRANSPORTS: _ClassVar[Feature]
     FEATURE_POSTED_DOORBELLS: _ClassVar[Feature]
     FEATURE_PAUSES: _ClassVar[Feature]
+    FEATURE_POSTED_BUFFERS: _ClassVar[Feature]
 
 class CallKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -54,6 +55,7 @@ FEATURE_SHARED_CALLS: Feature
 FEATURE_TRANSPORTS: Feature
 FEATURE_POSTED_DOORBELLS: Feature
 FEATURE_PAUSES: Feature
+FEATURE_POSTED_BUFFERS: Feature
 CALL_KIND_UNSPECIFIED: CallKind
 CALL_KIND_HYPERCALL: CallKind
 CALL_KIND_RTAS: CallKind
@@ -273,7 +275,7 @@ class MirrorWrite(_message.Message):
     def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Route(_message.Message):
-    __slots__ = ("kind", "token", "name", "arguments", "operands", "posted", "unavailable_result", "selector", "keys")
+    __slots__ = ("kind", "token", "name", "arguments", "operands", "posted", "unavailable_result", "selector", "keys", "buffers")
     KIND_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -283,6 +285,7 @@ class Route(_message.Message):
     UNAVAILABLE_RESULT_FIELD_NUMBER: _ClassVar[int]
     SELECTOR_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
     kind: CallKind
     token: int
     name: str
@@ -292,7 +295,24 @@ class Route(_message.Message):
     unavailable_result: int
     selector: Selector
     keys: _containers.RepeatedCompositeFieldContainer[KeyRange]
-    def __init__(self, kind: _Optional[_Union[CallKind, str]] = ..., token: _Optional[int] = ..., name: _Optional[str] = ..., arguments: _Optional[int] = ..., operands: _Optional[_Iterable[_Union[OperandSpec, _Mapping]]] = ..., posted: _Optional[_Union[PostedPolicy, _Mapping]] = ..., unavailable_result: _Optional[int] = ..., selector: _Optional[_Union[Selector, _Mapping]] = ..., keys: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ...) -> None: ...
+    buffers: DescribedBuffers
+    def __init__(self, kind: _Optional[_Union[CallKind, str]] = ..., token: _Optional[int] = ..., name: _Optional[str] = ..., arguments: _Optional[int] = ..., operands: _Optional[_Iterable[_Union[OperandSpec, _Mapping]]] = ..., posted: _Optional[_Union[PostedPolicy, _Mapping]] = ..., unavailable_result: _Optional[int] = ..., selector: _Optional[_Union[Selector, _Mapping]] = ..., keys: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., buffers: _Optional[_Union[DescribedBuffers, _Mapping]] = ...) -> None: ...
+
+class DescribedBuffers(_message.Message):
+    __slots__ = ("first", "count", "min_each", "alignment", "min_bytes", "max_bytes")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    MIN_EACH_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    MIN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    count: int
+    min_each: int
+    alignment: int
+    min_bytes: int
+    max_bytes: int
+    def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ..., min_each: _Optional[int] = ..., alignment: _Optional[int] = ..., min_bytes: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...
 
 class Selector(_message.Message):
     __slots__ = ("argument", "argument_pair", "word", "everybody", "no_owner_result")
@@ -367,7 +387,7 @@ class OperandWord(_message.Message):
     def __init__(self, operand: _Optional[int] = ..., index: _Optional[int] = ...) -> None: ...
 
 class Trap(_message.Message):
-    __slots__ = ("vcpu", "sequence", "route", "arguments", "returns", "operands", "traceparent", "skipped")
+    __slots__ = ("vcpu", "sequence", "route", "arguments", "returns", "operands", "traceparent", "skipped", "buffers")
     VCPU_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
@@ -376,6 +396,7 @@ class Trap(_message.Message):
     OPERANDS_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
     vcpu: int
     sequence: int
     route: int
@@ -384,7 +405,8 @@ class Trap(_message.Message):
     operands: _containers.RepeatedCompositeFieldContainer[MemoryBlock]
     traceparent: str
     skipped: int
-    def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ..., route: _Optional[int] = ..., arguments: _Optional[_Iterable[int]] = ..., returns: _Optional[int] = ..., operands: _Optional[_Iterable[_Union[MemoryBlock, _Mapping]]] = ..., traceparent: _Optional[str] = ..., skipped: _Optional[int] = ...) -> None: ...
+    buffers: bytes
+    def __init__(self, vcpu: _Optional[int] = ..., sequence: _Optional[int] = ..., route: _Optional[int] = ..., arguments: _Optional[_Iterable[int]] = ..., returns: _Optional[int] = ..., operands: _Optional[_Iterable[_Union[MemoryBlock, _Mapping]]] = ..., traceparent: _Optional[str] = ..., skipped: _Optional[int] = ..., buffers: _Optional[bytes] = ...) -> None: ...
 
 class PostedBatch(_message.Message):
     __slots__ = ("traps",)

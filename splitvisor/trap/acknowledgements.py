@@ -40,19 +40,21 @@ class VmAcknowledgements:
         posted = [call.posted for call in calls if isinstance(call, Hypercall) and call.posted is not None]
         # No trap takes more credit than its call's largest size.
         self._most_traps = min((each.credit_bytes // (CREDIT_PART * max(1, each.max_size)) for each in posted), default=0)
+        self._most_bytes = min((each.credit_bytes // CREDIT_PART for each in posted if each.buffers is not None), default=0)
         self._schedule, self._send = schedule, send
         self._sequences: dict[int, int] = {}
-        self._traps = 0
+        self._traps = self._bytes = 0
         self.since = 0.0
         """When the first of them was done."""
 
-    def add(self, done: Mapping[int, int], traps: int) -> None:
-        """So many more traps are done. done: by vCPU, the sequence of the last of them."""
+    def add(self, done: Mapping[int, int], traps: int, buffer_bytes: int) -> None:
+        """So many more traps are done, with so many bytes of buffers. done: by vCPU, the sequence of the last of them."""
         if not self._traps:
             self.since = time.monotonic()
         self._sequences.update(done)
         self._traps += traps
-        if self._traps > self._most_traps:
+        self._bytes += buffer_bytes
+        if self._traps > self._most_traps or self._bytes > self._most_bytes:
             self.send()
         else:
             self._schedule.add(self)
@@ -67,7 +69,7 @@ class VmAcknowledgements:
     def clear(self) -> None:
         """Leave out what was not sent: it was said in another way, or there is nobody to send it to."""
         self._sequences = {}
-        self._traps = 0
+        self._traps = self._bytes = 0
         self._schedule.remove(self)
 
 

@@ -49,6 +49,8 @@ class BoundCall:
         """How many come with a trap; None: an RTAS call, whose caller passes as many words as it likes."""
         self._declared, self._handler = declared, declared.handler
         self._rtas = declared if isinstance(declared, RtasCall) else None
+        posted = declared.posted if isinstance(declared, Hypercall) else None
+        self._has_buffers = posted is not None and posted.buffers is not None
         self._session, self._memory, self._observers = session, memory, observers
 
     def answer(self, trap: pb.Trap) -> pb.AttachResponse | Awaitable[pb.AttachResponse]:
@@ -65,7 +67,8 @@ class BoundCall:
 
     def carry_out(self, trap: pb.Trap) -> list[pb.Effect] | Awaitable[list[pb.Effect]]:
         """Carry out a posted trap, which gets no reply. Returns its effects, or a wait for them. Raises ContractError."""
-        call = Call(trap.vcpu, self._arguments(trap), sequence=trap.sequence)
+        buffers = trap.buffers if self._has_buffers and trap.HasField("buffers") else None
+        call = Call(trap.vcpu, self._arguments(trap), sequence=trap.sequence, buffers=buffers)
         ended = self._begin(trap) if self._observers else ()
         answer = self._run(call)
         if not isinstance(answer, _ANSWER):

@@ -58,10 +58,10 @@ class TrapDispatcher:
 
     def posted(self, traps: Sequence[pb.Trap]) -> Awaitable[None] | None:
         """Carry out a batch of posted traps. Returns a wait for its end when a handler waits. Raises ContractError."""
-        return self._posted(len(traps), iter(traps), {})
+        return self._posted(len(traps), sum(len(trap.buffers) for trap in traps), iter(traps), {})
 
-    def _posted(self, count: int, traps: Iterator[pb.Trap], done: dict[int, int]) -> Awaitable[None] | None:
-        """Carry out what is left of a batch of so many traps; done: by vCPU, the last one of it so far."""
+    def _posted(self, count: int, size: int, traps: Iterator[pb.Trap], done: dict[int, int]) -> Awaitable[None] | None:
+        """Carry out what is left of a batch of so many traps with so many bytes; done: by vCPU, the last one of it so far."""
         progress = self._progress
         for trap in traps:
             done[trap.vcpu] = trap.sequence
@@ -69,11 +69,11 @@ class TrapDispatcher:
                 continue
             effects = self._find(trap).carry_out(trap)
             if not isinstance(effects, list):
-                return self._posted_later(trap, effects, count, traps, done)
+                return self._posted_later(trap, effects, count, size, traps, done)
             progress.carried_out(trap)
             if effects:
                 self._put_effects(effects)
-        self._acknowledgements.add(done, count)
+        self._acknowledgements.add(done, count, size)
         return None
 
     async def _posted_later(
@@ -81,6 +81,7 @@ class TrapDispatcher:
         trap: pb.Trap,
         effects: Awaitable[list[pb.Effect]],
         count: int,
+        size: int,
         traps: Iterator[pb.Trap],
         done: dict[int, int],
     ) -> None:
@@ -88,7 +89,7 @@ class TrapDispatcher:
         found = await effects
         self._progress.carried_out(trap)
         self._put_effects(found)
-        begun = self._posted(count, traps, done)
+        begun = self._posted(count, size, traps, done)
         if begun is not None:
             await begun
 

@@ -47,6 +47,8 @@ def offer_features(
         features.append(pb.FEATURE_TRANSPORTS)
     if any(route.posted.call_bytes or route.posted.at_once or route.posted.without_credit for route in routes):
         features.append(pb.FEATURE_POSTED_DOORBELLS)
+    if any(route.HasField("buffers") for route in routes):
+        features.append(pb.FEATURE_POSTED_BUFFERS)
     if pauses:
         features.append(pb.FEATURE_PAUSES)
     return features

@@ -65,6 +65,17 @@ def _route(call: Hypercall | RtasCall, session: Session) -> pb.Route:
                 without_credit=pb.WITHOUT_CREDIT_WAIT if call.posted.waits_for_credit else pb.WITHOUT_CREDIT_UNSPECIFIED,
             )
         )
+        if (buffers := call.posted.buffers) is not None:
+            route.buffers.CopyFrom(
+                pb.DescribedBuffers(
+                    first=buffers.first,
+                    count=buffers.count,
+                    min_each=buffers.min_each,
+                    alignment=buffers.alignment,
+                    min_bytes=buffers.min_bytes,
+                    max_bytes=buffers.max_bytes,
+                )
+            )
     return route
 
 

@@ -56,7 +56,7 @@ class Routed:
             link.wait_attached(DEADLINE_S)
             registry.add_offer(link)
             self.links.append(link)
-        self.router = TrapRouter(registry, self.scheduler, self.ram, self.events)
+        self.router = TrapRouter(registry, self.scheduler, self.ram, self.events, self.events.window)
         engine.on_hypercall = self.router.dispatch
 
     def hypercall(self, token: int, *arguments: int) -> int:

@@ -58,8 +58,8 @@ def run(test: Callable[[Service], Awaitable[None]], credit: int = CALLS_OF_CREDI
 
 def test_an_idle_service_acknowledges_the_last_call_of_each_vcpu() -> None:
     async def test(service: Service) -> None:
-        service.vm.add({0: 1}, 1)
-        service.vm.add({0: 3, 1: 1}, 3)
+        service.vm.add({0: 1}, 1, 0)
+        service.vm.add({0: 3, 1: 1}, 3, 0)
         assert not service.said
         await service.until(2)
 
@@ -69,7 +69,7 @@ def test_an_idle_service_acknowledges_the_last_call_of_each_vcpu() -> None:
 def test_the_calls_of_many_vms_are_acknowledged_a_few_at_a_time() -> None:
     async def test(service: Service) -> None:
         for vm in range(3 * VMS_AT_ONCE):
-            service.new_vm().add({vm: 1}, 1)
+            service.new_vm().add({vm: 1}, 1, 0)
         await service.until(1)
         assert len(service.said) == VMS_AT_ONCE
         await service.until(3 * VMS_AT_ONCE)
@@ -87,7 +87,7 @@ def test_a_busy_service_acknowledges_when_the_oldest_has_waited_long_enough() ->
             service.schedule.requests += 1
             if sequence < CALLS_OF_CREDIT // CREDIT_PART:
                 sequence += 1
-                service.vm.add({0: sequence}, 1)
+                service.vm.add({0: sequence}, 1, 0)
 
         await service.until(1, request)
         assert time.monotonic() - began >= LONGEST_S
@@ -101,9 +101,9 @@ def test_credit_does_not_run_short_meanwhile(credit: int) -> None:
     async def test(service: Service) -> None:
         part = credit // CREDIT_PART
         if part:
-            service.vm.add({0: part}, part)
+            service.vm.add({0: part}, part, 0)
         assert not service.said
-        service.vm.add({0: part + 1}, 1)
+        service.vm.add({0: part + 1}, 1, 0)
         assert service.said == [(0, part + 1)]
 
     run(test, credit)
@@ -111,9 +111,9 @@ def test_credit_does_not_run_short_meanwhile(credit: int) -> None:
 
 def test_what_was_said_in_another_way_is_not_said_again() -> None:
     async def test(service: Service) -> None:
-        service.vm.add({0: 7}, 1)
+        service.vm.add({0: 7}, 1, 0)
         service.vm.clear()
-        service.new_vm().add({1: 1}, 1)
+        service.new_vm().add({1: 1}, 1, 0)
         await service.until(1)
 
     assert run(test).said == [(1, 1)]

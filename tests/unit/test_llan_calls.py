@@ -7,12 +7,13 @@ import asyncio
 import random
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from splitvisor.backend import Call, Handler, Result
+from splitvisor.backend import Call, Handler, Hypercall, Result
 from splitvisor.backend.vio import BusError, VioSession
 from splitvisor.declarations.state import StateError
 from splitvisor.lan.options import parse_net
@@ -25,7 +26,7 @@ from tests.frames import BROADCAST, ethernet
 from tests.unit.test_llan_offload import frame4, tcp
 from vio_service.console.vm_consoles import VmConsoles
 from vio_service.devices.llan import LogicalLan, calls
-from vio_service.devices.llan.buffers import MAX_POOLS, NO_SLOT, FreeBuffers
+from vio_service.devices.llan.buffers import MAX_POOLS, NO_SLOT, POSTED_BUFFERS, FreeBuffers
 from vio_service.devices.llan.connection import SWITCHES
 from vio_service.devices.llan.layout import DROPPED, SLOTS
 from vio_service.devices.llan.metrics import network_samples
@@ -81,12 +82,19 @@ class Lan:
         self.heard.append(frame)
         return True
 
-    async def call(self, name: str, *arguments: int) -> tuple[int, Sequence[int]]:
-        """Make a call as the guest. Returns r3, and r4 and up."""
+    async def call(self, name: str, *arguments: int, buffers: bytes | None = None) -> tuple[int, Sequence[int]]:
+        """Make a call as the guest; buffers: it is posted, with them. Returns r3, and r4 and up."""
         handler: Handler = LIST_OF_CALLS[name]
-        answer = handler(self.session, Call(0, arguments))
+        answer = handler(self.session, Call(0, arguments, buffers=buffers))
         done = await answer if isinstance(answer, Awaitable) else answer
         return (done.result, done.outputs) if isinstance(done, Result) else (done, ())
+
+    def posted(self, name: str) -> Sequence[int]:
+        """Which devices' calls the guest need not wait for."""
+        [declared] = [call for call in calls.CALLS if call.call_name == name]
+        assert isinstance(declared, Hypercall)
+        assert declared.posted is not None
+        return declared.posted.key_values(self.session)
 
     async def register(self, *, entries: int = ENTRIES, mac: bytes = MAC) -> int:
         arguments = (LIST, descriptor(QUEUE, 16 * entries), FILTERS, int.from_bytes(mac, "big"))
@@ -98,9 +106,10 @@ class Lan:
         self.ram[ioba : ioba + 8] = number.to_bytes(8, "little")
         return (await self.call("H_ADD_LOGICAL_LAN_BUFFER", UNIT, descriptor(ioba, length)))[0]
 
-    async def send(self, *words: int, token: int = 0, mss: int = 0) -> int:
+    async def send(self, *words: int, mss: int = 0, posted: bytes | None = None) -> int:
+        """Send a frame; posted: what cpu_service has read of it already."""
         padded = (*words, *[0] * (6 - len(words)))
-        return (await self.call("H_SEND_LOGICAL_LAN", UNIT, *padded, token, mss))[0]
+        return (await self.call("H_SEND_LOGICAL_LAN", UNIT, *padded, 0, mss, buffers=posted))[0]
 
     def entry(self, place: int) -> tuple[int, int, int]:
         """Return an entry: flags and offset, length, correlator."""
@@ -220,21 +229,20 @@ def test_segments_are_merged_as_far_as_there_are_long_buffers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "token", "result"),
+    ("words", "result"),
     [
-        ((descriptor(0x8000, 65536), descriptor(0x8000, 1)), 0, H.RESOURCE),
-        ((descriptor(0x8000, 0xFFFFFF),) * 6, 0, H.RESOURCE),
-        ((descriptor(0x8000, 13),), 0, H.PARAMETER),
-        ((descriptor(PAGES * 4096, 100),), 0, H.PARAMETER),
-        ((descriptor(0xFFFF_FFF0, 100),), 0, H.PARAMETER),
-        ((descriptor(0x8000, 100),), 1, H.PARAMETER),
+        ((descriptor(0x8000, 65536), descriptor(0x8000, 1)), H.RESOURCE),
+        ((descriptor(0x8000, 0xFFFFFF),) * 6, H.RESOURCE),
+        ((descriptor(0x8000, 13),), H.PARAMETER),
+        ((descriptor(PAGES * 4096, 100),), H.PARAMETER),
+        ((descriptor(0xFFFF_FFF0, 100),), H.PARAMETER),
     ],
 )
-def test_a_send_that_cannot_be(words: Sequence[int], token: int, result: int) -> None:
+def test_a_send_that_cannot_be(words: Sequence[int], result: int) -> None:
     async def body(lan: Lan) -> None:
-        assert await lan.send(*words, token=0) == H.DROPPED, "the device is closed"
+        assert await lan.send(*words) == H.DROPPED, "the device is closed"
         await lan.register()
-        assert await lan.send(*words, token=token) == result
+        assert await lan.send(*words) == result
         await lan.turns()
         assert lan.heard == []
 
@@ -605,7 +613,41 @@ def test_a_network_that_cannot_be_is_refused(options: dict[str, str], message: s
         vio_session(FakeVm(devices=[trap_pb2.DeviceSpec(kind="l-lan", unit_address=UNIT, options=options)]))
 
 
-def test_a_sixth_size_of_buffers_takes_the_place_of_one_that_is_used_up() -> None:
+def test_a_posted_frame_is_what_was_read_when_the_guest_sent_it() -> None:
+    async def body(lan: Lan) -> None:
+        frame = PEER + MAC + bytes(range(100))
+        assert await lan.send(descriptor(0x8000, len(frame)), posted=frame) == H.DROPPED, "the device is closed"
+        await lan.register()
+        assert lan.posted("H_SEND_LOGICAL_LAN") == [UNIT]
+        assert await lan.send(descriptor(0x8000, len(frame)), posted=frame) == H.SUCCESS
+        await lan.until(lambda: lan.heard == [frame])
+        assert (await lan.call("H_FREE_LOGICAL_LAN", UNIT))[0] == H.SUCCESS
+        assert lan.posted("H_SEND_LOGICAL_LAN") == lan.posted("H_ADD_LOGICAL_LAN_BUFFER") == []
+
+    scenario(body)
+
+
+def test_buffers_are_posted_while_all_of_them_are_sure_to_find_room() -> None:
+    async def body(lan: Lan) -> None:
+        assert lan.posted("H_ADD_LOGICAL_LAN_BUFFER") == []
+        await lan.register()
+        lengths = count(16, 4)
+
+        async def add_posted() -> int:
+            buffer = descriptor(BUFFERS, next(lengths))
+            return (await lan.call("H_ADD_LOGICAL_LAN_BUFFER", UNIT, buffer, buffers=b""))[0]
+
+        for _ in range(MAX_POOLS - POSTED_BUFFERS):
+            assert lan.posted("H_ADD_LOGICAL_LAN_BUFFER") == [UNIT]
+            assert await add_posted() == H.SUCCESS
+        assert await add_posted() == H.SUCCESS
+        assert lan.posted("H_ADD_LOGICAL_LAN_BUFFER") == [], "so many may still be under way"
+        assert [await add_posted() for _ in range(POSTED_BUFFERS)] == [H.SUCCESS] * (POSTED_BUFFERS - 1) + [H.RESOURCE]
+
+    scenario(body)
+
+
+def test_a_further_size_of_buffers_takes_the_place_of_one_that_is_used_up() -> None:
     buffers = FreeBuffers()
     for size in range(MAX_POOLS):
         assert buffers.add(0x1000, 64 * (size + 1)) is not None

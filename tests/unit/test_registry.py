@@ -12,7 +12,7 @@ from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import LocalHypercall, LocalRtas
 from cpu_service.link.backend_link import BackendLink
 from cpu_service.link.events import LinkStatus
-from cpu_service.routing.registry import MAX_OPERAND_BYTES, Registry, RegistryError
+from cpu_service.routing.registry import MAX_BUFFER_BYTES, MAX_OPERAND_BYTES, Registry, RegistryError
 from cpu_service.routing.remote_call import RemoteCall
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
@@ -57,6 +57,13 @@ def hypercall(token: int, name: str = "H_TEST", **more: object) -> pb.Route:
     route = pb.Route(kind=pb.CALL_KIND_HYPERCALL, token=token, name=name, arguments=3)
     route.MergeFrom(pb.Route(**more))  # type: ignore[arg-type]  # fields by name, for brevity
     return route
+
+
+def posted_buffers(**buffers: int) -> pb.Route:
+    return pb.Route(
+        kind=pb.CALL_KIND_HYPERCALL, token=0xF100, name="H_TEST", arguments=2, posted=pb.PostedPolicy(size_argument=1),
+        buffers=pb.DescribedBuffers(**buffers),
+    )  # fmt: skip
 
 
 def rtas(name: str) -> pb.Route:
@@ -166,6 +173,12 @@ def operand(size: int, word: tuple[int, int] | None = None) -> pb.OperandSpec:
         (hypercall(0xF100, arguments=10), "10 arguments"),
         (hypercall(0xF100, operands=[operand(MAX_OPERAND_BYTES), operand(1)]), "operands of more than"),
         (hypercall(0xF100, operands=[operand(4, (0, 0))]), "operand 0 hangs on one that does not come before"),
+        (hypercall(0xF100, buffers=pb.DescribedBuffers(count=1)), "it has buffers and is not posted"),
+        (posted_buffers(count=0, min_bytes=1, max_bytes=1), "not described by arguments that it has"),
+        (posted_buffers(first=1, count=2, min_bytes=1, max_bytes=1), "not described by arguments that it has"),
+        (posted_buffers(first=0xFFFF_FFFF, count=1, min_bytes=1, max_bytes=1), "not described by arguments that it has"),
+        (posted_buffers(count=1, min_bytes=1, max_bytes=MAX_BUFFER_BYTES + 1), "buffers of more than 65536 bytes"),
+        (posted_buffers(count=1, max_bytes=100), "its calls may take no credit"),
         (hypercall(0xF100, operands=[operand(4), operand(4, (2, 0))]), "operand 1 hangs on"),
         (hypercall(0xF100, posted=pb.PostedPolicy(key_argument=3, size_argument=0)), "a posted call is"),
         (hypercall(0xF100, posted=pb.PostedPolicy(key_argument=0, size_argument=9)), "a posted call is"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import LocalHypercall
 from cpu_service.link.backend_link import BackendLink
+from cpu_service.routing.posting import Posted
 from cpu_service.routing.registry import MAX_KEY_RANGES, Registry, RegistryError
 from cpu_service.routing.remote_call import SharedCall
 from splitvisor.papr.codes import H, RtasStatus
@@ -118,10 +119,16 @@ def test_keys_that_may_be_posted_change_with_the_others() -> None:
     machine.offer("a", posted(1))
     call = machine.registry.hypercall_owner(TOKEN, RAM, (2, 4))
     assert call is not None
-    assert [call.is_posted((key, 4)) for key in (1, 2)] == [True, False]
+    posting = call.posting
+    assert posting is not None
+
+    def sizes(key: int, size: int = 4) -> Posted | None:
+        return posting.posted((key, size), call.posted_keys, RAM, lambda _: None)
+
+    assert [sizes(1), sizes(2)] == [Posted(4, None), None]
     machine.change("a", posted(2))
-    assert [call.is_posted((key, 4)) for key in (1, 2)] == [False, True]
-    assert not call.is_posted((2, 9)), "too large"
+    assert [sizes(1), sizes(2)] == [None, Posted(4, None)]
+    assert sizes(2, 9) is None, "too large"
 
 
 def test_a_back_end_that_is_not_registered_yet_changes_nothing() -> None:

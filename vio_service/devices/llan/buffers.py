@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 from vio_service.devices.llan.layout import FRAME_OFFSET, SLOTS
 
-MAX_POOLS = 5
-"""Different sizes of buffers; Linux uses as many."""
+MAX_POOLS = 512
+"""Different sizes of buffers; Linux uses five."""
 POOL_BUFFERS = 4096
 """Of one size."""
+POSTED_BUFFERS = 200
+"""How many may be under way whose guest does not wait for an answer."""
 NO_SLOT = -1
 """Of a buffer that stands nowhere else: there are more than slots."""
 
@@ -36,12 +38,16 @@ class FreeBuffers:
         self._slots = list(reversed(range(SLOTS)))
         self.count = 0
 
+    def has_room(self, buffers: int) -> bool:
+        """Whether so many more find room, whatever their sizes."""
+        return self.count + buffers <= POOL_BUFFERS and len(self._pools) + buffers <= MAX_POOLS
+
     def __iter__(self) -> Iterator[FreeBuffer]:
         for pool in self._pools.values():
             yield from pool.values()
 
     def add(self, ioba: int, length: int) -> FreeBuffer | None:
-        """Take a buffer. Returns None if there is no room: a sixth size, or too many of one.
+        """Take a buffer. Returns None if there is no room: too many sizes, or too many of one.
 
         One that is there already stays there once: a call may come twice when the process that had it has ended.
         """

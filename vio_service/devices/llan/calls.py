@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The calls of logical LAN devices (LoPAPR 16.4.4)."""
+"""The calls of logical LAN devices (LoPAPR 16.4.4).
+
+Frames and buffers for frames are posted: the guest goes on as soon as cpu_service has the frame's bytes, or has seen that the
+buffer is one. What the guest would have to hear of goes the synchronous way.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
-from splitvisor.backend import Call, Hypercall, Result, RtasCall
+from splitvisor.backend import Call, DescribedBuffers, Hypercall, Posted, Result, RtasCall
 from splitvisor.backend.vio import ADDRESS_MASK, PAGE_BYTES, by_address
 from splitvisor.lan.mac import MAC_BYTES
+from splitvisor.lan.wire import MIN_FRAME
 from splitvisor.papr.codes import H
 from splitvisor.papr.hcall import Hcall
-from vio_service.devices.llan.device import LogicalLan
+from vio_service.devices.llan.buffers import POSTED_BUFFERS
+from vio_service.devices.llan.device import MAX_SEND, LogicalLan
 from vio_service.devices.llan.layout import CORRELATOR_BYTES, ENTRY_BYTES, Descriptor
 from vio_service.devices.llan.receiver import Registration
 
@@ -20,6 +27,8 @@ MAX_IOBA = 0xFFFF_FFFF
 """Descriptors hold no more."""
 SEND_DESCRIPTORS = 6
 ADD_DESCRIPTORS = 8
+SEND_CREDIT, FRAME_CREDIT = 1 << 20, 256
+"""Bytes of frames that may be under way, and what each counts beside its own."""
 _MAC_MASK = (1 << 8 * MAC_BYTES) - 1
 
 
@@ -60,7 +69,7 @@ async def free(session: Any, call: Call) -> int:
 
 async def add_buffer(session: Any, call: Call) -> int:
     """Give the device a buffer for a frame: unit address, descriptor."""
-    return await _add(_device(session, call), call.arguments[1])
+    return await _add(_device(session, call), call.arguments[1], may_be_read=call.buffers is not None)
 
 
 async def add_buffers(session: Any, call: Call) -> int:
@@ -77,29 +86,32 @@ async def add_buffers(session: Any, call: Call) -> int:
     return H.SUCCESS
 
 
-async def _add(device: LogicalLan | None, word: int) -> int:
+async def _add(device: LogicalLan | None, word: int, *, may_be_read: bool = False) -> int:
     descriptor = Descriptor.of(word)
     if device is None or not descriptor.is_valid or descriptor.length < MIN_BUFFER or descriptor.ioba % BUFFER_ALIGNMENT:
         return H.PARAMETER
     receiver = await device.ready()
     if receiver is None:
         return H.RESOURCE
-    added = await receiver.add(descriptor)
+    added = await receiver.add(descriptor, may_be_read=may_be_read)
     if added is None:
         return H.PARAMETER
+    device.buffer_added()
     return H.SUCCESS if added else H.RESOURCE
 
 
-async def send(session: Any, call: Call) -> int:
-    """Send a frame: unit address, up to 6 descriptors, a token of a call before, size of TCP's segments for a large one.
+def send(session: Any, call: Call) -> int | Awaitable[int]:
+    """Send a frame: unit address, up to 6 descriptors, a token, size of TCP's segments for a large one.
 
-    The token is for a call that was answered with H_BUSY, which there is not.
+    The token says which call goes on that was answered with H_BUSY: there is none.
     """
-    _, *words, token, mss = call.arguments
+    _, *words, _token, mss = call.arguments
     device = _device(session, call)
-    if device is None or token:
+    if device is None:
         return H.PARAMETER
-    return await device.send([Descriptor.of(word) for word in words], mss)
+    if call.buffers is not None:
+        return device.send_frame(call.buffers, Descriptor.of(words[0]).flags, mss)
+    return device.send([Descriptor.of(word) for word in words], mss)
 
 
 def multicast_control(session: Any, call: Call) -> Result:
@@ -138,12 +150,45 @@ def attributes(session: Any, call: Call) -> Result:
     return Result(device.change_attributes(reset, set_), (device.attributes,))
 
 
+def _open(session: Any) -> Sequence[int]:
+    return [device.unit_address for device in session.bus.all(LogicalLan) if device.receiver is not None]
+
+
+def _with_room(session: Any) -> Sequence[int]:
+    return [device.unit_address for device in session.bus.all(LogicalLan) if device.takes_posted_buffers]
+
+
 _UNIT = by_address(LogicalLan)
+
+_POSTED_FRAME = Posted(
+    SEND_CREDIT,
+    0,
+    _open,
+    call_bytes=FRAME_CREDIT,
+    at_once=True,
+    waits_for_credit=True,
+    buffers=DescribedBuffers(1, SEND_DESCRIPTORS, min_bytes=MIN_FRAME, max_bytes=MAX_SEND),
+)
+_POSTED_BUFFER = Posted(
+    POSTED_BUFFERS,
+    0,
+    _with_room,
+    call_bytes=1,
+    waits_for_credit=True,
+    buffers=DescribedBuffers(1, 1, min_each=MIN_BUFFER, alignment=BUFFER_ALIGNMENT, min_bytes=MIN_BUFFER),
+)
 
 CALLS: tuple[Hypercall | RtasCall, ...] = (
     Hypercall(Hcall.H_REGISTER_LOGICAL_LAN, register, arguments=5, section="LoPAPR 16.4.4.1", key=_UNIT),
     Hypercall(Hcall.H_FREE_LOGICAL_LAN, free, arguments=1, section="LoPAPR 16.4.4.2", key=_UNIT),
-    Hypercall(Hcall.H_ADD_LOGICAL_LAN_BUFFER, add_buffer, arguments=2, section="LoPAPR 16.4.4.3", key=_UNIT),
+    Hypercall(
+        Hcall.H_ADD_LOGICAL_LAN_BUFFER,
+        add_buffer,
+        arguments=2,
+        section="LoPAPR 16.4.4.3",
+        key=_UNIT,
+        posted=_POSTED_BUFFER,
+    ),
     Hypercall(
         Hcall.H_ADD_LOGICAL_LAN_BUFFERS,
         add_buffers,
@@ -158,6 +203,7 @@ CALLS: tuple[Hypercall | RtasCall, ...] = (
         arguments=3 + SEND_DESCRIPTORS,
         section="LoPAPR 16.4.4.5",
         key=_UNIT,
+        posted=_POSTED_FRAME,
         unavailable_result=H.DROPPED,
     ),
     Hypercall(Hcall.H_MULTICAST_CTRL, multicast_control, arguments=3, section="LoPAPR 16.4.4.6", key=_UNIT),

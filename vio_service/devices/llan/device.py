@@ -21,7 +21,7 @@ from splitvisor.lan.wire import MIN_FRAME, Counters, WireError
 from splitvisor.papr.codes import H
 from splitvisor.rpc import state_pb2, trap_pb2, vio_bus_pb2
 from vio_service.devices.llan import state
-from vio_service.devices.llan.buffers import NO_SLOT
+from vio_service.devices.llan.buffers import NO_SLOT, POSTED_BUFFERS
 from vio_service.devices.llan.connection import Connection
 from vio_service.devices.llan.filters import MAX_FILTERS, Filters, is_group, is_own_address
 from vio_service.devices.llan.firmware_port import FirmwarePort
@@ -78,6 +78,8 @@ class LogicalLan(VioDevice):
         self.attributes = OFFERED
         self.receiver: Receiver | None = None
         """None: the guest has not opened the device."""
+        self._has_room = True
+        """For more buffers than may be under way posted."""
         self._firmware: FirmwarePort | None = None
         """None: the firmware has not asked for frames, or another has the device now."""
         self._connection: Connection | None = None
@@ -205,7 +207,7 @@ class LogicalLan(VioDevice):
                 await receiver.clear_pages()
             except DmaError:
                 return H.PARAMETER
-            self.receiver = receiver
+            self.receiver, self._has_room = receiver, True
             self.close_firmware_port()
             self.mac = mac if is_own_address(mac) else self.configured_mac
             self.vm.inventory_changed()
@@ -243,8 +245,14 @@ class LogicalLan(VioDevice):
             frame = (await self.window.gather(pieces)).load()
         except DmaError:
             return H.PARAMETER
-        wire, flags = self._connection.wire, descriptors[0].flags
-        if wire.ends_tcp and total <= MAX_WHOLE:
+        return self.send_frame(frame, descriptors[0].flags, mss)
+
+    def send_frame(self, frame: bytes, flags: int, mss: int) -> int:
+        """Send a frame, with the flags of its first descriptor. Returns r3 of H_SEND_LOGICAL_LAN."""
+        if self.receiver is None or self._connection is None:
+            return H.DROPPED
+        wire = self._connection.wire
+        if wire.ends_tcp and len(frame) <= MAX_WHOLE:
             wire.send(frame)
         elif flags & LARGE_SEND:
             for segment in segments(frame, mss):
@@ -279,6 +287,19 @@ class LogicalLan(VioDevice):
             self._change_offload()
             self.vm.inventory_changed()
         return H.SUCCESS
+
+    @property
+    def takes_posted_buffers(self) -> bool:
+        """Whether all buffers find room that the guest may give without waiting for an answer."""
+        return self.receiver is not None and self._has_room
+
+    def buffer_added(self) -> None:
+        """Look whether there is still room, or room again."""
+        if self.receiver is not None:
+            has_room = self.receiver.buffers.has_room(POSTED_BUFFERS if self._has_room else 2 * POSTED_BUFFERS)
+            if has_room != self._has_room:
+                self._has_room = has_room
+                self.vm.inventory_changed()
 
     # The firmware's side.
 

@@ -123,8 +123,11 @@ class Receiver:
         filters = Descriptor(DESCRIPTOR_VALID, FILTER_BYTES, registered.filter_list)
         await self._window.write(registered.buffer_list, (queue.encode() + filters.encode()).ljust(PAGE_BYTES, b"\0"))
 
-    async def add(self, descriptor: Descriptor) -> bool | None:
-        """Take a buffer. Returns False when there is no room for it, None when the guest has not mapped it."""
+    async def add(self, descriptor: Descriptor, *, may_be_read: bool = False) -> bool | None:
+        """Take a buffer. Returns False when there is no room for it, None when the guest has not mapped it.
+
+        may_be_read: it was looked at already.
+        """
         known = self.buffers.count
         added = self.buffers.add(descriptor.ioba, descriptor.length)
         if added is None:
@@ -132,7 +135,8 @@ class Receiver:
         if self.buffers.count == known:
             return True
         try:
-            await self._window.gather((Piece(descriptor.ioba, CORRELATOR_BYTES),))
+            if not may_be_read:
+                await self._window.gather((Piece(descriptor.ioba, CORRELATOR_BYTES),))
             if added.slot != NO_SLOT:
                 await self._window.write(self._slot(added), descriptor.encode())
         except DmaError:
