@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import time
 from collections.abc import Callable, Sequence
@@ -63,6 +64,8 @@ class BackendLink:
         self._answers = Answers()
         self._memory = MemoryAnswers(name, ram, events.memory_written, lambda liobn: events.window(self, liobn))
         self._events = HeldEvents(self, events)
+        self.interrupted_at = -math.inf
+        """When it last interrupted the guest, by time.monotonic()."""
         self.state = StateTransfer(name, address, self._outbox, self._answers, self._attachment, self._events)
         """Saves the back end's session."""
 
@@ -205,6 +208,11 @@ class BackendLink:
         self._outbox.post(trap, size, at_once=at_once)
         return True
 
+    def read_idle(self, done: Callable[[], bool], deadline: float, nudge: int) -> bool:
+        """Take what comes until done, or until the deadline; see Connection."""
+        connection = self._outbox.connection
+        return connection is not None and self._outbox.attached and connection.read_idle(done, deadline, nudge)
+
     def wait_for_credit(self, timeout: float) -> None:
         """Wait until the back end acknowledges posted traps, timeout seconds at most."""
         if not self._answers.abandoned:
@@ -246,7 +254,10 @@ class BackendLink:
                 self._answers.put(response)
             case "acknowledge":
                 self._outbox.acknowledge(response.acknowledge)
-            case "interrupt" | "dirty" | "action" | "crq_entries":
+            case "interrupt" | "crq_entries":
+                self.interrupted_at = time.monotonic()
+                self._events.put(response)
+            case "dirty" | "action":
                 self._events.put(response)
             case "memory_read":
                 self._outbox.send_memory(self._memory.read(response.memory_read))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One connection to a back end, from the offer to its end.
 
-Two threads read it, one at a time: the link's thread, and for as long as it waits for an answer the vCPU's, so that nobody has
-to wake it (docs/decisions/007).
+Two threads read it, one at a time: the link's thread, and the vCPUs' for as long as it waits for an answer, or has nothing to do,
+so that nobody has to wake it (docs/decisions/007).
 """
 
 from __future__ import annotations
@@ -113,6 +113,29 @@ class Connection:
         finally:
             self._reading.release()
 
+    def read_idle(self, done: Callable[[], bool], deadline: float, nudge: int) -> bool:
+        """Read until done, or until the deadline; a vCPU does so that has nothing else to do.
+
+        nudge: a descriptor that is readable when done may have changed. Returns False at once when another thread reads, or when
+        there is nothing more to read.
+        """
+        if not self._reading.acquire(blocking=False):
+            return False
+        try:
+            wire = self._wire
+            if not self._is_good or wire.is_ending:
+                return False
+            wire.take_over()
+            while not done() and (left := deadline - time.monotonic()) > 0:
+                self._take_all(wire.read_idle(left, nudge))
+                if not self._is_good or wire.is_ending:
+                    wire.wake()
+                    break
+            wire.listen()
+            return True
+        finally:
+            self._reading.release()
+
     @property
     def _is_good(self) -> bool:
         """Whether there can be more to read."""
@@ -175,6 +198,7 @@ class Connection:
 
     def close(self) -> None:
         """Let go of the wire; nobody sends any more."""
+        self._closed = True
+        self._wire.interrupt()
         with self._reading:
-            self._closed = True
             self._wire.close()

@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 
 from cpu_service.link.direct import DirectStream
 from cpu_service.link.grpc_stream import GrpcStream
+from cpu_service.link.readiness import wait_ready
 from splitvisor.net.addresses import Address
 from splitvisor.net.channels import explain_failure
 from splitvisor.rpc import trap_pb2 as pb
@@ -89,6 +90,8 @@ class TrapWire:
         """Seconds in read_within() on the average of the last few."""
         self._heard_at = self._asked_at = time.monotonic()
         self._wake, self._interrupt = os.eventfd(0, os.EFD_NONBLOCK), os.eventfd(0, os.EFD_NONBLOCK)
+        self._look = os.eventfd(0, os.EFD_NONBLOCK)
+        """Lets read_idle() look once."""
         self._epoll = select.epoll()
         self._epoll.register(self._wake, select.EPOLLIN)
         self._epoll.register(self._socket, select.EPOLLIN | select.EPOLLONESHOT)
@@ -126,6 +129,7 @@ class TrapWire:
             self._flush()
             if self._is_blocked or (self._direct is not None and self._direct.is_blocked):
                 self._signal(self._wake)  # Whoever reads has to look for room too.
+                self._signal(self._look)
 
     def finish(self) -> None:
         """Say that nothing follows what was sent."""
@@ -138,7 +142,7 @@ class TrapWire:
             self._signal(self._wake)
 
     def interrupt(self) -> None:
-        """Let read_within() return at once, now and ever after."""
+        """Let read_within() and read_idle() return at once, now and ever after."""
         with self._lock:
             self._signal(self._interrupt)
 
@@ -213,6 +217,23 @@ class TrapWire:
         self._stream_is_ready = self._stream_is_ready or any(descriptor == stream for descriptor, _ in ready)
         return self.read()
 
+    def read_idle(self, timeout: float, nudge: int) -> list[pb.AttachResponse]:
+        """The same for a vCPU that has nothing to do: it sleeps at once, and as many nanoseconds as it has.
+
+        nudge: a descriptor that ends the wait when it can be read.
+        """
+        direct, stream = self._direct, self._socket.fileno()
+        wanted = [(self._interrupt, select.POLLIN), (nudge, select.POLLIN), (self._look, select.POLLIN)]
+        wanted.append((stream, select.POLLIN | (select.POLLOUT if self._is_blocked else 0)))
+        if direct is not None and direct.comes:
+            wanted.append((direct.socket.fileno(), select.POLLIN | (select.POLLOUT if direct.is_blocked else 0)))
+        ready = wait_ready(wanted, timeout)
+        self._stream_is_ready = self._stream_is_ready or stream in ready
+        if self._look in ready:
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._look)
+        return self.read(to_the_end=False) if ready else []
+
     def _spin(self, until: float) -> list[tuple[int, int]]:
         """Look again and again, which lets other threads go on between. Returns what there was in time."""
         poll, now = self._poll.poll, time.monotonic
@@ -222,8 +243,16 @@ class TrapWire:
             os.sched_yield()  # The back end's thread may have been given this processor.
         return ready
 
-    def read(self) -> list[pb.AttachResponse]:
-        """Return the responses that have come."""
+    @property
+    def is_ending(self) -> bool:
+        """The socket of the messages has ended: the link's thread has to hear why."""
+        return self._direct is not None and self._direct.has_ended
+
+    def read(self, *, to_the_end: bool = True) -> list[pb.AttachResponse]:
+        """Return the responses that have come.
+
+        to_the_end: when the socket of the messages has ended, wait for what the gRPC stream says of it; see `is_ending`.
+        """
         direct = self._direct
         responses: list[pb.AttachResponse] = []
         if direct is None or not direct.comes or self._stream_is_ready:
@@ -235,6 +264,8 @@ class TrapWire:
                 responses.pop()
             if direct.comes and not direct.has_ended and self.ended is None:
                 responses += self._read_direct(direct)
+            if direct.has_ended and to_the_end and self.ended is None:
+                self._hear_last_words(direct)
         return responses
 
     def _read_stream(self) -> list[pb.AttachResponse]:
@@ -277,8 +308,6 @@ class TrapWire:
                 direct.flush()
         if messages:
             self._heard_at = time.monotonic()
-        elif direct.has_ended:
-            self._hear_last_words(direct)
         return self._parsed(messages)
 
     def _hear_last_words(self, direct: DirectStream) -> None:
@@ -313,6 +342,7 @@ class TrapWire:
                 self._direct.socket.close()
             os.close(self._wake)
             os.close(self._interrupt)
+            os.close(self._look)
 
     # With the lock held.
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import mmap
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,7 +143,7 @@ class Board:
         self.ram.on_write = self.engine.invalidate_code
         self.timebase = Timebase(self.engine)
         self.scheduler = VcpuScheduler(self.engine, self.timebase, config.vcpus)
-        self.scheduler.on_attention = self._attend
+        self.scheduler.on_attention, self.scheduler.on_idle = self._attend, self._read_idle
         self._make_page_table(shift)
         self.xics = Xics(config.vcpus, self.scheduler.line, self.timebase.read)
         origin = origin or BoardOrigin()
@@ -279,12 +279,18 @@ class Board:
         """Detach the back ends and remove the file of guest RAM."""
         for link in self.links:
             link.close(reason)
+        self.scheduler.close()
         if self.recorder is not None:
             self.recorder.close(reason, () if self.router is None else self.router.call_counts())
         for path in (self._ram_path, self._tce_path):
             path.unlink(missing_ok=True)
         self.ram_file.close_file()
         self.tce_file.close_file()
+
+    def _read_idle(self, done: Callable[[], bool], deadline: float, nudge: int) -> bool:
+        """Read, while no vCPU can run, the connection to the back end that interrupted last; see VcpuScheduler.on_idle."""
+        latest = max(self.links, key=lambda link: link.interrupted_at, default=None)
+        return latest is not None and latest.read_idle(done, deadline, nudge)
 
     # What links and replies report.
 

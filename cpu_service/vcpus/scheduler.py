@@ -8,10 +8,11 @@ timer thread repeats the engine's stop until it was noticed, because a stop that
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cpu_service.engine import layout
 from cpu_service.engine.engine import MSR_ME, MSR_SF, PENDING_DECREMENTER, PENDING_EXTERNAL, Engine
@@ -30,6 +31,8 @@ RETRY_NS = 1_000_000
 HINTS_PER_TURN = 16
 """HMT hints after which a vCPU that spins gives way to others."""
 MANY_HINTS = 1 << 30
+LONGEST_IDLE_NS = 1_000_000_000
+"""After which the vCPU thread looks though nothing is due."""
 _FOREVER_NS = 1 << 62
 _SYSTEM_RESET_VECTOR = 0x100
 _WAKING = PENDING_EXTERNAL | PENDING_DECREMENTER
@@ -62,6 +65,9 @@ class VcpuScheduler:
         """Prepares a vCPU for a system reset interrupt and returns the address of its handler."""
         self.on_watched_store: Callable[[], None] = lambda: None
         """Called when the loaded vCPU has stored into the page that the engine watches."""
+        self.on_idle: Callable[[Callable[[], bool], float, int], bool] = lambda done, deadline, nudge: False
+        """Called on the vCPU thread while no vCPU can run: may wait usefully until done, or until a time of time.monotonic().
+        nudge is a descriptor that can be read when done may have changed. Returns False when there is nothing to do."""
         self.idle_ns = 0
         """How long no vCPU had anything to do, so far."""
         self.alarms = Alarms(timebase.now_ns, self._arm)
@@ -80,6 +86,9 @@ class VcpuScheduler:
         """The timer thread waits for it."""
         self._is_waiting = False
         """The vCPU thread waits."""
+        self._nudge = os.eventfd(0, os.EFD_NONBLOCK)
+        self._is_away = False
+        """The vCPU thread is in on_idle, and waits for _nudge instead of _wake."""
         self._is_called = False
         """The vCPU thread was told of the present attention."""
         self._armed_ns: int | None = None
@@ -190,6 +199,9 @@ class VcpuScheduler:
             if self._is_called or (self._is_waiting and not wakes):
                 return
             self._is_called = True
+            if self._is_away:
+                os.eventfd_write(self._nudge, 1)
+                return
             if self._is_waiting:
                 self._wake.notify()
                 return
@@ -245,6 +257,10 @@ class VcpuScheduler:
                 self._timer.notify()
             timer.join()
             self._thread_id = None
+
+    def close(self) -> None:
+        """Let go of what the host gave; nothing runs any more."""
+        os.close(self._nudge)
 
     # The vCPU thread.
 
@@ -391,13 +407,26 @@ class VcpuScheduler:
             return
         with self._wake:
             self._armed_ns = None  # There is nothing to stop.
-            if not self.attention:
-                due = self._earliest()
-                began = time.monotonic_ns()
-                self._is_waiting = True
-                self._wake.wait(1.0 if due is None else max(0.0, (due - began) / 1e9))
-                self._is_waiting = False
-                self.idle_ns += time.monotonic_ns() - began
+            if self.attention:
+                return
+            due = self._earliest()
+            began = time.monotonic_ns()
+            self._is_waiting = self._is_away = True
+        until_ns = began + LONGEST_IDLE_NS if due is None else due
+        is_away = self.on_idle(self._is_attended, until_ns / 1e9, self._nudge)
+        with self._wake:
+            self._is_away = False
+            if self._is_called:
+                with suppress(BlockingIOError):
+                    os.eventfd_read(self._nudge)
+            elif not is_away and not self.attention:
+                self._wake.wait(max(0.0, (until_ns - time.monotonic_ns()) / 1e9))
+            self._is_waiting = False
+            self.idle_ns += time.monotonic_ns() - began
+
+    def _is_attended(self) -> bool:
+        """Whether the vCPU thread has something to look at."""
+        return self.attention
 
     def _hold(self) -> None:
         """Stand still until resumed: the guest's time does too."""

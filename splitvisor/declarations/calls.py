@@ -52,7 +52,7 @@ class DescribedBuffers:
     min_bytes: int = 0
     """That all together have at least."""
     max_bytes: int = 0
-    """That all together have at most. They come as Call.buffers; 0: they do not, and only min_each bytes of each are looked at."""
+    """That all together have at most. They come as Call.buffers; 0: they do not, and min_each bytes of each are looked at."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Call:
     sequence: int = 0
     """Number of the call among the vCPU's calls to this back end; unchanged when it is repeated to a new process."""
     buffers: bytes | None = None
-    """What the buffers of a posted call held, see DescribedBuffers; None: the call is not posted, the guest waits for the answer."""
+    """What the buffers of a posted call held, see DescribedBuffers; None: it is not posted, and the guest waits."""
 
     def interrupt(self, source: int) -> None:
         """Pulse an interrupt source together with the reply."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import mmap
+import select
 import struct
 import threading
 import time
@@ -191,6 +192,34 @@ def test_lowered_line_does_not_interrupt() -> None:
     rig.begin(*set_decrementer(0.01), ppc.branch(0))
     rig.run()
     assert [value for _, value, _ in rig.reports] == [0x900]
+
+
+def test_an_idle_vcpu_waits_where_it_may_until_it_is_called_or_its_decrementer_is_due() -> None:
+    rig = Rig()
+    rig.place(0x500, ppc.li(4, 0x500), *call(REPORT), *call(LOWER), ppc.RFID)
+    cede = call(Hcall.H_CEDE)
+    rig.begin(*set_decrementer(0.2), *cede, *cede, ppc.branch(0), msr=MSR_SF | MSR_ME)
+    rig.place(0x900, ppc.li(4, 0x900), *call(REPORT), *call(END))
+    waits: list[tuple[bool, float]] = []
+    is_idle = threading.Event()
+
+    def on_idle(done: Callable[[], bool], deadline: float, nudge: int) -> bool:
+        is_idle.set()
+        nudged, _, _ = select.select([nudge], [], [], max(0.0, deadline - time.monotonic()))
+        waits.append((bool(nudged), deadline))
+        assert bool(nudged) == done()
+        return True
+
+    rig.scheduler.on_idle = on_idle
+
+    def raise_line() -> None:
+        assert is_idle.wait(DEADLINE_S)
+        rig.scheduler.line(0, True)
+
+    rig.run_with(raise_line)
+    assert [value for _, value, _ in rig.reports] == [0x500, 0x900]
+    assert [nudged for nudged, _ in waits] == [True, False]
+    assert rig.reports[-1][2] >= waits[-1][1], "it was woken when the decrementer was due"
 
 
 def test_ceded_vcpu_sleeps_until_its_decrementer() -> None:
