@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from unicorn.unicorn_const import (
 
 from cpu_service.engine import code_tracking, exit_check, instructions, layout, native, page_walk, replacements
 from cpu_service.engine.code_tracking import CodePages
-from cpu_service.engine.fast_path import ABORTED, HOOK, NO_PAGE, RUN, FastPath
+from cpu_service.engine.fast_path import ABORTED, HOOK, NO_PAGE, RUN, UNLIMITED, FastPath
 from cpu_service.engine.interpose import loaded_unicorn
 from cpu_service.engine.special_registers import Callbacks, Clock
 from cpu_service.engine.state import CpuState, SavedState
@@ -67,6 +68,12 @@ _SLBMTE_R4_R3 = (0x7C80_1B24).to_bytes(4, "big")
 _SLB_VALID = 1 << 27
 _PROGRAM_VECTOR, _SCRATCH = 0x700, code_tracking.SCRATCH
 """Where a page size that there is not leads, and where instructions of our own are for a moment."""
+
+_PROOF_S = 10.0
+"""A thousand times what the proofs of an engine take: a host that is busy delays them."""
+_PROOF_TRANSLATIONS = 2000
+"""Many times the blocks that their programs have."""
+_STOP_AGAIN_S = 0.01
 
 _EXCEPTION_EMBEDDED_DOORBELL, _DOORBELL_VECTOR = 36, 0xA00
 _CLASS_FUNCTIONS = (
@@ -119,10 +126,7 @@ class Engine:
         self._hook()
         self._replace_functions(where)
         self.reset()
-        self._prove_that_changed_code_runs()
-        self._prove_that_stops_are_exact()
-        self._prove_that_pages_are_found()
-        self._prove_instructions()
+        self._prove()
 
     def _bind(self, where: layout.EngineAddresses) -> None:
         """Prepare the C calls. Short ones keep the GIL: giving it away costs more than they do."""
@@ -202,6 +206,7 @@ class Engine:
             exit_flag=self._exit_flag,
             watched_page=NO_PAGE,
             own_walk=1,
+            translations_left=UNLIMITED,
         )
         """What the native part of the hook works on."""
         self._callback = _HandlerType(self._make_handler())
@@ -378,6 +383,43 @@ class Engine:
         self.reset()
         return learnt
 
+    def _prove(self) -> None:
+        """Let the guest's CPU show that all that was changed does what it should. Raises UnsupportedEngineError, in time.
+
+        An engine on which the changes have no effect may translate one block for ever, or execute one: the native part counts
+        translations, and a thread stops what runs too long.
+        """
+        over, late = threading.Event(), threading.Event()
+
+        def watch() -> None:
+            if over.wait(_PROOF_S):
+                return
+            late.set()
+            self.stop()
+            while not over.wait(_STOP_AGAIN_S):  # A stop just before run() is missed.
+                self.stop()
+
+        watchdog = threading.Thread(target=watch, name="proofs-of-an-engine", daemon=True)
+        watchdog.start()
+        self.fast_path.translations_left = _PROOF_TRANSLATIONS
+        try:
+            self._prove_that_changed_code_runs()
+            self._prove_that_stops_are_exact()
+            self._prove_that_pages_are_found()
+            self._prove_instructions()
+        except GuestFaultError as error:
+            raise layout.UnsupportedEngineError(f"it does not execute what a start tries out: {error}") from error
+        except layout.UnsupportedEngineError as error:
+            if late.is_set():
+                raise layout.UnsupportedEngineError(f"what a start tries out does not end within {_PROOF_S:g} s") from error
+            raise
+        finally:
+            over.set()
+            watchdog.join()
+        self.fast_path.translations_left = UNLIMITED
+        if missing := replacements.not_called(self.fast_path.called):
+            raise layout.UnsupportedEngineError(f"it does not call {', '.join(missing)} through the slot")
+
     def _prove_that_changed_code_runs(self) -> None:
         """Let the CPU rewrite two functions of a page that it has called: stores that it misses would break a guest at random."""
         self._try_out(code_tracking.PROGRAM, code_tracking.REGISTERS)
@@ -400,17 +442,20 @@ class Engine:
         self.reset()
 
     def _prove_that_pages_are_found(self) -> None:
-        """Let the CPU load through an entry of the page table, which is looked up by the native part."""
+        """Let the CPU load through an entry of the page table, which is looked up by the native part, and then by Unicorn."""
         table, place = memoryview(self._buffers[1]).cast("B"), page_walk.place(len(self._buffers[1]))
         entry = b"".join(word.to_bytes(8, "big") for word in page_walk.ENTRY)
         kept, walks = bytes(table[place : place + len(entry)]), self.fast_path.walks
         table[place : place + len(entry)] = entry
         try:
-            self._try_out(page_walk.PROGRAM, page_walk.REGISTERS)
+            for own in (1, 0):
+                self.fast_path.own_walk = own
+                self._try_out(page_walk.PROGRAM, page_walk.REGISTERS)
+                if not page_walk.is_right(self.state.gpr) or self.fast_path.walks == walks:
+                    raise layout.UnsupportedEngineError("it does not find pages where the page table has them")
         finally:
+            self.fast_path.own_walk = 1
             table[place : place + len(entry)] = kept
-        if not page_walk.is_right(self.state.gpr) or self.fast_path.walks == walks:
-            raise layout.UnsupportedEngineError("it does not find pages where the page table has them")
         self.reset()
 
     def _prove_instructions(self) -> None:

@@ -65,11 +65,15 @@ class FastPath(ctypes.Structure):
         ("enlargements", ctypes.c_uint64),
         ("ram_section", ctypes.c_void_p),
         ("ram_region", ctypes.c_void_p),
+        ("called", ctypes.c_uint64),
+        ("translations_left", ctypes.c_uint64),
     )
 
 
 NO_PAGE = (1 << 64) - 1
 """As the watched page."""
+UNLIMITED = (1 << 64) - 1
+"""As the translations that are left."""
 ABORTED = 127
 """The exception number with which the engine gives up."""
 HOOK, RUN = "exception_hook", "run_guest"

@@ -24,8 +24,20 @@ REPLACEMENTS = {
     "exit": "guest_exit",
 }
 
+_NEVER_CALLED = ("cpu_abort_ppc64", "abort", "exit")
+"""By an engine that works."""
 _INTERRUPT_HANDLER = "cpu_interrupt_handler"
 """A variable that holds the address of a function."""
+
+
+def not_called(called: int) -> list[str]:
+    """Return which functions an engine has not called through their slots, of those that the proofs at its start need.
+
+    Args:
+        called: of its FastPath; its bits are in the order of REPLACEMENTS.
+    """
+    needed = [name for name in REPLACEMENTS if name not in _NEVER_CALLED]
+    return [name for bit, name in enumerate(needed) if not called >> bit & 1]
 
 
 def install() -> None:

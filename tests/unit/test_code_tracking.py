@@ -8,7 +8,10 @@ import random
 
 import pytest
 
+from cpu_service.engine import code_tracking, engine, replacements
 from cpu_service.engine.engine import MSR_DR, MSR_IR, MSR_LE, MSR_ME, MSR_SF
+from cpu_service.engine.interpose import loaded_unicorn
+from cpu_service.engine.layout import UnsupportedEngineError
 from cpu_service.hypercalls.hash_page_table import MIN_SHIFT
 from tests import ppc
 from tests.amounts import examples
@@ -286,6 +289,48 @@ def test_little_endian_code_is_tracked_too() -> None:
         guest.machine.during = lambda: None
         guest.machine.run(CODE + 0x40, msr=REAL | MSR_LE)
         assert guest.machine.gpr[VALUE] == value
+
+
+@pytest.mark.parametrize(
+    ("restored", "why"),
+    [
+        (tuple(replacements.REPLACEMENTS), "it translates more than its programs have"),
+        (("tb_gen_code_ppc64",), "goes on to run code that a guest has changed"),
+        (("tb_invalidate_phys_page_fast_ppc64",), "does not stop between two blocks"),
+        (("tlb_reset_dirty_by_vaddr_ppc64",), "does not call tlb_reset_dirty_by_vaddr_ppc64 through the slot"),
+        (("tlb_set_page_ppc64",), "does not call tlb_set_page_ppc64 through the slot"),
+        (("address_space_translate_for_iotlb_ppc64",), "does not call address_space_translate_for_iotlb_ppc64 through the slot"),
+        (("tcg_gen_exit_tb_ppc64",), "it translates more than its programs have"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "and ".join(value) if len(value) == 1 else "all",
+)
+def test_an_engine_without_our_functions_is_refused_at_its_start(
+    monkeypatch: pytest.MonkeyPatch, restored: tuple[str, ...], why: str
+) -> None:
+    """Also one that would translate its first block for ever, which no stop from outside ends."""
+    install = replacements.install
+    monkeypatch.setattr(replacements, "install", lambda: None)
+    for name in restored:
+        loaded_unicorn().restore(name)
+    try:
+        with pytest.raises(UnsupportedEngineError, match=why) as refused:
+            ppc.BareMachine()
+    finally:
+        install()
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).endswith("; install the locked dependencies")
+    ppc.BareMachine()
+
+
+@pytest.mark.parametrize(
+    "words", [(ppc.branch(0),), (ppc.branch(4), ppc.branch(-4)), (0,)], ids=["one block", "two", "exceptions"]
+)
+def test_an_engine_whose_proof_does_not_end_is_refused_in_time(monkeypatch: pytest.MonkeyPatch, words: tuple[int, ...]) -> None:
+    """In place of an engine that executes one of the programs wrongly, a program without an end."""
+    monkeypatch.setattr(engine, "_PROOF_S", 0.1)
+    monkeypatch.setattr(code_tracking, "PROGRAM", {code_tracking.SCRATCH: ppc.pack(words)})
+    with pytest.raises(UnsupportedEngineError, match=r"what a start tries out does not end within 0\.1 s"):
+        ppc.BareMachine()
 
 
 def test_a_store_to_a_watched_page_ends_the_run_after_it_and_others_do_not() -> None:

@@ -9,7 +9,7 @@
 extern void cpu_loop_exit_ppc64(void *cpu) __attribute__((noreturn));
 extern void abort(void) __attribute__((noreturn));
 
-static void end_guest(const char *why)
+void end_guest(const char *why)
 {
     if (!running)
         abort();

@@ -87,7 +87,7 @@ static void change_all(struct fast_path *self, u64 page, void (*act)(struct tlb_
 }
 
 /* Every new entry comes through here, and is protected as Unicorn makes it. */
-EXPORT void tracked_set_page(void *cpu, u64 address, u64 physical, int protection, int mode, u64 size)
+void set_page(void *cpu, u64 address, u64 physical, int protection, int mode, u64 size)
 {
     struct fast_path *self = running;
     u64 *fast;
@@ -102,6 +102,13 @@ EXPORT void tracked_set_page(void *cpu, u64 address, u64 physical, int protectio
         (self->pages[physical / PAGE].granules || (physical & -PAGE) == self->watched_page ? protect : release)(entry);
 }
 
+/* One for which Unicorn has looked in the page table. */
+EXPORT void tracked_set_page(void *cpu, u64 address, u64 physical, int protection, int mode, u64 size)
+{
+    note_call(SET_PAGE);
+    set_page(cpu, address, physical, protection, mode, size);
+}
+
 EXPORT void *tracked_gen_code(void *cpu, u64 pc, u64 base, u32 flags, int options)
 {
     struct fast_path *self = running;
@@ -109,6 +116,7 @@ EXPORT void *tracked_gen_code(void *cpu, u64 pc, u64 base, u32 flags, int option
     u64 address, offset = pc & (PAGE - 1), size;
     u8 *block;
 
+    note_call(GEN_CODE);
     if (!self || self->cpu != cpu)
         return tb_gen_code_ppc64(cpu, pc, base, flags, options);
     address = get_page_addr_code_ppc64(self->env, pc) & -PAGE;
@@ -131,6 +139,7 @@ EXPORT void tracked_store(void *uc, void *pages, u64 address, int length, u64 fr
     struct code_page *page;
     u64 offset = address & (PAGE - 1), start = address & -PAGE;
 
+    note_call(STORE);
     if (!self || self->uc != uc || address >= self->ram_bytes) {
         tb_invalidate_phys_page_fast_ppc64(uc, pages, address, length, from);
         return;
@@ -157,6 +166,7 @@ EXPORT void tracked_store(void *uc, void *pages, u64 address, int length, u64 fr
 /* Unicorn protects the page of each new block, by its virtual address, with a look at every entry. tracked_gen_code() has done it. */
 EXPORT void tracked_reset_dirty(void *cpu, u64 address, u64 length)
 {
+    note_call(RESET_DIRTY);
     if (!running || running->cpu != cpu)
         tlb_reset_dirty_by_vaddr_ppc64(cpu, address, length);
 }

@@ -6,12 +6,14 @@
  */
 
 #include "env.h"
+#include "fast_path.h"
 
 enum { CPU_ENV = 0x88F0 }; /* Of a TCGContext: where its temporary for env is, from the context. */
 enum { TEMPORARY_NAME = 0x20 };
 enum { EXIT_FLAG = -16 }; /* from env: its sign */
 enum { SET_LABEL = 1, LOAD_32 = 13, TYPE_32 = 0, LESS = 2, PRESENT = 1 };
 enum { EXIT_REQUESTED = 3 };
+#define UNLIMITED (-1UL)
 
 struct label {
     u32 present;
@@ -42,6 +44,9 @@ int check_exit_in_line(void *context)
     void *flag;
 
     asked_to_exit = 0;
+    /* Unicorn translates a block again, half as long, as long as it cannot be emitted; a label that is never placed is such a case. */
+    if (running && running->translations_left != UNLIMITED && !running->translations_left--)
+        end_guest("it translates more than its programs have");
     if (!is_env(AT(const char *, env, TEMPORARY_NAME)))
         return 0;
     flag = tcg_temp_new_internal_ppc64(context, TYPE_32, 0);
@@ -56,6 +61,7 @@ int check_exit_in_line(void *context)
 /* In the place of Unicorn's function: the last of a block, and the only one with this index, is where the check goes to. */
 EXPORT void translate_exit(void *context, void *block, u32 index)
 {
+    note_call(EXIT_TB);
     if (index == EXIT_REQUESTED && asked_to_exit) {
         asked_to_exit->present |= PRESENT;
         tcg_gen_op1_ppc64(context, SET_LABEL, (u64)asked_to_exit);

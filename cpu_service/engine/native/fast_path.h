@@ -9,6 +9,8 @@
 #include "native.h"
 
 enum { EXCEPTIONS = 128, ABORTED = 127, MMU_MODES = 10 };
+/* ../replacements.py has them in the same order. */
+enum replaced { GEN_CODE, STORE, RESET_DIRTY, SET_PAGE, FIND_SECTION, EXIT_TB };
 
 #define MSR_PR (1UL << 14)
 #define MSR_ME (1UL << 12)
@@ -52,9 +54,20 @@ struct fast_path {
     u64 walks;             /* that went through without it */
     u64 misses[MMU_MODES], enlargements; /* of TLBs; misses since their size was last considered */
     void *ram_section, *ram_region; /* of Unicorn's map of memory, once it has said so */
+    u64 called;            /* replaced functions that Unicorn has called: a bit of enum replaced for each */
+    u64 translations_left; /* of blocks, until the engine gives up; -1: as many as the guest needs */
 };
+
+/* Ends the guest with a report; only from what Unicorn has called. */
+void end_guest(const char *why) __attribute__((noreturn));
 
 /* The engine whose guest this thread runs; none between runs, and none for an engine that is not ours. */
 extern _Thread_local struct fast_path *running __attribute__((tls_model("initial-exec")));
+
+static inline void note_call(enum replaced function)
+{
+    if (running)
+        running->called |= 1UL << function;
+}
 
 #endif

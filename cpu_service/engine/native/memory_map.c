@@ -21,6 +21,7 @@ EXPORT void *find_section(void *cpu, int space, u64 address, u64 *offset, u64 *l
     struct fast_path *self = running;
     void *section;
 
+    note_call(FIND_SECTION);
     if (!is_ram(self, address) || self->cpu != cpu)
         return address_space_translate_for_iotlb_ppc64(cpu, space, address, offset, length, attributes, protection);
     if (self->ram_section) {

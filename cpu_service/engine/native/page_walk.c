@@ -124,7 +124,7 @@ int walk(struct fast_path *self, u64 address, int access, int mode)
     if (!(allowed >> access & 1) || physical >= self->ram_bytes)
         return 0;
     /* 4 KiB, whatever the page's size: flushes go over all of a larger one (fast_path.c), so the TLB need not remember it. */
-    tracked_set_page(self->cpu, address & -PAGE, physical & -PAGE, (int)allowed, mode, PAGE);
+    set_page(self->cpu, address & -PAGE, physical & -PAGE, (int)allowed, mode, PAGE);
     self->walks++;
     return 1;
 }

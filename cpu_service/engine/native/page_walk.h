@@ -6,7 +6,7 @@
 #include "fast_path.h"
 
 /* code_tracking.c: every new entry of the TLB comes through here. Protection: 1 read, 2 write, 4 execute. */
-extern void tracked_set_page(void *cpu, u64 address, u64 physical, int protection, int mode, u64 size);
+void set_page(void *cpu, u64 address, u64 physical, int protection, int mode, u64 size);
 
 /* tlb_size.c: the TLB of a mode had no entry for an address. It may be empty, and larger, when this returns. */
 void note_miss(struct fast_path *self, int mode);

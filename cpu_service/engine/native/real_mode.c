@@ -29,7 +29,7 @@ EXPORT int mmu_fault(void *cpu, u64 address, int access, int mode)
     if (*self->msr & (access == FETCH ? MSR_IR : MSR_DR))
         return walk(self, address, access, mode) ? 0 : ppc64_v3_handle_mmu_fault(cpu, address, access, mode);
     if (physical < self->ram_bytes) {
-        tracked_set_page(cpu, address & -PAGE, physical & -PAGE, READ_WRITE_EXECUTE, mode, PAGE);
+        set_page(cpu, address & -PAGE, physical & -PAGE, READ_WRITE_EXECUTE, mode, PAGE);
         return 0;
     }
     if (access != FETCH) {
