@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import unicorn.unicorn_py3.unicorn as binding
@@ -69,6 +69,8 @@ _SLB_VALID = 1 << 27
 _PROGRAM_VECTOR, _SCRATCH = 0x700, code_tracking.SCRATCH
 """Where a page size that there is not leads, and where instructions of our own are for a moment."""
 
+_TRANSLATIONS_BYTES = 256 << 20
+"""What translated code may take until the engine drops all of it; Unicorn's own is 1 GiB. A boot of Debian needs some 80 MB."""
 _PROOF_S = 10.0
 """A thousand times what the proofs of an engine take: a host that is busy delays them."""
 _PROOF_TRANSLATIONS = 2000
@@ -98,7 +100,8 @@ class Engine:
     """
 
     def __init__(self, ram: mmap.mmap, table: mmap.mmap) -> None:
-        self._uc: Any = Uc(UC_ARCH_PPC, UC_MODE_PPC64 | UC_MODE_BIG_ENDIAN)
+        self._uc = cast(Any, Uc(UC_ARCH_PPC, UC_MODE_PPC64 | UC_MODE_BIG_ENDIAN))
+        self._uc.ctl_set_tcg_buffer_size(_TRANSLATIONS_BYTES)
         self._buffers = tuple((ctypes.c_ubyte * len(area)).from_buffer(area) for area in (ram, table))
         self._uc.mem_map_ptr(0, len(ram), UC_PROT_ALL, ctypes.addressof(self._buffers[0]))
         self._uc.mem_map_ptr(HASH_TABLE_BASE, len(table), UC_PROT_READ | UC_PROT_WRITE, ctypes.addressof(self._buffers[1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import random
+from pathlib import Path
 
 import pytest
 
@@ -210,6 +211,12 @@ def test_code_that_was_run_in_real_mode_is_changed_with_translation() -> None:
     assert [guest.call(place) for place in (CODE, CODE + 0x100)] == [2, 2]
 
 
+def _executable_bytes() -> int:
+    """How much memory this process may write and execute: translated code."""
+    ranges = (line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines() if " rwxp " in line)
+    return sum(int(end, 16) - int(start, 16) for start, end in ranges)
+
+
 def record(guest: Guest, address: int) -> tuple[int, int, int]:
     """Granules with code, stores beside them, doublings: struct code_page."""
     place = guest.machine.engine.fast_path.pages + 16 * (address // PAGE)
@@ -289,6 +296,30 @@ def test_little_endian_code_is_tracked_too() -> None:
         guest.machine.during = lambda: None
         guest.machine.run(CODE + 0x40, msr=REAL | MSR_LE)
         assert guest.machine.gpr[VALUE] == value
+
+
+def test_translated_code_has_a_bound_and_is_dropped_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """131,000 blocks take many times the room, in each of two passes; between them, some are changed through another address."""
+    room = 1 << 20
+    monkeypatch.setattr(engine, "_TRANSLATIONS_BYTES", room)
+    before = _executable_bytes()
+    machine = ppc.BareMachine()
+    assert room - PAGE <= _executable_bytes() - before <= room
+    first, last = CODE, len(machine.ram) - PAGE
+    blocks = (last - first) // 8
+    machine.ram[first:last] = ppc.pack((ppc.addi(4, 4, 1), ppc.branch(4))) * blocks
+    machine.place(last, *machine.END)
+    machine.run(first)
+    assert machine.hypercalls[-1][1] == blocks
+    changed = range(first, last, 64 * PAGE // 8)
+    for place in changed:
+        words = (*ppc.li64(5, place | 1 << 60), *ppc.li64(6, ppc.addi(4, 4, 3)), ppc.stw(6, 0, 5), *machine.END)
+        machine.place(0x1000, *words)
+        machine.engine.invalidate_code(0x1000, 4 * len(words))
+        machine.run(0x1000)
+    machine.engine.state.gpr[4] = 0
+    machine.run(first)
+    assert machine.hypercalls[-1][1] == blocks + 2 * len(changed)
 
 
 @pytest.mark.parametrize(
