@@ -21,7 +21,7 @@ LONG = {
     "SPLITVISOR_FUZZ_REQUESTS": "1000000",
     "SPLITVISOR_NET_FLOOD_FRAMES": "1000000",
     "SPLITVISOR_NET_MEBIBYTES": "100",
-    "SPLITVISOR_RANDOM_CALLS": "200000",
+    "SPLITVISOR_RANDOM_CALLS": "1000000",
 }
 """What `--long` sets in the environment where nothing else is set there."""
 

@@ -8,7 +8,7 @@ import re
 
 from splitvisor.guests.commands import Commands
 
-MEBIBYTES = int(os.environ.get("SPLITVISOR_NET_MEBIBYTES", "8"))
+MEBIBYTES = int(os.environ.get("SPLITVISOR_NET_MEBIBYTES", "4"))
 """Of a transfer, each way."""
 PING_S = 60.0
 TRANSFER_S = 300.0

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from splitvisor.guests.commands import Commands
 
 MIB = 1 << 20
-TRANSFER_S = 300.0
+TRANSFER_S, MIB_S = 300.0, 20.0
+"""What a transfer may take, and each MiB of it more, on a busy machine."""
 _FILE, _QUIET = "/tmp/tcp", "/tmp/quiet"
 
 
@@ -76,17 +77,17 @@ def transfer_server(mebibytes: int, host: str = "127.0.0.1") -> Iterator[Transfe
         loop.close()
 
 
-def tcp_checksums(commands: Commands, host: str, mebibytes: int, seconds: float = TRANSFER_S) -> None:
+def tcp_checksums(commands: Commands, host: str, mebibytes: int) -> None:
     """Send data to the guest, and back; every byte must arrive there and here.
 
     Args:
         commands: the guest, whose network is up.
         host: the address under which the guest reaches the host's loopback, as of Lease.gateway.
         mebibytes: how much; the guest keeps it in memory.
-        seconds: how long each way may take.
 
     Raises AssertionError and CommandError.
     """
+    seconds = TRANSFER_S + MIB_S * mebibytes
     # The guest's end is open as long as the host's: passt of Debian 12 loses data of a connection that one side has ended.
     commands.ok(f"[ -p {_QUIET} ] || mkfifo {_QUIET}")
     with transfer_server(mebibytes) as server:
