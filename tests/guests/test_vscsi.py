@@ -25,6 +25,8 @@ MIB = 1 << 20
 SLOW_S = 300.0
 LOAD_MODULES = " && ".join(f"insmod /{name}.ko" for name in MODULES)
 DATA = bytes(range(256)) * 64
+PLUGS = 10
+"""How often a disk comes and goes while another is in use."""
 needs_xorriso = pytest.mark.skipif(shutil.which("xorriso") is None, reason="needs xorriso; apt-get install xorriso")
 
 
@@ -260,3 +262,38 @@ def test_a_disk_comes_and_goes_while_the_guest_runs(
         assert "v-scsi" not in console.splitvisor("vm", "devices", "plug").stdout
     assert image.read_bytes().count(DATA) == 3
     assert guest.ok("dmesg | grep -i -E 'i/o error|oops:|cut here' || true") == ""
+
+
+@pytest.mark.long
+def test_disks_are_added_and_removed_under_fio(run: Callable[..., Console], guests: Guests, tmp_path: Path, image: Path) -> None:
+    """An adapter comes and goes while another one's disk is verified, and each time its own disk is written at once."""
+    plugged = raw_image(tmp_path / "plugged.img", 16 * MIB)
+    initrd = tmp_path / "initrd.cpio"
+    initrd.write_bytes(guests.slots.read_bytes() + guests.io.read_bytes())
+    boot = ("--kernel", str(guests.kernel), "--initrd", str(initrd), "--append", "console=hvc0 panic=-1", "--name", "plug")
+    console = run(*boot, "--disk", str(image))
+    console.expect("guest# ", BOOT_SECONDS)
+    guest = Commands(console)
+    guest.ok(LOAD_MODULES)
+    disks(guest, "sda")
+    job = "--ioengine=libaio --direct=1 --iodepth=16 --rw=randwrite --bsrange=512-64k --size=16m --verify=crc32c --verify_fatal=1"
+    load = f"fio --name=job --filename=/dev/sda {job} --randrepeat=0"
+    guest.ok(
+        f"(n=0; while [ ! -e /tmp/enough ]; do {load} || break; n=$((n+1)); done; echo fio ended $? after $n) >/tmp/fio 2>&1 &"
+    )
+    guest.put("/tmp/data", DATA)
+    drmgr = "/usr/sbin/drmgr -w 1 -c slot -s V1-C3"
+    for number in range(PLUGS):
+        added = console.splitvisor("vm", "device-add", "plug", "v-scsi", "--option", f"disk0={plugged}", "--wait", "0")
+        assert "plugged in, but the guest did not use it" in added.stderr, added
+        guest.ok(f"{drmgr} -a", SLOW_S)
+        guest.wait_for("test -b /dev/sdb", SLOW_S)
+        guest.ok(f"dd if=/tmp/data of=/dev/sdb bs=4096 seek={8 * number} conv=fsync 2>/dev/null", SLOW_S)
+        asked = console.splitvisor("vm", "device-remove", "plug", "0x71000003", "--wait", "0")
+        assert asked.returncode == 1, asked
+        guest.ok(f"{drmgr} -r", SLOW_S)
+        guest.wait_for("! test -e /dev/sdb", SLOW_S)
+    assert plugged.read_bytes().count(DATA) == PLUGS
+    guest.ok("touch /tmp/enough")
+    assert guest.wait_for("grep 'fio ended' /tmp/fio", SLOW_S).startswith("fio ended 0")
+    assert guest.ok("dmesg | grep -i -E 'i/o error|sense key|offline|hung|oops:|cut here' || true") == ""
