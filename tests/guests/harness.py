@@ -101,7 +101,7 @@ class Console:
         """Run another command of splitvisor, as the user of this run."""
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(self.runtime), "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "splitvisor", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=STEP_SECONDS, check=False)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=BOOT_SECONDS, check=False)
 
     def report(self) -> dict[str, Any]:
         """The account of the run, once it has ended."""
