@@ -25,6 +25,8 @@ MAX_INDIRECT = 512
 """TCEs in the one page that H_PUT_TCE_INDIRECT reads."""
 REGISTERED = (H.SUCCESS, H.CLOSED)
 """Answers of a device to H_REG_CRQ after which the queue is registered; H_CLOSED: and nobody is at its other end."""
+NOT_YET = (H.BUSY, H.LONG_BUSY_1_MSEC, H.LONG_BUSY_10_MSEC, H.LONG_BUSY_100_MSEC, H.LONG_BUSY_1_SEC)
+"""Answers of a device to H_FREE_CRQ by which the queue stays registered, and the guest has to ask again."""
 
 
 class Forward(Protocol):
@@ -191,8 +193,10 @@ class TransportCalls:
             return found
         _, queue = found
         if queue.is_registered:
-            if not queue.is_closed:  # A device that lost sight of it has nothing to stop.
-                self._tell(queue, Hcall.H_FREE_CRQ)
+            # A device that lost sight of it has nothing to stop.
+            result = H.SUCCESS if queue.is_closed else self._tell(queue, Hcall.H_FREE_CRQ)
+            if result in NOT_YET:
+                return result
             queue.free()
         return H.SUCCESS
 

@@ -287,6 +287,17 @@ def test_a_queue_that_is_registered_is_not_registered_again(machine: Machine) ->
     machine.register()
 
 
+@pytest.mark.parametrize("answer", [H.BUSY, H.LONG_BUSY_100_MSEC])
+def test_a_queue_that_its_device_does_not_let_go_of_yet_stays_registered(machine: Machine, answer: H) -> None:
+    machine.register()
+    machine.device_answers = answer
+    assert machine.call(Hcall.H_FREE_CRQ, UNIT) == answer
+    assert machine.call(Hcall.H_REG_CRQ, UNIT, QUEUE_IOBA, PAGE_BYTES) == H.RESOURCE
+    machine.device_answers = H.SUCCESS
+    assert machine.call(Hcall.H_FREE_CRQ, UNIT) == H.SUCCESS
+    machine.register()
+
+
 def test_a_queue_that_the_device_refuses_is_not_registered(machine: Machine) -> None:
     machine.device_answers = H.HARDWARE
     assert machine.call(Hcall.H_REG_CRQ, UNIT, QUEUE_IOBA, 4096) == H.HARDWARE

@@ -12,6 +12,7 @@ import pytest
 
 from splitvisor.backend.vio import BusError, Piece
 from splitvisor.block.buffers import Buffers
+from splitvisor.block.outlast import outlast
 from splitvisor.declarations.dma import Scatter
 from splitvisor.declarations.state import StateError
 from splitvisor.scsi.cdrom import CdRom
@@ -45,6 +46,8 @@ from vio_service.devices.vscsi.device import MAX_UNDER_WAY, REQUESTS, VScsi
 from vio_service.devices.vscsi.luns import ABSENT, lun_of, number_of, reported
 
 BUFFER = 0x2_0000
+SOON_S = 5.0
+"""What ends at once ends within that, on a busy machine too."""
 REPORT_LUNS = "a0 00 00 000000 {:08x} 00 00"
 WELL_KNOWN = 0xC101 << 48
 
@@ -576,7 +579,7 @@ def test_a_disk_that_cannot_be_handed_over_leaves_the_others_here(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "end", [lambda guest: guest.adapter.close_queue(), lambda guest: guest.adapter.stop()], ids=["free", "reset"]
+    "end", [lambda guest: guest.adapter.close_queue(SOON_S), lambda guest: guest.adapter.stop()], ids=["free", "reset"]
 )
 def test_nothing_is_moved_once_the_queue_has_ended(end: Callable[[Guest], object]) -> None:
     async def test() -> None:
@@ -596,6 +599,36 @@ def test_nothing_is_moved_once_the_queue_has_ended(end: Callable[[Guest], object
         await guest.run("12 00 00 0024 00", into=Data.direct(BUFFER + PAGE, 36))
         assert len(guest.told()) == entries + 1
         assert guest.memory(BUFFER, 512) == bytes(512)
+
+    run(test())
+
+
+class StuckDisk(MemoryDisk):
+    """One whose transfers nobody can call back, as none that the kernel of the host has begun."""
+
+    async def read(self, offset: int, into: Buffers) -> None:
+        reading = asyncio.ensure_future(super().read(offset, into))
+        try:
+            await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            await outlast(reading)
+            raise
+
+
+def test_a_queue_has_not_ended_while_a_transfer_is_under_way() -> None:
+    async def test() -> None:
+        device = StuckDisk(1 << 20)
+        guest = await Guest(units={0: Disk(device, Identity("D"))}).ready()
+        device.gate = asyncio.Event()
+        waiting_read(guest, new_tag())
+        await until(lambda: device.waiting == 1)
+        entries = len(guest.told())
+        assert not await guest.adapter.close_queue(0.01)
+        assert not await guest.adapter.close_queue(0.01)
+        device.gate.set()
+        assert await guest.adapter.close_queue(SOON_S)
+        assert device.waiting == 0
+        assert len(guest.told()) == entries
 
     run(test())
 

@@ -145,7 +145,7 @@ def test_what_waits_ends_with_the_queue(end: str) -> None:
         made.below.error = errno.ENOSPC
         made.write(0, b"w")
         await made.parked(1)
-        await (made.guest.adapter.close_queue() if end == "free" else made.guest.adapter.stop())
+        await (made.guest.adapter.close_queue(5.0) if end == "free" else made.guest.adapter.stop())
         assert not made.guest.adapter.parking.reasons
         made.below.error = None
         made.guest.adapter.continued()

@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar
 
+import structlog
+
 from splitvisor.backend.vio.bus import ADDRESS_MASK, VioBus
 from splitvisor.backend.vio.device import VioDevice
 from splitvisor.declarations.calls import Call, Hypercall, Key, Posted
@@ -40,6 +42,12 @@ MESSAGE_BYTES = 256 * CRQ_ENTRY_BYTES
 """Of entries in one message."""
 KEPT_ENTRIES = 4096
 """How many of the newest entries to the guest can be said again after a lost connection."""
+FREE_S = 1.0
+"""How long a vCPU waits for the end of a queue that it frees, before it is told to ask again."""
+STOP_S = 20.0
+"""How long a reset waits for the end of a queue."""
+
+log = structlog.get_logger()
 
 
 class CrqDevice(VioDevice):
@@ -57,6 +65,8 @@ class CrqDevice(VioDevice):
         self._kept: deque[bytes] = deque(maxlen=KEPT_ENTRIES)
         self._unsent = 0
         """How many of the newest the next message has."""
+        self._closing: asyncio.Task[None] | None = None
+        """What closed() does, until it is known to have ended."""
 
     # For a kind of device to extend.
 
@@ -69,7 +79,8 @@ class CrqDevice(VioDevice):
     async def closed(self) -> None:
         """Handle that the queue ends: the guest freed it, the machine was reset, or the device is unplugged.
 
-        Guest memory must not be touched after this returns; what is under way has no answer any more.
+        Guest memory must not be touched after this returns; what is under way has no answer any more. It may take as long as that
+        takes to end: the guest that frees the queue is told to ask again.
         """
 
     # For a kind of device to call.
@@ -103,7 +114,8 @@ class CrqDevice(VioDevice):
     def transport(self) -> trap_pb2.Transport:
         """See VioDevice."""
         transport = super().transport()
-        transport.has_queue, transport.queue_open = True, self.queue_open
+        # While it ends, the guest has to ask this process again.
+        transport.has_queue, transport.queue_open = True, self.queue_open or self._closing is not None
         return transport
 
     def open_queue(self) -> None:
@@ -113,20 +125,34 @@ class CrqDevice(VioDevice):
         self.queue_open = True
         self.opened()
 
-    async def close_queue(self) -> None:
-        """The queue ends, if it is open."""
+    async def close_queue(self, seconds: float) -> bool:
+        """End the queue, if it is open. Returns False when guest memory may be touched yet, after so many seconds."""
         if self.queue_open:
             self.queue_open = False
-            await self.closed()
+            self._closing = asyncio.get_running_loop().create_task(self.closed())
+        closing = self._closing
+        if closing is None:
+            return True
+        done, _ = await asyncio.wait((closing,), timeout=seconds)
+        if not done:
+            return False
+        if self._closing is closing:
+            self._closing = None
+        await closing
+        return True
+
+    async def _stop_queue(self) -> None:
+        if not await self.close_queue(STOP_S):
+            log.error("a transfer does not end: guest memory may change", device=self.name, seconds=STOP_S)
 
     async def stop(self) -> None:
         """See VioDevice."""
-        await self.close_queue()
+        await self._stop_queue()
 
     async def attaching(self) -> None:
         """See VioDevice."""
         if self.unit_address not in self.vm.open_queues:
-            await self.close_queue()
+            await self._stop_queue()
 
     def attached(self) -> None:
         """See VioDevice."""
@@ -164,8 +190,7 @@ async def free(session: Any, call: Call) -> int:
     device = _device(session, call)
     if device is None:
         return H.PARAMETER
-    await device.close_queue()
-    return H.SUCCESS
+    return H.SUCCESS if await device.close_queue(FREE_S) else H.LONG_BUSY_100_MSEC
 
 
 def send(session: Any, call: Call) -> int:

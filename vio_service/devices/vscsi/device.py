@@ -46,8 +46,6 @@ REQUESTS = 128
 """How many commands a guest may have under way."""
 MAX_UNDER_WAY = 2 * REQUESTS
 """Requests of all kinds at once: those of a guest that keeps to its limit, and some for one that does not quite."""
-STOP_S = 20.0
-"""How long a transfer may take to end when its queue does; the vCPU waits."""
 WAIT_FOR_LOCK_S = 5.0
 """How long the adapter of a VM that moves here waits for its images."""
 STATE_VERSION = 1
@@ -170,13 +168,9 @@ class VScsi(CrqDevice):
     async def closed(self) -> None:
         """See CrqDevice: abort what is under way."""
         self.parking.forget()
-        try:
-            async with asyncio.timeout(STOP_S):
-                await self.target.nexus_lost(self._initiator)
-                while self._tasks:
-                    await asyncio.wait(self._tasks)
-        except TimeoutError:
-            log.error("a transfer does not end", device=self.name, requests=len(self._tasks))
+        await self.target.nexus_lost(self._initiator)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def received(self, entry: bytes) -> None:
         """See CrqDevice."""
