@@ -80,6 +80,13 @@ class ForeignApt:
         run(["apt-get", "-q", "download", *packages], self._environment, directory)
         self._prepared = {package: next(directory.glob(f"{package}_*.deb")) for package in packages}
 
+    def with_dependencies(self, packages: Collection[str]) -> list[Path]:
+        """Fetch packages and what they need to be installed, and return their files. packages: names, or patterns of apt."""
+        archives = self._directory / "cache/archives"
+        options = ("-q", "-y", "--download-only", "--no-install-recommends")
+        run(["apt-get", *options, "install", *packages], self._environment)
+        return sorted(archives.glob("*.deb"))
+
     def download(self, package: str) -> Path:
         """Fetch a package; apt checks it against the signed lists."""
         if package in self._prepared:

@@ -64,22 +64,45 @@ def make_disk(path: Path, modules: Path, kernel: Path, initrd: Path, *, configur
     """
     scratch = path.with_suffix(".making")
     shutil.rmtree(scratch, ignore_errors=True)
-    grub = scratch / "root/boot/grub"
-    grub.mkdir(parents=True)
+    boot = scratch / "root/boot"
+    boot.mkdir(parents=True)
+    try:
+        for source, name in ((kernel, "vmlinux"), (initrd, "initrd.img")):
+            shutil.copyfile(source, boot / name)
+        make_disk_of(path, scratch / "root", modules, configuration, ROOT_MIB)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def make_disk_of(path: Path, root: Path, modules: Path, configuration: str, mib: int) -> None:
+    """Make a disk of a root, into which GRUB is put.
+
+    Args:
+        path: the new file.
+        root: the directory whose files it has; by their owners here.
+        modules: GRUB's modules for powerpc-ieee1275.
+        configuration: grub.cfg.
+        mib: size of its file system.
+
+    Raises DiskImageError, OSError.
+    """
+    scratch = path.with_suffix(".parts")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     try:
         core = make_core(scratch, modules)
+        grub = root / "boot/grub"
+        files = grub / "powerpc-ieee1275"
+        files.mkdir(parents=True, exist_ok=True)
         (grub / "grub.cfg").write_text(configuration)
         (grub / "grubenv").write_text(ENVIRONMENT)
-        files = grub / "powerpc-ieee1275"
-        files.mkdir()
         for file in (*modules.glob("*.mod"), *modules.glob("*.lst")):
             shutil.copyfile(file, files / file.name)
-        for source, name in ((kernel, "vmlinux"), (initrd, "initrd.img")):
-            shutil.copyfile(source, scratch / "root/boot" / name)
         file_system = scratch / "ext4"
-        identity = ("-U", str(FILE_SYSTEM), "-L", "root")
-        _run("mke2fs", "-q", "-t", "ext4", *identity, "-d", str(scratch / "root"), str(file_system), f"{ROOT_MIB}m")
-        _assemble(path, core, file_system)
+        # Tables that are zeroed here cost nothing; a guest would write them all, at each start from a snapshot.
+        options = ("-U", str(FILE_SYSTEM), "-L", "root", "-E", "lazy_itable_init=0")
+        _run("mke2fs", "-q", "-t", "ext4", *options, "-d", str(root), str(file_system), f"{mib}m")
+        _assemble(path, core, file_system, mib)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -103,9 +126,9 @@ def make_core(directory: Path, modules: Path) -> Path:
     return core
 
 
-def _assemble(path: Path, core: Path, file_system: Path) -> None:
+def _assemble(path: Path, core: Path, file_system: Path, mib: int) -> None:
     """Write the partition table and both partitions."""
-    prep_sectors, root_sectors = (size * (1 << 20) // SECTOR_BYTES for size in (PREP_MIB, ROOT_MIB))
+    prep_sectors, root_sectors = (size * (1 << 20) // SECTOR_BYTES for size in (PREP_MIB, mib))
     root_at = FIRST_SECTOR + prep_sectors
     with path.open("wb") as disk:
         disk.truncate((root_at + root_sectors + FIRST_SECTOR) * SECTOR_BYTES)
