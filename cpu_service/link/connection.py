@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One connection to a back end, from the offer to its end.
 
-Two threads read it, one at a time: the link's thread, and the vCPUs' for as long as it waits for an answer, or has nothing to do,
+Two threads read it, one at a time: the link's, and that of the vCPUs for as long as it waits for an answer or has nothing to do,
 so that nobody has to wake it (docs/decisions/007).
 """
 
@@ -114,10 +114,14 @@ class Connection:
             self._reading.release()
 
     def read_idle(self, done: Callable[[], bool], deadline: float, nudge: int) -> bool:
-        """Read until done, or until the deadline; a vCPU does so that has nothing else to do.
+        """Read while no vCPU can run.
 
-        nudge: a descriptor that is readable when done may have changed. Returns False at once when another thread reads, or when
-        there is nothing more to read.
+        Args:
+            done: whether there is something else to do; asked after everything that came.
+            deadline: of time.monotonic(), in seconds.
+            nudge: a descriptor that can be read when done may have changed.
+
+        Returns False at once when another thread reads, or there is nothing more to read.
         """
         if not self._reading.acquire(blocking=False):
             return False

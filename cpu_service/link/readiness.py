@@ -28,7 +28,7 @@ _ppoll.argtypes = (ctypes.POINTER(_PollFd), ctypes.c_ulong, ctypes.POINTER(_Time
 def wait_ready(wanted: Sequence[tuple[int, int]], timeout: float) -> frozenset[int]:
     """Return which descriptors are ready, or closed by the peer, after timeout seconds at most; none after a signal.
 
-    wanted: each descriptor with select.POLLIN, POLLOUT or both. Raises OSError.
+    wanted: each descriptor with select.POLLIN, POLLOUT or both (ppoll(2)). Raises OSError.
     """
     polled = (_PollFd * len(wanted))(*(_PollFd(fd, events, 0) for fd, events in wanted))
     seconds, part = divmod(max(0, int(timeout * 1e9)), 1_000_000_000)

@@ -218,9 +218,11 @@ class TrapWire:
         return self.read()
 
     def read_idle(self, timeout: float, nudge: int) -> list[pb.AttachResponse]:
-        """The same for a vCPU that has nothing to do: it sleeps at once, and as many nanoseconds as it has.
+        """The same while no vCPU can run: without looking first, and not rounded to milliseconds.
 
-        nudge: a descriptor that ends the wait when it can be read.
+        Args:
+            timeout: seconds.
+            nudge: a descriptor that ends the wait when it can be read.
         """
         direct, stream = self._direct, self._socket.fileno()
         wanted = [(self._interrupt, select.POLLIN), (nudge, select.POLLIN), (self._look, select.POLLIN)]

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from cpu_service.engine.ram import GuestRam
+from cpu_service.link.events import LinkStatus
 from splitvisor.declarations.dma import DmaError, Piece
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap.tce_file import TCE_READ, TceWindow
 
-FindWindow = Callable[[int], TceWindow | None]
-"""Returns the DMA window of a device by its unit address; None: there is none."""
+FindWindow = Callable[[LinkStatus, int], TceWindow | None]
+"""Returns the DMA window of one of a back end's devices by its unit address; None: there is none."""
 
 _VALID = 1 << 63
 _LENGTH_SHIFT, _LENGTH_MASK, _ADDRESS_MASK = 32, 0xFF_FFFF, 0xFFFF_FFFF
@@ -42,11 +43,12 @@ class Posting:
     """How calls of one route are posted.
 
     Args:
+        link: to the back end whose route it is.
         route: has a PostedPolicy.
     """
 
-    def __init__(self, route: pb.Route) -> None:
-        policy = route.posted
+    def __init__(self, link: LinkStatus, route: pb.Route) -> None:
+        self._link, policy = link, route.posted
         self.at_once = policy.at_once
         """A call goes with everything posted before it."""
         self.waits_for_credit = policy.without_credit == pb.WITHOUT_CREDIT_WAIT
@@ -80,7 +82,7 @@ class Posting:
         if self._buffers is None:
             size = self._call_bytes or arguments[self._size_argument]
             return Posted(size, None) if self._call_bytes or size <= self._max_size else None
-        found = window(key)
+        found = window(self._link, key)
         data = None if found is None else _read(self._buffers, arguments, ram, found)
         return None if data is None else Posted(self._call_bytes + len(data), data)
 

@@ -50,7 +50,7 @@ class RemoteCall:
         """Registers that travel with a trap of a hypercall."""
         self.unavailable = route.unavailable_result or (RtasStatus.HARDWARE_ERROR if self.is_rtas else H.HARDWARE)
         """r3, or the RTAS status, when the back end stays away."""
-        self.posting = Posting(route) if route.HasField("posted") else None
+        self.posting = Posting(link, route) if route.HasField("posted") else None
         """How its calls are posted; None: they are not."""
         self._operands = tuple(_decoded(spec) for spec in route.operands)
         self.posted_keys: frozenset[int] = frozenset()

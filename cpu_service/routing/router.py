@@ -10,7 +10,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -19,8 +18,7 @@ from cpu_service.engine.engine import MSR_PR
 from cpu_service.engine.ram import GuestRam
 from cpu_service.hypercalls.declarations import ANOTHERS, ANOTHERS_RTAS, HypercallHandler, LocalRtas
 from cpu_service.link.backend_link import BackendLink
-from cpu_service.link.events import LinkStatus
-from cpu_service.routing.posting import Posted, Posting
+from cpu_service.routing.posting import FindWindow, Posted, Posting
 from cpu_service.routing.registry import LOCAL, RegisteredRtas, Registry
 from cpu_service.routing.remote_call import RemoteCall, SharedCall
 from cpu_service.vcpus.scheduler import VcpuScheduler
@@ -31,7 +29,6 @@ from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.papr.hcall import Hcall, hcall_name
 from splitvisor.papr.rtas import DISPLAY_CHARACTER_EARLY_TOKEN, TOKENS
 from splitvisor.rpc import trap_pb2 as pb
-from splitvisor.trap.tce_file import TceWindow
 
 if TYPE_CHECKING:
     from splitvisor.trap.tracing import RemoteSpans
@@ -102,7 +99,7 @@ class TrapRouter:
         scheduler: VcpuScheduler,
         ram: GuestRam,
         events: RouterEvents,
-        window: Callable[[LinkStatus, int], TceWindow | None],
+        window: FindWindow,
         native_calls: Callable[[], Mapping[int, int]] = dict,
     ) -> None:
         self._registry, self._scheduler, self._ram, self._events = registry, scheduler, ram, events
@@ -207,7 +204,7 @@ class TrapRouter:
         if call.link in self._waiting_for:  # It waits for us: neither would ever answer.
             return H.RESOURCE, ()
         if call.posting is not None:
-            posted = call.posting.posted(arguments, call.posted_keys, self._ram, partial(self._window, call.link))
+            posted = call.posting.posted(arguments, call.posted_keys, self._ram, self._window)
             if posted is not None and (result := self._post(call, call.posting, arguments, posted)) is not None:
                 return result, ()
         reply = self._ask(call, arguments, 0)

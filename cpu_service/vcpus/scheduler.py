@@ -413,19 +413,19 @@ class VcpuScheduler:
             began = time.monotonic_ns()
             self._is_waiting = self._is_away = True
         until_ns = began + LONGEST_IDLE_NS if due is None else due
-        is_away = self.on_idle(self._is_attended, until_ns / 1e9, self._nudge)
+        has_waited = self.on_idle(self._wants_attention, until_ns / 1e9, self._nudge)
         with self._wake:
             self._is_away = False
             if self._is_called:
                 with suppress(BlockingIOError):
                     os.eventfd_read(self._nudge)
-            elif not is_away and not self.attention:
+            elif not has_waited and not self.attention:
                 self._wake.wait(max(0.0, (until_ns - time.monotonic_ns()) / 1e9))
             self._is_waiting = False
             self.idle_ns += time.monotonic_ns() - began
 
-    def _is_attended(self) -> bool:
-        """Whether the vCPU thread has something to look at."""
+    def _wants_attention(self) -> bool:
+        """Whether something waits for the vCPU thread."""
         return self.attention
 
     def _hold(self) -> None:

@@ -48,7 +48,13 @@ class VmAcknowledgements:
         """When the first of them was done."""
 
     def add(self, done: Mapping[int, int], traps: int, buffer_bytes: int) -> None:
-        """So many more traps are done, with so many bytes of buffers. done: by vCPU, the sequence of the last of them."""
+        """So many more traps are done.
+
+        Args:
+            done: by vCPU, the sequence of the last of them.
+            traps: how many.
+            buffer_bytes: of those with buffers.
+        """
         if not self._traps:
             self.since = time.monotonic()
         self._sequences.update(done)

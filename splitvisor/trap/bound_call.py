@@ -50,7 +50,8 @@ class BoundCall:
         self._declared, self._handler = declared, declared.handler
         self._rtas = declared if isinstance(declared, RtasCall) else None
         posted = declared.posted if isinstance(declared, Hypercall) else None
-        self._has_buffers = posted is not None and posted.buffers is not None
+        self.has_buffers = posted is not None and posted.buffers is not None
+        """Posted traps may carry buffers."""
         self._session, self._memory, self._observers = session, memory, observers
 
     def answer(self, trap: pb.Trap) -> pb.AttachResponse | Awaitable[pb.AttachResponse]:
@@ -67,7 +68,7 @@ class BoundCall:
 
     def carry_out(self, trap: pb.Trap) -> list[pb.Effect] | Awaitable[list[pb.Effect]]:
         """Carry out a posted trap, which gets no reply. Returns its effects, or a wait for them. Raises ContractError."""
-        buffers = trap.buffers if self._has_buffers and trap.HasField("buffers") else None
+        buffers = trap.buffers if self.has_buffers and trap.HasField("buffers") else None
         call = Call(trap.vcpu, self._arguments(trap), sequence=trap.sequence, buffers=buffers)
         ended = self._begin(trap) if self._observers else ()
         answer = self._run(call)

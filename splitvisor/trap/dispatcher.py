@@ -58,16 +58,22 @@ class TrapDispatcher:
 
     def posted(self, traps: Sequence[pb.Trap]) -> Awaitable[None] | None:
         """Carry out a batch of posted traps. Returns a wait for its end when a handler waits. Raises ContractError."""
-        return self._posted(len(traps), sum(len(trap.buffers) for trap in traps), iter(traps), {})
+        return self._posted(len(traps), 0, iter(traps), {})
 
     def _posted(self, count: int, size: int, traps: Iterator[pb.Trap], done: dict[int, int]) -> Awaitable[None] | None:
-        """Carry out what is left of a batch of so many traps with so many bytes; done: by vCPU, the last one of it so far."""
+        """Carry out what is left of a batch of so many traps.
+
+        size: bytes of those with buffers so far. done: by vCPU, the last one so far.
+        """
         progress = self._progress
         for trap in traps:
             done[trap.vcpu] = trap.sequence
             if not progress.is_new(trap):
                 continue
-            effects = self._find(trap).carry_out(trap)
+            call = self._find(trap)
+            if call.has_buffers:
+                size += trap.ByteSize()  # To read the buffers would copy them.
+            effects = call.carry_out(trap)
             if not isinstance(effects, list):
                 return self._posted_later(trap, effects, count, size, traps, done)
             progress.carried_out(trap)

@@ -35,7 +35,6 @@ HOST_NAME = "the-dead-one"
 DISCARD_PORT = 9
 NODE_NAME = 65
 """Where struct new_utsname has it, and VMCOREINFO says that this begins struct uts_namespace."""
-DISCARD_PORT = 9
 DATAGRAM_BYTES = 1000
 DATAGRAM_S = 0.05
 """From one to the next: not more than four vCPUs take on a busy host."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cpu_service.engine.ram import GuestRam
+from cpu_service.link.events import LinkStatus
 from cpu_service.routing.posting import Posted, Posting
 from splitvisor.declarations.dma import PAGE_BYTES
 from splitvisor.rpc import trap_pb2 as pb
@@ -18,6 +21,7 @@ from splitvisor.trap.tce_file import FILE_BYTES, TCE_READ, TCE_WRITE, TceTables,
 
 UNIT, KEYS = 0x7100_0003, frozenset({0x7100_0003})
 RAM_PAGES, WINDOW_PAGES = 8, 8
+LINK = cast(LinkStatus, SimpleNamespace(name="owner"))
 VALID = 1 << 63
 CALL_BYTES = 10
 
@@ -41,7 +45,7 @@ def window(tces: Sequence[int]) -> TceWindow:
 
 def posting(**buffers: int) -> Posting:
     described = pb.DescribedBuffers(first=1, **buffers)
-    return Posting(pb.Route(arguments=9, posted=pb.PostedPolicy(call_bytes=CALL_BYTES), buffers=described))
+    return Posting(LINK, pb.Route(arguments=9, posted=pb.PostedPolicy(call_bytes=CALL_BYTES), buffers=described))
 
 
 def descriptor(ioba: int, length: int) -> int:
@@ -80,7 +84,7 @@ WORDS = st.builds(
 @given(st.lists(TCES, min_size=WINDOW_PAGES, max_size=WINDOW_PAGES), st.lists(WORDS, min_size=6, max_size=6))
 def test_buffers_travel_as_they_are_read_a_byte_at_a_time(tces: list[int], words: list[int]) -> None:
     asked = posting(count=6, min_bytes=14, max_bytes=6000)
-    found = asked.posted((UNIT, *words, 0, 0), KEYS, RAM, lambda _: window(tces))
+    found = asked.posted((UNIT, *words, 0, 0), KEYS, RAM, lambda _link, _unit: window(tces))
     assert found == byte_by_byte(tces, words, 14, 6000)
 
 
@@ -100,13 +104,13 @@ def test_buffers_travel_as_they_are_read_a_byte_at_a_time(tces: list[int], words
 def test_buffers_that_do_not_travel_are_looked_at(word: int, is_posted: bool) -> None:
     tces = [TCE_READ, 0x1000 | TCE_READ | TCE_WRITE, 0x2000 | TCE_WRITE]
     asked = posting(count=1, min_each=16, alignment=4, min_bytes=16)
-    found = asked.posted((UNIT, word), KEYS, RAM, lambda _: window(tces))
+    found = asked.posted((UNIT, word), KEYS, RAM, lambda _link, _unit: window(tces))
     assert found == (Posted(CALL_BYTES, b"") if is_posted else None)
 
 
 def test_a_device_without_a_window_or_that_is_not_named_posts_nothing() -> None:
     asked = posting(count=1, min_bytes=1, max_bytes=100)
     arguments = (UNIT, descriptor(0, 10))
-    assert asked.posted(arguments, KEYS, RAM, lambda _: None) is None
-    assert asked.posted((UNIT + 1, *arguments[1:]), KEYS, RAM, lambda _: window([3])) is None
-    assert asked.posted(arguments, KEYS, RAM, lambda _: window([3])) == Posted(CALL_BYTES + 10, bytes(RAM.map[:10]))
+    assert asked.posted(arguments, KEYS, RAM, lambda _link, _unit: None) is None
+    assert asked.posted((UNIT + 1, *arguments[1:]), KEYS, RAM, lambda _link, _unit: window([3])) is None
+    assert asked.posted(arguments, KEYS, RAM, lambda _link, _unit: window([3])) == Posted(CALL_BYTES + 10, bytes(RAM.map[:10]))

@@ -123,7 +123,7 @@ def test_keys_that_may_be_posted_change_with_the_others() -> None:
     assert posting is not None
 
     def sizes(key: int, size: int = 4) -> Posted | None:
-        return posting.posted((key, size), call.posted_keys, RAM, lambda _: None)
+        return posting.posted((key, size), call.posted_keys, RAM, lambda _link, _unit: None)
 
     assert [sizes(1), sizes(2)] == [Posted(4, None), None]
     machine.change("a", posted(2))
