@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import structlog
 import unicorn.unicorn_py3.unicorn as binding
-from unicorn import UC_ARCH_PPC, UC_MODE_BIG_ENDIAN, UC_MODE_PPC64, UC_PROT_ALL, UC_PROT_EXEC, UC_PROT_READ, UC_PROT_WRITE, Uc
+from unicorn import UC_ARCH_PPC, UC_MODE_BIG_ENDIAN, UC_MODE_PPC64, UC_PROT_ALL, UC_PROT_READ, UC_PROT_WRITE, Uc
 from unicorn.ppc_const import UC_PPC_REG_MSR
 from unicorn.unicorn_const import (
     UC_CTL_IO_WRITE,
@@ -29,7 +29,17 @@ from unicorn.unicorn_const import (
 
 from cpu_service.engine import code_tracking, exit_check, instructions, layout, native, page_walk, replacements
 from cpu_service.engine.code_tracking import CodePages
-from cpu_service.engine.fast_path import ABORTED, HOOK, NO_PAGE, RUN, UNLIMITED, FastPath
+from cpu_service.engine.fast_path import (
+    ABORTED,
+    BLOCK_CACHE_ENTRIES,
+    DECREMENTER_WRITTEN,
+    FOREVER_NS,
+    HOOK,
+    NO_PAGE,
+    RUN,
+    UNLIMITED,
+    FastPath,
+)
 from cpu_service.engine.interpose import loaded_unicorn
 from cpu_service.engine.special_registers import Callbacks, Clock
 from cpu_service.engine.state import CpuState, SavedState
@@ -53,16 +63,12 @@ _LPCR_GUESTS = 1 << 25 | 3 << 23
 _RESERVED_AIL = 1  # H_SET_MODE refuses it; an interrupt with it would abort the process.
 _LPCR_LPES = 0xC  # Without it an external interrupt wants hypervisor mode and aborts the process.
 _MMU_HASH_2_07 = 0x0001_0004
-_EXCEPTION_PROGRAM, _EXCEPTION_SYSTEM_CALL, _EXCEPTION_SYSTEM_RESET = 6, 8, 64
-_PRIVILEGED_REGISTER = 0x32
+_EXCEPTION_SYSTEM_CALL, _EXCEPTION_SYSTEM_RESET = 8, 64
 _INTERRUPT_HARD = 2
 _DECREMENTER_BITS = 32
 _MACHINE_CHECK_VECTOR = 0x200
 _MACHINE_CHECKS_LOGGED = 8
 """From one reset to the next."""
-_REAL_ADDRESS = (1 << 60) - 1
-_MTSPR_DECR = 0x7C16_03A6
-_MTSPR_MASK = 0xFC1F_FFFF
 _SC_1 = (0x4400_0022).to_bytes(4, "big")
 _SLBMTE_R4_R3 = (0x7C80_1B24).to_bytes(4, "big")
 _SLB_VALID = 1 << 27
@@ -114,7 +120,8 @@ class Engine:
         self.on_hypercall: Callable[[], None] = _unconnected
         """Called for each `sc 1`, with the arguments in state.gpr; the guest goes on when it returns."""
         self.on_decrementer: Callable[[int], None] = _unconnected_value
-        """Called when the guest writes the decrementer, with the 32-bit value."""
+        """Called when the guest writes the decrementer, with the 32-bit value, unless it is due after fast_path.timer_ns: the
+        loaded vCPU's DEC and HDEC registers have the host's monotonic time at which it is 0 then."""
         self._interrupt_request = ctypes.c_uint32.from_address(where.cpu + layout.INTERRUPT_REQUEST)
         self._exception_index = ctypes.c_int32.from_address(where.cpu + layout.EXCEPTION_INDEX)
         self._exit_flag = ctypes.c_uint64.from_address(where.cpu + layout.ICOUNT_DECR).value + 2
@@ -126,7 +133,7 @@ class Engine:
         self._pristine = SavedState()
         self._pristine.copy_from(self.state)
         self._code_pages = CodePages(len(ram))
-        self._hook()
+        self._hook(where)
         self._replace_functions(where)
         self.reset()
         self._prove()
@@ -142,8 +149,6 @@ class Engine:
         self._tlb_flush = short.tlb_flush_ppc64
         self._tlb_flush.argtypes = [ctypes.c_void_p]
         self._tlb_flush_page = short.tlb_flush_page_by_mmuidx_ppc64
-        self._vmem_read = short.uc_vmem_read
-        self._vmem_read.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
         cpu_class = ctypes.c_uint64.from_address(where.cpu + layout.CPU_CLASS).value
         ctypes.c_uint32.from_address(cpu_class + layout.DECREMENTER_BITS).value = _DECREMENTER_BITS
         do_interrupt = ctypes.c_uint64.from_address(cpu_class + layout.DO_INTERRUPT).value
@@ -175,11 +180,12 @@ class Engine:
         for mode in {*range(layout.MMU_MODES)} - {*_MMU_MODES_IN_USE}:
             ctypes.c_uint64.from_address(env + layout.FAST_TLBS + layout.FAST_TLB_SIZE * mode).value = 0
 
-    def _hook(self) -> None:
+    def _hook(self, where: layout.EngineAddresses) -> None:
         """Install the hooks with bare C callbacks: the binding's wrappers cost as much as a hypercall."""
         add = ctypes.CDLL(binding.uclib._name).uc_hook_add
         pointer, number64 = ctypes.c_void_p, ctypes.c_uint64
         add.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer, number64, number64]
+        self._blocks = (ctypes.c_uint64 * BLOCK_CACHE_ENTRIES)()
         self.fast_path = FastPath(
             gpr=self.state.address + layout.GPR,
             msr=ctypes.addressof(self.state.msr),
@@ -210,6 +216,9 @@ class Engine:
             watched_page=NO_PAGE,
             own_walk=1,
             translations_left=UNLIMITED,
+            blocks=ctypes.addressof(self._blocks),
+            flushes=layout.flush_count(where.handle),
+            timer_ns=FOREVER_NS,
         )
         """What the native part of the hook works on."""
         self._callback = _HandlerType(self._make_handler())
@@ -262,8 +271,8 @@ class Engine:
             try:
                 if number == _EXCEPTION_SYSTEM_CALL and error_code.value == 1:
                     self.on_hypercall()
-                elif number == _EXCEPTION_PROGRAM:
-                    fast_path.deliver = not self._decrementer_written()
+                elif number == DECREMENTER_WRITTEN:
+                    self.on_decrementer(fast_path.decrementer)
                 elif number == ABORTED:
                     self._give_up()
                 else:
@@ -305,27 +314,6 @@ class Engine:
         if exception >= layout.EXCP_VECTORS_COUNT:
             return 0
         return ctypes.c_uint64.from_address(self.state.address + layout.EXCP_VECTORS + 8 * exception).value
-
-    def _decrementer_written(self) -> bool:
-        """Carry out a supervisor's mtspr DEC; False when the exception is about something else."""
-        if self.state.msr.value & MSR_PR:
-            return False
-        word = self._instruction(self.state.nip.value - 4)
-        if word & _MTSPR_MASK != _MTSPR_DECR:
-            return False
-        self.on_decrementer(self.state.gpr[word >> 21 & 31] & 0xFFFF_FFFF)
-        return True
-
-    def _instruction(self, address: int) -> int:
-        """Return the loaded vCPU's instruction at an effective address; 0, which is illegal, when it cannot be read."""
-        raw, msr = (ctypes.c_ubyte * 4)(), self.state.msr.value
-        if msr & MSR_IR:
-            if self._vmem_read(self._handle, address, UC_PROT_EXEC, raw, 4):
-                return 0
-        else:
-            address &= _REAL_ADDRESS
-            raw = (ctypes.c_ubyte * 4)(*self._buffers[0][address : address + 4])
-        return int.from_bytes(raw, "little" if msr & MSR_LE else "big")
 
     def reset(self) -> None:
         """Power-on state: registers, translated code, TLB."""
@@ -406,6 +394,7 @@ class Engine:
         watchdog.start()
         self.fast_path.translations_left = _PROOF_TRANSLATIONS
         try:
+            self._prove_that_flushes_are_counted()
             self._prove_that_changed_code_runs()
             self._prove_that_stops_are_exact()
             self._prove_that_pages_are_found()
@@ -422,6 +411,14 @@ class Engine:
         self.fast_path.translations_left = UNLIMITED
         if missing := replacements.not_called(self.fast_path.called):
             raise layout.UnsupportedEngineError(f"it does not call {', '.join(missing)} through the slot")
+
+    def _prove_that_flushes_are_counted(self) -> None:
+        """Drop all blocks: the cache of blocks would hold them for ever."""
+        count = ctypes.c_uint32.from_address(self.fast_path.flushes)
+        before = count.value
+        self.reset()
+        if count.value != (before + 1) % (1 << 32):
+            raise layout.UnsupportedEngineError("it does not count how often it drops its blocks")
 
     def _prove_that_changed_code_runs(self) -> None:
         """Let the CPU rewrite two functions of a page that it has called: stores that it misses would break a guest at random."""

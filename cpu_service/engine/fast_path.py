@@ -67,14 +67,25 @@ class FastPath(ctypes.Structure):
         ("ram_region", ctypes.c_void_p),
         ("called", ctypes.c_uint64),
         ("translations_left", ctypes.c_uint64),
+        ("decrementer", ctypes.c_uint64),
+        ("blocks", ctypes.c_uint64),
+        ("flushes", ctypes.c_uint64),
+        ("flushes_seen", ctypes.c_uint64),
+        ("blocks_found", ctypes.c_uint64),
+        ("hints_left", ctypes.c_uint64),
+        ("timer_ns", ctypes.c_uint64),
     )
 
 
+BLOCK_CACHE_ENTRIES = 1 << 14
+"""Addresses in the cache of blocks."""
 NO_PAGE = (1 << 64) - 1
 """As the watched page."""
 UNLIMITED = (1 << 64) - 1
 """As the translations that are left."""
-ABORTED = 127
-"""The exception number with which the engine gives up."""
+ABORTED, DECREMENTER_WRITTEN = 127, 126
+"""Exception numbers with which the engine gives up, and says that Python has to know of a write to the decrementer."""
+FOREVER_NS = (1 << 64) - 1
+"""As timer_ns: Python has to know of each."""
 HOOK, RUN = "exception_hook", "run_guest"
 """Names of the functions in the native part."""

@@ -32,6 +32,12 @@ EXCEPTION_INDEX = 33184
 CPU_CLASS = 33200
 ENV = 40384
 
+# The translator ("TCGContext")
+TCG_CONTEXT = 768
+"""Its address in uc_engine."""
+BLOCK_FLUSHES = 35024
+"""How often it has dropped all blocks."""
+
 # CPUClass
 DO_INTERRUPT = 16
 EXEC_INTERRUPT = 144
@@ -197,6 +203,14 @@ def pointer_to(handle: int, function: int) -> int:
     if len(places) != 1:
         raise UnsupportedEngineError(f"it has the address of a function {len(places)} times")
     return places[0]
+
+
+def flush_count(handle: int) -> int:
+    """Return where an engine counts how often it has dropped all blocks; 32 bits. Raises UnsupportedEngineError."""
+    address = _u64(handle + TCG_CONTEXT) + BLOCK_FLUSHES
+    if not mapped(address, 4):
+        raise UnsupportedEngineError("its translator is not where it should be")
+    return address
 
 
 def _callback(spr: int) -> int:

@@ -18,6 +18,8 @@ REPLACEMENTS = {
     "address_space_translate_for_iotlb_ppc64": "find_section",
     # native/exit_check.c
     "tcg_gen_exit_tb_ppc64": "translate_exit",
+    # native/block_cache.c
+    "tb_htable_lookup_ppc64": "find_block",
     # native/abort.c
     "cpu_abort_ppc64": "guest_abort",
     "abort": "guest_exit",

@@ -68,13 +68,13 @@ class Callbacks:
         """Let TB, TBU, VTB and DEC count with the guest's time.
 
         In the wheel, VTB counts from the host's start, and the others are plain storage. TB and VTB are read by PURR's functions
-        and DEC by HDEC's, which compute from the host's monotonic clock; TBU is read by ours (native/time_base.c). A write to DEC
-        is made a privileged one, so that it comes to the hook with its exact time.
+        and DEC by HDEC's, which compute from the host's monotonic clock; TBU is read by ours (native/time_base.c), and
+        DEC is written by HDEC's function, whose helper is ours (native/decrementer.c).
         """
         read_purr = self.get(layout.SPR_PURR, layout.READ_SLOTS[-1])
         ctypes.c_uint64.from_address(native.address("translate_read_purr")).value = read_purr
         read_tbu = native.address("translate_read_tbu")
-        read_hdecr = next(filter(None, (self.get(layout.SPR_HDECR, slot) for slot in reversed(layout.READ_SLOTS))))
+        read_hdecr, write_hdecr = (self.get(layout.SPR_HDECR, slots[-1]) for slots in (layout.READ_SLOTS, layout.WRITE_SLOTS))
         for slot in layout.READ_SLOTS:
             for spr in _TIME_BASE:
                 self.set(spr, slot, read_purr)
@@ -83,7 +83,8 @@ class Callbacks:
         for slot in layout.READ_SLOTS[1:]:
             self.set(_VTB, slot, read_purr)
             self.set(layout.SPR_DECR, slot, read_hdecr)
-        self.forbid(layout.SPR_DECR, *layout.WRITE_SLOTS[1:])
+        for slot in layout.WRITE_SLOTS[1:]:
+            self.set(layout.SPR_DECR, slot, write_hdecr)
 
 
 class Clock:

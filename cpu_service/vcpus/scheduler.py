@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from cpu_service.engine import layout
 from cpu_service.engine.engine import MSR_ME, MSR_SF, PENDING_DECREMENTER, PENDING_EXTERNAL, Engine
+from cpu_service.engine.fast_path import FOREVER_NS
 from cpu_service.engine.state import CpuState
 from cpu_service.vcpus.alarms import Alarms
 from cpu_service.vcpus.context import VcpuContext
@@ -28,8 +29,8 @@ SUSPECT_TURN_NS = 200_000
 """The same for one that spun in its last turn."""
 RETRY_NS = 1_000_000
 """After which a stop that was not noticed is repeated."""
-HINTS_PER_TURN = 16
-"""HMT hints after which a vCPU that spins gives way to others."""
+HINTS_PER_TURN = 8
+"""HMT hints of a low priority after which a vCPU that spins gives way to others."""
 MANY_HINTS = 1 << 30
 LONGEST_IDLE_NS = 1_000_000_000
 """After which the vCPU thread looks though nothing is due."""
@@ -49,6 +50,8 @@ class VcpuScheduler:
 
     def __init__(self, engine: Engine, timebase: Timebase, count: int) -> None:
         self._engine, self._timebase = engine, timebase
+        self._native = engine.fast_path
+        """Its timer_ns says until when the timer thread does not look by itself."""
         self.loaded = engine.state
         """The registers of whichever vCPU is loaded."""
         self.contexts = [VcpuContext(index) for index in range(count)]
@@ -92,8 +95,7 @@ class VcpuScheduler:
         self._is_called = False
         """The vCPU thread was told of the present attention."""
         self._armed_ns: int | None = None
-        self._sleeping_until_ns = 0
-        """Until when the timer thread does not look at _armed_ns by itself."""
+        """When the timer thread stops the engine, beside when the loaded decrementer is due; None: there is nothing to stop."""
         self._thread_id: int | None = None
         engine.on_decrementer = self._decrementer_written
 
@@ -206,7 +208,7 @@ class VcpuScheduler:
                 self._wake.notify()
                 return
             self._armed_ns = time.monotonic_ns() + RETRY_NS
-            if self._armed_ns < self._sleeping_until_ns:
+            if self._armed_ns < self._native.timer_ns:
                 self._timer.notify()
         self._engine.stop()
 
@@ -369,11 +371,11 @@ class VcpuScheduler:
             self._attend_system_reset(context)
         self.on_dispatch(context, True)
 
-    def _earliest(self) -> int | None:
-        """When the vCPU thread must look next: the first decrementer, or the end of this turn."""
+    def _earliest(self, contexts: Iterable[VcpuContext]) -> int:
+        """When the vCPU thread must look next: the first decrementer of some vCPUs, or the end of this turn."""
         due = [
             context.decrementer_ns
-            for context in self.contexts
+            for context in contexts
             if context.decrementer_ns is not None and context.run_state in (RunState.RUNNING, RunState.CEDED)
         ]
         alarm = self.alarms.earliest()
@@ -385,14 +387,20 @@ class VcpuScheduler:
             due.append(max(time.monotonic_ns() + turn, min(rests)))
         if self.attention or self._paused or self._ending:
             due.append(time.monotonic_ns() + RETRY_NS)
-        return min(due, default=None)
+        return min(due, default=_FOREVER_NS)
 
     def _arm(self) -> None:
-        """Set the timer; wake its thread only when it sleeps too long."""
-        self._armed_ns = self._earliest()
-        if self._armed_ns is not None and self._armed_ns < self._sleeping_until_ns:
+        """Set the timer; wake its thread only when it sleeps too long. It looks at the loaded vCPU's decrementer by itself."""
+        self._armed_ns = self._earliest(context for context in self.contexts if context is not self.current)
+        if self._due() < self._native.timer_ns:
             with self._timer:
                 self._timer.notify()
+
+    def _due(self) -> int:
+        """When the engine is to be stopped."""
+        if self._armed_ns is None:
+            return _FOREVER_NS
+        return min(self._armed_ns, self.loaded.spr[layout.SPR_DECR] or _FOREVER_NS)
 
     def _rest(self) -> None:
         """The loaded vCPU ceded; while the machine is paused it counts as dispatched."""
@@ -409,10 +417,9 @@ class VcpuScheduler:
             self._armed_ns = None  # There is nothing to stop.
             if self.attention:
                 return
-            due = self._earliest()
             began = time.monotonic_ns()
+            until_ns = min(self._earliest(self.contexts), began + LONGEST_IDLE_NS)
             self._is_waiting = self._is_away = True
-        until_ns = began + LONGEST_IDLE_NS if due is None else due
         has_waited = self.on_idle(self._wants_attention, until_ns / 1e9, self._nudge)
         with self._wake:
             self._is_away = False
@@ -454,12 +461,10 @@ class VcpuScheduler:
         """Stop the engine whenever something is due, again and again until the vCPU thread has looked."""
         with self._timer:
             while self._running:
-                self._sleeping_until_ns = _FOREVER_NS  # Before the look: what is armed after it must wake this thread.
-                now = time.monotonic_ns()
-                due = self._armed_ns
-                if due is None or due > now:
-                    self._sleeping_until_ns = now + 1_000_000_000 if due is None else due
-                    self._timer.wait((self._sleeping_until_ns - now) / 1e9)
-                    continue
-                self._armed_ns = now + RETRY_NS
-                self._engine.stop()
+                self._native.timer_ns = FOREVER_NS  # Before the look: what is armed after it must wake this thread.
+                now, due = time.monotonic_ns(), self._due()
+                if due <= now:
+                    self._engine.stop()
+                    due = now + RETRY_NS
+                self._native.timer_ns = due if due < _FOREVER_NS else now + LONGEST_IDLE_NS
+                self._timer.wait((self._native.timer_ns - now) / 1e9)

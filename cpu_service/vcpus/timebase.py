@@ -61,4 +61,4 @@ def decrementer_deadline(value: int) -> int:
     A value with its top bit set is negative: zero was in the past.
     """
     signed = value - (1 << 32) if value & 1 << 31 else value
-    return time.monotonic_ns() + signed * NS_PER_S // TIMEBASE_HZ
+    return max(0, time.monotonic_ns() + signed * NS_PER_S // TIMEBASE_HZ)

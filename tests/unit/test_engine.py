@@ -278,15 +278,31 @@ def test_where_the_engine_would_abort_the_guest_ends() -> None:
         machine.execute(ppc.NOP, msr=MSR_SF | MSR_ME | MSR_EE)
 
 
-def test_priority_hints_are_counted_and_give_the_turn_back() -> None:
+def test_low_priority_hints_are_counted_and_give_the_turn_back() -> None:
     machine = ppc.BareMachine()
-    machine.execute(ppc.HMT_LOW, ppc.HMT_MEDIUM, ppc.HMT_LOW)
-    assert machine.engine.hints == 3
+    machine.execute(ppc.HMT_LOW, ppc.HMT_MEDIUM, ppc.HMT_VERY_LOW)
+    assert machine.engine.hints == 2
     machine.place(0x1000, ppc.HMT_LOW, ppc.HMT_MEDIUM, ppc.branch(-8))
     machine.engine.invalidate_code(0x1000, 12)
     machine.engine.state.nip.value = 0x1000
     machine.engine.run(16)
-    assert machine.engine.hints == 19
+    assert machine.engine.hints == 18
+    assert machine.engine.state.nip.value == 0x1004, "right behind a hint"
+
+
+def test_a_hint_lets_an_interrupt_in_that_is_pending() -> None:
+    """The guest goes on in the next block, which begins with a look at what is pending."""
+    machine = ppc.BareMachine()
+    machine.place(0x500, *machine.END)
+
+    def interrupt() -> None:
+        machine.engine.state.pending_interrupts.value = PENDING_EXTERNAL
+        machine.engine.notice_interrupts()
+
+    machine.during = interrupt
+    enable = *ppc.li64(10, MSR_SF | MSR_ME | MSR_EE), ppc.mtmsrd(10)
+    machine.execute(*enable, ppc.li(3, 0), ppc.SC1, ppc.HMT_LOW, ppc.branch(-4))
+    assert machine.engine.state.spr[layout.SPR_SRR0] in (0x1000 + 4 * 8, 0x1000 + 4 * 9)
 
 
 def test_rewritten_code_is_executed_once_it_was_invalidated() -> None:

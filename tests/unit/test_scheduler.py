@@ -360,14 +360,19 @@ def test_vcpus_share_the_engine(spinning: bool) -> None:
     rig.place(0x3000, *body)
     first = *start_vcpu(1), *start_vcpu(2), *start_vcpu(3), ppc.li(4, 0), *ppc.li64(3, 0x8000)
     rig.begin(*first, ppc.branch(0x3000 - 0x1000 - 4 * len(first)))
+    alone: list[int] = []
+
+    def read() -> list[int]:
+        return [rig.word(0x8000 + 8 * index) for index in range(4)]
 
     def watch() -> None:
-        wait_until(lambda: all(rig.word(0x8000 + 8 * index) for index in range(4)), "all four run")
+        wait_until(lambda: all(read()), "all four run")
+        alone.extend(read())
         threading.Event().wait(0.3)
         rig.scheduler.end()
 
     rig.run_with(watch)
-    counts = [rig.word(0x8000 + 8 * index) for index in range(4)]
+    counts = [after - before for before, after in zip(alone, read(), strict=True)]
     assert max(counts) < 10 * min(counts), f"unfair: {counts}"
     assert [context.spr[layout.SPR_PIR] for context in rig.scheduler.contexts] == [0, 1, 2, 3]
 

@@ -158,4 +158,6 @@ void helper_store_fpscr_ppc64(void);
 
 #define BCD_REPLACEMENTS(name) name(denbcd, helper_denbcd) name(denbcdq, helper_denbcdq)
 
+#define REGISTER_REPLACEMENTS(name) name(write_decrementer, helper_store_hdecr_ppc64) name(raise_or_go_on, helper_raise_exception_ppc64)
+
 #endif

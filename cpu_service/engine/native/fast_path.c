@@ -9,7 +9,7 @@
 
 #include "fast_path.h"
 
-enum { MACHINE_CHECK = 1, PROGRAM = 6, SYSTEM_CALL = 8, EMULATION_ASSISTANCE = 96, INVALID = 0x21, PRIVILEGED_REGISTER = 0x32, HYPERCALL = 1 };
+enum { MACHINE_CHECK = 1, SYSTEM_CALL = 8, EMULATION_ASSISTANCE = 96, INVALID = 0x21, HYPERCALL = 1 };
 enum { SPR_SRR1 = 27 };
 enum { H_REMOVE = 0x04, H_ENTER = 0x08, H_PROTECT = 0x18, H_BULK_REMOVE = 0x124 };
 enum { BULK_FIRST = 4, BULK_END = 12 };                         /* registers */
@@ -232,15 +232,20 @@ static int hypercall(struct fast_path *self)
 EXPORT int run_guest(struct fast_path *self, u64 *hints)
 {
     struct fast_path *outer = running;
+    u64 before;
     int error = 0;
 
     running = self;
-    for (; *hints; --*hints) {
+    self->hints_left = *hints;
+    while (self->hints_left) {
+        before = self->hints_left;
         error = self->emu_start(self->uc, *self->nip, 0, 0, 0);
         if (error || self->stopping)
             break;
-        self->hints++;
+        if (self->hints_left == before) /* Unicorn has a reason of its own, such as an instruction that waits. */
+            self->hints_left--;
     }
+    *hints = self->hints_left;
     running = outer;
     return error;
 }
@@ -275,7 +280,7 @@ EXPORT void exception_hook(void *uc, u32 number, struct fast_path *self)
     if (number == SYSTEM_CALL && *self->error_code == HYPERCALL) {
         if (!self->enabled || *self->msr & MSR_PR || !hypercall(self))
             go_slowly(uc, number, self);
-    } else if ((number == PROGRAM && *self->error_code == PRIVILEGED_REGISTER) || number == MACHINE_CHECK || number == ABORTED) {
+    } else if (number == MACHINE_CHECK || number == ABORTED) {
         go_slowly(uc, number, self);
     } else {
         deliver(self, number);

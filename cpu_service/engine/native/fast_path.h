@@ -8,9 +8,9 @@
 
 #include "native.h"
 
-enum { EXCEPTIONS = 128, ABORTED = 127, MMU_MODES = 10 };
+enum { EXCEPTIONS = 128, ABORTED = 127, DECREMENTER_WRITTEN = 126, MMU_MODES = 10 };
 /* ../replacements.py has them in the same order. */
-enum replaced { GEN_CODE, STORE, RESET_DIRTY, SET_PAGE, FIND_SECTION, EXIT_TB };
+enum replaced { GEN_CODE, STORE, RESET_DIRTY, SET_PAGE, FIND_SECTION, EXIT_TB, FIND_BLOCK };
 
 #define MSR_PR (1UL << 14)
 #define MSR_ME (1UL << 12)
@@ -35,7 +35,7 @@ struct fast_path {
     u64 *table; /* big endian */
     u64 entries, ram_bytes;
     u64 entered, removed, protections, bulk_removals; /* calls so far */
-    u64 hints;            /* priority hints so far */
+    u64 hints;            /* of a lower priority than the normal one, so far */
     u64 delivered[EXCEPTIONS];
     u8 *env;
     u64 *spr;
@@ -56,6 +56,13 @@ struct fast_path {
     void *ram_section, *ram_region; /* of Unicorn's map of memory, once it has said so */
     u64 called;            /* replaced functions that Unicorn has called: a bit of enum replaced for each */
     u64 translations_left; /* of blocks, until the engine gives up; -1: as many as the guest needs */
+    u64 decrementer;       /* what was written, for slow() */
+    u64 *blocks;           /* the cache of block_cache.c */
+    u32 *flushes;          /* how often Unicorn has dropped all blocks */
+    u64 flushes_seen;      /* since when the cache holds what it does */
+    u64 blocks_found;      /* in the cache */
+    u64 hints_left;        /* until run() ends */
+    u64 timer_ns;          /* until when nobody looks whether the decrementer is due; monotonic time */
 };
 
 /* Ends the guest with a report; only from what Unicorn has called. */

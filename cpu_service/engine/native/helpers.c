@@ -17,7 +17,7 @@ struct replacement {
 /* Each as name(ours, Unicorn's). */
 #define REPLACEMENTS(name) \
     FLOATING_POINT_REPLACEMENTS(name) FI_REPLACEMENTS(name) SCALAR_REPLACEMENTS(name) ROOT_REPLACEMENTS(name) WORDS_REPLACEMENTS(name) \
-    DECIMAL_REPLACEMENTS(name) BCD_REPLACEMENTS(name)
+    DECIMAL_REPLACEMENTS(name) BCD_REPLACEMENTS(name) REGISTER_REPLACEMENTS(name)
 
 #define DECLARE(ours, unicorns) void ours(void), unicorns(void);
 REPLACEMENTS(DECLARE)
