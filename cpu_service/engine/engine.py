@@ -152,7 +152,7 @@ class Engine:
         cpu_class = ctypes.c_uint64.from_address(where.cpu + layout.CPU_CLASS).value
         ctypes.c_uint32.from_address(cpu_class + layout.DECREMENTER_BITS).value = _DECREMENTER_BITS
         do_interrupt = ctypes.c_uint64.from_address(cpu_class + layout.DO_INTERRUPT).value
-        self._code_written = ctypes.PYFUNCTYPE(None, ctypes.POINTER(FastPath), ctypes.c_uint64, ctypes.c_uint64)(
+        self._code_written = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)(
             native.address("code_written")
         )
         self._do_interrupt = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(do_interrupt)
@@ -223,7 +223,8 @@ class Engine:
         """What the native part of the hook works on."""
         self._callback = _HandlerType(self._make_handler())
         self.fast_path.slow = ctypes.cast(self._callback, ctypes.c_void_p).value
-        self._run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(FastPath), ctypes.POINTER(ctypes.c_uint64))(native.address(RUN))
+        self._run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(native.address(RUN))
+        self._fast_path_address = ctypes.addressof(self.fast_path)
         self._hook_number = ctypes.c_size_t()
         add(self._handle, ctypes.byref(self._hook_number), UC_HOOK_INTR, native.address(HOOK), ctypes.byref(self.fast_path), 1, 0)
 
@@ -540,7 +541,7 @@ class Engine:
 
     def invalidate_code(self, address: int, length: int) -> None:
         """Forget code translated from length bytes of RAM at a physical address; only from the engine's thread."""
-        self._code_written(self.fast_path, address, length)
+        self._code_written(self._fast_path_address, address, length)
 
     def stop(self) -> None:
         """Make run() return after the present block; from any thread. A stop that comes just before run() may be missed."""
@@ -552,10 +553,10 @@ class Engine:
 
         Raises GuestFaultError when the guest cannot go on, and whatever on_hypercall or on_decrementer raised.
         """
-        fast_path, left = self.fast_path, ctypes.c_uint64(hints)
-        fast_path.stopping = 0
-        while left.value:
-            code = self._run(fast_path, left)
+        fast_path = self.fast_path
+        fast_path.stopping, fast_path.hints_left = 0, hints
+        while fast_path.hints_left:
+            code = self._run(self._fast_path_address)
             if self._failure is not None:
                 failure, self._failure = self._failure, None
                 raise failure

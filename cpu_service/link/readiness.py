@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import threading
 from collections.abc import Sequence
 
 
@@ -30,7 +31,7 @@ def wait_ready(wanted: Sequence[tuple[int, int]], timeout: float) -> frozenset[i
 
     wanted: each descriptor with select.POLLIN, POLLOUT or both (ppoll(2)). Raises OSError.
     """
-    polled = (_PollFd * len(wanted))(*(_PollFd(fd, events, 0) for fd, events in wanted))
+    polled = _polled(tuple(wanted))
     seconds, part = divmod(max(0, int(timeout * 1e9)), 1_000_000_000)
     count = _ppoll(polled, len(wanted), _Timespec(seconds, part), None)
     if count < 0:
@@ -38,3 +39,15 @@ def wait_ready(wanted: Sequence[tuple[int, int]], timeout: float) -> frozenset[i
             return frozenset()
         raise OSError(number, os.strerror(number))
     return frozenset(each.fd for each in polled if each.revents) if count else frozenset()
+
+
+_thread = threading.local()
+"""What was waited for last, and the structures for it: mostly it is the same again."""
+
+
+def _polled(wanted: tuple[tuple[int, int], ...]) -> ctypes.Array[_PollFd]:
+    if getattr(_thread, "wanted", None) != wanted:
+        _thread.wanted = wanted
+        _thread.polled = (_PollFd * len(wanted))(*(_PollFd(fd, events, 0) for fd, events in wanted))
+    polled: ctypes.Array[_PollFd] = _thread.polled
+    return polled

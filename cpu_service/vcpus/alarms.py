@@ -42,10 +42,14 @@ class Alarms:
 
     def earliest(self) -> int | None:
         """When the first one is due, on the host's monotonic clock."""
-        return min((alarm.due_ns for alarm in self._set.values()), default=None)
+        if not self._set:
+            return None
+        return min(alarm.due_ns for alarm in self._set.values())
 
     def ring(self, now_ns: int) -> None:
         """Call what is due, the earliest first, each once. An alarm may set and cancel others."""
+        if not self._set:
+            return
         due = sorted((alarm.due_ns, number) for number, alarm in self._set.items() if alarm.due_ns <= now_ns)
         for due_ns, number in due:
             alarm = self._set.get(number)

@@ -43,7 +43,7 @@ SLB_VALID = 1 << 27
 SECONDARY = 2
 
 _Hook = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.POINTER(FastPath))
-_Run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(FastPath), ctypes.POINTER(ctypes.c_uint64))
+_Run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(FastPath))
 _OnCpu = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _OnPage = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint16)
 _EmuStart = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, *[ctypes.c_uint64] * 4)
@@ -78,7 +78,7 @@ class Native:
             tlb_description_size=32, modes=MODES, table=ctypes.addressof(self.table), entries=ENTRIES, ram_bytes=RAM, enabled=1,
         )  # fmt: skip
         self.hook: Callable[[int, int, Any], None] = _Hook(native.address(HOOK))
-        self.run: Callable[[Any, Any], int] = _Run(native.address(RUN))
+        self.run: Callable[[Any], int] = _Run(native.address(RUN))
 
     def _emu_start(self, uc: int, begin: int, *rest: int) -> int:
         self.events.append(("run", uc, begin, *rest))
@@ -261,10 +261,10 @@ def test_a_system_call_of_the_guest_to_itself_is_delivered() -> None:
 
 def test_run_goes_on_when_unicorn_returns_until_hints_are_used_up_stopped_or_in_error() -> None:
     for starts, stopping, result, left in (([0, 0, 0], 0, 0, 0), ([0, 9, 0], 0, 9, 2), ([0, 0, 0], 1, 0, 3)):
-        native, hints = Native(), ctypes.c_uint64(3)
-        native.starts, native.block.stopping = list(starts), stopping
-        assert native.run(native.block, hints) == result
-        assert hints.value == left
+        native = Native()
+        native.starts, native.block.stopping, native.block.hints_left = list(starts), stopping, 3
+        assert native.run(native.block) == result
+        assert native.block.hints_left == left
         assert set(native.events) == {("run", 55, 0x1004, 0, 0, 0)}
 
 

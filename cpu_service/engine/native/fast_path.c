@@ -228,15 +228,14 @@ static int hypercall(struct fast_path *self)
     }
 }
 
-/* Run until something stops it, or for so many hints. Returns Unicorn's error; *hints: how many are left. */
-EXPORT int run_guest(struct fast_path *self, u64 *hints)
+/* Run until something stops it, or for hints_left hints. Returns Unicorn's error. */
+EXPORT int run_guest(struct fast_path *self)
 {
     struct fast_path *outer = running;
     u64 before;
     int error = 0;
 
     running = self;
-    self->hints_left = *hints;
     while (self->hints_left) {
         before = self->hints_left;
         error = self->emu_start(self->uc, *self->nip, 0, 0, 0);
@@ -245,7 +244,6 @@ EXPORT int run_guest(struct fast_path *self, u64 *hints)
         if (self->hints_left == before) /* Unicorn has a reason of its own, such as an instruction that waits. */
             self->hints_left--;
     }
-    *hints = self->hints_left;
     running = outer;
     return error;
 }
