@@ -82,7 +82,13 @@ EXCEPTIONS = Metric(
     "splitvisor_vcpu_exceptions_total", Kind.COUNTER, ("vm", "exception"),
     "Exits of the vCPU for exceptions that guest instructions raised; hypercalls are in splitvisor_calls_total.", _CPU,
 )  # fmt: skip
-HINTS = Metric("splitvisor_vcpu_priority_hints_total", Kind.COUNTER, ("vm",), "Exits of the vCPU for HMT priority hints.", _CPU)
+HINTS = Metric(
+    "splitvisor_vcpu_priority_hints_total",
+    Kind.COUNTER,
+    ("vm",),
+    "HMT hints of a low priority: the vCPU is likely to spin.",
+    _CPU,
+)
 CPU_TIME = Metric(
     "splitvisor_vcpu_cpu_seconds_total", Kind.COUNTER, ("vm",),
     "CPU time of the vCPU thread: the guest's instructions and the calls of owner local.", _CPU,
