@@ -386,7 +386,8 @@ class Machine:
             if action.kind == pb.MACHINE_ACTION_KIND_POWER_OFF:
                 self._end(mpb.MACHINE_STATE_POWERED_OFF, action.reason)
             else:
-                self._end(mpb.MACHINE_STATE_CRASHED, crash_report(action.reason, self.board))
+                detail = action.reason if action.reason_only else crash_report(action.reason, self.board)
+                self._end(mpb.MACHINE_STATE_CRASHED, detail)
             return
 
     def _fail(self, error: Exception) -> None:

@@ -123,6 +123,6 @@ class BootProcess:
         """End the machine: nobody could do anything on its console."""
         self._has_failed = True
         why = "; ".join(self._failures[:MAX_REASONS])
-        why = why or "the machine has no disk, CD-ROM drive or network device that --boot names"
+        why = why or "the machine has no disk, CD-ROM drive or network device that --boot names; add --disk, --cdrom or --net"
         self._of.say(call, f"boot: {NOTHING}")
-        call.machine_action(pb.MACHINE_ACTION_KIND_CRASH, f"{NOTHING}: {why}")
+        call.machine_action(pb.MACHINE_ACTION_KIND_CRASH, f"{NOTHING}: {why}", reason_only=True)

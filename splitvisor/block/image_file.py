@@ -36,6 +36,13 @@ class ShorterFileError(OSError):
         super().__init__(errno.EIO, "it has become shorter", str(path))
 
 
+class EmptyFileError(WrongFileError):
+    """A file of no size, which no disk has."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("it is empty", path)
+
+
 class ImageFile:
     """An image, open.
 
@@ -199,7 +206,7 @@ class ImageFile:
     def _measure(self) -> int:
         size = os.lseek(self.descriptor, 0, os.SEEK_END)
         if not size:
-            raise WrongFileError("it is empty; make it as large as the disk is to be, such as with truncate -s 4G", self.path)
+            raise EmptyFileError(self.path)
         if size % SECTOR_BYTES:
             what = (
                 f"it has {size} bytes, which is no multiple of {SECTOR_BYTES}; truncate -s %{SECTOR_BYTES} adds what is missing"

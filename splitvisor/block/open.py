@@ -9,6 +9,7 @@ from pathlib import Path
 
 from splitvisor.block.device import BlockDevice
 from splitvisor.block.disk import Disk, OnError
+from splitvisor.block.image_file import EmptyFileError
 from splitvisor.block.nbd.address import NbdAddress
 from splitvisor.block.nbd.device import NbdDevice, Patience
 from splitvisor.block.options import DiskOptions, Format
@@ -57,11 +58,21 @@ async def open_disk(
         remedy = "end what uses it, or give readonly to all that use it"
         raise DiskInUseError(f"{options.name}: {error.strerror}", "" if ";" in str(error.strerror) else remedy) from None
     except OSError as error:
-        raise DiskError(f"{options.name}: {error.strerror or error}", _REMEDIES.get(error.errno or 0, "")) from None
+        raise DiskError(f"{options.name}: {error.strerror or error}", _remedy(error, options)) from None
 
 
+def _remedy(error: OSError, options: DiskOptions) -> str:
+    if isinstance(error, EmptyFileError):
+        return _NO_MEDIUM if options.cdrom else f"make it as large as the disk is to be, such as with {_MAKE}"
+    if error.errno == errno.ENOENT and isinstance(options.place, Path):
+        new = not options.read_only and options.format is Format.RAW
+        return f"correct the name, or make it: {_MAKE}" if new else "correct the name"
+    return _REMEDIES.get(error.errno or 0, "")
+
+
+_MAKE = "truncate -s 4G"
+_NO_MEDIUM = "give the image of a CD, or the word empty for a drive with nothing in it"
 _REMEDIES = {
-    errno.ENOENT: "",
     errno.EACCES: "give a file that this user may write, or readonly",
     errno.EROFS: "give readonly",
     errno.ECONNREFUSED: "start the NBD server, then try again",

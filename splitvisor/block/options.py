@@ -157,13 +157,13 @@ def _parse(text: str, known: Mapping[str, _Option], options: DiskOptions) -> Dis
         key, equals, value = part.partition("=")
         option = known.get(key)
         if option is None:
-            remedy = did_you_mean(key, known) or f"known: {', '.join(known)}; double a comma that is part of a name"
-            raise DiskOptionError(f"{shown(key)!r} is not an option of {'a CD' if options.cdrom else 'a disk'}", remedy)
+            what = f"{shown(key)!r} is not an option of {'a CD' if options.cdrom else 'a disk'}"
+            raise DiskOptionError(what, _instead(key, known))
         if key in seen:
             raise DiskOptionError(f"{key} is given twice", "give it once")
         seen.add(key)
         if option.read is None and equals:
-            raise DiskOptionError(f"{key} has no value", f"give {key}, or leave it out")
+            raise DiskOptionError(f"{key} takes no value", f"give {key}, or leave it out")
         if option.read is not None and not value:
             raise DiskOptionError(f"{key} has no value", f"give {key}={option.example}")
         setting: dict[str, Any] = {option.field: True if option.read is None else option.read(value)}
@@ -177,6 +177,13 @@ def _parse(text: str, known: Mapping[str, _Option], options: DiskOptions) -> Dis
     if options.read_only and options.snapshot:
         raise DiskOptionError("readonly and snapshot exclude each other", "leave out one")
     return options
+
+
+def _instead(key: str, known: Mapping[str, _Option]) -> str:
+    """Return what to give instead of an option that there is not."""
+    if key in _DISK:
+        return f"a CD is only read; known: {', '.join(known)}"
+    return did_you_mean(key, known) or f"known: {', '.join(known)}; double a comma that is part of a name"
 
 
 def _split(text: str) -> list[str]:
@@ -240,7 +247,7 @@ class _Option:
 
 _CDROM: Mapping[str, _Option] = {
     "format": _Option("format", _choice("format", Format), "raw"),
-    "serial": _Option("serial", _serial, "CD1"),
+    "serial": _Option("serial", _serial, "SN1"),
     "cache": _Option("cache", _choice("cache", Cache), "writeback"),
     "bps": _Option("bps", _rate("bps"), "20M"),
     "iops": _Option("iops", _rate("iops"), "1000"),

@@ -145,9 +145,15 @@ class Call:
         """Pulse an interrupt source together with the reply."""
         self.effects.append(pb.Effect(interrupt=pb.Interrupt(source=source)))
 
-    def machine_action(self, kind: pb.MachineActionKind, reason: str) -> None:
-        """Change the machine's state together with the reply: power off, reset, crash."""
-        self.effects.append(pb.Effect(action=pb.MachineAction(kind=kind, reason=reason)))
+    def machine_action(self, kind: pb.MachineActionKind, reason: str, *, reason_only: bool = False) -> None:
+        """Change the machine's state together with the reply: power off, reset, crash.
+
+        Args:
+            kind: what happens.
+            reason: in one line for people.
+            reason_only: of a crash: registers and traps say nothing about it.
+        """
+        self.effects.append(pb.Effect(action=pb.MachineAction(kind=kind, reason=reason, reason_only=reason_only)))
 
     def mirror_write(self, name: str, offset: int, data: bytes) -> None:
         """Change cpu_service's copy of a mirrored array, together with the reply."""

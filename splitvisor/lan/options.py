@@ -209,6 +209,8 @@ def _user(text: str, value: str, options: _Options) -> UserNet:
 
 
 def _tap(text: str, value: str, options: _Options) -> TapNet:
+    if not value:
+        raise WireError("tap: there is no network device", "give tap=IF, such as tap=tap0")
     if not _INTERFACE.fullmatch(value) or value in (".", ".."):
         raise WireError(f"tap: {value!r} is no name of a network device", "give tap=IF as `ip link` shows it")
     net = TapNet(text, interface=value, **options.common())
@@ -217,6 +219,8 @@ def _tap(text: str, value: str, options: _Options) -> TapNet:
 
 
 def _socket(text: str, value: str, options: _Options) -> StreamNet | DatagramNet:
+    if not value:
+        raise WireError("socket: there is no address", "give socket=unix:/path or socket=host:port")
     try:
         address = parse_address(value)
     except AddressError as error:
@@ -240,6 +244,8 @@ def _socket(text: str, value: str, options: _Options) -> StreamNet | DatagramNet
 
 
 def _switch(text: str, value: str, options: _Options) -> SwitchNet:
+    if not value:
+        raise WireError("switch: there is no name", "give switch=NAME, such as switch=lab")
     if not _SWITCH.fullmatch(value):
         raise WireError(f"switch: {value!r} is no name", "give 1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-'")
     net = SwitchNet(

@@ -473,12 +473,14 @@ class Interrupt(_message.Message):
     def __init__(self, source: _Optional[int] = ..., dirty: _Optional[_Iterable[_Union[MemoryRange, _Mapping]]] = ...) -> None: ...
 
 class MachineAction(_message.Message):
-    __slots__ = ("kind", "reason")
+    __slots__ = ("kind", "reason", "reason_only")
     KIND_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    REASON_ONLY_FIELD_NUMBER: _ClassVar[int]
     kind: MachineActionKind
     reason: str
-    def __init__(self, kind: _Optional[_Union[MachineActionKind, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+    reason_only: bool
+    def __init__(self, kind: _Optional[_Union[MachineActionKind, str]] = ..., reason: _Optional[str] = ..., reason_only: _Optional[bool] = ...) -> None: ...
 
 class MemoryRead(_message.Message):
     __slots__ = ("id", "range", "liobn", "more")

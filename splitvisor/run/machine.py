@@ -96,7 +96,8 @@ async def run_machine(
                 refused = error.code() in _START_ERRORS
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     await _raise_failure(failures)
-                return Outcome(_START_ERRORS.get(error.code(), ExitStatus.SERVICE_FAILED), explain(error, addresses["cpu"]))
+                why = _without_own(explain(error, addresses["cpu"]), request, backends)
+                return Outcome(_START_ERRORS.get(error.code(), ExitStatus.SERVICE_FAILED), why)
             except OSError as error:
                 return Outcome(ExitStatus.USAGE, f"{request.snapshot}: {error.strerror}")
             request.progress("")
@@ -129,6 +130,14 @@ async def run_machine(
                     # What waited for the disk is known to be there once the machine has ended.
                     with suppress(grpc.aio.AioRpcError):
                         request.record.failure = (await _status(stub, request.config.name, incarnation)).recording_failure
+
+
+def _without_own(why: str, request: RunRequest, backends: Mapping[str, str]) -> str:
+    """Return a message without which of this run's own services says so, and where it listens: that helps nobody."""
+    for own in SERVICE_NAMES:
+        if own.package in backends and own.command not in request.connect:
+            why = why.removeprefix(f"back end {own.package} at {backends[own.package]}: ")
+    return why
 
 
 async def _terminal(

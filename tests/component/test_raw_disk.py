@@ -19,7 +19,8 @@ import pytest
 from splitvisor.block.buffers import Buffers
 from splitvisor.block.device import BlockError
 from splitvisor.block.image_file import ImageFile
-from splitvisor.block.open import DiskError, DiskInUseError
+from splitvisor.block.open import DiskError, DiskInUseError, open_disk
+from splitvisor.block.options import parse_cdrom
 from splitvisor.block.raw import RawDevice
 from splitvisor.process.locks import InUseError
 from tests.disk_images import needs_qemu, opened, raw_image, read, run
@@ -416,7 +417,8 @@ def test_a_read_only_disk_is_not_written(image: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("missing.img", "missing.img: No such file or directory"),
+        ("missing.img", "missing.img: No such file or directory; correct the name, or make it: truncate -s 4G"),
+        ("missing.img,readonly", "missing.img: No such file or directory; correct the name"),
         ("directory", "directory: is neither a regular file nor a block device but a directory"),
         ("pipe", "pipe: is neither a regular file nor a block device but a pipe"),
         ("empty.img", "empty.img: it is empty; make it as large as the disk is to be, such as with truncate -s 4G"),
@@ -434,6 +436,18 @@ def test_what_is_no_image_is_refused_in_a_line(tmp_path: Path, name: str, line: 
             async with opened(str(tmp_path / name)):
                 pass
         assert str(raised.value) == f"{tmp_path}/{line}"
+
+    run(test)
+
+
+def test_a_cd_without_contents_is_no_disk_to_make_larger(tmp_path: Path) -> None:
+    path = raw_image(tmp_path / "empty.iso", 0)
+
+    async def test() -> None:
+        with pytest.raises(DiskError) as raised:
+            await open_disk(parse_cdrom(str(path)))
+        remedy = "give the image of a CD, or the word empty for a drive with nothing in it"
+        assert str(raised.value) == f"{path}: it is empty; {remedy}"
 
     run(test)
 

@@ -222,7 +222,8 @@ def test_a_machine_without_a_medium_ends_with_that_reason(run: Run) -> None:
     console = run("--boot", "disk")
     assert console.wait(BOOT_SECONDS) == 3
     assert console.process.stderr is not None
-    assert "the machine has no disk, CD-ROM drive or network device that --boot names" in console.process.stderr.read().decode()
+    reason = "the machine has no disk, CD-ROM drive or network device that --boot names; add --disk, --cdrom or --net"
+    assert console.process.stderr.read().decode() == f"splitvisor run: there is nothing to boot: {reason}\n"
 
 
 def test_a_little_endian_kernel_in_a_prep_partition_starts(machine: Machine, guests: Guests, tmp_path: Path) -> None:

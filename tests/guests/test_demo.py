@@ -110,6 +110,35 @@ def readable(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 20)[0])
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--disk", "{}/none"), "{}/none: No such file or directory; correct the name, or make it: truncate -s 4G"),
+        (("--disk", "{}"), "{}: is neither a regular file nor a block device but a directory"),
+        (
+            ("--cdrom", "{}/empty"),
+            "{}/empty: it is empty; give the image of a CD, or the word empty for a drive with nothing in it",
+        ),
+        (
+            ("--disk", "{}/disk", "--disk", "{}/disk,serial=D2"),
+            "{}/disk: disk0 and disk1 both have it; give each its own image, or readonly to both",
+        ),
+        (
+            ("--net", "tap=none0"),
+            "l-lan at 0x71000002: tap: there is no network device none0; make it: ip tuntap add dev none0 mode tap user USER",
+        ),
+        (("--net", "user,tftp={}/disk"), "l-lan at 0x71000002: user: tftp: {}/disk is not a directory; give one, or make it"),
+    ],
+)
+def test_a_device_that_cannot_be_is_one_line_and_status_2(run: Run, tmp_path: Path, options: tuple[str, ...], line: str) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    console = run(*(option.replace("{}", str(tmp_path)) for option in options))
+    assert console.wait(BOOT_SECONDS) == 2
+    assert console.process.stderr is not None
+    assert console.process.stderr.read().decode() == f"splitvisor run: {line.replace('{}', str(tmp_path))}\n"
+
+
 def test_a_kernel_that_is_none_is_status_2(run: Run) -> None:
     console = run("--kernel", __file__)
     assert console.wait() == 2

@@ -203,6 +203,7 @@ def test_a_disk_that_cannot_be_booted_is_one_line_and_the_machine_ends(
     [action] = booted.actions
     assert action.kind == pb.MACHINE_ACTION_KIND_CRASH
     assert action.reason == f"there is nothing to boot: disk ({disk_path(1)}): {reason}"
+    assert action.reason_only, "the registers are those of our own firmware"
     assert boot(client, 3).actions == [], "it says so once"
 
 

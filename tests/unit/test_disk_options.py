@@ -49,8 +49,10 @@ def test_a_text_means(text: str, meant: DiskOptions) -> None:
 def test_a_cd_is_only_read() -> None:
     assert parse_cdrom("a.iso") == DiskOptions(Path("a.iso"), read_only=True, cdrom=True)
     assert parse_disk("empty").place == parse_cdrom("./empty").place == Path("empty")
-    with pytest.raises(DiskOptionError, match="'readonly' is not an option of a CD"):
+    with pytest.raises(DiskOptionError, match="'readonly' is not an option of a CD; a CD is only read; known: format, serial"):
         parse_cdrom("a.iso,readonly")
+    with pytest.raises(DiskOptionError, match="'x' is not an option of a CD; known: format, serial"):
+        parse_cdrom("a.iso,x")
 
 
 KNOWN = "format, serial, cache, bps, iops, readonly, snapshot, werror, rerror"
@@ -65,7 +67,7 @@ UNKNOWN = f"'x' is not an option of a disk; known: {KNOWN}; double a comma that 
         ("d,readonyl", "'readonyl' is not an option of a disk; did you mean readonly?"),
         ("d,x", UNKNOWN),
         ("d,readonly,readonly", "readonly is given twice; give it once"),
-        ("d,readonly=on", "readonly has no value; give readonly, or leave it out"),
+        ("d,readonly=on", "readonly takes no value; give readonly, or leave it out"),
         ("d,cache", "cache has no value; give cache=writeback"),
         ("d,cache=", "cache has no value; give cache=writeback"),
         ("d,cache=wb", "cache=wb is not possible; give writeback, none, unsafe"),

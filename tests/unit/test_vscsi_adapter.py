@@ -555,6 +555,23 @@ def test_an_image_that_is_missing_is_told_of_and_none_stays_open(tmp_path: Path)
     run(test())
 
 
+def test_an_image_that_is_given_twice_is_told_of_by_both_names(tmp_path: Path) -> None:
+    raw_image(tmp_path / "a", 1 << 20)
+    (tmp_path / "link").symlink_to("a")
+
+    async def test() -> None:
+        guest = Guest({"disk0": f"{tmp_path}/a", "disk1": f"{tmp_path}/link,serial=D2"})
+        line = f"{tmp_path}/link: disk0 and disk1 both have it; give each its own image, or readonly to both"
+        with pytest.raises(BusError, match=f"^{line}$"):
+            await guest.adapter.begin()
+        await guest.adapter.finish()
+        guest = Guest({"disk0": f"{tmp_path}/a,readonly", "disk1": f"{tmp_path}/link,readonly"})
+        await guest.adapter.begin()
+        await guest.adapter.finish()
+
+    run(test())
+
+
 def test_a_disk_that_cannot_be_handed_over_leaves_the_others_here(tmp_path: Path) -> None:
     async def test() -> None:
         for name in ("a", "b"):

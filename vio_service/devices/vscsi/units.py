@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import structlog
 from splitvisor.backend.vio import BusError, MediumLockedError
 from splitvisor.block.device import BlockError
 from splitvisor.block.disk import Disk as Image
-from splitvisor.block.open import DiskError, open_disk
+from splitvisor.block.open import DiskError, DiskInUseError, open_disk
 from splitvisor.block.options import DiskOptionError, DiskOptions, parse_cdrom, parse_disk
 from splitvisor.scsi.cd_unit import MediumBusyError, TrayLockedError
 from splitvisor.scsi.cdrom import CdRom
@@ -94,7 +95,13 @@ class Units:
         """
         deadline = asyncio.get_running_loop().time() + OPEN_S
         for place in self.places:
-            image = await _opened(place.options, wait_for_lock, deadline, on_error)
+            try:
+                image = await _opened(place.options, wait_for_lock, deadline, on_error)
+            except BusError as error:
+                if isinstance(error.__cause__, DiskInUseError) and (other := self._same_image(place)):
+                    what = f"{place.options.name}: {other} and {place.key} both have it"
+                    raise BusError(what, "give each its own image, or readonly to both") from None
+                raise
             if image is not None:
                 self.images[place.number] = image
             identity = Identity(place.options.serial)
@@ -103,6 +110,12 @@ class Units:
             else:
                 assert image is not None
                 target.add(place.number, Disk(image, identity, max(512, image.block_bytes)))
+
+    def _same_image(self, place: Place) -> str:
+        """Return the key of an earlier disk with the same file; empty when there is none."""
+        wanted = os.path.realpath(place.options.name)
+        earlier = self.places[: self.places.index(place)]
+        return next((each.key for each in earlier if os.path.realpath(each.options.name) == wanted), "")
 
     async def close(self) -> None:
         """Close every image."""
