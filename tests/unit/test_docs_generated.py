@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,18 @@ def test_what_vof_has_is_here_and_what_is_listed_as_missing_is_not() -> None:
     ours = {service.name for service in CLIENT_SERVICES}
     assert VOF_SERVICES.keys() <= ours
     assert not OTHER_SERVICES.keys() & ours
+
+
+def test_no_call_of_the_vio_bus_is_only_in_qemu(pages: dict[str, str]) -> None:
+    families = {
+        "hypercalls.md": r"H_INT_|H_SCM_|KVMPPC_|H_(RPT_INVALIDATE|INVALIDATE_PID|REGISTER_PROC_TBL|CLEAN_SLB)$",
+        "rtas.md": r"(?=.*(pci-config|msi|-pe|eeh|slot|config-addr|query-interrupt-source|suspend-me))",
+    }
+    for name, family in families.items():
+        _, missing = pages[name].split("## Only with QEMU")
+        names = re.findall("`([^`]+)`", missing)
+        assert names
+        assert [each for each in names if not re.match(family, each)] == [], "PCI, XIVE, radix, NVDIMMs, nested KVM, migration"
 
 
 def test_no_call_has_two_owners() -> None:
