@@ -66,6 +66,14 @@ class Target:
         """
         return await self._unit(command.lun).execute(command)
 
+    async def reset(self, seconds: float) -> bool:
+        """Reset all units, whatever becomes of the commands that are under way; none of them is answered.
+
+        Returns:
+            False, if some had not ended after so many seconds: they may touch their buffers yet.
+        """
+        return await self._manage_all(TaskFunction.TARGET_RESET, "", seconds) is TaskResponse.COMPLETE
+
     async def manage(self, function: TaskFunction, initiator: Initiator, lun: int = 0, tag: object = None) -> TaskResponse:
         """Do a task management function (SAM-5 7).
 
@@ -139,14 +147,14 @@ class Target:
             raise UnitError(f"logical unit {number}: a transfer does not end", "see what holds up the image's file or server")
         return unit
 
-    async def _manage_all(self, function: TaskFunction, initiator: str) -> TaskResponse:
+    async def _manage_all(self, function: TaskFunction, initiator: str, seconds: float | None = None) -> TaskResponse:
         """A target reset or the loss of a nexus, on all units."""
         reset = function is TaskFunction.TARGET_RESET
         units = [*self._units.values(), self._absent, self._well_known]
         tasks = [
             task for unit in units for task in unit.tasks.matching(lambda each: reset or each.command.initiator.name == initiator)
         ]
-        ended = await abort(tasks)
+        ended = await abort(tasks, seconds)
         for unit in units:
             if reset:
                 unit.reset(TARGET_WAS_RESET)

@@ -92,23 +92,23 @@ async def wait_for_all(tasks: list[Task]) -> None:
         await each.ending.wait()
 
 
-async def abort(tasks: list[Task]) -> bool:
+async def abort(tasks: list[Task], seconds: float | None = None) -> bool:
     """Abort commands: none of them is answered, and when this returns true, none of them touches its buffers any more.
 
     Returns:
-        False, if some had not ended after ABORT_SECONDS.
+        False, if some had not ended after so many seconds, ABORT_SECONDS when nothing is said.
     """
     for each in tasks:
         if not each.aborted:
             each.aborted = True
             each.owner.cancel()
-    return await end_of(tasks)
+    return await end_of(tasks, seconds)
 
 
-async def end_of(tasks: list[Task]) -> bool:
-    """Wait until commands have ended, for up to ABORT_SECONDS. Returns whether they have."""
+async def end_of(tasks: list[Task], seconds: float | None = None) -> bool:
+    """Wait until commands have ended, for so many seconds at most, or ABORT_SECONDS. Returns whether they have."""
     try:
-        async with asyncio.timeout(ABORT_SECONDS):
+        async with asyncio.timeout(ABORT_SECONDS if seconds is None else seconds):
             await wait_for_all(tasks)
     except TimeoutError:
         return False

@@ -12,7 +12,7 @@ from splitvisor.backend.vio import CrqDevice, DeviceKind, VioSession, crq
 from splitvisor.papr.codes import H
 from splitvisor.rpc import trap_pb2
 from tests.fake_vm import FakeVm
-from tests.scsi_host import run
+from tests.scsi_host import run, until
 from vio_service import session as bus
 from vio_service.console.vm_consoles import VmConsoles
 from vio_service.session import vio_session
@@ -81,5 +81,23 @@ def test_a_reset_waits_for_so_long_and_a_queue_after_it_ends_by_itself() -> None
         device.ended.set()
         assert await crq.free(session, Call(vcpu=0, arguments=(UNIT,))) == H.SUCCESS
         assert device.closings == 2
+
+    run(test())
+
+
+def test_a_reset_waits_for_all_queues_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crq, "STOP_S", 60.0)
+
+    async def test() -> None:
+        specs = [trap_pb2.DeviceSpec(kind="slow-test", unit_address=UNIT + number) for number in range(3)]
+        session = vio_session(FakeVm(devices=specs))
+        devices = session.bus.all(SlowDevice)
+        for device in devices:
+            device.open_queue()
+        resetting = asyncio.create_task(session.reset())
+        await until(lambda: [device.closings for device in devices] == [1, 1, 1])
+        for device in devices:
+            device.ended.set()
+        await resetting
 
     run(test())

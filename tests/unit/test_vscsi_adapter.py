@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from splitvisor.backend.vio import BusError, Piece
+from cpu_service.machine.machine import RESET_TIMEOUT_S
+from splitvisor.backend.vio import BusError, Piece, crq
 from splitvisor.block.buffers import Buffers
 from splitvisor.block.outlast import outlast
 from splitvisor.declarations.dma import Scatter
@@ -648,6 +649,37 @@ def test_a_queue_has_not_ended_while_a_transfer_is_under_way() -> None:
         assert len(guest.told()) == entries
 
     run(test())
+
+
+def test_a_transfer_that_never_ends_does_not_hold_up_a_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crq, "STOP_S", 0.05)
+
+    async def test() -> None:
+        device = StuckDisk(1 << 20)
+        guest = await Guest(units={0: Disk(device, Identity("D")), 0x100: disk()}).ready()
+        await guest.ready(lun(1))
+        device.gate = asyncio.Event()
+        waiting_read(guest, new_tag())
+        await until(lambda: device.waiting == 1)
+        for _ in range(2):
+            async with asyncio.timeout(SOON_S):
+                await guest.adapter.stop()
+            guest.adapter.reset()
+        guest.adapter.open_queue()
+        entries = len(guest.told())
+        for unit in (lun(0), lun(1)):
+            assert (await guest.run("00 0000000000", unit=unit)).sense == (6, 0x29, 2), "every unit was reset"
+            assert (await guest.run("00 0000000000", unit=unit)).status == 0
+        device.gate.set()
+        await until(lambda: device.waiting == 0)
+        assert (await guest.run("28 00 00000000 00 0001 00", into=Data.direct(BUFFER, 512))).status == 0
+        assert len(guest.told()) == entries + 5, "what was under way is not answered"
+
+    run(test())
+
+
+def test_the_end_of_queues_is_well_within_a_reset() -> None:
+    assert 2 * crq.STOP_S <= RESET_TIMEOUT_S
 
 
 def test_a_saved_adapter_goes_on() -> None:

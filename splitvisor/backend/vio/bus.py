@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -113,8 +114,9 @@ class VioBus:
 
     async def reset_devices(self) -> None:
         """Bring every device to its power-on state."""
-        for device in self.devices.values():
-            await device.stop()
+        devices = list(self.devices.values())
+        await asyncio.gather(*(device.stop() for device in devices))  # Together: each may need its time.
+        for device in devices:
             device.reset()
 
 

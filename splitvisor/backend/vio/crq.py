@@ -44,8 +44,8 @@ KEPT_ENTRIES = 4096
 """How many of the newest entries to the guest can be said again after a lost connection."""
 FREE_S = 1.0
 """How long a vCPU waits for the end of a queue that it frees, before it is told to ask again."""
-STOP_S = 20.0
-"""How long a reset waits for the end of a queue."""
+STOP_S = 15.0
+"""How long a reset waits for the end of a queue: half of what cpu_service waits for the reset of all devices together."""
 
 log = structlog.get_logger()
 

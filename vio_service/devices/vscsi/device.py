@@ -17,12 +17,22 @@ from typing import Any
 import structlog
 
 from splitvisor.backend import Vm
-from splitvisor.backend.vio import COMMAND, INITIALIZE, INITIALIZED, PAGE_BYTES, BusError, CrqDevice, DmaError, cells_property
+from splitvisor.backend.vio import (
+    COMMAND,
+    INITIALIZE,
+    INITIALIZED,
+    PAGE_BYTES,
+    BusError,
+    CrqDevice,
+    DmaError,
+    cells_property,
+    crq,
+)
 from splitvisor.declarations.state import StateError, parse_state
 from splitvisor.rpc import scsi_state_pb2, state_pb2, trap_pb2, vio_bus_pb2
 from splitvisor.scsi import state as scsi_state
 from splitvisor.scsi.cd_unit import CdUnit
-from splitvisor.scsi.codes import Status, TaskFunction
+from splitvisor.scsi.codes import Status
 from splitvisor.scsi.command import Initiator
 from splitvisor.scsi.target import Target
 from vio_service.devices.vscsi import datagrams, luns
@@ -154,9 +164,12 @@ class VScsi(CrqDevice):
         self.parking.go_on()
 
     async def stop(self) -> None:
-        """See VioDevice. The units come out as from a reset of the target."""
+        """See VioDevice. The units come out as from a reset of the target, with a transfer that does not end, too."""
+        began = asyncio.get_running_loop().time()
         await super().stop()
-        await self.target.manage(TaskFunction.TARGET_RESET, self._initiator)
+        left = began + crq.STOP_S - asyncio.get_running_loop().time()
+        if not await self.target.reset(max(0.0, left)):
+            log.error("a disk is reset while a transfer does not end; is its server or file system away?", device=self.name)
         self._remember_drives()
 
     # The queue.
