@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import socket
 from pathlib import Path
 
@@ -65,8 +66,11 @@ def _remedy(error: OSError, options: DiskOptions) -> str:
     if isinstance(error, EmptyFileError):
         return _NO_MEDIUM if options.cdrom else f"make it as large as the disk is to be, such as with {_MAKE}"
     if error.errno == errno.ENOENT and isinstance(options.place, Path):
-        new = not options.read_only and options.format is Format.RAW
-        return f"correct the name, or make it: {_MAKE}" if new else "correct the name"
+        if options.read_only or options.snapshot:
+            return "correct the name"
+        raw = options.format is Format.RAW
+        make = f"{_MAKE} {{}}" if raw else f"qemu-img create -f {options.format} {{}} 4G"
+        return f"correct the name, or make it: {make.format(shlex.quote(options.name))}"
     return _REMEDIES.get(error.errno or 0, "")
 
 

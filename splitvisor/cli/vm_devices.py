@@ -10,6 +10,8 @@ import typer
 from splitvisor.cli.control import DEADLINE_S, USAGE, fail, service_stub
 from splitvisor.cli.seconds import seconds
 from splitvisor.cli.vio_backends import BusBackend, bus_devices, vio_backends
+from splitvisor.machine.devices import options_from_here
+from splitvisor.machine.disks import DiskListError
 from splitvisor.service.names import VIO_SERVICE
 
 vm = typer.Typer(help="Start, stop and change VMs.", no_args_is_help=True)
@@ -31,11 +33,13 @@ def devices(vm: Vm, *, vio: Vio = None) -> None:
 @vm.command("device-add")
 def device_add(
     vm: Vm,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="vty, nvram, l-lan, or a kind of the back end")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="v-scsi, l-lan, vty, vty-server, nvram, or a kind of the back end")],
     *,
     address: Annotated[str, typer.Option(metavar="N", help="Unit address, 0x71000000 to 0x7100003f \\[the first free]")] = "0",
     backend: Annotated[str, typer.Option(metavar="NAME", help="The back end that provides the device")] = VIO_SERVICE,
-    option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting; may be repeated")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting, such as disk0=FILE or net=user; may be repeated")
+    ] = None,
     wait: Wait = 5.0,
     vio: Vio = None,
 ) -> None:
@@ -48,7 +52,13 @@ def device_add(
     from splitvisor.rpc.device_tree_pb2 import INTERRUPT_PARENT_SOURCE_STORED_TREE
 
     command = "vm device-add"
-    spec = trap_pb2.DeviceSpec(kind=kind, unit_address=unit_address(command, address), options=_options(command, option or []))
+    options = _options(command, option or [])
+    if backend == VIO_SERVICE:
+        try:
+            options = options_from_here(kind, options)
+        except DiskListError as error:
+            fail(command, f"--option: {error.key}: {error.problem}", USAGE)
+    spec = trap_pb2.DeviceSpec(kind=kind, unit_address=unit_address(command, address), options=options)
     request = vio_bus_pb2.AddDeviceRequest(vm=vm, device=spec, wait=duration(wait))
     place = _named(command, vm, vio, backend)
     with service_stub(command, vm, "vio", place.address, vio_bus_pb2_grpc.VioBusServiceStub) as bus:
@@ -133,6 +143,8 @@ def _options(command: str, texts: list[str]) -> dict[str, str]:
     for text in texts:
         name, separator, value = text.partition("=")
         if not name or not separator:
-            fail(command, f"{text!r} is not NAME=VALUE", USAGE)
+            fail(command, f"--option: {text!r} is not NAME=VALUE; give one such as disk0=FILE or net=user", USAGE)
+        if name in options:
+            fail(command, f"--option: {name} is given twice; give it once", USAGE)
         options[name] = value
     return options

@@ -150,6 +150,26 @@ def _check_own_device(kind: str, options: Mapping[str, Any], where: str, here: s
             raise ConfigError(where, f"{here}.net", *wrong.args) from None
 
 
+def options_from_here(kind: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Return the options of a device that a command adds, with their files where the command would find them.
+
+    Args:
+        kind: the device's. Of one that is not vio_service's, options are left alone.
+        options: as they were given.
+
+    Raises DiskListError.
+    """
+    if kind == VSCSI:
+        return adapter_options(options, Path())
+    found = dict(options)
+    if kind == "l-lan" and "net" in found:
+        from splitvisor.lan.options import with_paths_from  # few commands have a network
+
+        found["net"] = with_paths_from(found["net"], Path.cwd())
+    files = [key for key, check in _OWN_DEVICES.get(kind, {}).items() if check is _some_path and found.get(key)]
+    return found | {key: str(Path(found[key]).expanduser().absolute()) for key in files}
+
+
 def with_nvram_file(devices: tuple[Device, ...], path: Path) -> tuple[Device, ...]:
     """Return devices whose first NVRAM, added when there is none, keeps its contents in a file of vio_service's host."""
     first = next((device for device in devices if device.kind == "nvram" and device.backend == VIO_SERVICE), None)

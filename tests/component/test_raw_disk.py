@@ -417,7 +417,12 @@ def test_a_read_only_disk_is_not_written(image: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("missing.img", "missing.img: No such file or directory; correct the name, or make it: truncate -s 4G"),
+        ("missing.img", "missing.img: No such file or directory; correct the name, or make it: truncate -s 4G {}"),
+        pytest.param(
+            "missing.qcow2",
+            "missing.qcow2: No such file or directory; correct the name, or make it: qemu-img create -f qcow2 {} 4G",
+            marks=needs_qemu,
+        ),
         ("missing.img,readonly", "missing.img: No such file or directory; correct the name"),
         ("directory", "directory: is neither a regular file nor a block device but a directory"),
         ("pipe", "pipe: is neither a regular file nor a block device but a pipe"),
@@ -435,7 +440,7 @@ def test_what_is_no_image_is_refused_in_a_line(tmp_path: Path, name: str, line: 
         with pytest.raises(DiskError) as raised:
             async with opened(str(tmp_path / name)):
                 pass
-        assert str(raised.value) == f"{tmp_path}/{line}"
+        assert str(raised.value) == f"{tmp_path}/{line.format(tmp_path / name)}"
 
     run(test)
 

@@ -113,7 +113,7 @@ def readable(descriptor: int) -> bool:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (("--disk", "{}/none"), "{}/none: No such file or directory; correct the name, or make it: truncate -s 4G"),
+        (("--disk", "{}/none"), "{}/none: No such file or directory; correct the name, or make it: truncate -s 4G {}/none"),
         (("--disk", "{}"), "{}: is neither a regular file nor a block device but a directory"),
         (
             ("--cdrom", "{}/empty"),

@@ -150,7 +150,16 @@ def test_dt_parent_says_which_and_from_where(runtime: Path, vm: str, text: str, 
         (("disks", "none"), "vm disks: no VM 'none' is running"),
         (("nets", "none"), "vm nets: no VM 'none' is running"),
         (("device-add", "none", "vty", "--address", "x"), "vm device-add: 'x' is not a unit address"),
-        (("device-add", "none", "nvram", "--option", "bytes"), "vm device-add: 'bytes' is not NAME=VALUE"),
+        (("device-add", "none", "nvram", "--option", "bytes"), "vm device-add: --option: 'bytes' is not NAME=VALUE; give"),
+        (("device-add", "none", "vty", "--option", "server=a", "--option", "server=b"), "--option: server is given twice"),
+        (
+            ("device-add", "none", "v-scsi", "--option", "disk=a"),
+            "vm device-add: --option: disk: is not an option of v-scsi; did",
+        ),
+        (
+            ("device-add", "none", "v-scsi", "--option", "disk0=a,x"),
+            "--option: disk0: a,x: 'x' is not an option of a disk; known",
+        ),
         (("device-remove", "none", "0x100000000"), "vm device-remove: '0x100000000' is not a unit address"),
     ],
 )

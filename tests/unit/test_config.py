@@ -11,7 +11,7 @@ import pytest
 
 from splitvisor.limits import MIB
 from splitvisor.machine.config import DEFAULT_DEVICES, BackendAddress, ConfigError, Device, MachineConfig
-from splitvisor.machine.devices import check_nvram_files
+from splitvisor.machine.devices import check_nvram_files, options_from_here
 from splitvisor.machine.machine_file import apply_flags, read_machine_file
 from splitvisor.rpc import machine_pb2
 
@@ -241,7 +241,7 @@ def test_disks_of_a_machine_file_start_at_the_file(tmp_path: Path) -> None:
             {"disk": ["d", "e,readnoly"]},
             "run: --disk: e,readnoly: 'readnoly' is not an option of a disk; did you mean readonly?",
         ),
-        ({"cdrom": ["c,readonly"]}, "run: --cdrom: c,readonly: 'readonly' is not an option of a CD; known: format, serial"),
+        ({"cdrom": ["c,readonly"]}, "run: --cdrom: c,readonly: 'readonly' is not an option of a CD; a CD is only read; known"),
         ({"disk": ["d"] * 60, "cdrom": ["c"] * 5}, "run: --disk: 65 disks and CDs are too many; give at most 64 of both"),
     ],
 )
@@ -489,3 +489,21 @@ def test_flags_that_add_a_device_to_the_most_that_a_machine_may_have(tmp_path: P
     with pytest.raises(ConfigError) as raised:
         apply_flags(full, flags)
     assert str(raised.value) == "splitvisor run: 65 devices are too many; give at most 64"
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "meant"),
+    [
+        ("v-scsi", {"disk0": "a.img,serial=A", "cdrom0": "empty"}, {"disk0": "{}/a.img,format=raw,serial=A", "cdrom0": "empty"}),
+        ("v-scsi", {"disk0": "nbd://h/e"}, {"disk0": "nbd://h:10809/e"}),
+        ("l-lan", {"net": "user,tftp=t", "pcap": "p"}, {"net": "user,tftp={}/t", "pcap": "{}/p"}),
+        ("nvram", {"bytes": "8192", "path": "/n"}, {"bytes": "8192", "path": "/n"}),
+        ("nvram", {"path": "n"}, {"path": "{}/n"}),
+        ("lamp", {"path": "n", "disk0": "x"}, {"path": "n", "disk0": "x"}),
+    ],
+)
+def test_the_files_of_a_device_that_is_added_are_where_the_command_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, given: dict[str, str], meant: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert options_from_here(kind, given) == {key: value.replace("{}", str(tmp_path)) for key, value in meant.items()}

@@ -67,7 +67,7 @@ class LogicalLan(VioDevice):
     def __init__(self, vm: Vm, unit_address: int, options: Mapping[str, str]) -> None:
         super().__init__(vm, unit_address, options)
         if not options.get("net"):
-            raise BusError(f"{self.name}: it has no net", 'give it one, such as net = "user"')
+            raise BusError(f"{self.name}: it has no net", "give it one, such as net=user")
         try:
             self.net = parse_net(options["net"], options.get("mac", ""), options.get("pcap", ""))
         except WireError as error:
