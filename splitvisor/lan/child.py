@@ -91,7 +91,8 @@ class Child:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
         try:
-            await asyncio.wait_for(self.exited.wait(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await self.exited.wait()
         except TimeoutError:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)

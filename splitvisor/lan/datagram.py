@@ -254,7 +254,8 @@ class PairWire(DatagramWire):
         self._begin(ours)
         ours.send(self._probe)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._answered.wait(), READY_S)
+            async with asyncio.timeout(READY_S):
+                await self._answered.wait()
         if child.exited.is_set() or not self._answered.is_set():
             self._stop()
             await child.stop()

@@ -85,7 +85,9 @@ class Dialler:
     async def connect(self) -> None:
         """Connect once. Raises OSError or ProblemError."""
         self._lost.clear()
-        await asyncio.wait_for(self._dial(self._make), ATTEMPT_S)
+        # Python 3.11's wait_for() can lose a cancellation, and close() would wait for ever.
+        async with asyncio.timeout(ATTEMPT_S):
+            await self._dial(self._make)
         if self.link is None:
             raise ConnectionError(self._why)
 

@@ -55,6 +55,8 @@ class Listener:
         """The connections that are there."""
         self._name, self._most, self._receiver, self._tls = name, most, receiver, tls
         self._gained, self._gone = gained, gone
+        self._said = ""
+        """Why the last peer was refused, since one was not."""
         self._path = address.socket_path
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -122,7 +124,14 @@ class Listener:
                 context = self._tls.server()
                 await loop.connect_accepted_socket(self._make, connected, ssl=context, ssl_handshake_timeout=HANDSHAKE_S)
         except OSError as error:  # ssl.SSLError is one.
-            _log.warning("a peer of a network is refused", network=self._name, reason=str(error))
+            self._refused(error)
+
+    def _refused(self, why: Exception | None) -> None:
+        """Log a peer that got no connection; one that tries again and again for the same reason, once."""
+        reason = str(why or "") or "it ended the handshake; its own log says why"
+        if reason != self._said:
+            self._said = reason
+            _log.warning("a peer of a network is refused", network=self._name, reason=reason)
 
     def _make(self) -> FrameLink:
         return FrameLink(self._receiver, self._admit, self._ended)
@@ -134,12 +143,13 @@ class Listener:
             raise ConnectionError("others are connected")
         self.links.add(link)
         self._idle.clear()
+        self._said = ""
         _log.info("network connected", network=self._name)
         self._gained(link)
 
     def _ended(self, link: FrameLink, why: Exception | None) -> None:
         if link not in self.links:
-            _log.warning("a peer of a network is refused", network=self._name, reason=str(why))
+            self._refused(why)
             return
         self.links.discard(link)
         if not self.links:

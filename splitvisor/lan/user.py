@@ -138,7 +138,8 @@ class PasstWire(LinkWire):
         link.send_whole(whole)
         link.send(probe())
         try:
-            await asyncio.wait_for(self._answered.wait(), READY_S)
+            async with asyncio.timeout(READY_S):
+                await self._answered.wait()
         except TimeoutError:
             await child.stop()
             raise WireError(f"user: passt does not answer: {child.last_words}", "see whether it runs by itself") from None

@@ -16,12 +16,15 @@ import pytest
 import uvloop
 
 from splitvisor.access.identity import Role
+from splitvisor.lan.dial import Dialler
 from splitvisor.lan.framing import BUFFER_BYTES
-from splitvisor.lan.link import UNSENT_BYTES
+from splitvisor.lan.link import UNSENT_BYTES, FrameLink
+from splitvisor.lan.listen import Listener
 from splitvisor.lan.mac_table import AGE_S, MacTable
 from splitvisor.lan.options import parse_net
 from splitvisor.lan.stream import LinkWire
 from splitvisor.lan.switch import GUEST_MACS, QUEUE_BYTES, QUEUE_FRAMES, Switches
+from splitvisor.lan.tls import WireTls
 from splitvisor.lan.wire import MAX_FRAME, Wire, WireError
 from splitvisor.lan.wires import make_wire
 from tests.certificates import Authority
@@ -249,6 +252,66 @@ def test_mutual_tls_lets_in_services_for_the_vm_only(
         await greet(one, other)
         await other.wire.close()
         await one.wire.close()
+
+    run(scenario)
+
+
+def test_each_end_says_once_why_there_is_no_connection(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    ours, another = authority.issue(Role.BACKEND), authority.issue(Role.BACKEND, "another", name="another")
+    looked_at, ended = [], []
+    check, begin = WireTls.check, Listener._begin
+
+    def counted_check(tls: WireTls, transport: asyncio.Transport) -> None:
+        looked_at.append(transport)
+        check(tls, transport)
+
+    async def counted_begin(listener: Listener, connected: socket.socket) -> None:
+        await begin(listener, connected)
+        ended.append(connected)
+
+    monkeypatch.setattr(WireTls, "check", counted_check)
+    monkeypatch.setattr(Listener, "_begin", counted_begin)
+
+    async def scenario() -> None:
+        monkeypatch.setenv("SPLITVISOR_TLS", str(another))
+        wire = make("socket=tls:127.0.0.1:0,listen")
+        listening = await Host(A).open(wire)
+        assert isinstance(wire, LinkWire)
+        for count in (1, 2, 3):
+            socket.create_connection(("127.0.0.1", wire.port)).close()
+            await met(lambda count=count: len(ended) == count)  # type: ignore[misc]
+        said = capfd.readouterr().out
+        assert said.count("a peer of a network is refused") == 1
+        assert "it ended the handshake; its own log says why" in said
+        monkeypatch.setenv("SPLITVISOR_TLS", str(ours))
+        connecting = await Host(B).open(make(f"socket=tls:127.0.0.1:{wire.port}"))
+        await met(lambda: len(looked_at) >= 3)
+        await connecting.wire.close()
+        await listening.wire.close()
+
+    run(scenario)
+    said = capfd.readouterr().out
+    assert said.count("its certificate is not for VM test; issue one with --vm test") == 1
+
+
+def test_a_connection_that_is_there_just_when_nobody_wants_it_is_no_reason_to_make_another(run: Run) -> None:
+    async def scenario() -> None:
+        begun, may_end = [], asyncio.Event()
+
+        async def dial(make: Callable[[], FrameLink]) -> FrameLink:
+            begun.append(make)
+            await may_end.wait()
+            return make()
+
+        dialler = Dialler("test", dial, lambda _link: lambda _frame: True)
+        dialler.start()
+        await met(lambda: begun != [])
+        may_end.set()
+        await dialler.close()
+        assert len(begun) == 1, "closing was not forgotten"
 
     run(scenario)
 
