@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import socket
 from pathlib import Path
@@ -65,7 +66,7 @@ async def open_disk(
 def _remedy(error: OSError, options: DiskOptions) -> str:
     if isinstance(error, EmptyFileError):
         return _NO_MEDIUM if options.cdrom else f"make it as large as the disk is to be, such as with {_MAKE}"
-    if error.errno == errno.ENOENT and isinstance(options.place, Path):
+    if error.strerror == os.strerror(errno.ENOENT) and isinstance(options.place, Path):  # Not: a program is missing.
         if options.read_only or options.snapshot:
             return "correct the name"
         raw = options.format is Format.RAW
