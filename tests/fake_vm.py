@@ -80,6 +80,9 @@ class FakeVm(Vm):
         assert tces is not None
         return BytesWindow(self.ram, tces)
 
+    def soon(self, call: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(call)
+
     def put_entries(self, unit_address: int, position: int, entries: bytes) -> None:
         self.entries.append((unit_address, position, entries))
 

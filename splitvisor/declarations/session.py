@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from splitvisor.declarations.calls import Hypercall, RtasCall
@@ -41,6 +41,10 @@ class Vm(ABC):
     @abstractmethod
     def dma_window(self, unit_address: int) -> DmaWindow:
         """Return the DMA window of a device that has one in Session.transports()."""
+
+    @abstractmethod
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call once the requests that have come together are taken: what they ask for can be answered together then."""
 
     @abstractmethod
     def put_entries(self, unit_address: int, position: int, entries: bytes) -> None:

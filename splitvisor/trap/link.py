@@ -30,6 +30,7 @@ from splitvisor.trap.ram_file import RamFile
 from splitvisor.trap.request_queue import Outcome, RequestQueue
 from splitvisor.trap.session_state import saved_states
 from splitvisor.trap.tce_file import FILE_BYTES, TCE_SUFFIX, TceTables
+from splitvisor.trap.turn import Turn
 
 SessionFactory = Callable[[Vm], Session]
 
@@ -113,6 +114,10 @@ class VmLink(Vm):
             return MappedDma(memory.map, TceTables(self._tces.map), unit_address, self._outbox.wrote, memory.may_write)
         return StreamDma(unit_address, self._questions.dma, memory.may_write)
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """See Vm."""
+        self._outbox.turn.soon(call)
+
     def put_entries(self, unit_address: int, position: int, entries: bytes) -> None:
         """See Vm."""
         self._outbox.put_entries(unit_address, position, entries)
@@ -139,6 +144,11 @@ class VmLink(Vm):
     def connection(self) -> Connection | None:
         """The connection that there is; None while cpu_service is away."""
         return self._outbox.connection
+
+    @property
+    def turn(self) -> Turn:
+        """The turns in which its requests are taken."""
+        return self._outbox.turn
 
     @property
     def ram_mapped(self) -> bool:

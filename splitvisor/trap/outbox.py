@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections import deque
 
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap.connection import Connection
+from splitvisor.trap.turn import Turn
 
 MAX_PENDING_EVENTS = 1024
 """Interrupt sources and actions that wait for cpu_service to come back."""
@@ -26,6 +26,7 @@ class Outbox:
         self._events: deque[pb.AttachResponse] = deque(maxlen=MAX_PENDING_EVENTS)
         self._dirty: list[pb.MemoryRange] = []
         """Memory that was written, to be told with what tells the guest of it."""
+        self.turn = Turn(self._send_dirty)
         self._pulses: dict[int, float] = {}
         """When each source was pulsed last; infinity: while cpu_service was away, so it does not know."""
 
@@ -44,7 +45,7 @@ class Outbox:
     def wrote(self, address: int, length: int) -> None:
         """Tell of memory that a device wrote: with the next entry or pulse, and soon if there is none."""
         if not self._dirty:
-            asyncio.get_running_loop().call_soon(self._send_dirty)
+            self.turn.due()
         self._dirty.append(pb.MemoryRange(address=address, length=length))
 
     def _send_dirty(self) -> None:

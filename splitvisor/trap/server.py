@@ -202,7 +202,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             return True
 
         connection.move(peer)
-        await peer.serve(take)
+        await peer.serve(take, link.turn)
         return detached
 
     async def _restore(self, link: VmLink, requests: AsyncIterator[pb.AttachRequest], context: TrapContext) -> None:

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap.connection import ContractError
 from splitvisor.trap.trap_socket import MessageReader, SocketFramingError, framed
+from splitvisor.trap.turn import Turn
 
 READ_BYTES = 64 << 10
 """What one look takes from the socket."""
@@ -32,6 +33,7 @@ class SocketPeer(asyncio.BufferedProtocol):
         self._early = bytearray()
         """What came before serve(): uvloop begins to read although it is told to pause before."""
         self._take: Callable[[pb.AttachRequest], bool] | None = None
+        self._turn: Turn | None = None
         self._transport: asyncio.Transport | None = None
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._room = asyncio.Event()
@@ -49,14 +51,16 @@ class SocketPeer(asyncio.BufferedProtocol):
             raise
         return peer
 
-    async def serve(self, take: Callable[[pb.AttachRequest], bool]) -> None:
+    async def serve(self, take: Callable[[pb.AttachRequest], bool], turn: Turn) -> None:
         """Have every request taken, in order, until the other side closes, or take() returns False.
+
+        What turn has for its end goes together with the answers of a look.
 
         Raises what take() raises, and ContractError for what is no request.
         """
-        self._take = take
+        self._take, self._turn = take, turn
         if self._early:
-            self._take_all(take, memoryview(bytes(self._early)))
+            self._take_all(take, turn, memoryview(bytes(self._early)))
         if self._transport is not None and not self._ended.done():
             self._transport.resume_reading()
         await self._ended
@@ -102,15 +106,16 @@ class SocketPeer(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See BufferedProtocol."""
-        if self._take is not None:
-            self._take_all(self._take, self._view[:nbytes])
+        if self._take is not None and self._turn is not None:
+            self._take_all(self._take, self._turn, self._view[:nbytes])
             return
         self._early += self._view[:nbytes]
         if self._transport is not None:
             self._transport.pause_reading()
 
-    def _take_all(self, take: Callable[[pb.AttachRequest], bool], data: memoryview) -> None:
+    def _take_all(self, take: Callable[[pb.AttachRequest], bool], turn: Turn, data: memoryview) -> None:
         self._gathered = []
+        turn.begin()
         try:
             for message in self._reader.take(data):
                 if not take(pb.AttachRequest.FromString(message)):
@@ -122,6 +127,7 @@ class SocketPeer(asyncio.BufferedProtocol):
             self._end(ContractError(str(error)))
         except Exception as error:
             self._end(error)
+        turn.end()
         gathered, self._gathered = self._gathered, None
         if gathered and self._transport is not None:
             self._transport.write(b"".join(gathered))

@@ -93,11 +93,11 @@ class CrqDevice(VioDevice):
             self._kept.append(entry)
             self._entries += 1
             if not self._unsent:
-                asyncio.get_running_loop().call_soon(self._send_together)
+                self.vm.soon(self._send_together)
             self._unsent += 1
 
     def _send_together(self) -> None:
-        """Send what one turn of the event loop had for the guest: a message and an interrupt cost more than an entry."""
+        """Send what one turn had for the guest: a message and an interrupt cost more than an entry."""
         count, self._unsent = min(self._unsent, len(self._kept)), 0
         if self.queue_open:
             self._put(count)
