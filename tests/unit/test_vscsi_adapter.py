@@ -687,6 +687,7 @@ def test_a_saved_adapter_goes_on() -> None:
         device = gated()
         guest = await Guest(units={0: disk(), 0x100: Disk(device, Identity("E"))}).ready()
         await guest.ask(login(new_tag()))
+        await guest.ready(lun(1))
         waiting_read(guest, new_tag(), lun(1))
         draining = asyncio.create_task(guest.adapter.drain())
         await asyncio.sleep(0)

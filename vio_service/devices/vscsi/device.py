@@ -29,6 +29,7 @@ from splitvisor.backend.vio import (
     crq,
 )
 from splitvisor.declarations.state import StateError, parse_state
+from splitvisor.process.eager import eager_task
 from splitvisor.rpc import scsi_state_pb2, state_pb2, trap_pb2, vio_bus_pb2
 from splitvisor.scsi import state as scsi_state
 from splitvisor.scsi.cd_unit import CdUnit
@@ -56,6 +57,8 @@ REQUESTS = 128
 """How many commands a guest may have under way."""
 MAX_UNDER_WAY = 2 * REQUESTS
 """Requests of all kinds at once: those of a guest that keeps to its limit, and some for one that does not quite."""
+AT_ONCE = 32
+"""Requests of one turn that are begun as soon as they are there, and so often end; more wait until others had their turn."""
 WAIT_FOR_LOCK_S = 5.0
 """How long the adapter of a VM that moves here waits for its images."""
 STATE_VERSION = 1
@@ -66,6 +69,7 @@ _SRP, _MAD = 1, 2
 _FAILED = 0x10
 """Status of an entry: the adapter could not read or write the IU."""
 _TAG_AT = 8
+_NO_TAG = bytes(TAG_BYTES)
 
 log = structlog.get_logger()
 
@@ -89,6 +93,8 @@ class VScsi(CrqDevice):
         self.parking = Parking(self.target, partial(vm.machine_action, trap_pb2.MACHINE_ACTION_KIND_PAUSE))
         self._logged_in = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._begun_at_once = 0
+        """Requests, in this turn."""
         self._is_handed_over = False
         self._saved: scsi_state_pb2.ScsiTargetState | None = None
         """Of a restored device, or of its drives in another process, until its units are there."""
@@ -193,24 +199,36 @@ class VScsi(CrqDevice):
             self.send(INITIALIZED)
         elif valid == COMMAND and kind in (_SRP, _MAD):
             if len(self._tasks) >= MAX_UNDER_WAY:
-                self._tell(kind, _FAILED, 0, bytes(TAG_BYTES))
+                self._tell(kind, _FAILED, 0, _NO_TAG)
             else:
                 self._begin_request(Request(kind, ioba, min(length, IU_BYTES)))
 
     def _begin_request(self, request: Request) -> None:
-        if self.queue_open:
-            self.parking.began(self._start(self._serve(*request)), request)
+        if not self.queue_open:
+            return
+        if not self._begun_at_once:
+            self.vm.soon(self._end_turn)
+        self._begun_at_once += 1
+        self._start(self._serve(request, at_once=self._begun_at_once <= AT_ONCE))
+
+    def _end_turn(self) -> None:
+        self._begun_at_once = 0
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = eager_task(work)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _serve(self, kind: int, ioba: int, length: int) -> None:
+    async def _serve(self, request: Request, *, at_once: bool) -> None:
         """Answer one request."""
-        tag = bytes(TAG_BYTES)
+        kind, ioba, length = request
+        tag = _NO_TAG
+        task = self.parking.began(request)
         try:
+            if not at_once:
+                await asyncio.sleep(0)
             iu = await self._read(ioba, length)
             tag = iu[_TAG_AT : _TAG_AT + TAG_BYTES].ljust(TAG_BYTES, b"\0")
             if kind == _MAD:
@@ -220,7 +238,7 @@ class VScsi(CrqDevice):
             else:
                 answer = await self._request(iu, tag)
                 length = 0 if answer is None else len(answer)
-            self.parking.done()
+            self.parking.done(task)
             self._remember_drives()
             if answer is not None and self.queue_open:
                 assert self.window is not None
@@ -229,6 +247,8 @@ class VScsi(CrqDevice):
         except DmaError as error:
             log.info("guest memory of a request cannot be reached", device=self.name, reason=str(error))
             self._tell(kind, _FAILED, 0, tag)
+        finally:
+            self.parking.done(task)
 
     def _tell(self, kind: int, status: int, length: int, tag: bytes) -> None:
         """Tell the guest that a request has its answer."""

@@ -42,12 +42,12 @@ class Parking:
 
     def __init__(self, target: Target, pause: Callable[[str], None]) -> None:
         self._target, self._pause = target, pause
-        self._requests: dict[asyncio.Task[None], tuple[int, Request]] = {}
+        self._requests: dict[asyncio.Task[Any], tuple[int, Request]] = {}
         """Under way, each with its number."""
         self._numbers = itertools.count()
-        self._waiting: dict[asyncio.Task[None], str] = {}
+        self._waiting: dict[asyncio.Task[Any], str] = {}
         """Those that wait for an operator, and what for."""
-        self._aside: dict[asyncio.Task[None], tuple[int, Request]] = {}
+        self._aside: dict[asyncio.Task[Any], tuple[int, Request]] = {}
         self._restored: Sequence[Request] = ()
         self._is_saving = self._has_asked = False
         self._goes_on = asyncio.Event()
@@ -57,17 +57,15 @@ class Parking:
         """What requests wait for; empty: none does."""
         return frozenset(self._waiting.values())
 
-    def began(self, task: asyncio.Task[None], request: Request) -> None:
-        """Note a request, which a task serves, until done()."""
+    def began(self, request: Request) -> asyncio.Task[Any]:
+        """Note a request, which the running task serves, until done(). Returns the task."""
+        task = asyncio.current_task()
+        assert task is not None
         self._requests[task] = next(self._numbers), request
-        task.add_done_callback(self._ended)
+        return task
 
-    def done(self) -> None:
-        """The request of the running task has been carried out: it only lacks its answer."""
-        if (task := asyncio.current_task()) is not None:
-            self._ended(task)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def done(self, task: asyncio.Task[Any]) -> None:
+        """The request of a task has been carried out, it only lacks its answer; or it has ended."""
         self._requests.pop(task, None)
 
     async def wait(self, place: str, error: BlockError) -> bool:
