@@ -15,7 +15,7 @@ from itertools import islice
 from splitvisor.declarations.calls import Hypercall, RtasCall
 from splitvisor.rpc import trap_pb2 as pb
 
-IDLE_S = 0.001
+IDLE_S = 0.005
 """With no request for so long, of any VM, everything is acknowledged."""
 LONGEST_S = 0.03
 """After which an acknowledgement waits only for those of other VMs."""

@@ -198,15 +198,17 @@ class VmLink(Vm):
 
     def _begin(self, request: pb.AttachRequest) -> Outcome:
         """Start one request. Returns the response, something to wait for, or None when there is nothing to say."""
-        if request.HasField("trap"):
-            return self._traps.trap(request.trap)
-        if request.HasField("posted"):
-            return self._traps.posted(request.posted.traps)
-        if request.HasField("save_state"):
-            return self._save(request.save_state.id)
-        if request.HasField("resumed"):
-            return self._resumed()
-        return self._reset(request.reset.count)
+        match request.WhichOneof("message"):
+            case "posted":
+                return self._traps.posted(request.posted.traps)
+            case "trap":
+                return self._traps.trap(request.trap)
+            case "save_state":
+                return self._save(request.save_state.id)
+            case "resumed":
+                return self._resumed()
+            case _:
+                return self._reset(request.reset.count)
 
     def _ask(self, question: pb.AttachResponse) -> None:
         self._acknowledgements.send()  # What is asked for belongs to the first request that has no answer.

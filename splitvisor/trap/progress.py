@@ -16,6 +16,10 @@ class Progress:
         self._positions: dict[int, int] = {}
         self._replies: dict[int, tuple[int, pb.AttachResponse | None]] = {}
 
+    def is_next(self, vcpu: int, sequence: int) -> bool:
+        """Whether a vCPU's trap is the one behind the last that was taken, as most are; is_new() is to tell of another."""
+        return sequence == self._positions.get(vcpu, 0) + 1
+
     def is_new(self, trap: pb.Trap) -> bool:
         """Whether a trap was not taken before.
 
@@ -43,9 +47,9 @@ class Progress:
         """A trap has its reply."""
         self._replies[response.reply.vcpu] = (response.reply.sequence, response)
 
-    def carried_out(self, trap: pb.Trap) -> None:
-        """A posted trap took effect."""
-        self._positions[trap.vcpu] = trap.sequence
+    def carried_out(self, vcpu: int, sequence: int) -> None:
+        """A vCPU's posted trap took effect."""
+        self._positions[vcpu] = sequence
 
     def attach(self, positions: Iterable[pb.VcpuPosition], vcpus: int) -> None:
         """Take over what cpu_service has, of so many vCPUs: it asks for none of that again."""

@@ -181,7 +181,7 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
             if request.HasField("detach"):
                 log.info("detached", reason=request.detach.reason)
                 return True
-            response = _handle(link, request)
+            response = _handle(link, request, request.WhichOneof("message"))
             if response is not None:
                 await connection.write(response)
         return False
@@ -192,11 +192,12 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
 
         def take(request: pb.AttachRequest) -> bool:
             nonlocal detached
-            if request.HasField("detach"):
+            kind = request.WhichOneof("message")
+            if kind == "detach":
                 log.info("detached", reason=request.detach.reason)
                 detached = True
                 return False
-            response = _handle(link, request)
+            response = _handle(link, request, kind)
             if response is not None:
                 connection.send(response)
             return True
@@ -271,10 +272,10 @@ class TrapServicer(trap_pb2_grpc.TrapServiceServicer):
         await self._links.pop(away).close()
 
 
-def _handle(link: VmLink, request: pb.AttachRequest) -> pb.AttachResponse | None:
-    """Take a request. Returns what to send at once. Raises ContractError."""
-    match request.WhichOneof("message"):
-        case "trap" | "posted" | "reset" | "save_state" | "resumed":
+def _handle(link: VmLink, request: pb.AttachRequest, kind: str | None) -> pb.AttachResponse | None:
+    """Take a request of a kind. Returns what to send at once. Raises ContractError."""
+    match kind:
+        case "posted" | "trap" | "reset" | "save_state" | "resumed":
             return link.receive(request)
         case "memory_result":
             link.answer(request.memory_result.id, request.memory_result)

@@ -14,6 +14,7 @@ If the device's process ends, the guest is told with a transport event, and regi
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -46,6 +47,8 @@ FREE_S = 1.0
 """How long a vCPU waits for the end of a queue that it frees, before it is told to ask again."""
 STOP_S = 15.0
 """How long a reset waits for the end of a queue: half of what cpu_service waits for the reset of all devices together."""
+_WORDS = struct.Struct(">QQ")
+"""An entry, as the registers have it."""
 
 log = structlog.get_logger()
 
@@ -104,7 +107,7 @@ class CrqDevice(VioDevice):
 
     def _put(self, count: int) -> None:
         """Put the newest entries into the queue."""
-        entries = b"".join(reversed(tuple(islice(reversed(self._kept), count))))
+        entries = self._kept[-1] if count == 1 else b"".join(reversed(tuple(islice(reversed(self._kept), count))))
         for start in range(0, len(entries), MESSAGE_BYTES):
             position = self._entries - count + start // CRQ_ENTRY_BYTES
             self.vm.put_entries(self.unit_address, position, entries[start : start + MESSAGE_BYTES])
@@ -201,7 +204,7 @@ def send(session: Any, call: Call) -> int:
     if not device.queue_open:
         return H.CLOSED
     _, high, low = call.arguments
-    device.received(high.to_bytes(8, "big") + low.to_bytes(8, "big"))
+    device.received(_WORDS.pack(high, low))
     return H.SUCCESS
 
 
