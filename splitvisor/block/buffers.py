@@ -18,6 +18,13 @@ class Buffers:
         self.length = sum(map(len, self.pieces))
 
     @classmethod
+    def made(cls, pieces: Sequence[memoryview], length: int) -> Buffers:
+        """Return buffers of pieces of which none is empty, and that have so many bytes together."""
+        buffers = cls.__new__(cls)
+        buffers.pieces, buffers.length = pieces, length
+        return buffers
+
+    @classmethod
     def of(cls, data: bytes | bytearray) -> Buffers:
         """Return buffers of one piece."""
         return cls((memoryview(data),))

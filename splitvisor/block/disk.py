@@ -14,6 +14,7 @@ from splitvisor.block.device import BlockDevice, BlockError
 from splitvisor.block.options import DiskOptions, OnReadError, OnWriteError
 from splitvisor.block.statistics import Counters, DiskStatistics
 from splitvisor.block.throttle import Throttle
+from splitvisor.block.turns import Turns
 from splitvisor.observe.call_times import Latency
 
 TRANSFERS = 64
@@ -43,7 +44,7 @@ class Disk(BlockDevice):
         self._throttle = Throttle(options.bps, options.iops, asyncio.get_running_loop().time)
         self._on_error = on_error
         self._counters = Counters()
-        self._turns = asyncio.Semaphore(TRANSFERS)
+        self._turns = Turns(TRANSFERS)
 
     @property
     def statistics(self) -> DiskStatistics:
@@ -58,14 +59,18 @@ class Disk(BlockDevice):
             if self._throttle.is_on:
                 await self._throttle.take(into.length)
             while True:
+                if not self._turns.take():
+                    await self._turns.wait()
                 try:
-                    async with self._turns:
-                        await self._below.read(offset, into)
+                    await self._below.read(offset, into)
                     break
                 except BlockError as error:
                     counters.errors += 1
-                    if not await self._tries_again(error, self.options.rerror is OnReadError.STOP):
-                        raise
+                    failed = error
+                finally:
+                    self._turns.end()
+                if not await self._tries_again(failed, self.options.rerror is OnReadError.STOP):
+                    raise failed
         finally:
             counters.depth -= 1
         counters.reads += 1
@@ -120,17 +125,21 @@ class Disk(BlockDevice):
             if length is not None and self._throttle.is_on:
                 await self._throttle.take(length)
             while True:
+                if not self._turns.take():
+                    await self._turns.wait()
                 try:
-                    async with self._turns:
-                        await change()
+                    await change()
                     times.add(time.monotonic() - began)
                     return
                 except BlockError as error:
                     counters.errors += 1
-                    werror = self.options.werror
-                    full = werror is OnWriteError.ENOSPC and error.errno in _NO_SPACE
-                    if not await self._tries_again(error, full or werror is OnWriteError.STOP):
-                        raise
+                    failed = error
+                finally:
+                    self._turns.end()
+                werror = self.options.werror
+                full = werror is OnWriteError.ENOSPC and failed.errno in _NO_SPACE
+                if not await self._tries_again(failed, full or werror is OnWriteError.STOP):
+                    raise failed
         finally:
             counters.depth -= 1
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from splitvisor.block.buffers import Buffers
 from splitvisor.scsi.codes import Status, TaskAttribute
@@ -28,8 +29,7 @@ class Initiator:
         return self.transport_id or bytes((4, 0, 0, 0, 0, 0, 0, 0)) + hashlib.sha256(self.name.encode()).digest()[:16]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Command:
+class Command(NamedTuple):
     """A command as its transport delivers it."""
 
     lun: int
@@ -46,8 +46,7 @@ class Command:
     attribute: TaskAttribute = TaskAttribute.SIMPLE
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Completion:
+class Completion(NamedTuple):
     """The end of a command.
 
     A transport's residual is `data_in.length - moved_in` (underrun), or `wanted_in - data_in.length` if that is positive

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import accumulate
 from typing import Protocol
 
@@ -42,31 +42,71 @@ class MappedDma(DmaWindow):
         self._written, self._may_write = written, may_write
         self._found: TceWindow | None = None
 
-    def _ranges(self, pieces: Iterable[Piece], permission: int) -> list[tuple[int, int]]:
+    def _window(self) -> TceWindow:
         if self._found is None:  # cpu_service makes it when it has the offer; the guest's first call is later.
             self._found = self._tables.window(self._unit_address)
             if self._found is None:
                 raise DmaError(f"the device at {self._unit_address:#x} has no DMA window yet")
-        return self._found.ranges(pieces, permission, self._ram_bytes)
+        return self._found
+
+    def _ranges(self, pieces: Sequence[Piece], permission: int) -> Sequence[tuple[int, int]]:
+        window = self._window()
+        if len(pieces) == 1:
+            [(ioba, length)] = pieces
+            address = window.in_one_page(ioba, length, permission, self._ram_bytes)
+            if address >= 0:
+                return ((address, length),)
+        return window.ranges(pieces, permission, self._ram_bytes)
+
+    def _buffers(self, ranges: Sequence[tuple[int, int]]) -> Buffers:
+        if len(ranges) == 1:
+            [(address, size)] = ranges
+            return Buffers.made((self._ram[address : address + size],), size)
+        return Buffers(self._ram[address : address + size] for address, size in ranges)
+
+    async def read(self, ioba: int, length: int) -> bytes:
+        """See DmaWindow."""
+        address = self._window().in_one_page(ioba, length, TCE_READ, self._ram_bytes)
+        if address < 0:
+            return await super().read(ioba, length)
+        return self._ram[address : address + length].tobytes()
+
+    async def write(self, ioba: int, data: bytes) -> None:
+        """See DmaWindow."""
+        await self._may_write()
+        length = len(data)
+        address = self._window().in_one_page(ioba, length, TCE_WRITE, self._ram_bytes)
+        if address < 0:
+            await super().write(ioba, data)
+        else:
+            self._ram[address : address + length] = data
+            self._written(address, length)
 
     async def gather(self, pieces: Sequence[Piece]) -> Buffers:
         """See DmaWindow."""
-        ranges = self._ranges(pieces, TCE_READ)
-        return Buffers(self._ram[address : address + size] for address, size in ranges)
+        return self._buffers(self._ranges(pieces, TCE_READ))
 
     async def scatter(self, pieces: Sequence[Piece]) -> Scatter:
         """See DmaWindow."""
         await self._may_write()
         ranges = self._ranges(pieces, TCE_WRITE)
+        return _MappedScatter(self._buffers(ranges), ranges, self._written)
 
-        async def commit(length: int) -> None:
-            for address, size in ranges:
-                if length <= 0:
-                    break
-                self._written(address, min(size, length))
-                length -= size
 
-        return Scatter(Buffers(self._ram[address : address + size] for address, size in ranges), commit)
+class _MappedScatter(Scatter):
+    """Guest RAM itself. What is stored is there; a commit only tells of it."""
+
+    def __init__(self, buffers: Buffers, ranges: Sequence[tuple[int, int]], written: Callable[[int, int], None]) -> None:
+        self.buffers = buffers
+        self._ranges, self._written = ranges, written
+
+    async def commit(self, length: int) -> None:
+        """See Scatter."""
+        for address, size in self._ranges:
+            if length <= 0:
+                break
+            self._written(address, min(size, length))
+            length -= size
 
 
 class DmaRequester(Protocol):

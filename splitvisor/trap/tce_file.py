@@ -28,6 +28,7 @@ WINDOW_PAGES = WINDOW_BYTES // PAGE_BYTES
 TABLE_BYTES = WINDOW_PAGES * TCE_BYTES
 _ENTRY = struct.Struct("=IIQ")
 """Of the directory: unit address, flags, number of TCEs."""
+_FLAGS_AT, _FLAGS_BYTES = 4, 4
 _DIRECTORY_BYTES = MAX_DEVICES * _ENTRY.size
 _IN_USE, _BYPASS = 1, 2
 FILE_BYTES = _DIRECTORY_BYTES + MAX_DEVICES * TABLE_BYTES
@@ -50,11 +51,13 @@ class TceWindow:
         self.pages = min(count, WINDOW_PAGES)
         """Number of TCEs."""
         self._tces = memoryview(area)[start : start + self.pages * TCE_BYTES].cast("Q")
+        entry = memoryview(area)[place * _ENTRY.size : (place + 1) * _ENTRY.size]
+        self._flags = entry[_FLAGS_AT : _FLAGS_AT + _FLAGS_BYTES].cast("I")
 
     @property
     def bypass(self) -> bool:
         """True: addresses are guest physical, checked only against the size of RAM (ibm,set-tce-bypass)."""
-        return bool(_ENTRY.unpack_from(self._area, self._place * _ENTRY.size)[1] & _BYPASS)
+        return bool(self._flags[0] & _BYPASS)
 
     @bypass.setter
     def bypass(self, bypass: bool) -> None:
@@ -84,6 +87,18 @@ class TceWindow:
             self._area.madvise(mmap.MADV_REMOVE, self._start, TABLE_BYTES)
         except OSError:  # Not every file system can punch holes.
             self.fill(0, self.pages, 0)
+
+    def in_one_page(self, ioba: int, length: int, permission: int, ram_bytes: int) -> int:
+        """Return the guest physical address of a range of the window that is in one page, which most are.
+
+        See ranges(), which is to tell what is wrong with one that this returns -1 for, or where it is.
+        """
+        index, offset = divmod(ioba, PAGE_BYTES)
+        if not 0 <= index < self.pages or not 0 < length <= PAGE_BYTES - offset or self._flags[0] & _BYPASS:
+            return -1
+        tce = self._tces[index]
+        address = (tce & TCE_ADDRESS_MASK) + offset
+        return address if tce & permission == permission and address + length <= ram_bytes else -1
 
     def ranges(self, pieces: Iterable[Piece], permission: int, ram_bytes: int) -> list[tuple[int, int]]:
         """Return the guest physical ranges (address, bytes) of ranges of the window, adjacent ones merged.

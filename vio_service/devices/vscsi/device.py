@@ -207,11 +207,11 @@ class VScsi(CrqDevice):
         if not self.queue_open:
             return
         if not self._begun_at_once:
-            self.vm.soon(self._end_turn)
+            self.vm.soon(self._begin_anew)
         self._begun_at_once += 1
         self._start(self._serve(request, at_once=self._begun_at_once <= AT_ONCE))
 
-    def _end_turn(self) -> None:
+    def _begin_anew(self) -> None:
         self._begun_at_once = 0
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

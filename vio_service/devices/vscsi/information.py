@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 from splitvisor.scsi.codes import Status
 
@@ -39,8 +40,7 @@ _OUT_RESIDUAL, _IN_RESIDUAL = 0x04, 0x10
 """DOOVER and DIOVER: guests take the residual of a short transfer from them, and do not look at the flags of an underrun."""
 
 
-@dataclass(frozen=True)
-class CommandUnit:
+class CommandUnit(NamedTuple):
     """SRP_CMD (SRP 6.8)."""
 
     tag: bytes

@@ -46,8 +46,30 @@ class Requests:
         """Run a command. Returns its response; None: it was aborted, and the guest expects none."""
         task = asyncio.current_task()
         assert task is not None
+        self._moving[task] = unit
         try:
-            return await self._run(unit, window, task)
+            try:
+                out, into = await pieces_of(unit, window)
+                data_out = await window.gather(out) if out else NOTHING
+                scatter = await window.scatter(into) if into else None
+            except DescriptorError:
+                return response(unit.tag, Status.CHECK_CONDITION, INVALID_FIELD_IN_CDB.fixed())
+            except DmaError:
+                return response(unit.tag, Status.CHECK_CONDITION, INTERNAL_FAILURE.fixed())
+            del self._moving[task]
+            data_in = NOTHING if scatter is None else scatter.buffers
+            attribute = _ATTRIBUTES.get(unit.attribute, TaskAttribute.SIMPLE)
+            command = Command(number_of(unit.lun), unit.cdb, self._initiator, unit.tag, data_out, data_in, attribute)
+            completion = await self._target.execute(command)
+            if completion is None:
+                return None
+            if scatter is not None and completion.moved_in:
+                self._moving[task] = unit
+                try:
+                    await scatter.commit(completion.moved_in)
+                except DmaError:  # Only memory that is not mapped here says so this late.
+                    return response(unit.tag, Status.CHECK_CONDITION, INTERNAL_FAILURE.fixed())
+            return _ended(unit, completion, data_out.length, data_in.length)
         except asyncio.CancelledError:
             if task in self._aborted and task.uncancel() == 0:
                 return None
@@ -55,31 +77,6 @@ class Requests:
         finally:
             self._moving.pop(task, None)
             self._aborted.discard(task)
-
-    async def _run(self, unit: CommandUnit, window: DmaWindow, task: asyncio.Task[object]) -> bytes | None:
-        self._moving[task] = unit
-        try:
-            out, into = await pieces_of(unit, window)
-            data_out = await window.gather(out) if out else NOTHING
-            scatter = await window.scatter(into) if into else None
-        except DescriptorError:
-            return response(unit.tag, Status.CHECK_CONDITION, INVALID_FIELD_IN_CDB.fixed())
-        except DmaError:
-            return response(unit.tag, Status.CHECK_CONDITION, INTERNAL_FAILURE.fixed())
-        del self._moving[task]
-        data_in = NOTHING if scatter is None else scatter.buffers
-        attribute = _ATTRIBUTES.get(unit.attribute, TaskAttribute.SIMPLE)
-        command = Command(number_of(unit.lun), unit.cdb, self._initiator, unit.tag, data_out, data_in, attribute)
-        completion = await self._target.execute(command)
-        if completion is None:
-            return None
-        if scatter is not None and completion.moved_in:
-            self._moving[task] = unit
-            try:
-                await scatter.commit(completion.moved_in)
-            except DmaError:  # Only memory that is not mapped here says so this late.
-                return response(unit.tag, Status.CHECK_CONDITION, INTERNAL_FAILURE.fixed())
-        return _ended(unit, completion, data_out.length, data_in.length)
 
     async def manage(self, unit: TaskUnit, tag: bytes) -> bytes:
         """Do what a task management request asks. Returns its response."""

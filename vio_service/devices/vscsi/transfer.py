@@ -24,15 +24,18 @@ class DescriptorError(Exception):
 
 async def pieces_of(unit: CommandUnit, window: DmaWindow) -> tuple[Sequence[Piece], Sequence[Piece]]:
     """Return the pieces for data out and for data in. Raises DescriptorError."""
-    out, rest = await _pieces(unit.out_format, unit.out_count, unit.descriptors, window)
-    into, _ = await _pieces(unit.in_format, unit.in_count, rest, window)
+    out: Sequence[Piece] = ()
+    into: Sequence[Piece] = ()
+    rest = unit.descriptors
+    if unit.out_format:
+        out, rest = await _pieces(unit.out_format, unit.out_count, rest, window)
+    if unit.in_format:
+        into, _ = await _pieces(unit.in_format, unit.in_count, rest, window)
     return out, into
 
 
 async def _pieces(kind: int, count: int, descriptors: bytes, window: DmaWindow) -> tuple[Sequence[Piece], bytes]:
     """Return the pieces of one direction, and the descriptors behind its own."""
-    if kind == 0:
-        return (), descriptors
     if kind == _DIRECT:
         if len(descriptors) < _DESCRIPTOR.size:
             raise DescriptorError("a direct descriptor is cut off")
