@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from splitvisor.rpc import trap_pb2 as pb
 from splitvisor.trap.connection import ContractError
+from splitvisor.trap.lingering import Lingering
 from splitvisor.trap.trap_socket import MessageReader, SocketFramingError, framed
 from splitvisor.trap.turn import Turn
 
@@ -26,7 +27,8 @@ MAX_UNSENT_BYTES = 16 << 20
 class SocketPeer(asyncio.BufferedProtocol):
     """The connection to one cpu_service; made by open()."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
         self._buffer = bytearray(READ_BYTES)
         self._view = memoryview(self._buffer)
         self._reader = MessageReader()
@@ -34,6 +36,7 @@ class SocketPeer(asyncio.BufferedProtocol):
         """What came before serve(): uvloop begins to read although it is told to pause before."""
         self._take: Callable[[pb.AttachRequest], bool] | None = None
         self._turn: Turn | None = None
+        self._lingering = Lingering()
         self._transport: asyncio.Transport | None = None
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._room = asyncio.Event()
@@ -45,7 +48,7 @@ class SocketPeer(asyncio.BufferedProtocol):
     async def open(cls, connection: socket.socket) -> SocketPeer:
         """Return the peer on a connected socket; it reads nothing before serve()."""
         try:
-            _, peer = await asyncio.get_running_loop().create_connection(cls, sock=connection)
+            _, peer = await asyncio.get_running_loop().create_connection(lambda: cls(connection), sock=connection)
         except BaseException:
             connection.close()
             raise
@@ -74,8 +77,20 @@ class SocketPeer(asyncio.BufferedProtocol):
         if self._gathered is not None:
             self._gathered.append(data)
             return True
-        transport.write(data)
+        self._write(transport, data)
         return transport.get_write_buffer_size() <= MAX_UNSENT_BYTES
+
+    def _write(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Write at once what the socket takes: the transport would do it a turn of the event loop later."""
+        if not transport.get_write_buffer_size():
+            try:
+                sent = self._socket.send(data)
+            except OSError:  # It is full, or has ended, which the transport notices, too.
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
 
     async def room(self) -> None:
         """Wait until what was sent is taken, but for FULL_BYTES."""
@@ -107,7 +122,9 @@ class SocketPeer(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """See BufferedProtocol."""
         if self._take is not None and self._turn is not None:
+            self._lingering.began()
             self._take_all(self._take, self._turn, self._view[:nbytes])
+            self._lingering.ended()
             return
         self._early += self._view[:nbytes]
         if self._transport is not None:
@@ -130,7 +147,7 @@ class SocketPeer(asyncio.BufferedProtocol):
         turn.end()
         gathered, self._gathered = self._gathered, None
         if gathered and self._transport is not None:
-            self._transport.write(b"".join(gathered))
+            self._write(self._transport, b"".join(gathered))
 
     def pause_writing(self) -> None:
         """See BaseProtocol: a cpu_service that does not read is not read either."""
