@@ -24,7 +24,7 @@ class Outbox:
         self.connection: Connection | None = None
         """None while cpu_service is away."""
         self._events: deque[pb.AttachResponse] = deque(maxlen=MAX_PENDING_EVENTS)
-        self._dirty: list[pb.MemoryRange] = []
+        self._dirty: list[tuple[int, int]] = []
         """Memory that was written, to be told with what tells the guest of it."""
         self.turn = Turn(self._send_dirty)
         self._pulses: dict[int, float] = {}
@@ -46,7 +46,7 @@ class Outbox:
         """Tell of memory that a device wrote: with the next entry or pulse, and soon if there is none."""
         if not self._dirty:
             self.turn.due()
-        self._dirty.append(pb.MemoryRange(address=address, length=length))
+        self._dirty.append((address, length))
 
     def _send_dirty(self) -> None:
         for dirty in self.take_dirty():
@@ -55,13 +55,19 @@ class Outbox:
     def take_dirty(self) -> list[pb.MemoryRange]:
         """Return what wrote() was told of and nobody was told since."""
         dirty, self._dirty = self._dirty, []
-        return dirty
+        return [pb.MemoryRange(address=address, length=length) for address, length in dirty]
 
     def put_entries(self, unit_address: int, position: int, entries: bytes) -> None:
         """Put entries into a device's queue."""
         if self.connection is not None:
-            put = pb.CrqEntries(unit_address=unit_address, entries=entries, dirty=self.take_dirty(), position=position)
-            self.connection.send(pb.AttachResponse(crq_entries=put))
+            response = pb.AttachResponse()
+            put = response.crq_entries
+            put.unit_address, put.entries, put.position = unit_address, entries, position
+            dirty, self._dirty = self._dirty, []
+            add = put.dirty.add  # In their place: half the time of making them and then a message with them.
+            for address, length in dirty:
+                add(address=address, length=length)
+            self.connection.send(response)
 
     def pulse(self, source: int) -> None:
         """Pulse an interrupt source. Pulses of one source that find cpu_service away are one at its return."""

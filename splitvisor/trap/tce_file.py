@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from splitvisor.declarations.dma import PAGE_BYTES, WINDOW_BYTES, DmaError, Piece
 from splitvisor.papr.vio import MAX_DEVICES
@@ -110,42 +110,52 @@ class TceWindow:
 
         Raises DmaError unless every page grants the permission and is in RAM.
         """
+        if self._flags[0] & _BYPASS:
+            return self._physical(pieces, ram_bytes)
         ranges: list[tuple[int, int]] = []
-        address, size = -1, 0
-        pages = self._physical(pieces) if self.bypass else self._pages(pieces, permission)
-        for start, length in pages:
-            if start + length > ram_bytes:
-                raise DmaError(f"range {start:#x}+{length:#x} is not in guest RAM of {ram_bytes:#x} bytes")
-            if start == address + size:
-                size += length
-                continue
-            if size:
-                ranges.append((address, size))
-            address, size = start, length
+        tces, limit = self._tces, self.pages * PAGE_BYTES
+        address = size = 0
+        following = -1
+        for ioba, length in pieces:
+            at, end = ioba, ioba + length
+            if ioba < 0 or length < 0 or end > limit:
+                raise DmaError(f"range {ioba:#x}+{length:#x} is not in the DMA window of {limit:#x} bytes")
+            while at < end:
+                offset = at % PAGE_BYTES
+                part = min(PAGE_BYTES - offset, end - at)
+                tce = tces[at // PAGE_BYTES]
+                if tce & permission != permission:
+                    raise DmaError(f"TCE {tce:#x} of page {at - offset:#x} does not grant {permission:#x}")
+                start = (tce & TCE_ADDRESS_MASK) + offset
+                if start + part > ram_bytes:
+                    raise _no_ram(start, part, ram_bytes)
+                if start != following:
+                    if size:
+                        ranges.append((address, size))
+                    address, size = start, 0
+                size += part
+                following = start + part
+                at += part
         if size:
             ranges.append((address, size))
         return ranges
 
-    def _physical(self, pieces: Iterable[Piece]) -> Iterator[tuple[int, int]]:
+    def _physical(self, pieces: Iterable[Piece], ram_bytes: int) -> list[tuple[int, int]]:
+        ranges: list[tuple[int, int]] = []
         for ioba, length in pieces:
             if ioba < 0 or length < 0:
                 raise DmaError(f"there is no range {ioba:#x}+{length:#x}")
-            yield ioba, length
+            if ioba + length > ram_bytes:
+                raise _no_ram(ioba, length, ram_bytes)
+            if ranges and ioba == sum(ranges[-1]):
+                ranges[-1] = (ranges[-1][0], ranges[-1][1] + length)
+            elif length:
+                ranges.append((ioba, length))
+        return ranges
 
-    def _pages(self, pieces: Iterable[Piece], permission: int) -> Iterator[tuple[int, int]]:
-        tces, limit = self._tces, self.pages * PAGE_BYTES
-        for piece in pieces:
-            ioba, end = piece.ioba, piece.ioba + piece.length
-            if ioba < 0 or end < ioba or end > limit:
-                raise DmaError(f"range {ioba:#x}+{piece.length:#x} is not in the DMA window of {limit:#x} bytes")
-            while ioba < end:
-                offset = ioba % PAGE_BYTES
-                size = min(PAGE_BYTES - offset, end - ioba)
-                tce = tces[ioba // PAGE_BYTES]
-                if tce & permission != permission:
-                    raise DmaError(f"TCE {tce:#x} of page {ioba - offset:#x} does not grant {permission:#x}")
-                yield (tce & TCE_ADDRESS_MASK) + offset, size
-                ioba += size
+
+def _no_ram(start: int, length: int, ram_bytes: int) -> DmaError:
+    return DmaError(f"range {start:#x}+{length:#x} is not in guest RAM of {ram_bytes:#x} bytes")
 
 
 class TceTables:

@@ -102,3 +102,26 @@ def test_a_commit_tells_of_no_more_than_was_stored(machine: Machine) -> None:
     asyncio.run(store(0x20, 0x40, 7))
     asyncio.run(store(0x20, 0x40, 0))
     assert machine.written == [(4 * PAGE_BYTES, PAGE_BYTES), (2 * PAGE_BYTES, 5), (4 * PAGE_BYTES + 0x20, 7)]
+
+
+def test_ranges_of_several_pieces_are_those_of_their_pages_with_adjacent_ones_merged(machine: Machine) -> None:
+    source = random.Random(7)
+    for _ in range(500):
+        for page in range(PAGES):
+            machine.tces[page] = source.randrange(6) * PAGE_BYTES | TCE_READ
+        pieces = []
+        for _ in range(source.randrange(6)):
+            ioba = source.randrange(PAGES * PAGE_BYTES)
+            pieces.append(Piece(ioba, source.randrange(min(3 * PAGE_BYTES, PAGES * PAGE_BYTES - ioba) + 1)))
+        expected: list[tuple[int, int]] = []
+        for piece in pieces:
+            at = piece.ioba
+            while at < piece.ioba + piece.length:
+                size = min(PAGE_BYTES - at % PAGE_BYTES, piece.ioba + piece.length - at)
+                start = machine.tces[at // PAGE_BYTES] - TCE_READ + at % PAGE_BYTES
+                if expected and sum(expected[-1]) == start:
+                    expected[-1] = (expected[-1][0], expected[-1][1] + size)
+                else:
+                    expected.append((start, size))
+                at += size
+        assert machine.tces.ranges(pieces, TCE_READ, RAM_BYTES) == expected
