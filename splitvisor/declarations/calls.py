@@ -125,6 +125,10 @@ class Result:
     """Return words of an RTAS call, the status first."""
 
 
+MAX_WRITTEN = 1 << 20
+"""Bytes that Call.write() lets one reply write."""
+
+
 @dataclass(slots=True)
 class Call:
     """A hypercall or RTAS call as a handler sees it."""
@@ -140,6 +144,24 @@ class Call:
     """Number of the call among the vCPU's calls to this back end; unchanged when it is repeated to a new process."""
     buffers: bytes | None = None
     """What the buffers of a posted call held, see DescribedBuffers; None: it is not posted, and the guest waits."""
+    writes: list[pb.MemoryBlock] = field(default_factory=list)
+    """See write()."""
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write guest memory together with the reply, for a call that reads what it writes.
+
+        Through Vm.memory it may be there before the reply: should this process end in between, the call is made again to the next
+        one, which would take for the guest's what this one has written.
+
+        Args:
+            address: guest physical; the range has passed Vm.memory.check().
+            data: MAX_WRITTEN bytes at most with all that the call writes so. A posted call has no reply to write with.
+
+        Raises ValueError for more.
+        """
+        if sum(len(block.data) for block in self.writes) + len(data) > MAX_WRITTEN:
+            raise ValueError(f"a reply writes at most {MAX_WRITTEN} bytes")
+        self.writes.append(pb.MemoryBlock(address=address, data=data))
 
     def interrupt(self, source: int) -> None:
         """Pulse an interrupt source together with the reply."""

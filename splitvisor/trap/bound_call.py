@@ -152,6 +152,8 @@ class BoundCall:
         reply.vcpu, reply.sequence = trap.vcpu, trap.sequence
         if call.effects:
             reply.effects.extend(call.effects)
+        if call.writes:
+            reply.writes.extend(call.writes)
         if isinstance(answer, Result):
             reply.result = answer.result
             if answer.outputs:

@@ -29,9 +29,9 @@ WORKLOAD = f"""n=0; bad=0; : > /tmp/taken
 while [ ! -e /tmp/enough ]; do
 slot=$(({FIRST_SLOT} + n % {SLOTS})); n=$((n+1)); node=/proc/device-tree/vdevice/{KIND}@7100000$slot
 drmgr="/usr/sbin/drmgr -w 1 -c slot -s V1-C$slot"
-$drmgr -a > /tmp/said 2>&1 || {{ bad=$((bad+1)); cp /tmp/said /tmp/wrong; }}
+$drmgr -a > /tmp/said 2>&1 || {{ bad=$((bad+1)); cat /tmp/said >> /tmp/wrong; }}
 (cd $node && cat {" ".join(PROPERTIES)}) 2>&1 | sha256sum | cut -c 1-64 >> /tmp/taken
-$drmgr -r > /tmp/said 2>&1 || {{ bad=$((bad+1)); cp /tmp/said /tmp/wrong; }}
+$drmgr -r > /tmp/said 2>&1 || {{ bad=$((bad+1)); cat /tmp/said >> /tmp/wrong; }}
 [ ! -e $node ] || bad=$((bad+1))
 done
 if [ -e /tmp/wrong ]; then cat /tmp/wrong; fi

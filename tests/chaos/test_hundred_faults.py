@@ -3,7 +3,7 @@
 
 The guest prints numbered lines; it writes its NVRAM, and reads back what it wrote; it takes devices and gives them back, with a
 revision of its tree each time (tests/chaos/guest_trees.py). SPLITVISOR_CHAOS_FAULTS sets how many faults there are,
-SPLITVISOR_CHAOS_SEED where and which.
+SPLITVISOR_CHAOS_SEED where and which, SPLITVISOR_CHAOS_SERVICES whose ("vio": devices alone, in which a guest meets them most).
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ DEADLINE_S = 30.0
 """More than ten times what a recovery may take."""
 REVISIONS = 10_000
 """Kept; more than come about."""
-LINKS = {"vio": "vio_service", "hcall": "hcall_service", "of-client": "of_client_service"}
+NAMES = {"vio": "vio_service", "hcall": "hcall_service", "of-client": "of_client_service"}
+LINKS = {short: NAMES[short] for short in os.environ.get("SPLITVISOR_CHAOS_SERVICES", "vio,hcall,of-client").split(",")}
 NVRAM_OFFSET = 8192
 """Behind the partitions that Linux makes."""
 WORKLOAD = f"""n=0; bad=0

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from splitvisor.backend import Call, GuestAddressError, Hypercall, Result, RtasCall, Session, Vm
+from splitvisor.declarations.calls import MAX_WRITTEN
 from splitvisor.observe.call_times import ResultClass
 from splitvisor.papr.codes import H, RtasStatus
 from splitvisor.rpc import trap_pb2 as pb
@@ -141,6 +142,25 @@ def test_what_a_waiting_handler_writes_is_sent_with_its_reply() -> None:
 
     call = BoundCall(hypercall(handler), Session(cast("Vm", None)), memory)
     assert [(each.address, each.data) for each in answered(call, trap(0x100)).writes] == [(0x100, b"written")]
+
+
+def test_what_a_handler_writes_with_its_reply_is_in_the_reply() -> None:
+    def handler(_session: Session, call: Call) -> int:
+        call.write(call.arguments[0], b"first")
+        call.write(call.arguments[0] + 5, b"second")
+        return H.SUCCESS
+
+    written = [(each.address, each.data) for each in answered(bound(hypercall(handler)), trap(0x100)).writes]
+    assert written == [(0x100, b"first"), (0x105, b"second")]
+
+
+def test_a_reply_that_would_write_too_much_is_the_calls_failure() -> None:
+    def handler(_session: Session, call: Call) -> int:
+        call.write(0, bytes(MAX_WRITTEN))
+        call.write(0, b"x")
+        return H.SUCCESS
+
+    assert answered(bound(hypercall(handler)), trap(0)).result == H.HARDWARE
 
 
 def test_a_posted_trap_has_effects_and_no_reply() -> None:

@@ -54,8 +54,10 @@ def sense(session: VioSession[VmConsoles], index: int = SLOT, kind: int = 9003) 
 
 
 def configure(session: VioSession[VmConsoles], area: int = AREA) -> int:
-    answer, _ = make_call(session, connectors.configure_connector, area, 0, returns=1)
+    answer, call = make_call(session, connectors.configure_connector, area, 0, returns=1)
     assert isinstance(answer, int)
+    for block in call.writes:
+        ram(session)[block.address : block.address + len(block.data)] = block.data
     return answer
 
 
@@ -95,6 +97,19 @@ def take(session: VioSession[VmConsoles]) -> tuple[str, dict[str, bytes]]:
 def give(session: VioSession[VmConsoles]) -> None:
     assert set_indicator(session, 9001, 0) == 0
     assert set_indicator(session, 9003, 0) == 0
+
+
+def test_an_item_is_the_same_when_the_call_is_made_again_before_its_reply() -> None:
+    """A process may end before its reply: the next must not see in the work area what this one has answered."""
+    session = make_session()
+    assert [set_indicator(session, 9003, 1), set_indicator(session, 9001, 1)] == [0, 0]
+    start_configuring(session)
+    configure(session)
+    given = bytes(ram(session))
+    calls = [make_call(session, connectors.configure_connector, AREA, 0, returns=1) for _ in range(2)]
+    assert [answer for answer, _ in calls] == [3, 3]
+    assert calls[0][1].writes == calls[1][1].writes != []
+    assert bytes(ram(session)) == given
 
 
 def test_the_guest_takes_a_device_in_three_steps() -> None:

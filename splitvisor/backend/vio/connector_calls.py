@@ -74,7 +74,8 @@ async def configure_connector(session: OnBus, call: Call) -> int:
 
     The guest writes the index and a zero into the area's first two words and then repeats the call until it returns 0. Items are
     the node's name (2) and each of its properties (3). The second word counts the items given so far: there is nothing to
-    remember here, and a guest that starts anew, or hands in rubbish, is served all the same.
+    remember here, and a guest that starts anew, or hands in rubbish, is served all the same. So an item is written together with
+    the reply: a call that is made again, because a process ended before its reply, must not skip one.
     """
     area = call.arguments[0]
     memory = session.vm.memory
@@ -98,7 +99,7 @@ async def configure_connector(session: OnBus, call: Call) -> int:
     if value_offset + len(value) > WORK_AREA_BYTES:
         return CONFIGURE_MORE_MEMORY
     header = _HEADER.pack(index, given + 1, WORK_AREA_DATA, len(value), value_offset if given else 0)
-    await memory.write(area, header.ljust(WORK_AREA_DATA, b"\0") + encoded + value)
+    call.write(area, header.ljust(WORK_AREA_DATA, b"\0") + encoded + value)
     return CONFIGURE_NEXT_PROPERTY if given else CONFIGURE_NEXT_CHILD
 
 
