@@ -174,7 +174,8 @@ class DeviceTreeServicer(device_tree_pb2_grpc.DeviceTreeServiceServicer):
                             known = revision.number
                             yield pb.WatchRevisionsResponse(revision=_to_message(revision))
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), WATCH_SECONDS)
+                    async with asyncio.timeout(WATCH_SECONDS):
+                        await woken.wait()
         finally:
             self._watchers.discard(woken)
 

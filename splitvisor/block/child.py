@@ -50,7 +50,8 @@ class Child:
         """Ask it to end, and kill it when that takes too long."""
         self._signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self.ended.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self.ended.wait()
         except TimeoutError:
             self._signal(signal.SIGKILL)
             await self.ended.wait()

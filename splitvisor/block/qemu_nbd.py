@@ -99,7 +99,8 @@ class QemuNbd:
         if self._child is None:
             return error
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._child.ended.wait(), 1.0)
+            async with asyncio.timeout(1.0):
+                await self._child.ended.wait()
         lines = [line.strip() for line in self._child.said.decode(errors="replace").splitlines() if line.strip()]
         if not lines:
             return error

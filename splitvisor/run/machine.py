@@ -234,7 +234,8 @@ async def _end(
         await _first(ended, failures)
     state = await ended
     with suppress(TimeoutError):
-        result = await asyncio.wait_for(asyncio.shield(terminal), LAST_OUTPUT_SECONDS)
+        async with asyncio.timeout(LAST_OUTPUT_SECONDS):
+            result = await asyncio.shield(terminal)
         if result.end is TerminalEnd.EXIT_TEXT:
             return Outcome(ExitStatus.POWERED_OFF)
     status = _FINAL[state.state]

@@ -130,7 +130,8 @@ class ServiceProcess:
 
         loop.add_reader(self._ready, readable)
         try:
-            text = await asyncio.wait_for(line, READY_SECONDS)
+            async with asyncio.timeout(READY_SECONDS):
+                text = await line
         except TimeoutError:
             raise self._failed(f"does not listen after {READY_SECONDS:.0f} s") from None
         finally:
@@ -143,7 +144,8 @@ class ServiceProcess:
         """Wait until it ends by itself, then raise ServiceFailedError."""
         await self._exited.wait()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), 1.0)  # Its last words; a grandchild may keep the pipe open.
+            async with asyncio.timeout(1.0):  # Its last words; a grandchild may keep the pipe open.
+                await self._closed.wait()
         status = self._status
         assert status is not None
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
@@ -165,7 +167,8 @@ class ServiceProcess:
     async def wait_stopped(self) -> None:
         """Wait until it has ended, and kill it when that takes too long."""
         try:
-            await asyncio.wait_for(self._exited.wait(), STOP_SECONDS)
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._exited.wait()
         except TimeoutError:
             self.kill()
             await self._exited.wait()

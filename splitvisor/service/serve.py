@@ -149,7 +149,8 @@ async def serve(name: Servable, options: Any, listening: Listening) -> None:
     finally:
         # The service ends its own streams first, else the server would wait for them until its grace is over.
         with suppress(TimeoutError):
-            await asyncio.wait_for(stop(), STOP_SECONDS)
+            async with asyncio.timeout(STOP_SECONDS):
+                await stop()
         await asyncio.gather(*(each.stop(grace=STOP_SECONDS) for each in servers))
         await watching.aclose()
 
