@@ -106,7 +106,8 @@ def batch_words(seed: int, batch: int) -> tuple[list[int], list[int], bool, int]
 class HostileGuest:
     """Runs batches, each from the power-on state."""
 
-    HYPERVISORS = (layout.SPR_LPCR, layout.SPR_PVR, layout.SPR_SDR1, layout.SPR_HDECR, layout.SPR_PIR, 304, 305, 313, 319, 464)
+    HYPERVISORS = (layout.SPR_LPCR, layout.SPR_PVR, layout.SPR_SDR1, layout.SPR_PIR, 304, 305, 313, 319, 464)
+    """Not HDEC, whose place follows what a guest writes to DEC."""
 
     def __init__(self) -> None:
         self.machine = ppc.BareMachine()

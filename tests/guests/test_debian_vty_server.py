@@ -49,8 +49,10 @@ def test_a_guest_has_the_console_of_its_own_second_terminal(run: Run, guests: Gu
     load_driver(console)
     console.type(f"cat {SERVER}/partner_vtys; cat {SERVER}/partner_clcs\n")
     console.expect("loop-0x71000001")
-    # Both raw, so that neither echoes what the other writes.
-    console.type("(stty raw -echo; read -r line; echo \"vty: $line\" >&2; echo 'and back') <>/dev/hvc1 >&0 &\n")
+    # Both raw before the other writes, so that neither echoes it.
+    ready = "stty raw -echo; echo 'hvc1 is' raw >&2"
+    console.type(f"({ready}; read -r line; echo \"vty: $line\" >&2; echo 'and back') <>/dev/hvc1 >&0 &\n")
+    console.expect("hvc1 is raw")
     console.type("(stty raw -echo; echo 'there'; read -r line; echo \"server: $line\" >&2) <>/dev/hvcs0 >&0\n")
     console.expect("vty: there")
     console.expect("server: and back")
