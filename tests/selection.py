@@ -65,6 +65,7 @@ SLOW_FILES = (
 """Those of quick folders that take more than 5 s of a processor, the slowest first."""
 
 KINDS = (
+    Kind("tests/guests/test_debian_installer.py", ("guest",)),
     Kind("tests/chaos", ("guest",)),
     Kind("tests/stack", ("stack",), together=True),
     Kind("tests/packaging", ("packaging",), together=True),

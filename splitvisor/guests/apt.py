@@ -95,7 +95,7 @@ class ForeignApt:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         run(["apt-get", "-q", "download", package], self._environment, directory)
-        return next(iter(sorted(directory.glob("*.deb"))))
+        return next(iter(sorted(directory.glob("*deb"))))
 
 
 @dataclass(frozen=True)
