@@ -50,7 +50,10 @@ def make_root(root: Path, suite: str, packages: str) -> None:
         raise DebianRootError(
             f"debootstrap {suite} failed: {said[-1]}", "is the mirror in the machine's apt sources within reach?"
         )
-    shutil.copyfile(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
+    if CERTIFICATES.exists():
+        trusted = root / CERTIFICATES.relative_to("/")
+        trusted.parent.mkdir(parents=True, exist_ok=True)  # Debian 13 has no certificates unless something needs them.
+        shutil.copyfile(CERTIFICATES, trusted)
     for pattern in _LEFT_OUT:
         for path in root.glob(pattern):
             path.unlink()
