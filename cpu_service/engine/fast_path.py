@@ -78,7 +78,7 @@ class FastPath(ctypes.Structure):
 
 
 BLOCK_CACHE_ENTRIES = 1 << 14
-"""Addresses in the cache of blocks."""
+"""Addresses in the cache of blocks: 2 to the INDEX_BITS of native/block_cache.c."""
 NO_PAGE = (1 << 64) - 1
 """As the watched page."""
 UNLIMITED = (1 << 64) - 1
@@ -86,6 +86,6 @@ UNLIMITED = (1 << 64) - 1
 ABORTED, DECREMENTER_WRITTEN = 127, 126
 """Exception numbers with which the engine gives up, and says that Python has to know of a write to the decrementer."""
 FOREVER_NS = (1 << 64) - 1
-"""As timer_ns: Python has to know of each."""
+"""No time at all: as timer_ns, Python has to know of each write to the decrementer."""
 HOOK, RUN = "exception_hook", "run_guest"
 """Names of the functions in the native part."""

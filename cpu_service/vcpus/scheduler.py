@@ -34,7 +34,6 @@ HINTS_PER_TURN = 8
 MANY_HINTS = 1 << 30
 LONGEST_IDLE_NS = 1_000_000_000
 """After which the vCPU thread looks though nothing is due."""
-_FOREVER_NS = 1 << 62
 _SYSTEM_RESET_VECTOR = 0x100
 _WAKING = PENDING_EXTERNAL | PENDING_DECREMENTER
 
@@ -387,7 +386,7 @@ class VcpuScheduler:
             due.append(max(time.monotonic_ns() + turn, min(rests)))
         if self.attention or self._paused or self._ending:
             due.append(time.monotonic_ns() + RETRY_NS)
-        return min(due, default=_FOREVER_NS)
+        return min(due, default=FOREVER_NS)
 
     def _arm(self) -> None:
         """Set the timer; wake its thread only when it sleeps too long. It looks at the loaded vCPU's decrementer by itself."""
@@ -399,8 +398,8 @@ class VcpuScheduler:
     def _due(self) -> int:
         """When the engine is to be stopped."""
         if self._armed_ns is None:
-            return _FOREVER_NS
-        return min(self._armed_ns, self.loaded.spr[layout.SPR_DECR] or _FOREVER_NS)
+            return FOREVER_NS
+        return min(self._armed_ns, self.loaded.spr[layout.SPR_DECR] or FOREVER_NS)
 
     def _rest(self) -> None:
         """The loaded vCPU ceded; while the machine is paused it counts as dispatched."""
@@ -466,5 +465,5 @@ class VcpuScheduler:
                 if due <= now:
                     self._engine.stop()
                     due = now + RETRY_NS
-                self._native.timer_ns = due if due < _FOREVER_NS else now + LONGEST_IDLE_NS
+                self._native.timer_ns = due if due < FOREVER_NS else now + LONGEST_IDLE_NS
                 self._timer.wait((self._native.timer_ns - now) / 1e9)

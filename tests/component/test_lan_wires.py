@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -275,6 +276,9 @@ def test_each_end_says_once_why_there_is_no_connection(
     monkeypatch.setattr(WireTls, "check", counted_check)
     monkeypatch.setattr(Listener, "_begin", counted_begin)
 
+    def has_ended(count: int) -> bool:
+        return len(ended) == count
+
     async def scenario() -> None:
         monkeypatch.setenv("SPLITVISOR_TLS", str(another))
         wire = make("socket=tls:127.0.0.1:0,listen")
@@ -282,7 +286,7 @@ def test_each_end_says_once_why_there_is_no_connection(
         assert isinstance(wire, LinkWire)
         for count in (1, 2, 3):
             socket.create_connection(("127.0.0.1", wire.port)).close()
-            await met(lambda count=count: len(ended) == count)  # type: ignore[misc]
+            await met(partial(has_ended, count))
         said = capfd.readouterr().out
         assert said.count("a peer of a network is refused") == 1
         assert "it ended the handshake; its own log says why" in said

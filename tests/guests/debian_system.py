@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An installed Debian on a disk: where the disk is, a login at its console, and a web server of this host for its files."""
+"""An installed Debian on a disk: where the disk is, a login, what must be right with it, and a web server of this host for it."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,10 @@ from tests.guests.harness import Console
 
 BOOT_S = 600.0
 """From the start to the login: systemd on a busy machine."""
+LEASE_S = 60.0
+STATE_S = 300.0
+"""What a busy machine takes to start all services, or to fetch a file."""
+FILE_BYTES = 3_000_000
 GATEWAY = "10.0.2.2"
 """Where a guest finds this host's loopback, on a network of kind "user"."""
 _ANSWER = 'answer() { echo; echo "@$1<"; bash -c "$2" </dev/null 2>&1; set -- "$1" $?; echo; echo "@$1>$2"; }'
@@ -55,6 +60,40 @@ def served(directory: Path) -> Iterator[int]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def check_system(guest: Commands) -> None:
+    """Check that an installed Debian has come up whole, on its own file system."""
+    assert guest.ok("cat /proc/1/comm; uname -m; findmnt -no FSTYPE /; . /etc/os-release; echo $ID").split() == [
+        "systemd", "ppc64le", "ext4", "debian",
+    ]  # fmt: skip
+    check_running(guest)
+
+
+def check_running(guest: Commands) -> None:
+    """Check that systemd has started everything."""
+    assert guest.ok("systemctl is-system-running --wait || systemctl --failed --no-legend", STATE_S) == "running"
+
+
+def check_network(guest: Commands, directory: Path) -> None:
+    """Wait for a lease, and have the guest fetch a file from this host, with apt's own client, which also compares its digest.
+
+    directory: where the file is made.
+    """
+    guest.wait_for("ip -4 -brief address | grep -w 10.0.2.15/24", LEASE_S)
+    (directory / "file").write_bytes(random.Random(12).randbytes(FILE_BYTES))
+    digest = sha256(directory / "file")
+    with served(directory) as port:
+        fetch = f"/usr/lib/apt/apt-helper download-file http://{GATEWAY}:{port}/file /root/file SHA256:{digest}"
+        guest.ok(fetch, STATE_S)
+    assert guest.ok("sha256sum </root/file").split()[0] == digest
+
+
+def power_off(console: Console, guest: Commands) -> None:
+    """Check that the kernel has had nothing to complain of, and power off."""
+    assert guest.run("dmesg | grep -E 'I/O error|EXT4-fs error|BUG:|Oops:'").output == ""
+    console.type("poweroff\n")
+    assert console.wait(BOOT_S) == 0
 
 
 def sha256(path: Path) -> str:

@@ -11,7 +11,6 @@ and finish-install. Where a mirror has debootstrap-udeb, user-setup-udeb or fini
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import time
 from pathlib import Path
@@ -22,17 +21,14 @@ from splitvisor.devtools.debian_root import mirror
 from splitvisor.guests.apt import ForeignApt, GuestError, unpack
 from splitvisor.guests.disk_image import LINUX_TYPE, PREP_TYPE
 from tests.guests.conftest import Run
-from tests.guests.debian_system import BOOT_S, GATEWAY, log_in, served, sha256
+from tests.guests.debian_system import BOOT_S, GATEWAY, check_network, check_system, log_in, power_off, served
 from tests.guests.installer_mirror import ARCHITECTURE, SUITE, SYSTEM, make_mirror
 from tests.guests.installer_udebs import SCRIPTS, quiet, udebs_of
 
 INSTALLER = "debian-installer-12-netboot-ppc64el"
 IMAGES = f"usr/lib/debian-installer/images/12/{ARCHITECTURE}/text/debian-installer/{ARCHITECTURE}"
 DISK_BYTES = 4 << 30
-FILE_BYTES = 3_000_000
 INSTALL_S = 7200.0
-LEASE_S = 60.0
-STATE_S = 300.0
 TOOL_S = 120.0
 PASSWORD = "debian"
 SECTOR_BYTES = 512
@@ -101,23 +97,12 @@ def _check(disk: Path) -> None:
 
 def _use(run: Run, short_path: Path, disk: Path) -> None:
     """Boot the installed system and have it fetch a file."""
-    (short_path / "file").write_bytes(random.Random(12).randbytes(FILE_BYTES))
-    digest = sha256(short_path / "file")
     console = run("--memory", "1G", "--disk", str(disk), "--net", "user", "--boot", "disk")
     console.expect("boot: PReP partition 1 of disk", BOOT_S)
     guest = log_in(console)
-    assert guest.ok("cat /proc/1/comm; uname -m; findmnt -no FSTYPE /; . /etc/os-release; echo $ID").split() == [
-        "systemd", "ppc64le", "ext4", "debian",
-    ]  # fmt: skip
-    assert guest.ok("systemctl is-system-running --wait || systemctl --failed --no-legend", STATE_S) == "running"
-    guest.wait_for("ip -4 -brief address | grep -w 10.0.2.15/24", LEASE_S)
-    with served(short_path) as port:
-        fetch = f"/usr/lib/apt/apt-helper download-file http://{GATEWAY}:{port}/file /root/file SHA256:{digest}"
-        guest.ok(fetch, STATE_S)
-    assert guest.ok("sha256sum </root/file").split()[0] == digest
-    assert guest.run("dmesg | grep -E 'I/O error|EXT4-fs error|BUG:|Oops:'").output == ""
-    console.type("poweroff\n")
-    assert console.wait(BOOT_S) == 0
+    check_system(guest)
+    check_network(guest, short_path)
+    power_off(console, guest)
 
 
 def _output(*command: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def test_a_look_ends_with_what_it_asked_for_once() -> None:
     async def test(turn: Turn, said: list[str]) -> None:
         turn.begin()
         for name in ("first", "second"):
-            turn.soon(lambda name=name: said.append(name))  # type: ignore[misc]
+            turn.soon(partial(said.append, name))
         turn.due()
         assert not said
         turn.end()

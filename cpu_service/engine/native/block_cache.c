@@ -15,7 +15,7 @@
 enum { PHYSICAL_PAGE = 0x48, SECOND_PAGE = 0x50 };                                /* of a block */
 enum { BLOCK_PC = 0, BLOCK_BASE = 8, BLOCK_FLAGS = 0x10, BLOCK_OPTIONS = 0x18, BLOCK_TRACE = 0x1C }; /* of a block */
 enum { CPU_TRACE = 0x8188 };
-enum { ADDRESS_BITS = 48, INDEX_BITS = 14, TAG_SHIFT = 32 };
+enum { ADDRESS_BITS = 48, INDEX_BITS = 14, TAG_SHIFT = 32 }; /* ../fast_path.py makes room for as many entries */
 
 #define PAGE 0x1000UL
 #define NONE (-1UL)
