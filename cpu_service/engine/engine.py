@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from unicorn.unicorn_const import (
     UC_HOOK_INTR,
 )
 
-from cpu_service.engine import code_tracking, exit_check, instructions, layout, native, page_walk, replacements
+from cpu_service.engine import code_tracking, instructions, layout, native, proofs, replacements
 from cpu_service.engine.code_tracking import CodePages
 from cpu_service.engine.fast_path import (
     ABORTED,
@@ -69,19 +68,13 @@ _DECREMENTER_BITS = 32
 _MACHINE_CHECK_VECTOR = 0x200
 _MACHINE_CHECKS_LOGGED = 8
 """From one reset to the next."""
-_SC_1 = (0x4400_0022).to_bytes(4, "big")
 _SLBMTE_R4_R3 = (0x7C80_1B24).to_bytes(4, "big")
 _SLB_VALID = 1 << 27
-_PROGRAM_VECTOR, _SCRATCH = 0x700, code_tracking.SCRATCH
-"""Where a page size that there is not leads, and where instructions of our own are for a moment."""
+_SCRATCH = code_tracking.SCRATCH
+"""Where instructions of our own are for a moment."""
 
 _TRANSLATIONS_BYTES = 256 << 20
 """What translated code may take until the engine drops all of it; Unicorn's own is 1 GiB. A boot of Debian needs some 80 MB."""
-_PROOF_S = 10.0
-"""A thousand times what the proofs of an engine take: a host that is busy delays them."""
-_PROOF_TRANSLATIONS = 2000
-"""Many times the blocks that their programs have."""
-_STOP_AGAIN_S = 0.01
 
 _EXCEPTION_EMBEDDED_DOORBELL, _DOORBELL_VECTOR = 36, 0xA00
 _CLASS_FUNCTIONS = (
@@ -133,10 +126,15 @@ class Engine:
         self._pristine = SavedState()
         self._pristine.copy_from(self.state)
         self._code_pages = CodePages(len(ram))
+        self.table = memoryview(self._buffers[1]).cast("B")
+        """The room of the hash page table."""
         self._hook(where)
         self._replace_functions(where)
         self.reset()
-        self._prove()
+        try:
+            proofs.prove(self)
+        except GuestFaultError as error:
+            raise layout.UnsupportedEngineError(f"it does not execute what a start tries out: {error}") from error
 
     def _bind(self, where: layout.EngineAddresses) -> None:
         """Prepare the C calls. Short ones keep the GIL: giving it away costs more than they do."""
@@ -369,115 +367,28 @@ class Engine:
         learnt: dict[int, int] = {}
         for encoding in range(0, layout.SLB_PAGE_SIZE + 1, 0x10):
             if not encoding & ~layout.SLB_PAGE_SIZE:
-                self._try_out({_PROGRAM_VECTOR: _SC_1, _SCRATCH: _SLBMTE_R4_R3 + _SC_1}, {3: _SLB_VALID, 4: encoding})
+                self.try_out(
+                    {proofs.PROGRAM_VECTOR: proofs.SC_1, _SCRATCH: _SLBMTE_R4_R3 + proofs.SC_1}, {3: _SLB_VALID, 4: encoding}
+                )
                 if self.state.slb[2]:
                     learnt[encoding] = self.state.slb[2]
         self.reset()
         return learnt
 
-    def _prove(self) -> None:
-        """Let the guest's CPU show that all that was changed does what it should. Raises UnsupportedEngineError, in time.
+    def try_out(self, program: Mapping[int, bytes], registers: Mapping[int, int]) -> None:
+        """Reset, run a program to its first hypercall in real mode, and put RAM back as it was; state has what came out.
 
-        An engine on which the changes have no effect may translate one block for ever, or execute one: the native part counts
-        translations, and a thread stops what runs too long.
+        Args:
+            program: code by its physical address; it begins at code_tracking.SCRATCH.
+            registers: what general purpose registers hold, by number.
+
+        Raises GuestFaultError.
         """
-        over, late = threading.Event(), threading.Event()
-
-        def watch() -> None:
-            if over.wait(_PROOF_S):
-                return
-            late.set()
-            self.stop()
-            while not over.wait(_STOP_AGAIN_S):  # A stop just before run() is missed.
-                self.stop()
-
-        watchdog = threading.Thread(target=watch, name="proofs-of-an-engine", daemon=True)
-        watchdog.start()
-        self.fast_path.translations_left = _PROOF_TRANSLATIONS
-        try:
-            self._prove_that_flushes_are_counted()
-            self._prove_that_changed_code_runs()
-            self._prove_that_stops_are_exact()
-            self._prove_that_pages_are_found()
-            self._prove_instructions()
-        except GuestFaultError as error:
-            raise layout.UnsupportedEngineError(f"it does not execute what a start tries out: {error}") from error
-        except layout.UnsupportedEngineError as error:
-            if late.is_set():
-                raise layout.UnsupportedEngineError(f"what a start tries out does not end within {_PROOF_S:g} s") from error
-            raise
-        finally:
-            over.set()
-            watchdog.join()
-        self.fast_path.translations_left = UNLIMITED
-        if missing := replacements.not_called(self.fast_path.called):
-            raise layout.UnsupportedEngineError(f"it does not call {', '.join(missing)} through the slot")
-
-    def _prove_that_flushes_are_counted(self) -> None:
-        """Drop all blocks: the cache of blocks would hold them for ever."""
-        count = ctypes.c_uint32.from_address(self.fast_path.flushes)
-        before = count.value
-        self.reset()
-        if count.value != (before + 1) % (1 << 32):
-            raise layout.UnsupportedEngineError("it does not count how often it drops its blocks")
-
-    def _prove_that_changed_code_runs(self) -> None:
-        """Let the CPU rewrite two functions of a page that it has called: stores that it misses would break a guest at random."""
-        self._try_out(code_tracking.PROGRAM, code_tracking.REGISTERS)
-        if not code_tracking.is_right(self.state.gpr):
-            raise layout.UnsupportedEngineError("it goes on to run code that a guest has changed")
-        self.reset()
-
-    def _prove_that_stops_are_exact(self) -> None:
-        """Stop a loop that does not leave translated code, and let it go on: a guest that cannot be stopped would never end."""
-        self.watch(exit_check.WATCHED)
-        try:
-            with self._trying_out(exit_check.PROGRAM, exit_check.REGISTERS):
-                if not exit_check.has_stopped(self.state.gpr, self.state.nip.value):
-                    raise layout.UnsupportedEngineError("it does not stop between two blocks when it is asked to")
-                self.run(1)
-                if not exit_check.has_gone_on(self.state.gpr):
-                    raise layout.UnsupportedEngineError("it does not go on where it was stopped")
-        finally:
-            self.watch(None)
-        self.reset()
-
-    def _prove_that_pages_are_found(self) -> None:
-        """Let the CPU load through an entry of the page table, which is looked up by the native part, and then by Unicorn."""
-        table, place = memoryview(self._buffers[1]).cast("B"), page_walk.place(len(self._buffers[1]))
-        entry = b"".join(word.to_bytes(8, "big") for word in page_walk.ENTRY)
-        kept, walks = bytes(table[place : place + len(entry)]), self.fast_path.walks
-        table[place : place + len(entry)] = entry
-        try:
-            for own in (1, 0):
-                self.fast_path.own_walk = own
-                self._try_out(page_walk.PROGRAM, page_walk.REGISTERS)
-                if not page_walk.is_right(self.state.gpr) or self.fast_path.walks == walks:
-                    raise layout.UnsupportedEngineError("it does not find pages where the page table has them")
-        finally:
-            self.fast_path.own_walk = 1
-            table[place : place + len(entry)] = kept
-        self.reset()
-
-    def _prove_instructions(self) -> None:
-        """Let instructions.py see some executed, once in a process."""
-        if instructions.proved():
-            return
-
-        def execute(program: bytes, registers: Mapping[int, int]) -> bool:
-            self._try_out({_PROGRAM_VECTOR: _SC_1, _SCRATCH: program + _SC_1}, registers)
-            return self.state.nip.value == _SCRATCH + len(program) + len(_SC_1)
-
-        instructions.prove(execute, self.state.gpr)
-        self.reset()
-
-    def _try_out(self, program: Mapping[int, bytes], registers: Mapping[int, int]) -> None:
-        """Reset, run code from _SCRATCH to its hypercall in real mode, and put RAM back as it was; state has what came out."""
-        with self._trying_out(program, registers):
+        with self.trying_out(program, registers):
             pass
 
     @contextmanager
-    def _trying_out(self, program: Mapping[int, bytes], registers: Mapping[int, int]) -> Iterator[None]:
+    def trying_out(self, program: Mapping[int, bytes], registers: Mapping[int, int]) -> Iterator[None]:
         """The same, for a program that may have stopped before its hypercall: RAM is put back at the context's end."""
         ram, on_hypercall = memoryview(self._buffers[0]).cast("B"), self.on_hypercall
         kept = {start: bytes(ram[start : start + len(code)]) for start, code in program.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cpu_service.engine import code_tracking, engine, replacements
+from cpu_service.engine import code_tracking, engine, proofs, replacements
 from cpu_service.engine.engine import MSR_DR, MSR_IR, MSR_LE, MSR_ME, MSR_SF
 from cpu_service.engine.interpose import loaded_unicorn
 from cpu_service.engine.layout import UnsupportedEngineError
@@ -360,7 +360,7 @@ def test_an_engine_without_our_functions_is_refused_at_its_start(
 )
 def test_an_engine_whose_proof_does_not_end_is_refused_in_time(monkeypatch: pytest.MonkeyPatch, words: tuple[int, ...]) -> None:
     """In place of an engine that executes one of the programs wrongly, a program without an end."""
-    monkeypatch.setattr(engine, "_PROOF_S", 0.1)
+    monkeypatch.setattr(proofs, "_PROOF_S", 0.1)
     monkeypatch.setattr(code_tracking, "PROGRAM", {code_tracking.SCRATCH: ppc.pack(words)})
     with pytest.raises(UnsupportedEngineError, match=r"what a start tries out does not end within 0\.1 s"):
         ppc.BareMachine()
